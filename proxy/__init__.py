@@ -1,0 +1,1 @@
+"""The asynchronous half of pgchorus: a Postgres server in front of many."""

@@ -1,0 +1,397 @@
+"""Plan nodes: a statement's route as data.
+
+Two families. A *plan* is made at Parse from the text and the catalog and may hold parameters that are not known yet. An
+*Execution* is what :mod:`router.resolve` makes of it at Bind, when the key values are known: concrete shards and texts, for
+:mod:`proxy.executor`. Nodes have no behaviour; each docstring says what the node requires of its input.
+
+Shards are indexes into ``Database.shards``. Result columns count from 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+KeyValue = int | str | bytes | None  # int2/4/8, text/varchar, uuid (16 bytes), NULL
+
+
+# --- where -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A key value read from the text, canonical already."""
+
+    value: KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """``$number``, counted from 1: known at Bind."""
+
+    number: int
+
+
+KeyTerm = Constant | Parameter
+
+
+@dataclass(frozen=True, slots=True)
+class AnyShard:
+    """No table, or reference tables only: every shard would give the same answer. Resolves to home."""
+
+
+@dataclass(frozen=True, slots=True)
+class HomeShard:
+    """Home tables, catalogs, sequences."""
+
+
+@dataclass(frozen=True, slots=True)
+class EveryShard:
+    """All shards of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByKeys:
+    """The shards that hold these key values; ``key_type`` as in :mod:`router.sharding` (``int4``, ``text``...).
+
+    No term at all means that no row can match (``k = 1 and k = 2``): one shard answers with no rows.
+    """
+
+    key_type: str
+    terms: tuple[KeyTerm, ...]
+
+
+Target = AnyShard | HomeShard | EveryShard | ByKeys
+
+
+# --- how answers become one --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Rows of all shards in any order. Requires that no order, limit or grouping spans shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One ORDER BY item. ``column`` is the output column, appended by the rewrite, asked for in binary."""
+
+    column: int
+    type_oid: int
+    descending: bool
+    nulls_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Merge of sorted streams. Requires that each shard sorts by the same keys, and returns limit + offset rows at most.
+
+    The first ``visible`` columns go to the client, the rest are sort keys in binary. No ``keys``: LIMIT without ORDER BY.
+    """
+
+    keys: tuple[SortKey, ...]
+    visible: int
+    limit: KeyTerm | None = None  # int values; NULL means no limit
+    offset: KeyTerm | None = None
+
+
+class AggregateKind(Enum):
+    """How a partial value of each shard becomes the value of all."""
+
+    GROUP = "group"  # a grouping column: bytes equal means value equal (equalimage types only)
+    COUNT = "count"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    AVG = "avg"  # two inputs: sum and count; exact numeric division as Postgres does it
+    BOOL_AND = "bool_and"
+    BOOL_OR = "bool_or"
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateColumn:
+    """One output column made of the partial columns ``inputs`` (binary); its type is ``type_oid``."""
+
+    kind: AggregateKind
+    inputs: tuple[int, ...]
+    type_oid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Combine partial aggregates by their GROUP columns, which need not be visible.
+
+    ``group`` are partial columns that identify a group. Without it there is exactly one group, also over no rows.
+    ``order`` sorts the combined rows by *output* columns of ``columns`` (which may be invisible); then offset and limit apply.
+    """
+
+    columns: tuple[AggregateColumn, ...]
+    group: tuple[int, ...]
+    visible: int
+    order: tuple[SortKey, ...] = ()
+    limit: KeyTerm | None = None
+    offset: KeyTerm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SumTags:
+    """DML on several shards: command tags are added up, RETURNING rows concatenated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """Every shard does the same (DDL, reference writes); the answers must agree and the first is passed on.
+
+    ``home_first``: run on the home shard, then in parallel on the others (one lock order for reference tables).
+    """
+
+    home_first: bool = False
+
+
+Combine = Concat | Ordered | Aggregate | SumTags | Same
+
+
+# --- plans (at Parse) --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """Tier 1. The original text on one shard. Requires that ``target`` can only resolve to one shard."""
+
+    target: Target
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """The same text on the target's shards, combined.
+
+    ``text`` is the rewritten text (None: the original). When the target resolves to a single shard the original text goes
+    there and nothing is combined, but for Same.
+    """
+
+    target: Target
+    combine: Combine
+    writes: bool
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInsert:
+    """INSERT ... VALUES with rows for several shards.
+
+    ``head + join(", ", rows of the shard) + tail`` is the text for a shard; ``keys[i]`` places ``rows[i]``.
+    Parameters keep their numbers, so Parse on a shard names all parameter types.
+    """
+
+    key_type: str
+    head: str
+    rows: tuple[str, ...]
+    tail: str
+    keys: tuple[KeyTerm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFormat:
+    """COPY options that say where a row ends and what its key is; characters are single bytes, as Postgres wants."""
+
+    format: str = "text"  # text | csv | binary
+    delimiter: str = "\t"
+    null: str = "\\N"
+    header: bool = False
+    quote: str = '"'
+    escape: str = '"'
+
+
+@dataclass(frozen=True, slots=True)
+class CopyIn:
+    """COPY t FROM STDIN. ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``."""
+
+    target: Target
+    format: CopyFormat
+    key_type: str | None
+    key_column: int | None
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOut:
+    """COPY ... TO STDOUT: the streams of all shards one after another, one header, one trailer."""
+
+    target: Target
+    format: CopyFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Ddl:
+    """The original text on every shard of ``target`` in one distributed transaction.
+
+    ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are none.
+    ``catalog_changes``: the catalog is read again before the client hears of success.
+    """
+
+    target: Target
+    after: tuple[tuple[str, ...], ...] = ()
+    catalog_changes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ShardByShard:
+    """A statement that Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
+
+    target: Target
+    catalog_changes: bool = False
+
+
+class Control(Enum):
+    """Transaction control."""
+
+    BEGIN = "begin"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    SAVEPOINT = "savepoint"
+    RELEASE = "release"
+    ROLLBACK_TO = "rollback_to"
+    SET_TRANSACTION = "set_transaction"  # SET TRANSACTION ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionControl:
+    """BEGIN, COMMIT and kin. ``options`` is BEGIN's/SET TRANSACTION's mode text in canonical SQL, '' for none."""
+
+    control: Control
+    savepoint: str = ""
+    options: str = ""
+    read_only: bool | None = None
+    isolation: str | None = None  # 'read committed', 'repeatable read', 'serializable', 'read uncommitted'
+    deferrable: bool | None = None
+    chain: bool = False
+
+
+class Setting(Enum):
+    """What a settings statement does."""
+
+    SET = "set"
+    RESET = "reset"
+    RESET_ALL = "reset_all"
+    SHOW = "show"
+    DISCARD_ALL = "discard_all"
+    SESSION_CHARACTERISTICS = "session_characteristics"
+    SET_CONSTRAINTS = "set_constraints"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingControl:
+    """SET, RESET, SHOW, DISCARD. ``name`` is the setting in lower case ('search_path', 'timezone', 'role', ...)."""
+
+    setting: Setting
+    name: str = ""
+    local: bool = False
+
+
+class Prepared(Enum):
+    """SQL-level prepared statements."""
+
+    PREPARE = "prepare"
+    EXECUTE = "execute"
+    DEALLOCATE = "deallocate"
+    DEALLOCATE_ALL = "deallocate_all"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedControl:
+    """PREPARE name (types) AS body; EXECUTE name (args); DEALLOCATE. Texts are cut from the original."""
+
+    prepared: Prepared
+    name: str = ""
+    type_names: tuple[str, ...] = ()
+    body: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """No statement at all (only white space and comments): EmptyQueryResponse."""
+
+
+Plan = (
+    Single
+    | Scatter
+    | SplitInsert
+    | CopyIn
+    | CopyOut
+    | Ddl
+    | ShardByShard
+    | TransactionControl
+    | SettingControl
+    | PreparedControl
+    | Empty
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement of a message: its own text (cut from the message), and its plan.
+
+    ``offset`` is where the text starts in the message, in characters. ``returns_rows``: the shard answers with rows.
+    ``pins``: why the link must stay with the session after the transaction ('' = it need not), e.g. 'temporary table'.
+    ``dirties``: functions ran that may change settings without a message: the link is reset before reuse.
+    ``must_commit``: Postgres refuses to PREPARE after this ('' = it does not): that shard must be the commit point.
+    ``set_config``: constant (name, value, is_local) calls to follow in the session.
+    ``transaction_block``: False when Postgres refuses the statement inside a transaction block.
+    """
+
+    text: str
+    plan: Plan
+    tag: str
+    offset: int = 0
+    returns_rows: bool = False
+    pins: str = ""
+    dirties: bool = False
+    must_commit: str = ""
+    set_config: tuple[tuple[str, str | None, bool], ...] = ()
+    transaction_block: bool = True
+    parameters: int = 0  # highest $n in the text
+
+
+# --- executions (at Bind) ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard's share. ``text`` None means the statement's original text; ``after`` follow in the same transaction."""
+
+    shard: int
+    text: str | None = None
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Concrete shards and texts. One task and no rewriting is relayed; several are combined."""
+
+    tasks: tuple[Task, ...]
+    combine: Combine
+    writes: bool
+    limit: int | None = None  # of the combine node, parameters resolved
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInExecution:
+    """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all of them."""
+
+    shards: tuple[int, ...]
+    plan: CopyIn
+    slot_owners: tuple[int, ...]  # slot -> shard
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOutExecution:
+    """COPY TO STDOUT from ``shards`` in turn."""
+
+    shards: tuple[int, ...]
+    plan: CopyOut
+
+
+Executable = Execution | CopyInExecution | CopyOutExecution
