@@ -86,7 +86,9 @@ class SortKey:
 class Ordered:
     """Merge of sorted streams. Requires that each shard sorts by the same keys, and returns limit + offset rows at most.
 
-    The first ``visible`` columns go to the client, the rest are sort keys in binary. No ``keys``: LIMIT without ORDER BY.
+    The first ``visible`` columns go to the client, the rest are sort keys in binary: every appended column is one, and every
+    key is an appended one (``column >= visible``), for the client's format of a visible column may be text. No ``keys``:
+    LIMIT without ORDER BY. Key types are those of ``proxy.executor.ordered.COMPARABLE``; text only in the C collation.
     """
 
     keys: tuple[SortKey, ...]
@@ -110,7 +112,20 @@ class AggregateKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AggregateColumn:
-    """One output column made of the partial columns ``inputs`` (binary); its type is ``type_oid``."""
+    """One output column, of type ``type_oid``, made of the partial columns ``inputs`` of the rewritten text.
+
+    - COUNT (int8), SUM (sum's own result type), BOOL_AND, BOOL_OR: ``(value,)``.
+    - AVG: ``(sum(x), count(x))``, in this order.
+    - GROUP, MIN, MAX: ``(value, value again)``. The rewritten text lists the expression twice: the first is asked for in
+      binary and compared; the second is asked for in the client's own format and passed on unchanged, so that its text is
+      Postgres's own under any DateStyle or TimeZone. An output column that is not visible needs only ``(value,)``.
+
+    An input that is somebody's second must not be used for anything else. Everything else is asked for in binary.
+    The *last* input carries the output column's name (alias it as the original names it), so count(x) beside avg's sum.
+    Types: SUM is exact for int8 (from int2, int4) and numeric (from int8, numeric), and adds float4 and float8; AVG for
+    numeric results (a sum of type int8 or numeric) and float8 (a sum of float8). MIN and MAX compare the types of
+    ``proxy.executor.ordered.COMPARABLE``.
+    """
 
     kind: AggregateKind
     inputs: tuple[int, ...]
