@@ -1,0 +1,216 @@
+"""The socket of one client: bytes in, frames out to whoever reads; bytes out with back-pressure.
+
+Decides when reading from the client pauses (too much is waiting to be handled) and when writers must wait (the client does not
+read). Left to others: what the bytes mean (proxy.wire) and what happens next (proxy.login, proxy.session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.frames import FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxy.shards.link import ShardLink
+
+INBOX_HIGH_WATER_BYTES = 1 << 20
+INBOX_LOW_WATER_BYTES = 1 << 18
+
+
+class ClientGone(ConnectionError):
+    """The client's connection ended; nobody is left to be told anything."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One accepted connection. ``on_made`` starts the login; frames wait in an inbox until :meth:`receive` is called."""
+
+    def __init__(self, on_made: Callable[[ClientConnection], None], max_message_bytes: int) -> None:
+        self._on_made = on_made
+        self._max_message_bytes = max_message_bytes
+        self._transport: asyncio.Transport | None = None
+        self._raw = bytearray()  # before the first typed message
+        self._reader: FrameReader | None = None
+        self.inbox: deque[tuple[int, bytes]] = deque()
+        self._inbox_bytes = 0
+        self._waiting: asyncio.Future[None] | None = None
+        self._violation: ProtocolViolation | None = None
+        self._eof = False
+        self._reading_paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
+        self.on_lost: Callable[[], None] | None = None
+        self.peer = ""
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the login."""
+        self._transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+        self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut frames and wake the reader."""
+        if self._violation is not None:
+            return
+        if self._reader is None:
+            self._raw += data
+        else:
+            self._feed(data)
+        self._wake()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._reader is not None  # noqa: S101 - narrows the type; callers checked
+        reader, inbox = self._reader, self.inbox
+        try:
+            reader.feed(data)
+            while (message := reader.next()) is not None:
+                inbox.append(message)
+                self._inbox_bytes += len(message[1]) + 5
+        except ProtocolViolation as violation:
+            self._violation = violation
+        if self._inbox_bytes > INBOX_HIGH_WATER_BYTES and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """A half-closed client is gone: the protocol has no use for one."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
+        """Wake everybody: the reader gets ClientGone, writers write into the void."""
+        self._eof = True
+        self._writable.set()
+        if self.source is not None:
+            self.source.resume_reading()
+            self.source = None
+        if self.on_lost is not None:
+            self.on_lost()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop the source, make writers wait."""
+        self._writable.clear()
+        if self.source is not None:
+            self.source.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._writable.set()
+        if self.source is not None:
+            self.source.resume_reading()
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    async def read_raw(self, count: int) -> bytes:
+        """Return exactly ``count`` bytes of the untyped beginning; raises ClientGone."""
+        while len(self._raw) < count:
+            if self._eof:
+                raise ClientGone
+            await self._wait()
+        data = bytes(self._raw[:count])
+        del self._raw[:count]
+        return data
+
+    def start_frames(self) -> None:
+        """From here on messages are typed."""
+        self._reader = FrameReader(self._max_message_bytes)
+        rest, self._raw = bytes(self._raw), bytearray()
+        if rest:
+            self._feed(rest)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """Return the next frame; raises ClientGone, or ProtocolViolation when the frames before it have been handled."""
+        while not self.inbox:
+            await self._more()
+        return self._take()
+
+    async def receive_many(self) -> list[tuple[int, bytes]]:
+        """Return all frames that have arrived, at least one: COPY sends a message for each line."""
+        while not self.inbox:
+            await self._more()
+        messages = list(self.inbox)
+        self.inbox.clear()
+        self._inbox_bytes = 0
+        self._resume_reading()
+        return messages
+
+    def push_back(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        """Return frames that were received too early, to the front."""
+        self.inbox.extendleft(reversed(messages))
+        self._inbox_bytes += sum(len(body) + 5 for _, body in messages)
+
+    async def _more(self) -> None:
+        if self._violation is not None:
+            raise self._violation
+        if self._eof:
+            raise ClientGone
+        await self._wait()
+
+    def _take(self) -> tuple[int, bytes]:
+        message = self.inbox.popleft()
+        self._inbox_bytes -= len(message[1]) + 5
+        if self._reading_paused:
+            self._resume_reading()
+        return message
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._inbox_bytes < INBOX_LOW_WATER_BYTES and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up."""
+        return self._eof
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue bytes for the client; into the void when it is gone."""
+        if self._transport is not None and not self._eof:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough; raises ClientGone."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._eof:
+            raise ClientGone
+
+    def feed_from(self, link: ShardLink | None) -> None:
+        """Name the link whose answers are being passed on (None: nobody's)."""
+        if self.source is not None and not self._writable.is_set():
+            self.source.resume_reading()
+        self.source = link
+        if link is not None and not self._writable.is_set():
+            link.pause_reading()
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()

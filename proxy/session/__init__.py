@@ -1,0 +1,1 @@
+"""One client: its messages become plans, its plans become rows."""

@@ -1,0 +1,161 @@
+"""Passing a shard's answer to the client as it came.
+
+A relay is the receiver of one exchange on a link. It walks the frames, drops those the client did not ask for (answers to our
+own Parse, ReadyForQuery) and writes the rest on, in runs as long as they stand together, never decoded. A shard's
+ReadyForQuery is not the client's: the session sends its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proxy.wire.backend import decode_parameter_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.connection import ClientConnection
+    from proxy.shards.errors import ShardError
+    from proxy.shards.link import ShardLink
+
+_READY, _ERROR, _PARAMETER, _COPY_IN = ord("Z"), ord("E"), ord("S"), ord("G")
+_ASYNCHRONOUS = frozenset(b"NA")
+_COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS")
+
+PARSE_ENDS, BIND_ENDS, CLOSE_ENDS = frozenset(b"1"), frozenset(b"2"), frozenset(b"3")
+DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
+
+
+@dataclass(slots=True)
+class Step:
+    """One message of ours and what becomes of its answer: up to a frame of a type in ``ends``, passed on or dropped.
+
+    ``after`` holds replies that the session itself owes the client behind this one.
+    """
+
+    ends: frozenset[int]
+    forward: bool
+    after: bytearray = field(default_factory=bytearray)
+
+
+class Relay:
+    """Receiver of one exchange. ``script`` None: a simple query, everything is passed on."""
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        on_parameter: Callable[[str, str], bool],
+        script: deque[Step] | None = None,
+    ) -> None:
+        self._client = client
+        self._on_parameter = on_parameter  # returns whether the client should hear of it
+        self._script = script
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = False  # an ErrorResponse was passed on
+        self.copy_in = False  # the shard waits for CopyData now
+        self.last_tag_end = b""
+
+    def frames(self, chunk: bytes | bytearray | memoryview, index: list[tuple[int, int, int]]) -> bool:
+        """Pass on the frames of one chunk; True when ReadyForQuery ended the exchange."""
+        run_start = run_end = 0
+        over = False
+        write = self._client.write
+        for kind, start, end in index:
+            if kind == _READY:
+                over = True
+                break
+            forward, after = self._judge(kind, chunk, start, end)
+            if forward:
+                if run_end != start:
+                    if run_end > run_start:
+                        write(bytes(chunk[run_start:run_end]))
+                    run_start = start
+                run_end = end
+            if after:
+                if run_end > run_start:
+                    write(bytes(chunk[run_start:run_end]))
+                run_start = run_end = end
+                write(after)
+        if run_end > run_start:
+            write(bytes(chunk[run_start:run_end]))
+        if (over or self.copy_in) and not self._future.done():
+            self._future.set_result(None)
+        return over
+
+    def _judge(
+        self, kind: int, chunk: bytes | bytearray | memoryview, start: int, end: int
+    ) -> tuple[bool, bytes | bytearray]:
+        """Return whether to pass a frame on, and what follows it."""
+        if kind == _PARAMETER:
+            return self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end]))), b""
+        if kind == _ERROR:
+            self.failed = True
+            if self._script is not None:
+                self._script.clear()
+            return True, b""
+        if kind in _ASYNCHRONOUS:
+            return True, b""
+        if kind == _COPY_IN:
+            self.copy_in = True
+        script = self._script
+        if script is None:
+            return True, b""
+        if not script:
+            return False, b""
+        step = script[0]
+        if kind in step.ends:
+            script.popleft()
+            return step.forward, step.after
+        return step.forward, b""
+
+    def lost(self, error: ShardError) -> None:
+        """The link died."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    async def wait(self, link: ShardLink) -> None:
+        """Wait for the end of the exchange (or for the shard to ask for COPY data); raises ShardError when the link dies."""
+        self._client.feed_from(link)
+        try:
+            await self._future
+        finally:
+            self._client.feed_from(None)
+
+    async def pass_copy_data(self, link: ShardLink) -> None:
+        """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""
+        self._future = asyncio.get_running_loop().create_future()
+        self.copy_in = False
+        while not self._future.done():
+            receiving = asyncio.ensure_future(self._client.receive_many())
+            await asyncio.wait({receiving, self._future}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                # The shard failed first. What the client still sends is ignored by the session, as Postgres does.
+                receiving.cancel()
+                return
+            if self._write_copy_data(link, receiving.result()):
+                return
+            await link.drain()
+
+    def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
+        """Write what belongs to the COPY in one go; True when it was its end."""
+        out = bytearray()
+        for position, (kind, body) in enumerate(messages):
+            if kind in _FLUSH_SYNC:
+                continue
+            if kind not in _COPY_MESSAGES:
+                # Any other message ends a COPY as a failure of the client's, in Postgres's words; it is handled afterwards.
+                text = b"unexpected message type 0x%02X during COPY from stdin\x00" % kind
+                out += b"f" + (len(text) + 4).to_bytes(4, "big") + text
+                end = position
+            else:
+                out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
+                end = position + 1
+            if kind != _COPY_DATA:
+                self._client.push_back(messages[end:])
+                link.write(bytes(out))
+                return True
+        link.write(bytes(out))
+        return False

@@ -1,0 +1,136 @@
+"""What a session has set, and how a pooled link is brought to it.
+
+A link serves many sessions, one transaction at a time. It remembers which settings were applied to it last (``link.settings``);
+when a session with other settings checks it out, one simple query in the same packet resets it and applies the session's own.
+
+Decided here: which texts reproduce a session's settings, what a rollback undoes, which links are beyond resetting. Left to
+others: reading SET statements (router.statement), sending (proxy.transaction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# SET SESSION AUTHORIZATION and ROLE are not reset by RESET ALL; the former takes the latter with it, but only when it changes.
+RESET_SQL = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL"
+
+# Parameters of a StartupMessage that are not settings.
+NOT_SETTINGS = frozenset({"user", "database", "options", "replication"})
+
+
+def quote_literal(value: str) -> str:
+    """Return an SQL string literal that means ``value`` whatever standard_conforming_strings says."""
+    escaped = value.replace("'", "''")
+    if "\\" in escaped:
+        return " E'" + escaped.replace("\\", "\\\\") + "'"
+    return "'" + escaped + "'"
+
+
+def set_config_sql(name: str, value: str) -> str:
+    """Return SQL that sets ``name`` to a value in the form of a start-up packet (a list setting is one string)."""
+    return f"SELECT pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, false)"
+
+
+def parse_options(options: str) -> list[tuple[str, str]]:
+    """Read the ``options`` start-up parameter: ``-c name=value`` and ``--name=value``, backslash escapes spaces.
+
+    Raises ValueError for anything else: a switch that is not understood must not be dropped.
+    """
+    words: list[str] = []
+    word, started, escaped = "", False, False
+    for character in options:
+        if escaped:
+            word, escaped = word + character, False
+        elif character == "\\":
+            started = escaped = True
+        elif character.isspace():
+            if started:
+                words.append(word)
+            word, started = "", False
+        else:
+            word, started = word + character, True
+    if started:
+        words.append(word)
+    settings = []
+    pending = iter(words)
+    for item in pending:
+        if item == "-c":
+            assignment = next(pending, "")
+        elif item.startswith("-c"):
+            assignment = item[2:]
+        elif item.startswith("--"):
+            assignment = item[2:]
+        else:
+            raise ValueError(item)
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ValueError(item)
+        settings.append((name.replace("-", "_").lower(), value))
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Settings in the order they were made: (name, SQL) pairs. Equal values mean equal behaviour of a link."""
+
+    statements: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def resettable(self) -> bool:
+        """A custom setting stays '' instead of NULL after RESET: row-level security could see it. Such a link is closed."""
+        return not any("." in name for name, _ in self.statements)
+
+    def sql(self) -> str:
+        """Return one simple query that brings any link to these settings."""
+        return "; ".join([RESET_SQL, *(text for _, text in self.statements)])
+
+
+NOTHING_APPLIED = Applied()
+UNKNOWN = object()  # link.settings after something that may have changed settings without a trace
+
+
+@dataclass(slots=True)
+class SessionSettings:
+    """The settings of one session: start-up parameters, then SETs; with a snapshot to go back to on ROLLBACK."""
+
+    startup: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+    applied: Applied = NOTHING_APPLIED
+
+    def _refresh(self) -> None:
+        self.applied = Applied((*self.startup.items(), *self.made.items()))
+
+    def set_startup(self, name: str, value: str) -> None:
+        """Note a start-up parameter; RESET goes back to it."""
+        self.startup[name] = set_config_sql(name, value)
+        self._refresh()
+
+    def set(self, name: str, sql: str) -> None:
+        """Note that ``sql`` set ``name`` for the session. The latest goes last, as role and privileges may depend on order."""
+        self.made.pop(name, None)
+        self.made[name] = sql
+        self._refresh()
+
+    def reset(self, name: str) -> None:
+        """RESET name: back to the start-up value."""
+        self.made.pop(name, None)
+        self._refresh()
+
+    def reset_all(self) -> None:
+        """RESET ALL keeps role and session authorization, as Postgres does."""
+        self.made = {name: sql for name, sql in self.made.items() if name in ("role", "session_authorization")}
+        self._refresh()
+
+    def discard_all(self) -> None:
+        """DISCARD ALL resets everything."""
+        self.made = {}
+        self._refresh()
+
+    def snapshot(self) -> dict[str, str]:
+        """Return what ROLLBACK must restore."""
+        return dict(self.made)
+
+    def restore(self, made: dict[str, str]) -> None:
+        """Go back to a snapshot."""
+        self.made = dict(made)
+        self._refresh()

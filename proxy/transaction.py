@@ -1,0 +1,336 @@
+"""A client's transaction: which shards it joined, which of them wrote, and how it ends.
+
+Decides when BEGIN goes to a shard (lazily, in the packet of the first statement there), what a shard that joins late must
+replay (savepoints, SET LOCAL), which status the client sees, and which links go back to their pools. Left to others: how
+several writers commit (proxy.twophase), what a statement means (router), what is said to the client (proxy.session).
+
+Three kinds of block:
+
+- *none*: one statement on its own; links join without BEGIN and go back after it;
+- *implicit*: several statements of one simple query, several messages before a Sync, or one statement that writes on several
+  shards. BEGIN goes to the shards, the client never sees status T;
+- *explicit*: the client sent BEGIN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.errors import ProxyError
+from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
+from proxy.shards.errors import ShardError
+from proxy.wire.frontend import Query
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+
+    from proxy.shards.link import ShardLink
+    from proxy.twophase.coordinator import Outcome
+
+IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
+
+
+class Block(Enum):
+    """What kind of block the transaction is in."""
+
+    NONE = "none"
+    IMPLICIT = "implicit"
+    EXPLICIT = "explicit"
+
+
+class Links(Protocol):
+    """Where links come from and go to, and how a group of them commits: the database of the session."""
+
+    async def acquire(self, shard: int, role: str) -> ShardLink:
+        """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time."""
+
+    def release(self, link: ShardLink) -> None:
+        """Give a link back; one that is not idle is closed."""
+
+    async def commit(self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]) -> Outcome:
+        """Commit everywhere or nowhere; never raises for what a shard did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A statement that shards joining later must see: a savepoint, or a setting made inside the block."""
+
+    sql: str
+    savepoint: str | None = None
+    settings_before: dict[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Modes:
+    """The characteristics of the block that BEGIN and SET TRANSACTION chose; '' and None: the session's default."""
+
+    isolation: str | None = None
+    read_only: bool | None = None
+    deferrable: bool | None = None
+
+    def sql(self) -> str:
+        """Return the mode list that follows BEGIN."""
+        modes = []
+        if self.isolation:
+            modes.append("ISOLATION LEVEL " + self.isolation.upper())
+        if self.read_only is not None:
+            modes.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            modes.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " " + ", ".join(modes) if modes else ""
+
+    def merge(self, other: Modes) -> None:
+        """Later choices win."""
+        self.isolation = other.isolation or self.isolation
+        self.read_only = self.read_only if other.read_only is None else other.read_only
+        self.deferrable = self.deferrable if other.deferrable is None else other.deferrable
+
+
+@dataclass(slots=True)
+class ClientTransaction:
+    """The state of one session's current transaction; reused for the next one when it has ended."""
+
+    database: Links
+    role: str
+    settings: SessionSettings
+    shard_count: int
+    block: Block = Block.NONE
+    failed: bool = False
+    doomed: bool = False  # a link was lost: ROLLBACK TO cannot bring it back
+    modes: Modes = field(default_factory=Modes)
+    links: dict[int, ShardLink] = field(default_factory=dict)
+    writers: set[int] = field(default_factory=set)
+    must_commit: dict[int, str] = field(default_factory=dict)
+    pinned: dict[int, ShardLink] = field(default_factory=dict)
+    pins: set[str] = field(default_factory=set)
+    log: list[Replay] = field(default_factory=list)
+    settings_at_begin: dict[str, str] = field(default_factory=dict)
+    settings_changed: bool = False
+    catalog_changed: bool = False
+    committing: bool = False
+
+    # --- what the client sees ---------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> bytes:
+        """The status byte of ReadyForQuery."""
+        if self.block is not Block.EXPLICIT:
+            return IDLE
+        return FAILED if self.failed else IN_BLOCK
+
+    @property
+    def in_block(self) -> bool:
+        """Whether statements run inside BEGIN on the shards."""
+        return self.block is not Block.NONE
+
+    def fail(self) -> None:
+        """An error was sent to the client: a block is failed until it ends or goes back to a savepoint."""
+        if self.in_block:
+            self.failed = True
+            self.doomed = self.doomed or any(link.closed for link in self.links.values())
+
+    # --- joining ----------------------------------------------------------------------------------------------
+
+    def begin(self, block: Block, modes: Modes | None = None) -> None:
+        """Open a block. Nothing is sent: BEGIN goes out with the first statement for a shard."""
+        if self.block is Block.NONE:
+            self.settings_at_begin = self.settings.snapshot()
+        self.block = block
+        if modes is not None:
+            self.modes.merge(modes)
+
+    async def join(self, shards: Sequence[int], *, writes: bool) -> Mapping[int, ShardLink]:
+        """Return a link for each of ``shards``, with settings, BEGIN and replayed savepoints put before its next exchange.
+
+        Links are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise
+        within one statement.
+        """
+        if writes and self.modes.read_only and self.writers:
+            # READ ONLY after a write is the proxy's to enforce: a shard told so could not write the decision record.
+            raise ProxyError("25006", "cannot execute a writing statement in a read-only transaction")
+        self._check_isolation(shards)
+        for shard in sorted(shards):
+            link = self.links.get(shard)
+            if link is None:
+                self.links[shard] = await self._checkout(shard)
+            elif link.closed:
+                raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
+        if writes:
+            self.writers.update(shards)
+        return {shard: self.links[shard] for shard in shards}
+
+    def _check_isolation(self, shards: Sequence[int]) -> None:
+        if self.modes.isolation in (None, "read committed", "read uncommitted"):
+            return
+        if len(self.links.keys() | set(shards)) > 1:
+            raise ProxyError(
+                "0A000",
+                f"a {self.modes.isolation.upper()} transaction cannot use more than one shard in this version",
+                hint="Use READ COMMITTED, or keep the transaction to rows of one shard.",
+            )
+
+    async def _checkout(self, shard: int) -> ShardLink:
+        link = self.pinned.get(shard)
+        if link is None:
+            link = await self._matching_link(shard)
+        elif link.closed:
+            del self.pinned[shard]
+            raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
+        applied = self._starting_settings()
+        if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
+            link.prefix(Query(applied.sql().encode()).encode())
+            link.settings = applied
+        if self.in_block:
+            link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
+            for replay in self.log:
+                link.prefix(Query(replay.sql.encode()).encode())
+        return link
+
+    async def _matching_link(self, shard: int) -> ShardLink:
+        applied = self._starting_settings()
+        while True:
+            link = await self.database.acquire(shard, self.role)
+            previous = link.settings
+            if isinstance(previous, Applied) and not previous.resettable and previous != applied:
+                link.abort()
+                self.database.release(link)
+                continue
+            return link
+
+    def _starting_settings(self) -> Applied:
+        """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""
+        if not self.settings_changed:
+            return self.settings.applied
+        before = SessionSettings(startup=self.settings.startup)
+        before.restore(self.settings_at_begin)
+        return before.applied
+
+    # --- inside a block ---------------------------------------------------------------------------------------
+
+    async def everywhere(self, sql: str) -> None:
+        """Run ``sql`` on every joined link, in parallel; raises the first error after all have answered."""
+        await _all([link.run(sql) for link in self.links.values() if not link.closed])
+
+    async def savepoint(self, name: str, sql: str) -> None:
+        """SAVEPOINT on all joined shards, and for those that join later."""
+        await self.everywhere(sql)
+        self.log.append(Replay(sql, savepoint=name, settings_before=self.settings.snapshot()))
+
+    def _find(self, name: str) -> int:
+        for index in range(len(self.log) - 1, -1, -1):
+            if self.log[index].savepoint == name:
+                return index
+        raise ProxyError("3B001", f'savepoint "{name}" does not exist')
+
+    async def release_savepoint(self, name: str, sql: str) -> None:
+        """RELEASE: the savepoint and those after it are gone, settings made since stay."""
+        index = self._find(name)
+        await self.everywhere(sql)
+        self.log = self.log[:index] + [replay for replay in self.log[index:] if replay.savepoint is None]
+
+    async def rollback_to(self, name: str, sql: str) -> None:
+        """ROLLBACK TO: back to the savepoint on all shards, also out of the failed state."""
+        index = self._find(name)
+        if self.doomed:
+            raise ProxyError("25P02", "a shard was lost in this transaction; it can only be rolled back")
+        await self.everywhere(sql)
+        restored = self.log[index].settings_before
+        if restored is not None:
+            self.settings.restore(restored)
+        self.log = self.log[: index + 1]
+        self.failed = False
+
+    def note_setting(self, sql: str) -> None:
+        """A SET ran inside the block on the joined links: later ones must see it, and links are not what they were."""
+        self.settings_changed = True
+        self.log.append(Replay(sql))
+
+    def pin(self, reason: str, shards: Iterable[int]) -> None:
+        """Keep the links of ``shards`` for the session: they hold state that cannot travel."""
+        self.pins.add(reason)
+        for shard in shards:
+            if shard in self.links:
+                self.pinned[shard] = self.links[shard]
+
+    # --- ending -----------------------------------------------------------------------------------------------
+
+    async def commit(self) -> Outcome | None:
+        """Commit; None when no shard had joined. The caller has checked that the block has not failed."""
+        if not self.links:
+            self._end(rolled_back=False)
+            return None
+        self.committing = True
+        try:
+            outcome = await self.database.commit(
+                dict(self.links), frozenset(self.writers), frozenset(self.must_commit)
+            )
+        finally:
+            self.committing = False
+        self._end(rolled_back=not outcome.committed)
+        return outcome
+
+    async def rollback(self) -> None:
+        """Roll back everywhere. A link that cannot is closed, which rolls back as well."""
+        links = [link for link in self.links.values() if not link.closed and link.status != ord(IDLE)]
+        results = await asyncio.gather(*(link.run("ROLLBACK") for link in links), return_exceptions=True)
+        for link, result in zip(links, results, strict=True):
+            if isinstance(result, BaseException):
+                link.abort()
+                if not isinstance(result, ShardError):
+                    raise result
+        self._end(rolled_back=True)
+
+    def finish_statement(self) -> None:
+        """After a statement outside any block: links go back."""
+        if self.block is Block.NONE:
+            self._end(rolled_back=False)
+
+    def _end(self, *, rolled_back: bool) -> None:
+        if rolled_back and self.in_block:
+            self.settings.restore(self.settings_at_begin)
+        for shard, link in self.links.items():
+            if self.settings_changed:
+                # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo; applying them anew costs less than knowing.
+                link.settings = UNKNOWN
+            if shard not in self.pinned:
+                self.database.release(link)
+        self.block = Block.NONE
+        self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
+        self.modes = Modes()
+        self.links.clear()
+        self.writers.clear()
+        self.must_commit.clear()
+        self.log.clear()
+
+    def unpin(self) -> None:
+        """Give up pinned links (DISCARD ALL, end of session): closed, as what they hold cannot be taken off them."""
+        for shard, link in self.pinned.items():
+            if shard not in self.links:
+                link.abort()
+                self.database.release(link)
+        self.pinned.clear()
+        self.pins.clear()
+
+    def abandon(self) -> None:
+        """The client is gone: whatever is open ends with its links. A running commit is not this object's any more."""
+        if not self.committing:
+            for link in self.links.values():
+                if self.in_block or link.status != ord(IDLE):
+                    link.abort()
+                self.database.release(link)
+        for shard, link in self.pinned.items():
+            if shard not in self.links:
+                link.abort()
+                self.database.release(link)
+        self.links.clear()
+        self.pinned.clear()
+
+
+async def _all(awaitables: list[Awaitable[object]]) -> None:
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
