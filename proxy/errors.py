@@ -1,0 +1,137 @@
+"""Errors that the proxy itself makes up: SQLSTATE constants by class, and the exception that carries them to the client.
+
+Errors from shards are ShardError (proxy.shards), refusals of the router are Refused (router.errors), a peer's bad bytes are
+ProtocolViolation (proxy.wire): each is turned into ErrorFields at one border. This is the floor's own kind.
+
+https://www.postgresql.org/docs/18/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.wire.fields import ErrorFields
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from proxy.wire.errors import ProtocolViolation
+
+# 01 - warning
+WARNING = "01000"
+# 08 - connection exception
+CONNECTION_FAILURE = "08006"
+CONNECTION_DOES_NOT_EXIST = "08003"
+SERVER_REJECTED_CONNECTION = "08004"
+UNABLE_TO_ESTABLISH_CONNECTION = "08001"
+TRANSACTION_RESOLUTION_UNKNOWN = "08007"
+PROTOCOL_VIOLATION = "08P01"
+# 0A - feature not supported
+FEATURE_NOT_SUPPORTED = "0A000"
+# 22 - data exception
+INVALID_PARAMETER_VALUE = "22023"
+BAD_COPY_FILE_FORMAT = "22P04"
+# 23 - integrity constraint violation
+UNIQUE_VIOLATION = "23505"
+# 24 - invalid cursor state
+INVALID_CURSOR_STATE = "24000"
+# 25 - invalid transaction state
+ACTIVE_SQL_TRANSACTION = "25001"
+NO_ACTIVE_SQL_TRANSACTION = "25P01"
+IN_FAILED_SQL_TRANSACTION = "25P02"
+READ_ONLY_SQL_TRANSACTION = "25006"
+IDLE_IN_TRANSACTION_SESSION_TIMEOUT = "25P03"
+TRANSACTION_TIMEOUT = "25P04"
+# 26 - invalid SQL statement name
+INVALID_SQL_STATEMENT_NAME = "26000"
+# 28 - invalid authorization specification
+INVALID_AUTHORIZATION_SPECIFICATION = "28000"
+INVALID_PASSWORD = "28P01"  # noqa: S105 - a SQLSTATE
+# 34 - invalid cursor name
+INVALID_CURSOR_NAME = "34000"
+# 3B - savepoint exception
+INVALID_SAVEPOINT_SPECIFICATION = "3B001"
+# 3D - invalid catalog name
+INVALID_CATALOG_NAME = "3D000"
+# 40 - transaction rollback
+TRANSACTION_ROLLBACK = "40000"
+SERIALIZATION_FAILURE = "40001"
+STATEMENT_COMPLETION_UNKNOWN = "40003"
+DEADLOCK_DETECTED = "40P01"
+# 42 - syntax error or access rule violation
+SYNTAX_ERROR = "42601"
+INSUFFICIENT_PRIVILEGE = "42501"
+UNDEFINED_TABLE = "42P01"
+UNDEFINED_OBJECT = "42704"
+DUPLICATE_PREPARED_STATEMENT = "42P05"
+DUPLICATE_CURSOR = "42P03"
+# 53 - insufficient resources
+INSUFFICIENT_RESOURCES = "53000"
+OUT_OF_MEMORY = "53200"
+TOO_MANY_CONNECTIONS = "53300"
+CONFIGURATION_LIMIT_EXCEEDED = "53400"
+# 54 - program limit exceeded
+PROGRAM_LIMIT_EXCEEDED = "54000"
+# 55 - object not in prerequisite state
+OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
+LOCK_NOT_AVAILABLE = "55P03"
+# 57 - operator intervention
+QUERY_CANCELED = "57014"
+ADMIN_SHUTDOWN = "57P01"
+CRASH_SHUTDOWN = "57P02"
+CANNOT_CONNECT_NOW = "57P03"
+IDLE_SESSION_TIMEOUT = "57P05"
+# 58 - system error
+SYSTEM_ERROR = "58000"
+# XX - internal error
+INTERNAL_ERROR = "XX000"
+
+
+class ProxyError(Exception):
+    """An answer of the proxy's own to a client: ``severity`` ERROR ends a statement, FATAL the connection.
+
+    ``position`` counts characters of the statement's text from 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - as many as an error has parts
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        severity: str = "ERROR",
+        detail: str = "",
+        hint: str = "",
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+        self.severity = severity
+        self.detail = detail
+        self.hint = hint
+        self.position = position
+
+    @classmethod
+    def of_violation(cls, violation: ProtocolViolation) -> Self:
+        """Make the answer to a peer's bad bytes."""
+        return cls(
+            violation.sqlstate,
+            violation.message,
+            severity=violation.severity,
+            detail=violation.detail,
+            hint=violation.hint,
+        )
+
+    def fields(self) -> ErrorFields:
+        """Return what goes into ErrorResponse."""
+        return ErrorFields.make(
+            self.severity,
+            self.sqlstate,
+            self.message,
+            detail=self.detail,
+            hint=self.hint,
+            position=self.position,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.sqlstate}: {self.message}"

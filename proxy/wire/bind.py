@@ -1,0 +1,125 @@
+"""Looks into a Bind body without building the message: names, formats, chosen parameters; and other names put on it.
+
+The hot path of the extended protocol is a Bind that goes to one shard unchanged but for its names. It needs the values of the
+sharding key's parameters and nothing else, so these functions walk the lengths and copy only what was asked for. They check
+what they pass over (a length that lies is found) but not what lies behind: the shard that gets the body checks the rest.
+Whoever decodes rows of parameters uses frontend.decode_bind.
+"""
+
+from __future__ import annotations
+
+from proxy.wire.body import INSUFFICIENT_DATA, INT32, INVALID_STRING, NULL_LENGTH, UINT16
+from proxy.wire.errors import malformed
+from proxy.wire.frames import HEADER, LENGTH_BYTES
+from proxy.wire.frontend import check_format_count, unpack_formats
+
+_BIND = ord("B")
+_PARSE = ord("P")
+
+
+def bind_names(body: bytes) -> tuple[bytes, bytes]:
+    """Return (portal, statement) of a Bind body."""
+    first = body.find(0)
+    second = body.find(0, first + 1)
+    if first < 0 or second < 0:
+        raise malformed(INVALID_STRING)
+    return body[:first], body[first + 1 : second]
+
+
+def bind_parameter_count(body: bytes) -> int:
+    """Return how many parameter values the Bind body says it has."""
+    formats_at = _after_names(body)
+    formats, at = unpack_formats(body, formats_at)
+    count = _count(body, at)
+    check_format_count(len(formats), count)
+    return count
+
+
+def bind_parameter(body: bytes, number: int) -> tuple[int, bytes | None]:
+    """Return (format, value) of parameter ``$number``, counted from 1; the value is None for NULL.
+
+    Raises IndexError when the body has fewer parameters: that the number fits the statement is the caller's to know.
+    """
+    return bind_parameters(body, (number,))[0]
+
+
+def bind_parameters(body: bytes, numbers: tuple[int, ...]) -> list[tuple[int, bytes | None]]:
+    """Return (format, value) for each of the parameters ``numbers``, which count from 1 and ascend, in one walk."""
+    formats, at = unpack_formats(body, _after_names(body))
+    count = _count(body, at)
+    at += 2
+    check_format_count(len(formats), count)
+    if numbers and not (numbers[0] >= 1 and numbers[-1] <= count):
+        raise IndexError(f"parameters {numbers} asked of a Bind with {count}")
+    found: list[tuple[int, bytes | None]] = []
+    unpack = INT32.unpack_from
+    end = len(body)
+    passed = 0
+    for number in numbers:
+        start = end
+        length = NULL_LENGTH
+        while passed < number:
+            start = at + 4
+            if start > end:
+                raise malformed(INSUFFICIENT_DATA)
+            (length,) = unpack(body, at)
+            at = start if length == NULL_LENGTH else start + length
+            if at > end or length < NULL_LENGTH:
+                raise malformed(INSUFFICIENT_DATA)
+            passed += 1
+        value_format = formats[number - 1] if len(formats) > 1 else (formats[0] if formats else 0)
+        found.append((value_format, None if length == NULL_LENGTH else body[start:at]))
+    return found
+
+
+def bind_result_formats(body: bytes) -> tuple[int, ...]:
+    """Return the result formats, walking over every parameter."""
+    formats, at = unpack_formats(body, _after_names(body))
+    count = _count(body, at)
+    check_format_count(len(formats), count)
+    at += 2
+    end = len(body)
+    unpack = INT32.unpack_from
+    for _ in range(count):
+        if at + 4 > end:
+            raise malformed(INSUFFICIENT_DATA)
+        (length,) = unpack(body, at)
+        at += 4 if length == NULL_LENGTH else 4 + length
+        if length < NULL_LENGTH or at > end:
+            raise malformed(INSUFFICIENT_DATA)
+    return unpack_formats(body, at)[0]
+
+
+def rename_bind(body: bytes, portal: bytes, statement: bytes) -> bytes:
+    """Return the whole Bind message (header included) of ``body`` under other names; all behind the names is copied unread."""
+    rest = body[_after_names(body) :]
+    return b"%b%b\0%b\0%b" % (
+        HEADER.pack(_BIND, LENGTH_BYTES + len(portal) + len(statement) + 2 + len(rest)),
+        portal,
+        statement,
+        rest,
+    )
+
+
+def rename_parse(body: bytes, statement: bytes) -> bytes:
+    """Return the whole Parse message (header included) of ``body`` under another name; all behind the name is copied unread."""
+    stop = body.find(0)
+    if stop < 0:
+        raise malformed(INVALID_STRING)
+    rest = body[stop:]
+    return b"%b%b%b" % (HEADER.pack(_PARSE, LENGTH_BYTES + len(statement) + len(rest)), statement, rest)
+
+
+def _after_names(body: bytes) -> int:
+    first = body.find(0)
+    second = body.find(0, first + 1)
+    if first < 0 or second < 0:
+        raise malformed(INVALID_STRING)
+    return second + 1
+
+
+def _count(body: bytes, at: int) -> int:
+    if at + 2 > len(body):
+        raise malformed(INSUFFICIENT_DATA)
+    count: int = UINT16.unpack_from(body, at)[0]
+    return count

@@ -1,0 +1,210 @@
+"""The untyped packets with which a connection begins.
+
+Each is an int32 length that counts itself, an int32 code, and a rest. Decides what was asked and whether it is well formed,
+with Postgres's limits and complaints (backend_startup.c); whether to speak TLS, which versions to speak and whom to let in is
+the server's and the session's. Everything wrong here is fatal.
+
+https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import TYPE_CHECKING, ClassVar
+
+from proxy.wire.errors import FEATURE_NOT_SUPPORTED, ProtocolViolation, desynchronized
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_STARTUP_PACKET_BYTES = 10_000  # Postgres's MAX_STARTUP_PACKET_LENGTH, length field not counted
+MAX_CANCEL_SECRET_BYTES = 256  # the protocol's limit on a cancel key, since 3.2
+
+MAJOR = 3
+LATEST_MINOR = 2
+
+_LENGTH = Struct(">i")
+_CODE = Struct(">I")
+_KEY = Struct(">Ii")
+_SPECIAL_MAJOR = 1234
+_CANCEL = _SPECIAL_MAJOR << 16 | 5678
+_SSL = _SPECIAL_MAJOR << 16 | 5679
+_GSSENC = _SPECIAL_MAJOR << 16 | 5680
+_PROTOCOL_OPTION = "_pq_."
+
+
+@dataclass(frozen=True, slots=True)
+class SSLRequest:
+    """May we speak TLS? Answer b"S" and begin it, or b"N"."""
+
+    CODE: ClassVar[int] = _SSL
+
+    def encode(self) -> bytes:
+        """Return the whole packet."""
+        return _packet(_CODE.pack(_SSL))
+
+
+@dataclass(frozen=True, slots=True)
+class GSSENCRequest:
+    """May we encrypt by GSSAPI? Answer b"G" and begin it, or b"N"."""
+
+    CODE: ClassVar[int] = _GSSENC
+
+    def encode(self) -> bytes:
+        """Return the whole packet."""
+        return _packet(_CODE.pack(_GSSENC))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CancelRequest:
+    """Cancel what the connection (pid, secret) is doing; never answered. Its repr does not show the secret."""
+
+    pid: int
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"CancelRequest(pid={self.pid})"
+
+    def encode(self) -> bytes:
+        """Return the whole packet."""
+        return _packet(_KEY.pack(_CANCEL, self.pid) + self.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class StartupMessage:
+    """Open a session: protocol version, and settings by name (``user``, ``database``, ``options``, ``client_encoding`` ...).
+
+    Names that begin with ``_pq_.`` ask for protocol extensions and stand apart in ``protocol_options``: a server that does not
+    know one says so by NegotiateProtocolVersion and goes on. Of a name that comes twice the last value counts. Texts are UTF-8,
+    with surrogate escapes for what is not.
+    """
+
+    major: int
+    minor: int
+    parameters: Mapping[str, str]
+    protocol_options: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return the whole packet."""
+        pairs = [*self.parameters.items(), *self.protocol_options.items()]
+        text = "".join(f"{name}\0{value}\0" for name, value in pairs) + "\0"
+        return _packet(_CODE.pack(self.major << 16 | self.minor) + text.encode("utf-8", "surrogateescape"))
+
+
+StartupPacket = SSLRequest | GSSENCRequest | CancelRequest | StartupMessage
+
+
+class StartupReader:
+    """Cuts the first bytes of a connection into packets.
+
+    Feed it, then call ``next()`` until it answers None. After a StartupMessage or a CancelRequest it is done; what follows
+    belongs to a FrameReader: take it with ``rest()``. Before answering b"S" to an SSLRequest the caller must see that
+    ``buffered_bytes`` is 0: bytes sent ahead of the handshake may be an attacker's. SSLRequest and GSSENCRequest are accepted once
+    each, as by Postgres; behind TLS make a new reader with ``encrypted=True``, which accepts neither.
+    """
+
+    __slots__ = ("_buffer", "_gss_refused", "_max_bytes", "_ssl_refused", "_start")
+
+    def __init__(self, *, encrypted: bool = False, max_packet_bytes: int = MAX_STARTUP_PACKET_BYTES) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+        self._max_bytes = max_packet_bytes
+        self._ssl_refused = encrypted
+        self._gss_refused = encrypted
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes were fed and not yet returned."""
+        return len(self._buffer) - self._start
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes."""
+        self._buffer += data
+
+    def next(self) -> StartupPacket | None:
+        """Return the next packet, or None until more was fed."""
+        start = self._start
+        available = len(self._buffer) - start
+        if available < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer, start)
+        if not _LENGTH.size + _CODE.size <= length <= _LENGTH.size + self._max_bytes:
+            raise desynchronized("invalid length of startup packet")
+        if available < length:
+            return None
+        packet = self._decode(bytes(self._buffer[start + _LENGTH.size : start + length]))
+        self._start = start + length
+        return packet
+
+    def rest(self) -> bytes:
+        """Take away everything that was fed and not yet returned."""
+        left = bytes(self._buffer[self._start :])
+        self._buffer = bytearray()
+        self._start = 0
+        return left
+
+    def _decode(self, body: bytes) -> StartupPacket:
+        (code,) = _CODE.unpack_from(body)
+        if code == _SSL and not self._ssl_refused:
+            self._ssl_refused = True
+            return decode_packet(body)
+        if code == _GSSENC and not self._gss_refused:
+            self._gss_refused = True
+            return decode_packet(body)
+        if code in (_SSL, _GSSENC):
+            raise unsupported_version(code >> 16, code & 0xFFFF)
+        return decode_packet(body)
+
+
+def decode_packet(body: bytes) -> StartupPacket:
+    """Read one packet without its length field."""
+    if len(body) < _CODE.size:
+        raise desynchronized("invalid length of startup packet")
+    (code,) = _CODE.unpack_from(body)
+    if code == _CANCEL:
+        secret = body[_KEY.size :]
+        if not 0 < len(secret) <= MAX_CANCEL_SECRET_BYTES:
+            raise desynchronized("invalid length of query cancel packet")
+        return CancelRequest(_KEY.unpack_from(body)[1], secret)
+    if code in (_SSL, _GSSENC):
+        if len(body) != _CODE.size:
+            raise desynchronized("invalid length of startup packet")
+        return SSLRequest() if code == _SSL else GSSENCRequest()
+    major, minor = code >> 16, code & 0xFFFF
+    if major != MAJOR:
+        raise unsupported_version(major, minor)
+    return _decode_startup(major, minor, body)
+
+
+def unsupported_version(major: int, minor: int) -> ProtocolViolation:
+    """Make the answer to a protocol that is not spoken here."""
+    return ProtocolViolation(
+        FEATURE_NOT_SUPPORTED,
+        f"unsupported frontend protocol {major}.{minor}: server supports {MAJOR}.0 to {MAJOR}.{LATEST_MINOR}",
+        fatal=True,
+    )
+
+
+def _decode_startup(major: int, minor: int, body: bytes) -> StartupMessage:
+    parameters: dict[str, str] = {}
+    options: dict[str, str] = {}
+    at = _CODE.size
+    end = len(body)
+    while at < end and body[at]:
+        name_end = body.find(0, at)
+        value_end = -1 if name_end < 0 else body.find(0, name_end + 1)
+        if value_end < 0:
+            at = end
+            break
+        name = body[at:name_end].decode("utf-8", "surrogateescape")
+        value = body[name_end + 1 : value_end].decode("utf-8", "surrogateescape")
+        (options if name.startswith(_PROTOCOL_OPTION) else parameters)[name] = value
+        at = value_end + 1
+    if at != end - 1:
+        raise desynchronized("invalid startup packet layout: expected terminator as last byte")
+    return StartupMessage(major, minor, parameters, options)
+
+
+def _packet(body: bytes) -> bytes:
+    return _LENGTH.pack(len(body) + _LENGTH.size) + body
