@@ -325,6 +325,14 @@ class PreparedControl:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorControl:
+    """FETCH, MOVE or CLOSE of an SQL cursor: it goes to the shard where the cursor was declared. ``name`` None: CLOSE ALL."""
+
+    name: str | None
+    closes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Empty:
     """No statement at all (only white space and comments): EmptyQueryResponse."""
 
@@ -340,6 +348,7 @@ Plan = (
     | TransactionControl
     | SettingControl
     | PreparedControl
+    | CursorControl
     | Empty
 )
 
