@@ -376,6 +376,7 @@ class Statement:
     set_config: tuple[tuple[str, str | None, bool], ...] = ()
     transaction_block: bool = True
     parameters: int = 0  # highest $n in the text
+    declares: str = ""  # the cursor that DECLARE makes on the statement's shard
 
 
 # --- executions (at Bind) ----------------------------------------------------------------------------------------
