@@ -1,7 +1,7 @@
-"""Errors that the proxy itself makes up: SQLSTATE constants by class, and the exception that carries them to the client.
+"""Errors that the proxy itself makes up: SQLSTATE constants by class, and the exception that carries one to a client.
 
-Errors from shards are ShardError (proxy.shards), refusals of the router are Refused (router.errors), a peer's bad bytes are
-ProtocolViolation (proxy.wire): each is turned into ErrorFields at one border. This is the floor's own kind.
+Errors from shards are ShardError (proxy.shards), refusals of the router are Refused (router.errors), a peer's bad bytes
+are WireFailure (proxy.wire): each is turned into ErrorFields at one border. This is the floor's own kind.
 
 https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
@@ -15,7 +15,7 @@ from proxy.wire.fields import ErrorFields
 if TYPE_CHECKING:
     from typing import Self
 
-    from proxy.wire.errors import ProtocolViolation
+    from proxy.wire.errors import WireFailure
 
 # 01 - warning
 WARNING = "01000"
@@ -112,8 +112,8 @@ class ProxyError(Exception):
         self.position = position
 
     @classmethod
-    def of_violation(cls, violation: ProtocolViolation) -> Self:
-        """Make the answer to a peer's bad bytes."""
+    def of_violation(cls, violation: WireFailure) -> Self:
+        """Make the answer to a peer that cannot be served."""
         return cls(
             violation.sqlstate,
             violation.message,

@@ -164,7 +164,7 @@ class CopyResponse:
     column_formats: tuple[int, ...]
 
 
-# ---- builders -----------------------------------------------------------------------------------------------------------
+# ---- builders ----
 
 
 def authentication_ok() -> bytes:
@@ -312,13 +312,14 @@ def copy_done() -> bytes:
 def negotiate_protocol_version(minor: int, options: Sequence[str]) -> bytes:
     """Build NegotiateProtocolVersion: the newest 3.minor spoken here and the ``_pq_.`` options not understood.
 
-    The number is the whole version, as Postgres sends and libpq expects it; the manual speaks of the minor version alone.
+    The number is the whole version, as Postgres sends and libpq expects it; the manual speaks of the minor version
+    alone.
     """
     names = b"".join(_text(name) + b"\0" for name in options)
     return frame(b"v", INT32.pack(_MAJOR << 16 | minor) + INT32.pack(len(options)) + names)
 
 
-# ---- readers ------------------------------------------------------------------------------------------------------------
+# ---- readers ----
 
 
 def decode_error(body: bytes) -> ErrorFields:

@@ -1,9 +1,9 @@
 """Looks into a Bind body without building the message: names, formats, chosen parameters; and other names put on it.
 
-The hot path of the extended protocol is a Bind that goes to one shard unchanged but for its names. It needs the values of the
-sharding key's parameters and nothing else, so these functions walk the lengths and copy only what was asked for. They check
-what they pass over (a length that lies is found) but not what lies behind: the shard that gets the body checks the rest.
-Whoever decodes rows of parameters uses frontend.decode_bind.
+The hot path of the extended protocol is a Bind that goes to one shard unchanged but for its names. It needs the values
+of the sharding key's parameters and nothing else, so these functions walk the lengths and copy only what was asked for.
+They check what they pass over (a length that lies is found) but not what lies behind: the shard that gets the body
+checks the rest. Whoever decodes rows of parameters uses frontend.decode_bind.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def bind_result_formats(body: bytes) -> tuple[int, ...]:
 
 
 def rename_bind(body: bytes, portal: bytes, statement: bytes) -> bytes:
-    """Return the whole Bind message (header included) of ``body`` under other names; all behind the names is copied unread."""
+    """Return the whole Bind message (header included) of ``body`` under other names; the rest is copied unread."""
     rest = body[_after_names(body) :]
     return b"%b%b\0%b\0%b" % (
         HEADER.pack(_BIND, LENGTH_BYTES + len(portal) + len(statement) + 2 + len(rest)),
@@ -102,7 +102,7 @@ def rename_bind(body: bytes, portal: bytes, statement: bytes) -> bytes:
 
 
 def rename_parse(body: bytes, statement: bytes) -> bytes:
-    """Return the whole Parse message (header included) of ``body`` under another name; all behind the name is copied unread."""
+    """Return the whole Parse message (header included) of ``body`` under another name; the rest is copied unread."""
     stop = body.find(0)
     if stop < 0:
         raise malformed(INVALID_STRING)

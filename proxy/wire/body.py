@@ -1,7 +1,7 @@
 """The fields inside a message body: integers, strings, bytes, each with Postgres's own complaint when it is not there.
 
-Used where a message is decoded once in a while; frontend.py and backend.py unpack their hot messages themselves. The texts
-are those of pqformat.c, because clients and tests look at them.
+Used where a message is decoded once in a while; frontend.py and backend.py unpack their hot messages themselves. The
+texts are those of pqformat.c, because clients and tests look at them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The fields of ErrorResponse and NoticeResponse.
 
-Texts are str, read as UTF-8; bytes that are not UTF-8 (a client in another encoding) survive a round trip by surrogate escapes.
+Texts are str, read as UTF-8; bytes that are not UTF-8 (a client in another encoding) survive a round trip by surrogate
+escapes.
 
 https://www.postgresql.org/docs/18/protocol-error-fields.html
 """
@@ -21,8 +22,8 @@ _INTERNAL_ERROR = "XX000"
 class ErrorFields:
     """One-letter field codes and their texts, in the order in which they go out.
 
-    S severity (localized), V severity, C SQLSTATE, M message, D detail, H hint, P position, p internal position, q internal
-    query, W where, s schema, t table, c column, d data type, n constraint, F file, L line, R routine.
+    S severity (localized), V severity, C SQLSTATE, M message, D detail, H hint, P position, p internal position, q
+    internal query, W where, s schema, t table, c column, d data type, n constraint, F file, L line, R routine.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Framing: where one message ends and the next begins.
 
 A message is a type byte, a big-endian int32 length that counts itself but not the type, and a body. This file finds the
-boundaries, in both directions, and refuses lengths that cannot be; what is inside a body is for frontend.py and backend.py.
-The untyped packets at the start of a connection are for startup.py.
+boundaries, in both directions, and refuses lengths that cannot be; what is inside a body is for frontend.py and
+backend.py. The untyped packets at the start of a connection are for startup.py.
 
 https://www.postgresql.org/docs/18/protocol-message-formats.html
 """
@@ -21,8 +21,8 @@ LENGTH_BYTES = 4  # the length field counts itself
 SMALL_MESSAGE_BYTES = 10_000
 # Postgres's PG_MAX_AUTH_TOKEN_LENGTH.
 AUTHENTICATION_BYTES = 65_535
-# Postgres's MaxAllocSize: neither side can build a longer message.
-LARGEST_MESSAGE_BYTES = 0x3FFF_FFFF
+# Postgres's MaxAllocSize bounds the body that either side can build; the length field counts four bytes more.
+LARGEST_MESSAGE_BYTES = 0x3FFF_FFFF + LENGTH_BYTES
 
 _SMALL = b"CDEHSXcf"
 _LARGE = b"QPBFd"
@@ -37,7 +37,8 @@ def frame(type: bytes, body: bytes) -> bytes:  # noqa: A002 - the protocol's wor
 def frontend_limits(max_message_bytes: int) -> tuple[int, ...]:
     """Give the largest length field for each type byte; 0 where no client may send the type.
 
-    ``max_message_bytes`` bounds the length field of the types that may be large: Query, Parse, Bind, FunctionCall, CopyData.
+    ``max_message_bytes`` bounds the length field of the types that may be large: Query, Parse, Bind, FunctionCall,
+    CopyData.
     """
     limits = [0] * 256
     for kind in _SMALL:
@@ -51,16 +52,18 @@ def frontend_limits(max_message_bytes: int) -> tuple[int, ...]:
 class FrameReader:
     """Cuts a client's bytes into messages.
 
-    Feed it what the socket gave, then call ``next()`` until it answers None. It raises ``ProtocolViolation`` (fatal) as soon as
-    a type byte or a length is seen to be wrong, before the body arrives, and raises the same again when asked again: boundaries
-    are lost. It holds at most one incomplete message plus what was fed last; the caller stops feeding while it lags behind.
+    Feed it what the socket gave, then call ``next()`` until it answers None. It raises ``ProtocolViolation`` (fatal) as
+    soon as a type byte or a length is seen to be wrong, before the body arrives, and raises the same again when asked
+    again: boundaries are lost. It holds at most one incomplete message plus what was fed last; the caller stops feeding
+    while it lags behind.
     """
 
     __slots__ = ("_buffer", "_end", "_limits", "_start")
 
     def __init__(self, max_message_bytes: int) -> None:
         self._limits = frontend_limits(min(max_message_bytes, LARGEST_MESSAGE_BYTES))
-        # bytes while one chunk holds all that is unread (no copy is made of it), a bytearray once chunks had to be joined.
+        # bytes while one chunk holds all that is unread (no copy is made of it), a bytearray once chunks had to be
+        # joined.
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self._end = 0
@@ -129,9 +132,10 @@ def walk(
 ) -> tuple[list[tuple[int, int, int]], int]:
     """Find the complete messages in ``buffer[start:end]`` without copying anything.
 
-    Returns ``([(type byte, start, end), ...], rest)``: a message occupies ``buffer[start:end]``, header included, its body begins
-    at ``start + 5``, and ``rest`` is where the first incomplete message begins (``end`` if there is none). ``start`` must be
-    the beginning of a message. Any type byte is accepted. A length below 4 or above the limit is a fatal ProtocolViolation.
+    Returns ``([(type byte, start, end), ...], rest)``: a message occupies ``buffer[start:end]``, header included, its
+    body begins at ``start + 5``, and ``rest`` is where the first incomplete message begins (``end`` if there is none).
+    ``start`` must be the beginning of a message. Any type byte is accepted. A length below 4 or above the limit is a
+    fatal ProtocolViolation.
     """
     found: list[tuple[int, int, int]] = []
     add = found.append

@@ -1,7 +1,8 @@
 """Messages from client to server: values, their bytes, and strict readers of their bodies.
 
-Decides whether a body says what its type promises, with Postgres's own complaints where it does not. What a message means,
-and whether it may come now, is for state.py and the session. Strings stay bytes: their encoding is the session's affair.
+Decides whether a body says what its type promises, with Postgres's own complaints where it does not, and reads past
+what Postgres reads past. What a message means, and whether it may come now, is for state.py and the session. Strings
+stay bytes: their encoding is the session's affair.
 
 https://www.postgresql.org/docs/18/protocol-message-formats.html
 """
@@ -64,8 +65,8 @@ class Parse:
 class Bind:
     """Make a portal of a prepared statement.
 
-    Formats are 0 for text and 1 for binary: none of them means all text, one counts for all, otherwise one each. A parameter
-    that is None is NULL.
+    Formats are 0 for text and 1 for binary: none of them means all text, one counts for all, otherwise one each. A
+    parameter that is None is NULL.
     """
 
     portal: bytes
@@ -297,10 +298,7 @@ def _decode_execute(body: bytes) -> Execute:
 
 
 def _decode_copy_fail(body: bytes) -> CopyFail:
-    reader = BodyReader(body)
-    message = CopyFail(reader.string())
-    reader.end()
-    return message
+    return CopyFail(BodyReader(body).string())  # nor does Postgres look behind the text
 
 
 def _empty(body: bytes) -> None:
@@ -318,13 +316,11 @@ def _decode_sync(body: bytes) -> Sync:
     return _SYNC
 
 
-def _decode_copy_done(body: bytes) -> CopyDone:
-    _empty(body)
-    return _COPY_DONE
+def _decode_copy_done(_: bytes) -> CopyDone:
+    return _COPY_DONE  # Postgres does not look into this body, nor into Terminate's
 
 
-def _decode_terminate(body: bytes) -> Terminate:
-    _empty(body)
+def _decode_terminate(_: bytes) -> Terminate:
     return _TERMINATE
 
 

@@ -1,8 +1,8 @@
 """The untyped packets with which a connection begins.
 
-Each is an int32 length that counts itself, an int32 code, and a rest. Decides what was asked and whether it is well formed,
-with Postgres's limits and complaints (backend_startup.c); whether to speak TLS, which versions to speak and whom to let in is
-the server's and the session's. Everything wrong here is fatal.
+Each is an int32 length that counts itself, an int32 code, and a rest. Decides what was asked and whether it is well
+formed, with Postgres's limits and complaints (backend_startup.c); whether to speak TLS, which versions to speak and
+whom to let in is the server's and the session's. Everything wrong here is fatal.
 
 https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP
 """
@@ -32,6 +32,7 @@ _CANCEL = _SPECIAL_MAJOR << 16 | 5678
 _SSL = _SPECIAL_MAJOR << 16 | 5679
 _GSSENC = _SPECIAL_MAJOR << 16 | 5680
 _PROTOCOL_OPTION = "_pq_."
+_EARLY_DETAIL = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class CancelRequest:
 
     pid: int
     secret: bytes
+    CODE: ClassVar[int] = _CANCEL
 
     def __repr__(self) -> str:
         return f"CancelRequest(pid={self.pid})"
@@ -73,17 +75,18 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True)
 class StartupMessage:
-    """Open a session: protocol version, and settings by name (``user``, ``database``, ``options``, ``client_encoding`` ...).
+    """Open a session: protocol version, and settings by name (``user``, ``database``, ``options``, ...).
 
-    Names that begin with ``_pq_.`` ask for protocol extensions and stand apart in ``protocol_options``: a server that does not
-    know one says so by NegotiateProtocolVersion and goes on. Of a name that comes twice the last value counts. Texts are UTF-8,
-    with surrogate escapes for what is not.
+    Names that begin with ``_pq_.`` ask for protocol extensions and stand apart in ``protocol_options``: a server that
+    does not know one says so by NegotiateProtocolVersion and goes on. Of a name that comes twice the last value counts.
+    Texts are UTF-8, with surrogate escapes for what is not.
     """
 
     major: int
     minor: int
     parameters: Mapping[str, str]
     protocol_options: Mapping[str, str] = field(default_factory=dict)
+    CODE: ClassVar[int] = MAJOR << 16
 
     def encode(self) -> bytes:
         """Return the whole packet."""
@@ -98,17 +101,21 @@ StartupPacket = SSLRequest | GSSENCRequest | CancelRequest | StartupMessage
 class StartupReader:
     """Cuts the first bytes of a connection into packets.
 
-    Feed it, then call ``next()`` until it answers None. After a StartupMessage or a CancelRequest it is done; what follows
-    belongs to a FrameReader: take it with ``rest()``. Before answering b"S" to an SSLRequest the caller must see that
-    ``buffered_bytes`` is 0: bytes sent ahead of the handshake may be an attacker's. SSLRequest and GSSENCRequest are accepted once
-    each, as by Postgres; behind TLS make a new reader with ``encrypted=True``, which accepts neither.
+    Feed it, then call ``next()`` until it answers None. After a StartupMessage or a CancelRequest it is done; what
+    follows belongs to a FrameReader: take it with ``rest()``.
+
+    After an SSLRequest or GSSENCRequest answer it, then call ``next()`` again before anything else, the TLS handshake
+    included: it raises if more bytes came together with the request, as Postgres does, because a client that waits for
+    the answer cannot have sent them. Each of the two requests is accepted once; behind TLS make a new reader with
+    ``encrypted=True``, which accepts neither.
     """
 
-    __slots__ = ("_buffer", "_gss_refused", "_max_bytes", "_ssl_refused", "_start")
+    __slots__ = ("_buffer", "_early", "_gss_refused", "_max_bytes", "_ssl_refused", "_start")
 
     def __init__(self, *, encrypted: bool = False, max_packet_bytes: int = MAX_STARTUP_PACKET_BYTES) -> None:
         self._buffer = bytearray()
         self._start = 0
+        self._early = ""  # the request behind which bytes came too early
         self._max_bytes = max_packet_bytes
         self._ssl_refused = encrypted
         self._gss_refused = encrypted
@@ -124,6 +131,8 @@ class StartupReader:
 
     def next(self) -> StartupPacket | None:
         """Return the next packet, or None until more was fed."""
+        if self._early:
+            raise desynchronized(f"received unencrypted data after {self._early} request", detail=_EARLY_DETAIL)
         start = self._start
         available = len(self._buffer) - start
         if available < _LENGTH.size:
@@ -135,6 +144,11 @@ class StartupReader:
             return None
         packet = self._decode(bytes(self._buffer[start + _LENGTH.size : start + length]))
         self._start = start + length
+        if available > length:
+            if isinstance(packet, SSLRequest):
+                self._early = "SSL"
+            elif isinstance(packet, GSSENCRequest):
+                self._early = "GSSAPI encryption"
         return packet
 
     def rest(self) -> bytes:
@@ -167,9 +181,7 @@ def decode_packet(body: bytes) -> StartupPacket:
         if not 0 < len(secret) <= MAX_CANCEL_SECRET_BYTES:
             raise desynchronized("invalid length of query cancel packet")
         return CancelRequest(_KEY.unpack_from(body)[1], secret)
-    if code in (_SSL, _GSSENC):
-        if len(body) != _CODE.size:
-            raise desynchronized("invalid length of startup packet")
+    if code in (_SSL, _GSSENC):  # what follows the code is not looked at, as in Postgres
         return SSLRequest() if code == _SSL else GSSENCRequest()
     major, minor = code >> 16, code & 0xFFFF
     if major != MAJOR:

@@ -1,0 +1,329 @@
+"""The server's half of SCRAM-SHA-256, as Postgres speaks it.
+
+Decides what a client's SASL messages say and whether its proof holds. Leaves to others: where verifiers come from,
+nonces and the secret for made-up salts (all are parameters: this file draws no random bytes), and channel binding,
+which is not offered: so the mechanism SCRAM-SHA-256-PLUS is refused and a client that says it could have bound (``y``)
+is right.
+
+SASLprep and the derivation of keys are scramp's. Its server class is not used: it refuses the empty user name that
+libpq sends (RFC 5802 has the name in the message; Postgres takes it from the startup packet and ignores this one), and
+it fails an unknown user at the first message. The checks, their order and their texts are those of Postgres's
+auth-scram.c.
+
+RFC 5802, RFC 7677, https://www.postgresql.org/docs/18/sasl-authentication.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+
+import scramp  # type: ignore[import-untyped]  # it ships no type hints
+
+from proxy.wire.backend import authentication_sasl, authentication_sasl_continue, authentication_sasl_final
+from proxy.wire.body import BodyReader
+from proxy.wire.errors import (
+    FEATURE_NOT_SUPPORTED,
+    AuthenticationFailed,
+    ProtocolViolation,
+    WireFailure,
+    desynchronized,
+)
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+MECHANISM = b"SCRAM-SHA-256"
+ITERATIONS = 4096  # Postgres's default of scram_iterations
+SALT_BYTES = 16
+KEY_BYTES = 32
+
+_VERIFIER_PREFIX = "SCRAM-SHA-256$"
+_MALFORMED = "malformed SCRAM message"
+_COMMA = ord(",")
+# What binds no channel: base64 of the client's own gs2 header, "n,," or "y,,".
+_NO_BINDING = {b"n": b"biws", b"y": b"eSws"}
+_PRINTABLE = range(0x21, 0x7F)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verifier:
+    """What a server keeps in place of a password. Its repr shows none of it."""
+
+    iterations: int
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Verifier(iterations={self.iterations})"
+
+    @classmethod
+    def of_password(cls, password: str, salt: bytes, iterations: int = ITERATIONS) -> Self:
+        """Derive the verifier of a clear password; takes milliseconds, so once at start and never at login.
+
+        A password that SASLprep refuses is taken as it is, as Postgres does. ``salt`` has at least 12 bytes and
+        ``iterations`` is at least 4096, otherwise ScramException.
+        """
+        mechanism = scramp.ScramMechanism(MECHANISM.decode())
+        try:
+            salt, stored_key, server_key, iterations = mechanism.make_auth_info(password, iterations, salt)
+        except scramp.ScramException:
+            # Prove that it was the password that was refused, not the salt or the iterations.
+            mechanism.make_auth_info("password", iterations, salt)
+            salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+            stored_key = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
+            server_key = _hmac(salted, b"Server Key")
+        return cls(iterations, salt, stored_key, server_key)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``, pg_authid.rolpassword's form, or raise ValueError."""
+        if not text.startswith(_VERIFIER_PREFIX):
+            raise ValueError("a SCRAM verifier begins with SCRAM-SHA-256$")
+        parameters, _, keys = text[len(_VERIFIER_PREFIX) :].partition("$")
+        iterations, _, salt = parameters.partition(":")
+        stored_key, _, server_key = keys.partition(":")
+        if not (iterations.isascii() and iterations.isdigit() and int(iterations) > 0):
+            raise ValueError("a SCRAM verifier has a positive number of iterations")
+        verifier = cls(int(iterations), *(_decode_part(part) for part in (salt, stored_key, server_key)))
+        if not verifier.salt or len(verifier.stored_key) != KEY_BYTES or len(verifier.server_key) != KEY_BYTES:
+            raise ValueError("a SCRAM verifier has a salt and two keys of 32 bytes, in base64")
+        return verifier
+
+    def format(self) -> str:
+        """Write it as pg_authid.rolpassword has it."""
+        salt, stored_key, server_key = (
+            b64encode(part).decode() for part in (self.salt, self.stored_key, self.server_key)
+        )
+        return f"{_VERIFIER_PREFIX}{self.iterations}:{salt}${stored_key}:{server_key}"
+
+
+def is_verifier(text: str) -> bool:
+    """Tell a verifier from a clear password."""
+    try:
+        Verifier.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def stable_salt(secret: bytes, user: str) -> bytes:
+    """Make up a salt that a user always gets and nobody can foretell without ``secret``.
+
+    Unknown users get it, so that asking twice does not tell them apart; clear passwords may be salted with it as well,
+    so that every worker and every restart agrees.
+    """
+    return _hmac(secret, b"pgchorus salt\0" + user.encode("utf-8", "surrogateescape"))[:SALT_BYTES]
+
+
+def decode_sasl_initial(body: bytes) -> tuple[bytes, bytes | None]:
+    """Read SASLInitialResponse: (mechanism, data); data is None when the client sent none (length -1)."""
+    try:
+        reader = BodyReader(body)
+        mechanism, data = reader.string(), reader.value()
+        reader.end()
+    except ProtocolViolation as violation:
+        raise desynchronized(violation.message) from violation
+    return mechanism, data
+
+
+class _Stage(Enum):
+    INITIAL = "nothing received: SASLInitialResponse is next"
+    FIRST = "mechanism chosen without data: client-first-message is next"
+    FINAL = "challenge sent: client-final-message is next"
+    DONE = "server-final-message sent: the client is who it says"
+    FAILED = "a failure was raised: nothing may follow"
+
+
+class ScramServer:
+    """One exchange. Send ``begin()``, then for each PasswordMessage body send ``respond(body)``, until ``done``.
+
+    ``verifier`` is None for an unknown user, who gets the same challenges, costs the same work and fails at the same
+    point with the same words. ``nonce`` is fresh for each exchange (at least 18 random bytes in base64, no comma);
+    ``secret`` is the same for all exchanges and processes of a cluster, or unknown users will show by their salt. After
+    a failure the connection is to be closed: every failure is fatal.
+    """
+
+    __slots__ = ("_bare", "_binding", "_first", "_known", "_nonce", "_stage", "_user", "_verifier")
+
+    def __init__(self, user: str, verifier: Verifier | None, *, nonce: str, secret: bytes) -> None:
+        if not nonce or not all(ord(letter) in _PRINTABLE and letter != "," for letter in nonce):
+            raise ValueError("a nonce is printable ASCII without commas")
+        self._user = user
+        self._known = verifier is not None
+        self._verifier = verifier or Verifier(ITERATIONS, stable_salt(secret, user), bytes(KEY_BYTES), bytes(KEY_BYTES))
+        self._nonce = nonce.encode()
+        self._stage = _Stage.INITIAL
+        self._bare = b""
+        self._binding = b""
+        self._first = b""
+
+    @property
+    def done(self) -> bool:
+        """Whether the client has proved who it is: AuthenticationOk may follow."""
+        return self._stage is _Stage.DONE
+
+    def begin(self) -> bytes:
+        """Build the message that asks for SASL."""
+        return authentication_sasl((MECHANISM,))
+
+    def respond(self, body: bytes) -> bytes:
+        """Take a PasswordMessage's body and return the message to send back; raises WireFailure of either kind."""
+        try:
+            return self._respond(body)
+        except WireFailure:
+            self._stage = _Stage.FAILED
+            raise
+
+    def _respond(self, body: bytes) -> bytes:
+        stage = self._stage
+        if stage is _Stage.INITIAL:
+            mechanism, data = decode_sasl_initial(body)
+            if mechanism != MECHANISM:
+                raise desynchronized("client selected an invalid SASL authentication mechanism")
+            self._stage = _Stage.FIRST
+            if data is None:
+                return authentication_sasl_continue(b"")
+            return self._challenge(data)
+        if stage is _Stage.FIRST:
+            return self._challenge(body)
+        if stage is _Stage.FINAL:
+            return self._verify(body)
+        raise RuntimeError(f"the exchange is over: {stage.value}")
+
+    def _challenge(self, message: bytes) -> bytes:
+        _check_message(message)
+        flag = message[:1]
+        if flag == b"p":
+            _malformed(
+                "The client selected SCRAM-SHA-256 without channel binding, "
+                "but the SCRAM message includes channel binding data."
+            )
+        if flag not in _NO_BINDING:
+            _malformed(f'Unexpected channel-binding flag "{_sanitize(message, 0)}".')
+        if message[1:2] != b",":
+            _malformed(f'Comma expected, but found character "{_sanitize(message, 1)}".')
+        if message[2:3] == b"a":
+            _refuse("client uses authorization identity, but it is not supported")
+        if message[2:3] != b",":
+            _malformed(f'Unexpected attribute "{_sanitize(message, 2)}" in client-first-message.')
+        if message[3:4] == b"m":
+            _refuse("client requires an unsupported SCRAM extension")
+        _, at = _named_attribute(message, 3, b"n")
+        client_nonce, at = _named_attribute(message, at, b"r")
+        if any(byte not in _PRINTABLE for byte in client_nonce):
+            raise desynchronized("non-printable characters in SCRAM nonce")
+        while at < len(message):
+            _, _, at = _any_attribute(message, at)
+        self._binding = _NO_BINDING[flag]
+        self._bare = message[3:]
+        self._nonce = client_nonce + self._nonce
+        salt = b64encode(self._verifier.salt)
+        self._first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
+        self._stage = _Stage.FINAL
+        return authentication_sasl_continue(self._first)
+
+    def _verify(self, message: bytes) -> bytes:
+        _check_message(message)
+        binding, at = _named_attribute(message, 0, b"c")
+        if binding != self._binding:
+            raise desynchronized("unexpected SCRAM channel-binding attribute in client-final-message")
+        nonce, at = _named_attribute(message, at, b"r")
+        attribute = b""
+        value = b""
+        without_proof = at
+        while attribute != b"p":
+            without_proof = at - 1
+            attribute, value, at = _any_attribute(message, at)
+        proof = _decode_proof(value)
+        if at < len(message):
+            _malformed("Garbage found at the end of client-final-message.")
+        if not hmac.compare_digest(nonce, self._nonce):
+            raise desynchronized("invalid SCRAM response", detail="Nonce does not match.")
+        signed = b"%b,%b,%b" % (self._bare, self._first, message[:without_proof])
+        # Computed for unknown users too, and only then looked at: the time taken must not tell them apart.
+        client_key = _xor(proof, _hmac(self._verifier.stored_key, signed))
+        server_signature = _hmac(self._verifier.server_key, signed)
+        proven = hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key)
+        if not (proven and self._known):
+            raise AuthenticationFailed(self._user)
+        self._stage = _Stage.DONE
+        return authentication_sasl_final(b"v=" + b64encode(server_signature))
+
+
+def _check_message(message: bytes) -> None:
+    if not message:
+        _malformed("The message is empty.")
+    if 0 in message:
+        _malformed("Message length does not match input length.")
+
+
+def _named_attribute(message: bytes, at: int, name: bytes) -> tuple[bytes, int]:
+    """Read ``name=value`` at offset ``at``: the value, and the offset behind its comma."""
+    if message[at : at + 1] != name:
+        _malformed(f'Expected attribute "{name.decode()}" but found "{_sanitize(message, at)}".')
+    return _value(message, at, name)
+
+
+def _any_attribute(message: bytes, at: int) -> tuple[bytes, bytes, int]:
+    name = message[at : at + 1]
+    if not name:
+        _malformed("Attribute expected, but found end of string.")
+    if not (name.isascii() and name.isalpha()):
+        _malformed(f'Attribute expected, but found invalid character "{_sanitize(message, at)}".')
+    value, behind = _value(message, at, name)
+    return name, value, behind
+
+
+def _value(message: bytes, at: int, name: bytes) -> tuple[bytes, int]:
+    if message[at + 1 : at + 2] != b"=":
+        _malformed(f'Expected character "=" for attribute "{name.decode()}".')
+    comma = message.find(_COMMA, at + 2)
+    if comma < 0:
+        return message[at + 2 :], len(message)
+    return message[at + 2 : comma], comma + 1
+
+
+def _decode_proof(value: bytes) -> bytes:
+    try:
+        proof = b64decode(value, validate=True)
+    except (Base64Error, ValueError):
+        proof = b""
+    if len(proof) != KEY_BYTES:
+        _malformed("Malformed proof in client-final-message.")
+    return proof
+
+
+def _decode_part(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (Base64Error, ValueError):
+        return b""  # refused by its length
+
+
+def _sanitize(message: bytes, at: int) -> str:
+    """Show one byte as Postgres does; behind the end it reads its terminating NUL."""
+    byte = message[at] if at < len(message) else 0
+    return f"'{chr(byte)}'" if byte in _PRINTABLE else f"0x{byte:02x}"
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return (int.from_bytes(left) ^ int.from_bytes(right)).to_bytes(KEY_BYTES)
+
+
+def _malformed(detail: str) -> NoReturn:
+    raise desynchronized(_MALFORMED, detail=detail)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ProtocolViolation(FEATURE_NOT_SUPPORTED, message, fatal=True)
