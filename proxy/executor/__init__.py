@@ -1,0 +1,1 @@
+"""Runs executions: scatter, merge, aggregate, split writes, COPY in both directions."""

@@ -1,0 +1,87 @@
+"""Results for which rows of several shards are compared or combined: the merge of sorted streams, and aggregates.
+
+Drives the pure ordered.py and aggregate.py with the streams of a scatter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import INTERNAL_ERROR, ProxyError
+from proxy.executor.aggregate import Combiner
+from proxy.executor.failure import CombineFailure
+from proxy.executor.formats import expand
+from proxy.executor.ordered import Merge
+from proxy.executor.request import Limits, Request, RowBatch, proxy_error
+from proxy.executor.results import ListResult, ScatterResult
+
+if TYPE_CHECKING:
+    from proxy.executor.scatter import Scatter
+    from router.plan import Aggregate, Ordered
+
+_BATCH_ROWS = 512
+
+
+class OrderedResult(ScatterResult):
+    """Sorted streams merged; the first ``visible`` columns of each row go out."""
+
+    def __init__(self, scatter: Scatter, limits: Limits, node: Ordered, *, limit: int | None, offset: int) -> None:
+        fields = scatter.streams[0].fields
+        if fields is None:
+            raise ProxyError(INTERNAL_ERROR, "an ordered statement returns no rows")
+        super().__init__(scatter, limits, fields[: node.visible])
+        self._merge = Merge(scatter.streams, node.keys, node.visible, limit=limit, offset=offset)
+        self._rows = self._merge.rows()
+        self._sent = 0
+
+    async def _next(self, max_rows: int) -> RowBatch:
+        merge, scatter = self._merge, self._scatter
+        frames: list[bytes] = []
+        most = min(max_rows or _BATCH_ROWS, _BATCH_ROWS)
+        while not frames and not merge.finished:
+            await scatter.until(lambda: not merge.blocked)
+            for row in merge.rows():
+                frames.append(row)
+                if len(frames) == most:
+                    break
+        self._sent += len(frames)
+        done = merge.finished and not (max_rows and len(frames) == max_rows)
+        if done:
+            for stream in scatter.streams:  # what lies behind the limit
+                stream.discard()
+            await scatter.until(lambda: scatter.over)
+            self._tag = b"SELECT %d" % self._sent
+        return RowBatch(frames, len(frames), done)
+
+
+async def aggregate(
+    scatter: Scatter, limits: Limits, node: Aggregate, request: Request, *, limit: int | None, offset: int
+) -> ListResult:
+    """Read the partial rows of all shards, combine them, and return the combined rows."""
+    fields = scatter.streams[0].fields
+    if fields is None:
+        raise ProxyError(INTERNAL_ERROR, "an aggregating statement returns no rows")
+    try:
+        combiner = Combiner(
+            node,
+            fields,
+            expand(request.result_formats, node.visible),
+            max_groups=limits.max_rows,
+            extra_float_digits=request.extra_float_digits,
+        )
+        streams = scatter.streams
+        while True:
+            await scatter.until(lambda: any(stream.has_rows for stream in streams) or scatter.over)
+            for stream in streams:
+                while stream.has_rows:
+                    combiner.add(stream.take_row())
+            if scatter.over:
+                break
+        rows = combiner.rows(limit=limit, offset=offset)
+    except CombineFailure as failure:
+        await scatter.finish()
+        raise proxy_error(failure) from failure
+    except BaseException:
+        await scatter.finish()
+        raise
+    return ListResult(rows, combiner.row_description, b"SELECT %d" % len(rows))

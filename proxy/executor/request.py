@@ -1,0 +1,147 @@
+"""The words that the session and the executor have in common.
+
+``Request`` is what the client asked for at Bind, ``Links`` where shard links come from, ``Frontend`` where rows go, ``Limits``
+what an execution may hold in memory, ``ResultStream`` the rows of one statement as they come out of all its shards. ``send``
+writes a result out with back-pressure.
+
+Nothing here writes ReadyForQuery, ParseComplete, BindComplete or ErrorResponse: those are the session's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from proxy.errors import ProxyError
+from proxy.executor.tags import counted
+from proxy.wire import backend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from proxy.executor.failure import CombineFailure
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+
+
+class Frontend(Protocol):
+    """The client's side of the wire."""
+
+    def write(self, data: bytes) -> None:
+        """Queue whole messages for the client."""
+
+    async def drain(self) -> None:
+        """Return when the client's buffer is below its mark; raises when the client is gone."""
+
+
+class Links(Protocol):
+    """Where the links of a statement come from: the client's transaction."""
+
+    async def join(self, shards: Sequence[int], *, writes: bool) -> Mapping[int, ShardLink]:
+        """Return a link for each shard, brought into the transaction by what is prefixed to its next exchange."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A statement as the client bound it.
+
+    ``text`` is the original text, used where a task has none of its own. The parameter fields are the client's Bind, unchanged;
+    ``parameter_oids`` are explicit types (0: the shard infers it). ``result_formats`` counts as in Bind: none is all text, one
+    is for all columns. ``describe_rows``: RowDescription goes to the client before the rows (simple protocol). ``encoding`` is
+    the Python codec of the client's ``client_encoding``, in which texts go to the shards; ``extra_float_digits`` is the session's
+    setting, for floats whose text is made here.
+    """
+
+    text: str
+    parameter_oids: tuple[int, ...] = ()
+    parameter_formats: tuple[int, ...] = ()
+    parameters: tuple[bytes | None, ...] = ()
+    result_formats: tuple[int, ...] = ()
+    describe_rows: bool = True
+    encoding: str = "utf-8"
+    extra_float_digits: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one execution may hold. Named in the configuration as ``merge.<field>``."""
+
+    max_rows: int = 1_000_000  # groups of an aggregate held at once
+    max_buffer_bytes: int = 1 << 20  # answers read ahead from one link before it is paused
+    max_parked_bytes: int = 64 << 20  # rows of suspended portals kept so that their links are free
+
+
+class RowBatch(NamedTuple):
+    """Some rows: ``frames`` are encoded DataRow messages, one or more in each item, ``rows`` of them in all.
+
+    ``done``: these were the last rows and ``tag`` is known. A batch that is not done has at least one row.
+    """
+
+    frames: list[bytes]
+    rows: int
+    done: bool
+
+
+class ResultStream(Protocol):
+    """One statement's answer, pulled by its reader. The statement is over when a batch says ``done``.
+
+    Whoever holds a result reads it to the end or calls ``close``; until then its links are in the middle of an exchange.
+    """
+
+    @property
+    def row_description(self) -> tuple[Field, ...] | None:
+        """The visible columns with the client's formats; None when the statement returns no rows."""
+
+    @property
+    def tag(self) -> bytes:
+        """The command tag, once a batch was ``done``; its row count is that of the whole statement."""
+
+    async def next_rows(self, max_rows: int = 0) -> RowBatch:
+        """Return at most ``max_rows`` rows (0: no limit), as many as are at hand, waiting until there is one.
+
+        Raises ShardError when a shard failed (after all links are back at ReadyForQuery), ProxyError when answers do not fit.
+        """
+
+    async def park(self) -> None:
+        """Read what is left into memory, so that the links are free for other statements; ProxyError 53400 if too much."""
+
+    async def close(self) -> None:
+        """Give up what is left: drains the links. Harmless when the result is done or closed already."""
+
+
+async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -> bool:
+    """Write rows and then CommandComplete (returns True) or, after ``max_rows`` of them, PortalSuspended (False).
+
+    RowDescription is not written here. As in Postgres a portal is suspended when the limit was reached, also when no row is
+    left, and the tag counts the rows of this Execute alone. Errors close the result first.
+    """
+    sent = 0
+    try:
+        while True:
+            batch = await result.next_rows(max_rows - sent if max_rows else 0)
+            sent += batch.rows
+            if batch.frames:
+                frontend.write(b"".join(batch.frames) if len(batch.frames) > 1 else batch.frames[0])
+            if max_rows and sent == max_rows:
+                frontend.write(backend.portal_suspended())
+                return False
+            if batch.done:
+                tag = result.tag if result.row_description is None else counted(result.tag, sent)
+                frontend.write(backend.command_complete(tag))
+                return True
+            await frontend.drain()
+    except BaseException:
+        await result.close()
+        raise
+
+
+async def send_all(result: ResultStream, frontend: Frontend, *, describe_rows: bool = False) -> None:
+    """Write a whole answer: RowDescription when asked for and there is one, rows, CommandComplete."""
+    if describe_rows and result.row_description is not None:
+        frontend.write(backend.row_description(result.row_description))
+    await send(result, frontend)
+
+
+def proxy_error(failure: CombineFailure) -> ProxyError:
+    """Translate a failure of the pure parts."""
+    return ProxyError(failure.sqlstate, failure.message, detail=failure.detail, hint=failure.hint)

@@ -1,0 +1,84 @@
+"""Runs an ``Execution``: one statement on one or several shards, answered as one.
+
+Decides which result class a combine node needs. What the session does beside it: one task without rewriting is better relayed
+raw; the transaction's blocks; ReadyForQuery. COPY has files of its own (copy_in.py, copy_out.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from proxy.executor.failure import CombineFailure
+from proxy.executor.formats import aggregate_formats, ordered_formats
+from proxy.executor.merged import OrderedResult, aggregate
+from proxy.executor.request import Limits, proxy_error
+from proxy.executor.results import ConcatResult, SameResult
+from proxy.executor.scatter import Options, Scatter
+from router.plan import Aggregate, Ordered, Same
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.executor.request import Links, Request, ResultStream
+    from proxy.shards.link import ShardLink
+    from router.plan import Execution
+
+_DEFAULT_LIMITS = Limits()
+
+
+async def run(
+    execution: Execution,
+    request: Request,
+    links: Links,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    options: Options | None = None,
+) -> ResultStream:
+    """Start a statement; returns when all its shards have described their rows (for aggregates: when all is combined).
+
+    Whoever holds the result reads it to its end or closes it. Raises ShardError or ProxyError with all links at ReadyForQuery.
+    """
+    options = Options() if options is None else options
+    joined = await links.join([task.shard for task in execution.tasks], writes=execution.writes)
+    combine, tasks = execution.combine, execution.tasks
+    try:
+        if isinstance(combine, Ordered):
+            formats = ordered_formats(request.result_formats, combine)
+        elif isinstance(combine, Aggregate):
+            formats = aggregate_formats(request.result_formats, combine)
+        else:
+            formats = request.result_formats
+    except CombineFailure as failure:
+        raise proxy_error(failure) from failure
+    if isinstance(combine, Same):
+        return await _run_same(execution, request, joined, limits, options)
+    scatter = await Scatter.start(tasks, request, formats, joined, options)
+    try:
+        if isinstance(combine, Ordered):
+            return OrderedResult(scatter, limits, combine, limit=execution.limit, offset=execution.offset)
+        if isinstance(combine, Aggregate):
+            return await aggregate(scatter, limits, combine, request, limit=execution.limit, offset=execution.offset)
+        return ConcatResult(scatter, limits, [(joined[task.shard], task) for task in tasks if task.after])
+    except BaseException:
+        await scatter.finish()
+        raise
+
+
+async def _run_same(
+    execution: Execution, request: Request, joined: Mapping[int, ShardLink], limits: Limits, options: Options
+) -> ResultStream:
+    """Start the same work everywhere, or on the first task's shard alone when that one goes first."""
+    tasks, same = execution.tasks, execution.combine
+    after = [(joined[task.shard], task) for task in tasks if task.after]
+    options = replace(options, notices_from_all=False)
+    if not (isinstance(same, Same) and same.home_first and len(tasks) > 1):
+        scatter = await Scatter.start(tasks, request, request.result_formats, joined, options)
+        return SameResult(scatter, limits, after)
+    silent = replace(options, on_notice=None)
+
+    async def start_rest() -> Scatter:
+        return await Scatter.start(tasks[1:], request, request.result_formats, joined, silent)
+
+    scatter = await Scatter.start(tasks[:1], request, request.result_formats, joined, options)
+    return SameResult(scatter, limits, after, start_rest)

@@ -1,0 +1,239 @@
+"""The same moment of one statement on several shards: start it everywhere, wait, end it everywhere.
+
+``Scatter`` decides what goes into each shard's packet, waits until all shards have described their rows and compares the
+descriptions, and brings every link back to ReadyForQuery whatever happened. How rows become one answer is for results.py.
+
+All tasks use the extended protocol on the unnamed statement and portal, because only Bind can ask for binary columns beside
+text ones. Usually everything goes out in one packet, ``Parse Bind Describe Execute Sync``. With a fence there are three
+(DESIGN, section 8)::
+
+    Parse Flush            then ``before_bind``: the fence is taken
+    Bind Describe Flush    a plain SELECT's snapshot is taken at Bind; then ``barrier``: the fence is given back
+    Execute Sync
+
+Whatever fails on the way, each link is sent the Sync that it is still owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.errors import INTERNAL_ERROR, ProxyError
+from proxy.executor.shard_stream import ShardStream
+from proxy.shards.errors import ShardError
+from proxy.wire.frontend import Bind, Describe, Execute, Flush, Parse, Sync
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from proxy.executor.request import Request
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+    from router.plan import Task
+
+_PARSED_FIRST = Flush().encode()
+_TAIL = Execute(b"", 0).encode() + Sync().encode()
+_SYNC = Sync().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What surrounds the snapshot of a multi-shard read; see the module. Either may raise, and nothing is executed then."""
+
+    before_bind: Callable[[], Awaitable[None]] | None = None
+    barrier: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a scatter behaves. ``cancel_others``: when one shard fails, the others are cancelled (their transaction fails too).
+
+    ``on_notice`` gets whole NoticeResponse messages, of all shards or (the same work everywhere gives the same notices, and a
+    client of one Postgres sees them once) of the first task's only.
+    """
+
+    high_water_bytes: int = 1 << 20
+    cancel_others: bool = False
+    on_notice: Callable[[bytes], None] | None = None
+    notices_from_all: bool = True
+    fence: Fence | None = None
+
+
+class Scatter:
+    """One statement in progress on the links of its tasks. ``streams`` are in the order of the tasks.
+
+    Made by :meth:`start`; ended by :meth:`finish`, which is safe to call at any time and more than once.
+    """
+
+    def __init__(self, tasks: Sequence[Task], links: Mapping[int, ShardLink], options: Options) -> None:
+        self.tasks = tuple(tasks)
+        self.options = options
+        self._wake = asyncio.Event()
+        self._unsynced: set[int] = set()  # positions of streams whose exchange still waits for our Sync
+        self._failure: ShardError | None = None
+        self.streams = [
+            ShardStream(
+                links[task.shard],
+                self._wake,
+                high_water_bytes=options.high_water_bytes,
+                on_notice=options.on_notice if options.notices_from_all or not position else None,
+            )
+            for position, task in enumerate(tasks)
+        ]
+
+    @classmethod
+    async def start(
+        cls,
+        tasks: Sequence[Task],
+        request: Request,
+        formats: tuple[int, ...],
+        links: Mapping[int, ShardLink],
+        options: Options,
+    ) -> Scatter:
+        """Send the statement everywhere and return once every shard has described its rows.
+
+        Raises ShardError (all links at ReadyForQuery again) or ProxyError when the descriptions differ.
+        """
+        self = cls(tasks, links, options)
+        try:
+            if options.fence is None:
+                self._send_all(request, formats)
+            else:
+                await self._send_in_steps(request, formats, options.fence)
+            await self.until(lambda: all(stream.described for stream in self.streams))
+            self._compare_descriptions()
+        except BaseException:
+            await self.finish()
+            raise
+        return self
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def _send_all(self, request: Request, formats: tuple[int, ...]) -> None:
+        bind = _bind(request, formats) + _TAIL
+        for task, stream in zip(self.tasks, self.streams, strict=True):
+            self._exchange(stream, _parse(request, task) + bind)
+
+    async def _send_in_steps(self, request: Request, formats: tuple[int, ...], fence: Fence) -> None:
+        bind = _bind(request, formats) + _PARSED_FIRST
+        for position, (task, stream) in enumerate(zip(self.tasks, self.streams, strict=True)):
+            self._unsynced.add(position)
+            self._exchange(stream, _parse(request, task) + _PARSED_FIRST)
+        await self.until(lambda: all(stream.parsed for stream in self.streams))
+        if fence.before_bind is not None:
+            await fence.before_bind()
+        for stream in self.streams:
+            stream.link.write(bind)
+        await self.until(lambda: all(stream.described for stream in self.streams))
+        if fence.barrier is not None:
+            await fence.barrier()
+        for stream in self.streams:
+            stream.link.write(_TAIL)
+        self._unsynced.clear()
+
+    def _exchange(self, stream: ShardStream, data: bytes) -> None:
+        stream.over = False
+        try:
+            stream.link.exchange(data, stream)
+        except ShardError as error:
+            stream.lost(error)
+        except BaseException:
+            stream.over = True
+            raise
+
+    # --- waiting ----------------------------------------------------------------------------------------------
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until ``ready``; raises the first error of any shard, after all links are back."""
+        while True:
+            failure = self._failure
+            if failure is None:
+                failure = next((stream.error for stream in self.streams if stream.error is not None), None)
+            if failure is not None:
+                self._failure = failure
+                await self.finish()
+                raise failure
+            if ready():
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _compare_descriptions(self) -> None:
+        first = self.streams[0]
+        for stream in self.streams[1:]:
+            if not _same_columns(first.fields, stream.fields):
+                raise ProxyError(
+                    "0A000",
+                    f"shards {first.link.name} and {stream.link.name} would return different columns",
+                    detail=f"{_shown(first.fields)} against {_shown(stream.fields)}.",
+                    hint="The schemas of the shards differ, or the types were created there one by one; see pgchorus doctor.",
+                )
+
+    # --- ending -----------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether every link is back at ReadyForQuery (or gone)."""
+        return all(stream.over for stream in self.streams)
+
+    def tags(self) -> list[bytes]:
+        """Return the tags of all shards; they are known when :attr:`over`, if no error came."""
+        tags = []
+        for stream in self.streams:
+            if stream.tag is None:
+                raise ProxyError(INTERNAL_ERROR, f"shard {stream.link.name} ended a statement without a command tag")
+            tags.append(stream.tag)
+        return tags
+
+    async def finish(self) -> None:
+        """Throw away what is left and bring every link back to ReadyForQuery.
+
+        If the waiting is cancelled, links that are still in the middle of a message are closed: they cannot be reused.
+        """
+        for position in self._unsynced:
+            stream = self.streams[position]
+            if not stream.over and not stream.link.closed:
+                stream.link.write(_SYNC)
+        self._unsynced.clear()
+        for stream in self.streams:
+            stream.discard()
+        try:
+            if self.options.cancel_others and self._failure is not None:
+                running = [stream.link for stream in self.streams if not stream.over]
+                await asyncio.gather(*(link.cancel() for link in running))
+            while not self.over:
+                self._wake.clear()
+                await self._wake.wait()
+        except BaseException:
+            for stream in self.streams:
+                if not stream.over:
+                    stream.link.abort()
+            raise
+
+
+def _parse(request: Request, task: Task) -> bytes:
+    text = request.text if task.text is None else task.text
+    return Parse(b"", text.encode(request.encoding), request.parameter_oids).encode()
+
+
+def _bind(request: Request, formats: tuple[int, ...]) -> bytes:
+    bind = Bind(b"", b"", request.parameter_formats, request.parameters, formats)
+    return bind.encode() + Describe(b"P", b"").encode()
+
+
+def _same_columns(one: tuple[Field, ...] | None, other: tuple[Field, ...] | None) -> bool:
+    """Compare what a client can tell apart: table OIDs differ between servers and do not count."""
+    if one is None or other is None:
+        return one is other
+    return [(f.name, f.type_oid, f.type_size, f.format) for f in one] == [
+        (f.name, f.type_oid, f.type_size, f.format) for f in other
+    ]
+
+
+def _shown(fields: tuple[Field, ...] | None) -> str:
+    if fields is None:
+        return "No rows"
+    columns = ", ".join(f"{field.name.decode('utf-8', 'replace')} (type {field.type_oid})" for field in fields)
+    return f"Columns {columns}"

@@ -1,0 +1,212 @@
+"""One shard's answer to one statement, read frame by frame and held until somebody wants its rows.
+
+A ``ShardStream`` is installed on a link as the receiver of an exchange of the extended protocol. It decides when the link is
+paused (more than ``high_water_bytes`` of rows wait here) and keeps the first error. What the rows mean, and what happens when
+another shard fails, is for scatter.py.
+
+Rows wait in blocks, as they came off the wire: a block is a run of whole DataRow messages, and only who needs single rows
+cuts it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.shards.errors import ShardError
+from proxy.wire import backend
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+
+_HEADER_BYTES = 5
+_SKIPPED = frozenset({backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE, backend.CLOSE_COMPLETE})
+
+
+class Unexpected(Exception):  # noqa: N818 - named for what came
+    """A shard sent a message that this exchange cannot have; the link is closed for it."""
+
+
+class Wakes(Protocol):
+    """What a stream calls whenever something arrived: an ``asyncio.Event``."""
+
+    def set(self) -> None:
+        """Wake the reader."""
+
+
+class Block:
+    """A run of whole DataRow messages and where each of them ends; read from the front."""
+
+    __slots__ = ("_at", "_start", "data", "ends")
+
+    def __init__(self, data: bytes, ends: list[int]) -> None:
+        self.data = data
+        self.ends = ends
+        self._at = 0  # rows taken
+        self._start = 0  # where the next row begins
+
+    @property
+    def rows(self) -> int:
+        """How many rows are left."""
+        return len(self.ends) - self._at
+
+    def take(self, rows: int) -> bytes:
+        """Take the next rows as one run of messages."""
+        stop = self.ends[self._at + rows - 1]
+        start, self._start, self._at = self._start, stop, self._at + rows
+        return self.data if start == 0 and stop == len(self.data) else self.data[start:stop]
+
+
+class ShardStream:
+    """The receiver of one exchange; see the module.
+
+    ``parsed``, ``described``, ``over`` tell how far it is; ``fields`` is the RowDescription (None: no rows, or not yet known),
+    ``tag`` the command tag, ``error`` the first error. ``discarding`` throws rows away as they come.
+    """
+
+    def __init__(
+        self,
+        link: ShardLink,
+        wake: asyncio.Event | Wakes,
+        *,
+        high_water_bytes: int,
+        on_notice: Callable[[bytes], None] | None,
+    ) -> None:
+        self.link = link
+        self.parsed = self.described = False
+        self.over = True  # until an exchange begins
+        self.fields: tuple[Field, ...] | None = None
+        self.tag: bytes | None = None
+        self.error: ShardError | None = None
+        self.discarding = False
+        self.high_water_bytes = high_water_bytes
+        self._blocks: deque[Block] = deque()
+        self._queued_bytes = 0
+        self._paused = False
+        self._wake = wake
+        self._on_notice = on_notice
+
+    # --- the receiver of the link -----------------------------------------------------------------------------
+
+    def frames(self, chunk: memoryview | bytes, index: list[tuple[int, int, int]]) -> bool:
+        """Take complete frames; True when the exchange is over."""
+        run_start = -1
+        run_end = 0
+        ends: list[int] = []
+        for kind, start, end in index:
+            if kind == backend.DATA_ROW:
+                if run_start < 0:
+                    run_start = start
+                run_end = end
+                ends.append(end - run_start)
+                continue
+            if run_start >= 0:
+                self._queue(bytes(chunk[run_start:run_end]), ends)
+                run_start, ends = -1, []
+            self._message(kind, chunk, start, end)
+        if run_start >= 0:
+            self._queue(bytes(chunk[run_start:run_end]), ends)
+        self._wake.set()
+        return self.over
+
+    def lost(self, error: ShardError) -> None:
+        """The link died, or what was put before the exchange failed: nothing more will come."""
+        if self.error is None:
+            self.error = error
+        self.over = self.described = self.parsed = True
+        self._wake.set()
+
+    def _message(self, kind: int, chunk: memoryview | bytes, start: int, end: int) -> None:
+        if kind == backend.COMMAND_COMPLETE:
+            self.tag = backend.decode_command_tag(bytes(chunk[start + _HEADER_BYTES : end]))
+        elif kind == backend.READY_FOR_QUERY:
+            self.over = self.described = self.parsed = True
+        elif kind == backend.PARSE_COMPLETE:
+            self.parsed = True
+        elif kind == backend.ROW_DESCRIPTION:
+            self.fields = backend.decode_row_description(bytes(chunk[start + _HEADER_BYTES : end]))
+            self.described = True
+        elif kind == backend.NO_DATA:
+            self.described = True
+        elif kind == backend.ERROR_RESPONSE:
+            raw = bytes(chunk[start:end])
+            if self.error is None:
+                self.error = ShardError(backend.decode_error(raw[_HEADER_BYTES:]), shard=self.link.shard, raw=raw)
+            self.parsed = self.described = True
+        elif kind == backend.NOTICE_RESPONSE:
+            if self._on_notice is not None:
+                self._on_notice(bytes(chunk[start:end]))
+        elif kind == backend.EMPTY_QUERY_RESPONSE:
+            self.tag = b""
+        elif kind not in _SKIPPED and kind != backend.BIND_COMPLETE:
+            raise Unexpected(f"message {chr(kind)!r} from shard {self.link.name} in the middle of a statement")
+
+    # --- rows -------------------------------------------------------------------------------------------------
+
+    def _queue(self, data: bytes, ends: list[int]) -> None:
+        if self.discarding:
+            return
+        self._blocks.append(Block(data, ends))
+        self._queued_bytes += len(data)
+        if self._queued_bytes > self.high_water_bytes and not self._paused:
+            self._paused = True
+            self.link.pause_reading()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row is at hand."""
+        return bool(self._blocks)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no row is left and none will come."""
+        return self.over and not self._blocks
+
+    def take(self, max_rows: int) -> tuple[bytes, int]:
+        """Take the rows of one block, ``max_rows`` at most (0: no limit): their bytes and their number."""
+        block = self._blocks[0]
+        rows = block.rows
+        if max_rows and rows > max_rows:
+            rows = max_rows
+        data = block.take(rows)
+        if not block.rows:
+            self._blocks.popleft()
+        self._shrink(len(data))
+        return data, rows
+
+    def take_row(self) -> bytes:
+        """Take one row, header included."""
+        return self.take(1)[0]
+
+    def _shrink(self, taken_bytes: int) -> None:
+        self._queued_bytes -= taken_bytes
+        if self._paused and self._queued_bytes <= self.high_water_bytes // 2:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if not self.link.closed:
+            self.link.resume_reading()
+
+    def unbound(self) -> None:
+        """Hold whatever comes, without pausing: the reader watches the total itself."""
+        self.high_water_bytes = 1 << 62
+        if self._paused:
+            self._resume()
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes of rows wait here."""
+        return self._queued_bytes
+
+    def discard(self) -> None:
+        """Throw away what is here and what comes; the exchange still has to end."""
+        self.discarding = True
+        self._blocks.clear()
+        self._queued_bytes = 0
+        if self._paused:
+            self._resume()
