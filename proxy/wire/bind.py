@@ -8,10 +8,16 @@ checks the rest. Whoever decodes rows of parameters uses frontend.decode_bind.
 
 from __future__ import annotations
 
-from proxy.wire.body import INSUFFICIENT_DATA, INT32, INVALID_STRING, NULL_LENGTH, UINT16
+from struct import error as StructError  # noqa: N812 - it is an exception
+from typing import TYPE_CHECKING
+
+from proxy.wire.body import INSUFFICIENT_DATA, INT16, INT32, INVALID_STRING, NULL_LENGTH, UINT16
 from proxy.wire.errors import malformed
 from proxy.wire.frames import HEADER, LENGTH_BYTES
 from proxy.wire.frontend import check_format_count, unpack_formats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BIND = ord("B")
 _PARSE = ord("P")
@@ -40,35 +46,57 @@ def bind_parameter(body: bytes, number: int) -> tuple[int, bytes | None]:
 
     Raises IndexError when the body has fewer parameters: that the number fits the statement is the caller's to know.
     """
-    return bind_parameters(body, (number,))[0]
+    at = body.find(0, body.find(0) + 1) + 1
+    if not at:
+        raise malformed(INVALID_STRING)
+    try:  # struct sees to the end of the body: one guard for all lengths, and none of them costs a comparison
+        (formats,) = UINT16.unpack_from(body, at)
+        formats_at = at + 2
+        at = formats_at + 2 * formats
+        (count,) = UINT16.unpack_from(body, at)
+        at += 2
+        if formats > 1:
+            check_format_count(formats, count)
+            formats_at += 2 * (number - 1)
+        if not 1 <= number <= count:
+            raise IndexError(f"parameter ${number} asked of a Bind with {count}")
+        unpack = INT32.unpack_from
+        for _ in range(number - 1):
+            (length,) = unpack(body, at)
+            if length > 0:
+                at += length
+            elif length < NULL_LENGTH:
+                raise malformed(INSUFFICIENT_DATA)
+            at += 4
+        (length,) = unpack(body, at)
+        value_format: int = INT16.unpack_from(body, formats_at)[0] if formats else 0
+    except StructError:
+        raise malformed(INSUFFICIENT_DATA) from None
+    if length == NULL_LENGTH:
+        return value_format, None
+    at += 4
+    stop = at + length
+    if length < 0 or stop > len(body):
+        raise malformed(INSUFFICIENT_DATA)
+    return value_format, body[at:stop]
 
 
-def bind_parameters(body: bytes, numbers: tuple[int, ...]) -> list[tuple[int, bytes | None]]:
-    """Return (format, value) for each of the parameters ``numbers``, which count from 1 and ascend, in one walk."""
+def bind_parameters(body: bytes, numbers: Sequence[int]) -> list[tuple[int, bytes | None]]:
+    """Return (format, value) for each of the parameters ``numbers`` (from 1, in any order), in one walk.
+
+    Raises IndexError when the body has fewer parameters.
+    """
     formats, at = unpack_formats(body, _after_names(body))
     count = _count(body, at)
-    at += 2
     check_format_count(len(formats), count)
-    if numbers and not (numbers[0] >= 1 and numbers[-1] <= count):
+    if numbers and not 1 <= min(numbers) <= max(numbers) <= count:
         raise IndexError(f"parameters {numbers} asked of a Bind with {count}")
+    spans, _ = _spans(body, at + 2, max(numbers, default=0))
     found: list[tuple[int, bytes | None]] = []
-    unpack = INT32.unpack_from
-    end = len(body)
-    passed = 0
     for number in numbers:
-        start = end
-        length = NULL_LENGTH
-        while passed < number:
-            start = at + 4
-            if start > end:
-                raise malformed(INSUFFICIENT_DATA)
-            (length,) = unpack(body, at)
-            at = start if length == NULL_LENGTH else start + length
-            if at > end or length < NULL_LENGTH:
-                raise malformed(INSUFFICIENT_DATA)
-            passed += 1
+        span = spans[number - 1]
         value_format = formats[number - 1] if len(formats) > 1 else (formats[0] if formats else 0)
-        found.append((value_format, None if length == NULL_LENGTH else body[start:at]))
+        found.append((value_format, None if span is None else body[span[0] : span[1]]))
     return found
 
 
@@ -77,16 +105,7 @@ def bind_result_formats(body: bytes) -> tuple[int, ...]:
     formats, at = unpack_formats(body, _after_names(body))
     count = _count(body, at)
     check_format_count(len(formats), count)
-    at += 2
-    end = len(body)
-    unpack = INT32.unpack_from
-    for _ in range(count):
-        if at + 4 > end:
-            raise malformed(INSUFFICIENT_DATA)
-        (length,) = unpack(body, at)
-        at += 4 if length == NULL_LENGTH else 4 + length
-        if length < NULL_LENGTH or at > end:
-            raise malformed(INSUFFICIENT_DATA)
+    _, at = _spans(body, at + 2, count)
     return unpack_formats(body, at)[0]
 
 
@@ -123,3 +142,24 @@ def _count(body: bytes, at: int) -> int:
         raise malformed(INSUFFICIENT_DATA)
     count: int = UINT16.unpack_from(body, at)[0]
     return count
+
+
+def _spans(body: bytes, at: int, count: int) -> tuple[list[tuple[int, int] | None], int]:
+    """Find where the first ``count`` values begin and end (None for NULL), and the offset behind them."""
+    spans: list[tuple[int, int] | None] = []
+    unpack = INT32.unpack_from
+    end = len(body)
+    for _ in range(count):
+        start = at + 4
+        if start > end:
+            raise malformed(INSUFFICIENT_DATA)
+        (length,) = unpack(body, at)
+        if length == NULL_LENGTH:
+            at = start
+            spans.append(None)
+            continue
+        at = start + length
+        if length < 0 or at > end:
+            raise malformed(INSUFFICIENT_DATA)
+        spans.append((start, at))
+    return spans, at

@@ -83,7 +83,7 @@ class Verifier:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``, pg_authid.rolpassword's form, or raise ValueError."""
+        """Read ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`` (pg_authid.rolpassword), or raise ValueError."""
         if not text.startswith(_VERIFIER_PREFIX):
             raise ValueError("a SCRAM verifier begins with SCRAM-SHA-256$")
         parameters, _, keys = text[len(_VERIFIER_PREFIX) :].partition("$")

@@ -2,11 +2,11 @@
 
 Rules
 -----
-1. Everything the protocol allows is in the two tables below. A key that is missing from CLIENT *is* a protocol violation by
-   the client; a key that is missing from SERVER *is* a bug of ours (LookupError). No ``if`` anywhere adds to the
-   tables.
-2. The tables speak of types alone. Bodies are the business of frontend.py, values (transaction status, portals, names) of
-   the session.
+1. Everything the protocol allows is in the two tables below. A key that is missing from CLIENT *is* a protocol
+   violation by the client; a key that is missing from SERVER *is* a bug of ours (LookupError). No ``if`` anywhere adds
+   to the tables.
+2. The tables speak of types alone. Bodies are the business of frontend.py, values (transaction status, portals, names)
+   of the session.
 
 Theory of operation
 -------------------
@@ -173,7 +173,7 @@ TAKING: frozenset[State] = frozenset(state for state, row in CLIENT.items() if r
 
 
 class ProtocolState:
-    """Where one session stands; give it each message before its body is read, and each of our answers that Said names."""
+    """Where one session stands: tell it each message before its body is read, and each answer that Said names."""
 
     __slots__ = ("state",)
 
@@ -181,7 +181,7 @@ class ProtocolState:
         self.state = state
 
     def client(self, type: int) -> Verdict:  # noqa: A002 - the protocol's word
-        """Take a client's message: its type byte, or a startup packet's CODE. A message out of turn is a ProtocolViolation.
+        """Take a client's message: its type byte, or a startup packet's CODE. Out of turn it is a ProtocolViolation.
 
         Call it only in a state of TAKING: in the others a server leaves messages unread.
         """
