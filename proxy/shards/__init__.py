@@ -1,0 +1,1 @@
+"""Everything that speaks to shards, and the only importer of asyncpg."""

@@ -1,0 +1,275 @@
+"""Control links: plain asyncpg connections for what the proxy itself asks of shards.
+
+Catalog, recovery, COMMIT PREPARED, the fence and deadlock probes run here, as the DSN's own role, on a reserve that no client can
+use up. Their wire is never lent.
+
+Rules, because a commit depends on them (DESIGN section 7):
+
+1. Isolation, lock_timeout and synchronous_commit are set explicitly when connecting, whatever the role or the server defaults to.
+   ``synchronous_commit`` is raised to ``on`` and never lowered from ``remote_apply``.
+2. No command has a timeout and none is ever cancelled: asyncpg would send a CancelRequest, which turns a wait for a
+   synchronous standby into a "success". Whoever is cancelled while a command runs loses the connection; the server finishes or not.
+3. A connection is used again only if it is outside of a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from proxy.errors import TOO_MANY_CONNECTIONS, ProxyError
+from proxy.shards import lending
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachable
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+    import asyncpg
+
+    from proxy.shards.endpoint import ShardEndpoint
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT_S: Final = 5.0
+_MIN_SWEEP_S: Final = 0.05
+# In the start-up packet, so that RESET comes back to them. An empty search_path makes names that Postgres prints whole.
+_SETTINGS: Final = {
+    "application_name": "pgchorus",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "search_path": "pg_catalog",
+}
+# What depends on the server's own setting or version.
+_PREPARE_SESSION: Final = (
+    "SELECT pg_catalog.set_config('synchronous_commit', 'on', false)"
+    " WHERE pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');"
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
+    " WHERE name IN ('transaction_timeout', 'idle_session_timeout')"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlLimits:
+    """The reserve of each shard and its times (seconds, but for ``lock_timeout_ms``)."""
+
+    per_shard: int = 4
+    wait_timeout_s: float = 10.0
+    connect_timeout_s: float = 5.0
+    idle_lifetime_s: float = 60.0
+    lock_timeout_ms: int = 5000
+
+
+class ControlConnection:
+    """One control link, held by one task. Rows are asyncpg Records: tuples that also go by column name."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], endpoint: ShardEndpoint) -> None:
+        self.shard = endpoint.index
+        self.name = endpoint.name
+        self._connection = connection
+        self._broken = False
+        self.idle_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next user may have it."""
+        return not (self._broken or self._connection.is_closed() or self._connection.is_in_transaction())
+
+    @property
+    def pid(self) -> int:
+        """The backend's process id."""
+        return self._connection.get_server_pid()
+
+    async def execute(self, sql: str) -> str:
+        """Run a simple query (several statements allowed) and return its last tag. Raises ShardError."""
+        return await self._call(self._connection.execute(sql))
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement and return its rows. Raises ShardError."""
+        return await self._call(self._connection.fetch(sql, *args))
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        """Run one statement and return the first column of its first row, or None. Raises ShardError."""
+        return await self._call(self._connection.fetchval(sql, *args))
+
+    async def execute_as(self, role: str, sql: str) -> str:
+        """Run ``sql`` as another role, in a message of its own, as COMMIT PREPARED demands. Raises ShardError."""
+        await self.execute(f"SET ROLE {quote_identifier(role)}")
+        try:
+            return await self.execute(sql)
+        finally:
+            if not self._connection.is_closed():
+                self._broken = True  # until the role is back
+                await self.execute("RESET ROLE")
+                self._broken = False
+
+    def terminate(self) -> None:
+        """Close the socket now."""
+        self._broken = True
+        self._connection.terminate()
+
+    async def close(self) -> None:
+        """Take leave of the server."""
+        try:
+            await self._connection.close(timeout=_CLOSE_TIMEOUT_S)
+        except FOREIGN_ERRORS as error:
+            _log.info("control link to %s did not close in peace: %s", self.name, error)
+
+    async def _call(self, command: Coroutine[Any, Any, T]) -> T:
+        """Run a command so that being cancelled closes the socket instead of cancelling the command."""
+        task = spawn(self._outcome(command), f"control command on {self.name}")
+        try:
+            value, error = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.terminate()
+            raise
+        if error is not None:
+            raise error from error.__cause__
+        return cast("T", value)
+
+    async def _outcome(self, command: Coroutine[Any, Any, T]) -> tuple[T | None, ShardError | None]:
+        try:
+            return await command, None
+        except FOREIGN_ERRORS as error:
+            translated = translate(error, self.shard, self.name)
+            if translated.lost:
+                self.terminate()
+            translated.__cause__ = error
+            return None, translated
+
+    def __repr__(self) -> str:
+        return f"<control link to {self.name}>"
+
+
+class _Reserve:
+    """The control links of one shard."""
+
+    def __init__(self, endpoint: ShardEndpoint, limits: ControlLimits) -> None:
+        self.endpoint = endpoint
+        self.limits = limits
+        self.closing = False
+        self._places = asyncio.Semaphore(limits.per_shard)
+        self._idle: deque[ControlConnection] = deque()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    async def take(self) -> ControlConnection:
+        try:
+            async with asyncio.timeout(self.limits.wait_timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            message = f'no free control connection to shard "{self.endpoint.name}"'
+            detail = f"All {self.limits.per_shard} were in use for {self.limits.wait_timeout_s:g} s."
+            raise ProxyError(TOO_MANY_CONNECTIONS, message, detail=detail) from None
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.usable:
+                    return connection
+                connection.terminate()
+            return await self._connect()
+        except BaseException:
+            self._places.release()
+            raise
+
+    def give_back(self, connection: ControlConnection) -> None:
+        if connection.usable and not self.closing:
+            loop = asyncio.get_running_loop()
+            connection.idle_since = loop.time()
+            self._idle.append(connection)
+            if self._sweep_timer is None:
+                self._sweep_timer = loop.call_later(self.limits.idle_lifetime_s, self._sweep)
+        else:
+            connection.terminate()
+        self._places.release()
+
+    async def open_probe(self) -> ControlConnection:
+        return await self._connect()
+
+    async def close(self) -> None:
+        self.closing = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        idle, self._idle = self._idle, deque()
+        await asyncio.gather(*(connection.close() for connection in idle))
+
+    async def _connect(self) -> ControlConnection:
+        endpoint = self.endpoint
+        settings = _SETTINGS | {"lock_timeout": f"{self.limits.lock_timeout_ms}ms"}
+        try:
+            raw = await lending.connect(endpoint, connect_timeout_s=self.limits.connect_timeout_s, server_settings=settings)
+        except FOREIGN_ERRORS as error:
+            raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
+        connection = ControlConnection(raw, endpoint)
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout_s):
+                await connection.execute(_PREPARE_SESSION)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, TimeoutError):
+                raise unreachable(endpoint.index, endpoint.name, error) from error
+            raise
+        return connection
+
+    def _sweep(self) -> None:
+        self._sweep_timer = None
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            wait = self._idle[0].idle_since + self.limits.idle_lifetime_s - loop.time()
+            if wait > 0:
+                self._sweep_timer = loop.call_later(max(wait, _MIN_SWEEP_S), self._sweep)
+                return
+            connection = self._idle.popleft()
+            spawn(connection.close(), f"close {connection!r}")
+
+
+class ControlLinks:
+    """Control links to all shards of a database, at most ``per_shard`` at a time to each."""
+
+    def __init__(self, endpoints: Sequence[ShardEndpoint], limits: ControlLimits | None = None) -> None:
+        self._reserves = tuple(_Reserve(endpoint, limits or ControlLimits()) for endpoint in endpoints)
+
+    def __len__(self) -> int:
+        return len(self._reserves)
+
+    @property
+    def endpoints(self) -> tuple[ShardEndpoint, ...]:
+        """The shards, by index."""
+        return tuple(reserve.endpoint for reserve in self._reserves)
+
+    @asynccontextmanager
+    async def connection(self, shard: int) -> AsyncIterator[ControlConnection]:
+        """Lend a connection. Raises ShardError (cannot connect) or ProxyError 53300 (none free in time).
+
+        Left inside a transaction, or by a cancellation in mid-command, it is closed.
+        """
+        reserve = self._reserves[shard]
+        connection = await reserve.take()
+        try:
+            yield connection
+        finally:
+            reserve.give_back(connection)
+
+    async def probe(self, shard: int) -> None:
+        """See that a shard answers, on a connection made for it. Raises ShardError."""
+        reserve = self._reserves[shard]
+        connection = await reserve.open_probe()
+        await connection.close()
+
+    async def close(self) -> None:
+        """Close what is idle; what is lent is closed when it comes back."""
+        await asyncio.gather(*(reserve.close() for reserve in self._reserves))
+
+
+def quote_identifier(name: str) -> str:
+    """Quote a name for SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,54 @@
+"""Where a shard is: a value made from the configuration.
+
+Decides only which login goes with which password. Reaching the server is lending.py's, everything about rows the router's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEndpoint:
+    """One shard's name, its index in the database's tuple of shards, and its asyncpg DSN (several hosts allowed).
+
+    The DSN's own user is the role of the proxy's control work; clients' links log in as the client's role.
+    """
+
+    name: str
+    index: int
+    dsn: str = field(repr=False)  # holds a password
+
+    @property
+    def user(self) -> str | None:
+        """Return the role that the DSN names, if it names one."""
+        parts = urlsplit(self.dsn)
+        userinfo, at, _ = parts.netloc.rpartition("@")
+        if at and userinfo.partition(":")[0]:
+            return unquote(userinfo.partition(":")[0])
+        return parse_qs(parts.query).get("user", [None])[-1]
+
+    @property
+    def database(self) -> str | None:
+        """Return the physical database that the DSN names, if it names one."""
+        parts = urlsplit(self.dsn)
+        query = parse_qs(parts.query)
+        named = query.get("dbname", query.get("database", [None]))[-1]
+        return unquote(parts.path.lstrip("/")) or named
+
+    def dsn_for(self, role: str) -> str:
+        """Return the DSN for logging in as ``role``: without the password of the DSN's own user when that is another role.
+
+        asyncpg would otherwise offer the control role's password in the client role's name.
+        """
+        if role == self.user:
+            return self.dsn
+        parts = urlsplit(self.dsn)
+        userinfo, at, hosts = parts.netloc.rpartition("@")
+        netloc = f"{userinfo.partition(':')[0]}@{hosts}" if at else hosts
+        query = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] != "password")
+        return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,121 @@
+"""The one border where asyncpg's and the operating system's exceptions become ShardError.
+
+Decides which SQLSTATE a lost or failed connection has. What a client is told, and whether to try again, is for the callers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from proxy.errors import CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION
+from proxy.wire.fields import ErrorFields
+
+# asyncpg's names for the fields of an ErrorResponse, by the protocol's letters and in Postgres's own order.
+_FIELD_NAMES: Final = {
+    "S": "severity",
+    "V": "severity_en",
+    "C": "sqlstate",
+    "M": "message",
+    "D": "detail",
+    "H": "hint",
+    "P": "position",
+    "p": "internal_position",
+    "q": "internal_query",
+    "W": "context",
+    "s": "schema_name",
+    "t": "table_name",
+    "c": "column_name",
+    "d": "data_type_name",
+    "n": "constraint_name",
+    "F": "server_source_filename",
+    "L": "server_source_line",
+    "R": "server_source_function",
+}
+
+#: What asyncpg's public calls raise: everything in it is translated, nothing else is caught.
+FOREIGN_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,  # TimeoutError and ssl.SSLError are kinds of it
+    EOFError,
+)
+
+
+class ShardError(Exception):
+    """An error from a shard, or the loss of a link to it.
+
+    ``fields`` are the server's own where the server spoke. ``raw`` is the whole ErrorResponse message as the server sent it, if
+    it is at hand. ``lost`` tells that there is no link (any more): nothing is known about what the server did since it last
+    answered. ``shard`` is the shard's index.
+    """
+
+    def __init__(self, fields: ErrorFields, shard: int, raw: bytes | None = None, *, lost: bool = False) -> None:
+        super().__init__(fields, shard)
+        self.fields = fields
+        self.shard = shard
+        self.raw = raw
+        self.lost = lost
+
+    @property
+    def sqlstate(self) -> str:
+        """The five characters."""
+        return self.fields.sqlstate
+
+    @property
+    def message(self) -> str:
+        """The primary message."""
+        return self.fields.message
+
+    def __str__(self) -> str:
+        return f"shard {self.shard}: {self.fields}"
+
+
+def lost_link(shard: int, name: str, cause: BaseException | None = None) -> ShardError:
+    """Make the error for a link that ended without a word from the server."""
+    return ShardError(
+        ErrorFields.make("ERROR", CONNECTION_FAILURE, f'connection to shard "{name}" was lost', detail=_reason(cause)),
+        shard,
+        lost=True,
+    )
+
+
+def unreachable(shard: int, name: str, cause: BaseException | None = None) -> ShardError:
+    """Make the error for a server that could not be connected to."""
+    message = f'could not connect to shard "{name}"'
+    return ShardError(
+        ErrorFields.make("ERROR", UNABLE_TO_ESTABLISH_CONNECTION, message, detail=_reason(cause)), shard, lost=True
+    )
+
+
+def translate(error: BaseException, shard: int, name: str, *, connecting: bool = False) -> ShardError:
+    """Turn one of FOREIGN_ERRORS into a ShardError; the server's own words are kept when there are any."""
+    spoken = _server_error(error)
+    if spoken is not None:
+        lost = connecting or spoken is not error or str(spoken.severity_en or spoken.severity) in {"FATAL", "PANIC"}
+        return ShardError(_fields(spoken), shard, lost=lost)
+    return unreachable(shard, name, error) if connecting else lost_link(shard, name, error)
+
+
+def _server_error(error: BaseException | None) -> asyncpg.PostgresError | None:
+    """Find what the server said: asyncpg wraps a FATAL in an error of its own, and makes some 08 errors without a server."""
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError) and getattr(error, "severity", None):
+            return error
+        error = error.__cause__
+    return None
+
+
+def _fields(error: asyncpg.PostgresError) -> ErrorFields:
+    texts = {code: getattr(error, name, None) for code, name in _FIELD_NAMES.items()}
+    return ErrorFields({code: str(text) for code, text in texts.items() if text is not None})
+
+
+def _reason(cause: BaseException | None) -> str:
+    if cause is None:
+        return ""
+    if isinstance(cause, TimeoutError) and not str(cause):
+        return "timed out"
+    return str(cause) or type(cause).__name__

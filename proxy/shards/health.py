@@ -1,0 +1,158 @@
+"""Which shards are up, and what must happen before one that came back is used.
+
+A shard counts as down as soon as a link to it is lost or cannot be opened for a reason that may concern the whole server. It is
+then probed, at once and with growing pauses, and counts as up again when a probe has succeeded *and* everybody who asked to be
+called (``on_return``) has finished: recovery applies the decided transactions there before anybody reads it.
+
+Decided here: which errors mean "down", and the pauses. Left to others: how to probe, what to do on return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import (
+    ADMIN_SHUTDOWN,
+    CANNOT_CONNECT_NOW,
+    CONNECTION_FAILURE,
+    CRASH_SHUTDOWN,
+    UNABLE_TO_ESTABLISH_CONNECTION,
+)
+from proxy.shards.errors import ShardError, unreachable
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 3.0
+_DOWN_STATES: Final = frozenset(
+    {CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW}
+)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A shard that is down: its probing task, why, and who waits for the attempt under way."""
+
+    error: ShardError
+    task: asyncio.Task[None] | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class ShardHealth:
+    """The state of each shard as this process sees it. All shards begin as up."""
+
+    def __init__(self, names: Sequence[str], probe: Callable[[int], Awaitable[None]]) -> None:
+        """``probe(shard)`` connects and returns, or raises ShardError; it must be bounded in time."""
+        self._names = tuple(names)
+        self._probe = probe
+        self._callbacks: list[Callable[[int], Awaitable[None]]] = []
+        self._down: dict[int, _Watch] = {}
+        self._closed = False
+
+    def on_return(self, callback: Callable[[int], Awaitable[None]]) -> None:
+        """Have ``callback(shard)`` awaited whenever a shard has come back, before it is up. While it raises, the shard is down."""
+        self._callbacks.append(callback)
+
+    def shard_is_up(self, shard: int) -> bool:
+        """Tell whether a shard may be used."""
+        return shard not in self._down
+
+    def failed(self, shard: int, error: ShardError) -> None:
+        """Hear of a link that was lost or could not be opened; what cannot concern the whole server changes nothing."""
+        if self._closed or not _means_down(error):
+            return
+        watch = self._down.get(shard)
+        if watch is not None:
+            watch.error = error
+            return
+        _log.warning("shard %s is down: %s", self._names[shard], error)
+        watch = self._down[shard] = _Watch(error)
+        watch.task = spawn(self._watch(shard, watch), f"probe shard {self._names[shard]}")
+
+    async def ready(self, shard: int) -> None:
+        """Return when the shard is up; raise ShardError when the next probe fails. Hurries the probe on."""
+        watch = self._down.get(shard)
+        if watch is None:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        watch.waiters.append(waiter)
+        watch.wake.set()
+        await waiter
+
+    async def close(self) -> None:
+        """Stop probing."""
+        self._closed = True
+        tasks = [watch.task for watch in self._down.values() if watch.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, shard: int, watch: _Watch) -> None:
+        pause = 0.0
+        try:
+            while True:
+                if pause:
+                    await self._pause(watch, pause)
+                waiters, watch.waiters = watch.waiters, []
+                try:
+                    await self._try(shard)
+                except ShardError as error:
+                    watch.error = error
+                    _settle(waiters, error)
+                    pause = min(pause * 2 or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+                    continue
+                del self._down[shard]
+                _settle(waiters + watch.waiters, None)
+                _log.warning("shard %s is up again", self._names[shard])
+                return
+        finally:
+            if self._down.get(shard) is watch:
+                # Only when this task is cancelled or broken: nobody probes any more, so nobody may wait.
+                _settle(watch.waiters, unreachable(shard, self._names[shard]))
+
+    async def _pause(self, watch: _Watch, pause: float) -> None:
+        """Wait between probes; somebody who needs the shard shortens the wait, but never below the first pause."""
+        await asyncio.sleep(_FIRST_PAUSE_S)
+        if pause <= _FIRST_PAUSE_S:
+            return
+        watch.wake.clear()
+        if watch.waiters:
+            return
+        try:
+            async with asyncio.timeout(pause - _FIRST_PAUSE_S):
+                await watch.wake.wait()
+        except TimeoutError:
+            return
+
+    async def _try(self, shard: int) -> None:
+        await self._probe(shard)
+        for callback in self._callbacks:
+            try:
+                await callback(shard)
+            except ShardError:
+                raise
+            except Exception as error:
+                _log.exception("shard %s answers, but what must be done on its return failed", self._names[shard])
+                raise unreachable(shard, self._names[shard], error) from error
+
+
+def _means_down(error: ShardError) -> bool:
+    return error.sqlstate in _DOWN_STATES
+
+
+def _settle(waiters: list[asyncio.Future[None]], error: ShardError | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

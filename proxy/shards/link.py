@@ -1,0 +1,200 @@
+"""A shard link: one server connection of a client role, and the comfortable ways to use its wire.
+
+Decides what happens to a link whose user is cancelled in mid-exchange (it is closed). The wire itself is relay.py's, opening it
+lending.py's, lending it out pool.py's; what is prepared and set on it is noted here by those who do so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import QUERY_CANCELED
+from proxy.shards import lending
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate
+from proxy.shards.receivers import DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream
+from proxy.shards.relay import Relay
+from proxy.wire import backend
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.shards.endpoint import ShardEndpoint
+    from proxy.wire.backend import Field
+    from proxy.wire.fields import ErrorFields
+
+DEFAULT_CONNECT_TIMEOUT_S: Final = 10.0
+DEFAULT_CANCEL_TIMEOUT_S: Final = 5.0
+DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
+
+
+class ShardLink(Relay):
+    """A link to one shard, logged in as ``role`` to ``database``.
+
+    ``dirty`` asks for DISCARD ALL before the next user, ``resettable`` = False for closing instead (a custom setting that DISCARD
+    leaves behind). ``settings`` is whatever the one who applied settings notes here (None: as after log-in); ``statements``
+    are the server-side prepared statements by name, oldest first.
+    """
+
+    __slots__ = (
+        "_cancelling",
+        "_loan",
+        "cancelled",
+        "database",
+        "dirty",
+        "idle_since",
+        "pid",
+        "resettable",
+        "role",
+        "settings",
+        "statements",
+    )
+
+    def __init__(self, endpoint: ShardEndpoint, loan: lending.Loan, role: str, database: str) -> None:
+        super().__init__(loan.transport, endpoint.index, endpoint.name, loan.parameters)
+        self._loan = loan
+        self._cancelling = 0
+        self.role = role
+        self.database = database
+        self.pid = loan.pid
+        self.dirty = False
+        self.resettable = True
+        self.settings: object | None = None
+        self.statements: OrderedDict[str, object] = OrderedDict()
+        #: Whether a CancelRequest was sent that may still be on its way to the backend.
+        self.cancelled = False
+        #: When the pool got it back, by the loop's clock.
+        self.idle_since = 0.0
+
+    async def run(self, sql: str) -> Answer:
+        """Run a simple query and collect its answer. Raises ShardError, once the link is at ReadyForQuery again.
+
+        Being cancelled closes the link: its state is unknown then.
+        """
+        collector = Collector(self, rejects_copy=True)
+        self.exchange(frame(b"Q", sql.encode() + b"\0"), collector)
+        await self._wait(collector)
+        return self._answer(collector.collected)
+
+    async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
+        """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.
+
+        Raises ShardError when the link is lost or the prefix failed. Being cancelled closes the link.
+        """
+        collector = Collector(self, cycles)
+        self.exchange(data, collector)
+        await self._wait(collector)
+        return collector.collected
+
+    def stream(self, data: bytes, cycles: int = 1, high_water_bytes: int = DEFAULT_HIGH_WATER_BYTES) -> FrameStream:
+        """Write ``data``; the answer is pulled from the stream that this returns."""
+        stream = FrameStream(self, cycles, high_water_bytes)
+        self.exchange(data, stream)
+        return stream
+
+    async def cancel(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
+        """Ask the server to cancel what this link is running; returns when it has hung up, having sent the signal.
+
+        The cancelled statement answers for itself. Raises ShardError when the request could not be delivered in time.
+        """
+        if self.closed:
+            return
+        self.cancelled = True
+        self._cancelling += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loan.cancel()
+        except FOREIGN_ERRORS as error:
+            raise translate(error, self.shard, self.name, connecting=True) from error
+        finally:
+            self._cancelling -= 1
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a CancelRequest is being delivered at this moment."""
+        return self._cancelling > 0
+
+    async def wash(self) -> None:
+        """Bring an idle link back to how it was after log-in. Raises ShardError if that cannot be done."""
+        self.drop_prefix()
+        if self.cancelled:
+            # A signal that comes late hits this empty statement, not the next user's.
+            try:
+                await self.run("")
+            except ShardError as error:
+                if error.sqlstate != QUERY_CANCELED:
+                    raise
+            self.cancelled = False
+        if self.dirty:
+            await self.run("DISCARD ALL")
+            self.statements.clear()
+            self.settings = None
+            self.dirty = False
+
+    async def close(self, timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S) -> None:
+        """Take leave of the server; the socket is closed when this returns."""
+        if self.busy:
+            self.abort()
+        self._part()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._gone)
+        except TimeoutError:
+            self._transport.abort()
+
+    async def _wait(self, collector: Collector) -> None:
+        try:
+            await collector.done
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def _answer(self, collected: list[tuple[int, bytes]]) -> Answer:
+        tags: list[bytes] = []
+        rows: list[list[bytes | None]] = []
+        fields: tuple[Field, ...] = ()
+        notices: list[ErrorFields] = []
+        for kind, body in collected:
+            if kind == backend.DATA_ROW:
+                rows.append(backend.decode_data_row(body))
+            elif kind == backend.ROW_DESCRIPTION:
+                fields = backend.decode_row_description(body)
+                rows = []
+            elif kind == backend.COMMAND_COMPLETE:
+                tags.append(backend.decode_command_tag(body))
+            elif kind == backend.NOTICE_RESPONSE:
+                notices.append(backend.decode_error(body))
+            elif kind == backend.ERROR_RESPONSE:
+                raise ShardError(backend.decode_error(body), self.shard, frame(b"E", body))
+        return Answer(tuple(tags), rows, fields, tuple(notices), self.status)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else chr(self.status)
+        return f"<link to {self.name} as {self.role}, pid {self.pid}, {state}>"
+
+
+async def open_link(  # noqa: PLR0913 - as many as a login has parts
+    endpoint: ShardEndpoint,
+    *,
+    role: str,
+    password: str | None,
+    database: str | None = None,
+    connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+    server_settings: Mapping[str, str] | None = None,
+) -> ShardLink:
+    """Log in and take the wire. ``database`` None is the DSN's own. Raises ShardError, with the server's fields if it spoke."""
+    name = database or endpoint.database
+    try:
+        loan = await lending.borrow(
+            endpoint,
+            role=role,
+            password=password,
+            database=name,
+            connect_timeout_s=connect_timeout_s,
+            server_settings=server_settings,
+        )
+    except FOREIGN_ERRORS as error:
+        raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
+    return ShardLink(endpoint, loan, role, name or role)

@@ -1,0 +1,354 @@
+"""Pools of shard links: one for each shard, database and role.
+
+Rules:
+
+1. The link that came back last is lent first, so that links which are not needed grow old and are closed.
+2. At most ``size`` links exist, those being opened, washed or closed among them. Whoever finds none waits, first come, first served,
+   at most ``wait_timeout_s``; then 53300.
+3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue.
+4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
+5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
+
+Decided here: who gets which link, and which links live. What runs on them is for the callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import ADMIN_SHUTDOWN, TOO_MANY_CONNECTIONS, ProxyError
+from proxy.shards.errors import ShardError
+from proxy.shards.link import ShardLink, open_link
+from proxy.shards.relay import IDLE
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from proxy.shards.endpoint import ShardEndpoint
+    from proxy.shards.health import ShardHealth
+
+_log = logging.getLogger(__name__)
+
+_MIN_SWEEP_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many links a pool has, and how long things may take (seconds)."""
+
+    size: int = 20
+    wait_timeout_s: float = 10.0
+    connect_timeout_s: float = 10.0
+    #: A link that nobody has wanted for so long is closed.
+    idle_lifetime_s: float = 300.0
+    #: A link that has been idle for so long is tried before it is lent.
+    idle_check_s: float = 30.0
+    #: How long trying or washing a link may take before it is closed instead.
+    wash_timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """Numbers for the metrics: ``opened`` and ``closed`` have counted since the start, the others are now."""
+
+    in_use: int
+    idle: int
+    waiting: int
+    opened: int
+    closed: int
+
+
+class LinkPool:
+    """The links to one shard's database as one role. Of one event loop; nothing here blocks it."""
+
+    def __init__(  # noqa: PLR0913 - as many as a login has parts
+        self,
+        endpoint: ShardEndpoint,
+        database: str | None,
+        role: str,
+        password: str | None,
+        limits: PoolLimits,
+        health: ShardHealth | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.database = database
+        self.role = role
+        self.limits = limits
+        self._password = password
+        self._health = health
+        self._loop = asyncio.get_running_loop()
+        self._size = 0
+        self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
+        self._lent: set[ShardLink] = set()
+        self._waiters: deque[asyncio.Future[ShardLink | None]] = deque()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._opened = 0
+        self._closed = 0
+
+    def take(self) -> ShardLink | None:
+        """Lend an idle link at once if there is a good one: the way of the hot path. None means: acquire()."""
+        if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
+            return None
+        if not self._idle:
+            return None
+        link, _ = self._idle.popitem()
+        if self._loop.time() - link.idle_since > self.limits.idle_check_s:
+            self._idle[link] = None
+            return None
+        self._lent.add(link)
+        return link
+
+    async def acquire(self) -> ShardLink:
+        """Lend a link, opening one if need be. Raises ShardError (cannot connect) or ProxyError (53300, 57P01)."""
+        if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
+            await self._health.ready(self.endpoint.index)
+        if self._closing:
+            raise _closing()
+        while self._idle:
+            link, _ = self._idle.popitem()
+            if await self._is_alive(link):
+                self._lent.add(link)
+                return link
+        if self._size < self.limits.size:
+            self._size += 1
+            return await self._open()
+        handed = await self._wait()
+        return await self._open() if handed is None else handed
+
+    def release(self, link: ShardLink) -> None:
+        """Take a link back. One that is not idle is closed, a dirty one washed. Callable from a receiver's ``frames``."""
+        if link not in self._lent:
+            msg = f"{link!r} was not lent by this pool"
+            raise ValueError(msg)
+        self._lent.remove(link)
+        if link.closed:
+            self._free_slot()
+        elif self._closing or link.busy or link.status != IDLE or not link.resettable:
+            spawn(self._retire(link), f"retire {link!r}")
+        elif link.dirty or link.cancelled or link.has_prefix:
+            spawn(self._wash(link), f"wash {link!r}")
+        else:
+            self._give(link)
+
+    @property
+    def stats(self) -> PoolStats:
+        """Return the numbers of this moment."""
+        waiting = sum(not waiter.done() for waiter in self._waiters)
+        return PoolStats(len(self._lent), len(self._idle), waiting, self._opened, self._closed)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether there is no link and nobody who waits for one."""
+        return not self._size and not self._waiters
+
+    async def close(self) -> None:
+        """Refuse those who wait (57P01), close what is idle; links that are lent are closed when they come back."""
+        self._closing = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(_closing())
+        idle = list(self._idle)
+        self._idle.clear()
+        await asyncio.gather(*(self._retire(link) for link in idle))
+
+    # ---- opening ----------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> ShardLink:
+        """Open a link for the place that the caller holds."""
+        try:
+            link = await open_link(
+                self.endpoint,
+                role=self.role,
+                password=self._password,
+                database=self.database,
+                connect_timeout_s=self.limits.connect_timeout_s,
+            )
+        except BaseException as error:
+            self._free_slot()
+            if self._health is not None and isinstance(error, ShardError):
+                self._health.failed(self.endpoint.index, error)
+            raise
+        self._opened += 1
+        link.on_lost = lambda error: self._lost(link, error)
+        self._lent.add(link)
+        return link
+
+    async def _wait(self) -> ShardLink | None:
+        """Wait for a link, or for a place to open one (None)."""
+        waiter: asyncio.Future[ShardLink | None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self.limits.wait_timeout_s):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._hand_on(waiter.result())
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if isinstance(error, TimeoutError):
+                raise self._exhausted() from None
+            raise
+
+    def _hand_on(self, handed: ShardLink | None) -> None:
+        """Give what a waiter got and cannot use to the next one."""
+        if handed is None:
+            self._free_slot()
+        else:
+            self.release(handed)
+
+    # ---- coming back ------------------------------------------------------------------------------------------------
+
+    def _give(self, link: ShardLink) -> None:
+        """Hand an idle and clean link to the first in the queue, or keep it."""
+        waiter = self._next_waiter()
+        if waiter is not None:
+            self._lent.add(link)
+            waiter.set_result(link)
+            return
+        link.idle_since = self._loop.time()
+        self._idle[link] = None
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)
+
+    def _free_slot(self) -> None:
+        """Give the place of a link that is gone to the first in the queue."""
+        waiter = self._next_waiter()
+        if waiter is not None:
+            waiter.set_result(None)
+        else:
+            self._size -= 1
+
+    def _next_waiter(self) -> asyncio.Future[ShardLink | None] | None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    async def _wash(self, link: ShardLink) -> None:
+        """Bring a link back to a known state, or close it."""
+        try:
+            async with asyncio.timeout(self.limits.wash_timeout_s):
+                await link.wash()
+        except (ShardError, TimeoutError) as error:
+            _log.warning("%r could not be reset and is closed: %s", link, error)
+            await self._retire(link)
+            return
+        except BaseException:
+            link.abort()
+            self._free_slot()
+            raise
+        if link.closed or self._closing:
+            await self._retire(link)
+        else:
+            self._give(link)
+
+    async def _is_alive(self, link: ShardLink) -> bool:
+        """Try a link that has been idle for long."""
+        if self._loop.time() - link.idle_since <= self.limits.idle_check_s:
+            return True
+        try:
+            async with asyncio.timeout(self.limits.wash_timeout_s):
+                await link.run("")
+        except (ShardError, TimeoutError):
+            link.abort()
+            self._free_slot()
+            return False
+        except BaseException:
+            link.abort()
+            self._free_slot()
+            raise
+        return True
+
+    async def _retire(self, link: ShardLink) -> None:
+        """Close a link and give its place away when the server has let go of it, or soon after.
+
+        A statement under way is cancelled first: the server would not notice the closed socket before it has finished.
+        """
+        try:
+            if link.busy:
+                try:
+                    await link.cancel(self.limits.wash_timeout_s)
+                except ShardError as error:
+                    _log.warning("%r is closed without its statement cancelled: %s", link, error)
+            await link.close(self.limits.wash_timeout_s)
+        finally:
+            link.abort()
+            self._free_slot()
+
+    def _lost(self, link: ShardLink, error: ShardError) -> None:
+        """Hear that a link has ended: drop it if it was idle; others hear of it where they use it."""
+        self._closed += 1
+        if link in self._idle:
+            del self._idle[link]
+            self._free_slot()
+        if self._health is not None and not link.left:
+            self._health.failed(self.endpoint.index, error)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long."""
+        self._sweep_timer = None
+        now = self._loop.time()
+        while self._idle:
+            link = next(iter(self._idle))
+            wait = link.idle_since + self.limits.idle_lifetime_s - now
+            if wait > 0:
+                self._sweep_timer = self._loop.call_later(max(wait, _MIN_SWEEP_S), self._sweep)
+                return
+            del self._idle[link]
+            spawn(self._retire(link), f"retire {link!r}")
+
+    def _exhausted(self) -> ProxyError:
+        return ProxyError(
+            TOO_MANY_CONNECTIONS,
+            f'no free connection to shard "{self.endpoint.name}"',
+            detail=f"All {self.limits.size} links of this role were in use for {self.limits.wait_timeout_s:g} s.",
+        )
+
+
+class PoolSet:
+    """All pools of a process, made when they are first asked for."""
+
+    def __init__(self, endpoints: Sequence[ShardEndpoint], limits: PoolLimits, health: ShardHealth | None = None) -> None:
+        self._endpoints = tuple(endpoints)
+        self._limits = limits
+        self._health = health
+        self._pools: dict[tuple[int, str | None, str], LinkPool] = {}
+
+    def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
+        """Return the pool of a shard for a database (None: the DSN's own) and a role.
+
+        The password is that of the first call for a pool; ``forget`` makes room for a new one.
+        """
+        key = (shard, database, role)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = LinkPool(self._endpoints[shard], database, role, password, self._limits, self._health)
+            self._pools[key] = pool
+        return pool
+
+    async def forget(self, role: str) -> None:
+        """Close a role's pools, because its password has changed or it is gone; they are made anew when asked for."""
+        keys = [key for key in self._pools if key[2] == role]
+        await asyncio.gather(*(self._pools.pop(key).close() for key in keys))
+
+    def __iter__(self) -> Iterator[LinkPool]:
+        return iter(tuple(self._pools.values()))
+
+    async def close(self) -> None:
+        """Close all pools."""
+        await asyncio.gather(*(pool.close() for pool in self))
+
+
+def _closing() -> ProxyError:
+    return ProxyError(ADMIN_SHUTDOWN, "the proxy is shutting down", severity="FATAL")

@@ -1,0 +1,143 @@
+"""Ready-made receivers: an answer collected in memory, and an answer pulled batch by batch with back-pressure.
+
+Decides how much of an answer may wait in memory (``high_water_bytes``). What the frames mean is for their readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proxy.wire import backend
+from proxy.wire.frames import HEADER_BYTES, frame
+
+if TYPE_CHECKING:
+    from proxy.shards.errors import ShardError
+    from proxy.shards.relay import Chunk, Frame, Relay
+    from proxy.wire.backend import Field
+    from proxy.wire.fields import ErrorFields
+
+DEFAULT_HIGH_WATER_BYTES: Final = 1 << 20
+
+_READY: Final = backend.READY_FOR_QUERY
+_COPY_FAIL: Final = frame(b"f", b"COPY FROM STDIN has no data here\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a simple query gave: all tags, and the rows (text format) and fields of its last statement that returned rows.
+
+    ``status`` is the transaction status after it, as in ReadyForQuery.
+    """
+
+    tags: tuple[bytes, ...]
+    rows: list[list[bytes | None]]
+    fields: tuple[Field, ...]
+    notices: tuple[ErrorFields, ...]
+    status: int
+
+
+class Collector:
+    """Keeps (type byte, body) of every frame until ``cycles`` ReadyForQuery have come; ``done`` is set then."""
+
+    __slots__ = ("_cycles", "_rejects_copy", "_relay", "collected", "done")
+
+    def __init__(self, relay: Relay, cycles: int = 1, *, rejects_copy: bool = False) -> None:
+        self._relay = relay
+        self._cycles = cycles
+        self._rejects_copy = rejects_copy
+        self.collected: list[tuple[int, bytes]] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        """Keep the bodies."""
+        self.collected += [(kind, bytes(chunk[start + HEADER_BYTES : stop])) for kind, start, stop in index]
+        for kind, _, _ in index:
+            if kind == _READY:
+                self._cycles -= 1
+            elif kind == backend.COPY_IN_RESPONSE and self._rejects_copy:
+                self._relay.write(_COPY_FAIL)
+        if self._cycles > 0:
+            return False
+        if not self.done.done():
+            self.done.set_result(None)
+        return True
+
+    def lost(self, error: ShardError, /) -> None:
+        """Pass the loss to whoever waits."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class FrameStream:
+    """An answer that is pulled: ``next()`` gives what has come since, and the server is paused while too much waits."""
+
+    __slots__ = ("_batches", "_cycles", "_error", "_high_water_bytes", "_relay", "_waiter", "over", "queued_bytes")
+
+    def __init__(self, relay: Relay, cycles: int = 1, high_water_bytes: int = DEFAULT_HIGH_WATER_BYTES) -> None:
+        self._relay = relay
+        self._cycles = cycles
+        self._high_water_bytes = high_water_bytes
+        self._batches: deque[tuple[int, list[tuple[int, bytes]]]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ShardError | None = None
+        #: Whether the last ReadyForQuery has been given out by ``next()``.
+        self.over = False
+        self.queued_bytes = 0
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        """Queue a batch."""
+        batch = [(kind, bytes(chunk[start + HEADER_BYTES : stop])) for kind, start, stop in index]
+        size = index[-1][2] - index[0][1]
+        self._batches.append((size, batch))
+        self.queued_bytes += size
+        for kind, _, _ in index:
+            if kind == _READY:
+                self._cycles -= 1
+        self._wake()
+        if self._cycles <= 0:
+            return True
+        if self.queued_bytes > self._high_water_bytes:
+            self._relay.pause_reading()
+        return False
+
+    def lost(self, error: ShardError, /) -> None:
+        """Raise the loss from ``next()``, after what had come before it."""
+        self._error = error
+        self._wake()
+
+    async def next(self) -> list[tuple[int, bytes]]:
+        """Return the next frames, at least one: (type byte, body) each. The exchange's last frame is a ReadyForQuery.
+
+        Raises ShardError when the link is lost or the prefix failed. Being cancelled loses nothing. After the last frame it
+        raises RuntimeError.
+        """
+        while not self._batches:
+            if self._error is not None:
+                raise self._error
+            if self.over:
+                msg = "the exchange is over"
+                raise RuntimeError(msg)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        size, batch = self._batches.popleft()
+        self.queued_bytes -= size
+        if self._cycles <= 0:
+            self.over = not self._batches
+        elif self.queued_bytes <= self._high_water_bytes // 2:
+            self._relay.resume_reading()
+        return batch
+
+    async def discard(self) -> None:
+        """Read and drop the rest, so that the link can be used again."""
+        while not self.over:
+            await self.next()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

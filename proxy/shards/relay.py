@@ -1,0 +1,553 @@
+"""The wire of a shard link: frames in, frames out, one exchange at a time.
+
+Rules:
+
+1. One exchange at a time. It starts with ``exchange()`` and is over when its receiver says so, usually at ReadyForQuery.
+2. ``status`` comes from ReadyForQuery and from nothing else.
+3. A prefix is answered before the exchange and its answers never reach the receiver. If it fails, neither does anything else.
+4. The receiver gets whole frames, one call for each chunk that the socket gave, and no chunk runs on past a ReadyForQuery: an
+   exchange's end is always the last frame of a call.
+5. A link that is lost, or that says something nobody asked for, is closed and never used again; its receiver hears of it once.
+
+Decided here: where frames begin and end, whose they are, and when a link is beyond use. Left to others: what the frames mean
+(receivers), who may use the link (pool), how connections come about (lending).
+
+``data_received`` is the hottest loop of the proxy. It copies nothing but the beginning of a frame that the socket has cut, and
+of a long frame it knows how many bytes are missing, so that a row of 30 MB is not walked again for each piece of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy.errors import INTERNAL_ERROR, PROTOCOL_VIOLATION
+from proxy.shards.errors import ShardError, lost_link
+from proxy.wire import backend
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.fields import ErrorFields
+from proxy.wire.frames import HEADER, HEADER_BYTES, LARGEST_MESSAGE_BYTES, LENGTH_BYTES, frame, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Chunk = bytes | memoryview
+Frame = tuple[int, int, int]
+
+IDLE: Final = ord("I")
+IN_TRANSACTION: Final = ord("T")
+FAILED: Final = ord("E")
+
+_DATA_ROW: Final = backend.DATA_ROW
+_READY: Final = backend.READY_FOR_QUERY
+_ERROR: Final = backend.ERROR_RESPONSE
+_PARAMETER: Final = backend.PARAMETER_STATUS
+_NOTICE: Final = backend.NOTICE_RESPONSE
+_NOTIFICATION: Final = backend.NOTIFICATION_RESPONSE
+_COPY_IN: Final = backend.COPY_IN_RESPONSE
+#: Frames that the link itself looks at, wherever they turn up.
+_NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
+#: Frontend messages that ReadyForQuery answers: Query, Sync, FunctionCall.
+_CYCLE_STARTS: Final = frozenset(b"QSF")
+_SYNC: Final = frame(b"S", b"")
+_TERMINATE: Final = frame(b"X", b"")
+# Up to here a chunk whose first frame came in pieces is made one bytes object again; above, a view of what was collected.
+_JOIN_BYTES: Final = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Receiver(Protocol):
+    """Who gets the answer of an exchange. Both methods are called by the event loop and must not block."""
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        """Take the complete frames of a chunk: (type byte, start, end) each, the header at ``chunk[start]``, the body at start + 5.
+
+        True when the exchange is over: the last frame is then a ReadyForQuery (``index[-1][0] == 0x5A``), and the link may be
+        used for the next exchange, or released, before this returns. ``chunk`` is not changed later and may be kept or written on.
+        ``link.status`` is up to date. ParameterStatus, NoticeResponse and NotificationResponse that arrive meanwhile come along.
+        An exception closes the link.
+        """
+        ...
+
+    def lost(self, error: ShardError, /) -> None:
+        """Hear, once, that nothing (more) will come: the link is gone (``error.lost``) or the exchange's prefix failed.
+
+        After a failed prefix the link is at ReadyForQuery again and may be used, or released, before this returns.
+        """
+        ...
+
+
+class Relay(asyncio.Protocol):
+    """The protocol that stands at the other end of a lent transport for as long as the link lives."""
+
+    __slots__ = (
+        "_at_ready",
+        "_doomed",
+        "_drainers",
+        "_fatal",
+        "_gone",
+        "_held",
+        "_loop",
+        "_need",
+        "_prefix",
+        "_prefix_cycles",
+        "_prefix_error",
+        "_prefix_gates",
+        "_reading",
+        "_receiver",
+        "_sent",
+        "_serial",
+        "_skip",
+        "_tail",
+        "_transport",
+        "_writable",
+        "closed",
+        "left",
+        "lost_error",
+        "name",
+        "on_lost",
+        "on_notification",
+        "parameters",
+        "shard",
+        "status",
+    )
+
+    def __init__(self, transport: asyncio.Transport, shard: int, name: str, parameters: dict[str, str]) -> None:
+        self.shard = shard
+        self.name = name
+        self.parameters = parameters
+        self.status = IDLE
+        self.closed = False
+        #: Whether our own side ended it (abort, close), rather than the server or the network.
+        self.left = False
+        self.lost_error: ShardError | None = None
+        #: Called once when the link ends, also by abort() and close(), after its receiver: who counts links hears it here.
+        self.on_lost: Callable[[ShardError], None] | None = None
+        #: Called with the body of a NotificationResponse that arrives between exchanges.
+        self.on_notification: Callable[[bytes], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._receiver: Receiver | None = None
+        self._serial = 0
+        self._at_ready = False
+        self._prefix: list[bytes] = []
+        self._prefix_cycles = 0
+        self._prefix_gates = False
+        self._prefix_error: ShardError | None = None
+        self._skip = 0
+        self._sent: list[bytes] = []
+        self._held: list[bytes] | None = None
+        self._doomed = False
+        self._tail: bytearray | None = None
+        self._need = 0
+        self._fatal: ShardError | None = None
+        self._reading = True
+        self._writable = True
+        self._drainers: list[asyncio.Future[None]] = []
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        transport.set_protocol(self)
+
+    # ---- what the owner calls ---------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way (not any more while its receiver is being told of its last frame)."""
+        return self._receiver is not None and not self._at_ready
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether a prefix waits for an exchange."""
+        return bool(self._prefix)
+
+    def prefix(self, frames: bytes, cycles: int = 1, *, gate: bool = False) -> None:
+        """Put ``frames``, which ``cycles`` ReadyForQuery answer, before the next exchange, in the same packet.
+
+        If one of them fails, the exchange's receiver hears ``lost(error)`` when all is answered, and nothing else. The server
+        has run the exchange's own statements all the same, unless the prefix left it in a failed transaction; ``gate`` holds
+        them back until the prefix has succeeded, for one more round trip.
+        """
+        self._prefix.append(frames)
+        self._prefix_cycles += cycles
+        self._prefix_gates = self._prefix_gates or gate
+
+    def exchange(self, data: bytes, receiver: Receiver) -> None:
+        """Write the prefix and ``data`` and give what comes to ``receiver`` until it says that the exchange is over.
+
+        On a closed link ``receiver.lost`` is called in the loop's next round.
+        """
+        if self._receiver is not None and not self._at_ready:
+            msg = f"{self!r}: an exchange is under way already"
+            raise RuntimeError(msg)
+        if self.closed:
+            self._loop.call_soon(receiver.lost, self._loss())
+            return
+        self._serial += 1
+        self._receiver = receiver
+        if not self._reading:
+            self.resume_reading()
+        if self._prefix:
+            self._send_with_prefix(data)
+        else:
+            self._transport.write(data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send more whole messages within the exchange (CopyData, the second half of a pipeline); dropped on a closed link."""
+        if self.closed or self._doomed:
+            return
+        if self._skip:
+            if self._held is not None:
+                self._held.append(bytes(data))
+                return
+            self._sent.append(bytes(data))
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until what was written is mostly on its way. Raises ShardError when the link is or gets lost."""
+        if self.closed:
+            raise self._loss()
+        if not self._writable:
+            waiter = self._loop.create_future()
+            self._drainers.append(waiter)
+            await waiter
+
+    def pause_reading(self) -> None:
+        """Let the server wait: it stops when the kernel's buffers are full. What has arrived already may still come."""
+        if self._reading and not self.closed:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again; the end of an exchange does so by itself."""
+        if not self._reading:
+            self._reading = True
+            if not self.closed:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close the socket now. A receiver in waiting hears of it; what the server does with a running statement is unknown."""
+        if not self.closed:
+            self.left = True
+            self._lose(lost_link(self.shard, self.name))
+
+    # ---- what the event loop calls ----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what the socket gave into frames and hand them on."""
+        chunk: Chunk = data
+        if self._tail is not None:
+            joined = self._join(data)
+            if joined is None:
+                return
+            chunk = joined
+        index: list[Frame] = []
+        add = index.append
+        unpack = HEADER.unpack_from
+        start = 0
+        end = len(chunk)
+        last_header = end - HEADER_BYTES
+        ready_count = 0
+        notable = False
+        while start <= last_header:
+            kind, length = unpack(chunk, start)
+            stop = start + 1 + length
+            if stop > end or length < LENGTH_BYTES:
+                break
+            add((kind, start, stop))
+            if kind != _DATA_ROW:
+                if kind == _READY:
+                    ready_count = len(index)
+                    self.status = chunk[start + HEADER_BYTES]
+                elif kind in _NOTABLE:
+                    notable = True
+            start = stop
+        if start < end and not self._keep(chunk, start, end):
+            return
+        if notable:
+            self._observe(chunk, index)
+        elif index:
+            if ready_count and ready_count != len(index):
+                self._route_split(chunk, index, ready_count)
+            else:
+                self._route(chunk, index)
+
+    def eof_received(self) -> None:
+        """Let the transport close itself: the server has nothing more to say."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the socket is gone."""
+        if not self.closed:
+            self._lose(self._fatal or lost_link(self.shard, self.name, exc))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Hear that the server lags behind what we write."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Hear that it has caught up."""
+        self._writable = True
+        drainers, self._drainers = self._drainers, []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ---- frames that the socket has cut -----------------------------------------------------------------------------------
+
+    def _keep(self, chunk: Chunk, start: int, end: int) -> bool:
+        """Keep the beginning of a frame until the rest comes; False if it cannot be one."""
+        need = HEADER_BYTES
+        if end - start >= HEADER_BYTES:
+            kind, length = HEADER.unpack_from(chunk, start)
+            if not LENGTH_BYTES <= length <= LARGEST_MESSAGE_BYTES:
+                self._lose(self._violation(f"message of type {kind} and length {length}"))
+                return False
+            need = length + 1
+        self._need = need
+        self._tail = bytearray(memoryview(chunk)[start:end])
+        return True
+
+    def _join(self, data: bytes) -> Chunk | None:
+        """Add a piece to the beginning that was kept; None while the frame is not complete."""
+        tail = self._tail
+        assert tail is not None  # noqa: S101 - the caller has looked
+        total = len(tail) + len(data)
+        if total < self._need:
+            tail += data
+            return None
+        self._tail = None
+        if total <= _JOIN_BYTES:
+            return b"".join((tail, data))
+        tail += data
+        return memoryview(tail)
+
+    # ---- whose frames they are --------------------------------------------------------------------------------------------
+
+    def _observe(self, chunk: Chunk, index: list[Frame]) -> None:
+        """Look at a chunk that holds parameters or errors before it goes its way."""
+        ready_count = 0
+        for position, (kind, start, stop) in enumerate(index):
+            if kind == _READY:
+                ready_count = position + 1
+            elif kind == _PARAMETER:
+                try:
+                    name, value = backend.decode_parameter_status(bytes(chunk[start + HEADER_BYTES : stop]))
+                except ProtocolViolation as violation:
+                    self._lose(self._violation(violation.message))
+                    return
+                self.parameters[name] = value
+            elif kind == _ERROR and _is_fatal(raw := bytes(chunk[start:stop])):
+                # The server's last words. Kept from the receiver's frames, so that it hears of the end in one way only.
+                self._fatal = self._error(raw, lost=True)
+                if position:
+                    self._route_split(chunk, index[:position], ready_count or position)
+                if not self.closed:
+                    self._lose(self._fatal)
+                return
+        self._route_split(chunk, index, ready_count or len(index))
+
+    def _route_split(self, chunk: Chunk, index: list[Frame], ready_count: int) -> None:
+        """Hand on the frames up to the last ReadyForQuery, then those after it: nobody's answer, unless an exchange goes on."""
+        if ready_count == len(index):
+            self._route(chunk, index)
+            return
+        self._route(chunk, index[:ready_count])
+        if not self.closed:
+            self._route(chunk, index[ready_count:])
+
+    def _route(self, chunk: Chunk, index: list[Frame]) -> None:
+        if self._skip:
+            index = self._skip_prefix(chunk, index)
+            if not index:
+                return
+        receiver = self._receiver
+        if receiver is None:
+            self._unsolicited(chunk, index)
+            return
+        serial = self._serial
+        self._at_ready = index[-1][0] == _READY
+        try:
+            over = receiver.frames(chunk, index)
+        except Exception as error:
+            # The receiver no longer knows where it is, so neither does the link. Its own error is the reason given.
+            _log.exception("%r: the receiver of an answer failed", self)
+            self._lose(self._broken_receiver(error))
+            return
+        finally:
+            self._at_ready = False
+        if over and serial == self._serial:
+            self._receiver = None
+            if not self._reading:
+                self.resume_reading()
+
+    def _unsolicited(self, chunk: Chunk, index: list[Frame]) -> None:
+        """Handle frames between exchanges: the three asynchronous kinds are allowed (parameters are noted already)."""
+        for kind, start, stop in index:
+            if kind == _NOTIFICATION:
+                if self.on_notification is not None:
+                    self.on_notification(bytes(chunk[start + HEADER_BYTES : stop]))
+            elif kind == _NOTICE:
+                _log.info("%r: %s", self, backend.decode_error(bytes(chunk[start + HEADER_BYTES : stop])))
+            elif kind != _PARAMETER:
+                self._lose(self._violation(f"message of type {chr(kind)!r} outside an exchange"))
+                return
+
+    # ---- prefixes ---------------------------------------------------------------------------------------------------------
+
+    def _send_with_prefix(self, data: bytes) -> None:
+        parts, self._prefix = self._prefix, []
+        self._skip, self._prefix_cycles = self._prefix_cycles, 0
+        gates, self._prefix_gates = self._prefix_gates, False
+        if gates:
+            self._held = [data]
+        else:
+            self._sent = [data]
+            parts.append(data)
+        self._transport.write(b"".join(parts))
+
+    def drop_prefix(self) -> None:
+        """Forget a prefix that was never sent."""
+        self._prefix = []
+        self._prefix_cycles = 0
+        self._prefix_gates = False
+
+    def _skip_prefix(self, chunk: Chunk, index: list[Frame]) -> list[Frame]:
+        """Swallow the prefix's answers; returns the frames that come after them."""
+        for position, (kind, start, stop) in enumerate(index):
+            if kind == _READY:
+                self._skip -= 1
+                if not self._skip:
+                    self._prefix_answered()
+                    return index[position + 1 :]
+            elif kind == _ERROR and self._prefix_error is None:
+                self._prefix_error = self._error(bytes(chunk[start:stop]))
+            elif kind == _COPY_IN:
+                self._lose(self._violation("a prefix that copies in"))
+                return []
+        return []
+
+    def _prefix_answered(self) -> None:
+        error, self._prefix_error = self._prefix_error, None
+        sent, self._sent = self._sent, []
+        held, self._held = self._held, None
+        receiver = self._receiver
+        if error is None:
+            if held is not None:
+                self._transport.write(b"".join(held))
+            return
+        assert receiver is not None  # noqa: S101 - a prefix goes out with an exchange only
+        if held is not None:
+            self._end_unsent(receiver, error)
+            return
+        self._doomed = True
+        self._receiver = _Doomed(self, receiver, error, sent)
+
+    def _end_unsent(self, receiver: Receiver, error: ShardError) -> None:
+        """End an exchange whose gate did not open: its own messages were never sent."""
+        serial = self._serial
+        self._at_ready = True
+        try:
+            receiver.lost(error)
+        finally:
+            self._at_ready = False
+        if serial == self._serial:
+            self._receiver = None
+
+    # ---- the end ----------------------------------------------------------------------------------------------------------
+
+    def _lose(self, error: ShardError) -> None:
+        """Close the link for good and tell whoever waits for it, once."""
+        if self.closed:
+            return
+        self.closed = True
+        self.lost_error = error
+        self._tail = None
+        self._transport.abort()
+        receiver, self._receiver = self._receiver, None
+        drainers, self._drainers = self._drainers, []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_exception(error)
+        if receiver is not None:
+            try:
+                receiver.lost(error)
+            except Exception:
+                _log.exception("%r: a receiver failed when told of the link's end", self)
+        if self.on_lost is not None:
+            self.on_lost(error)
+
+    def _part(self) -> None:
+        """Say Terminate and close when it is sent; from here on the link is closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self.left = True
+        self.lost_error = lost_link(self.shard, self.name)
+        self._transport.write(_TERMINATE)
+        self._transport.close()
+        if self.on_lost is not None:
+            self.on_lost(self.lost_error)
+
+    def _loss(self) -> ShardError:
+        return self.lost_error or lost_link(self.shard, self.name)
+
+    def _error(self, raw: bytes, *, lost: bool = False) -> ShardError:
+        """Make the ShardError of an ErrorResponse."""
+        try:
+            fields = backend.decode_error(raw[HEADER_BYTES:])
+        except ProtocolViolation as violation:
+            return self._violation(violation.message)
+        return ShardError(fields, self.shard, raw, lost=lost)
+
+    def _violation(self, what: str) -> ShardError:
+        message = f'shard "{self.name}" broke the protocol: {what}'
+        return ShardError(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, message), self.shard, lost=True)
+
+    def _broken_receiver(self, cause: Exception) -> ShardError:
+        message = f'the answer of shard "{self.name}" could not be handled'
+        error = ShardError(ErrorFields.make("ERROR", INTERNAL_ERROR, message), self.shard, lost=True)
+        error.__cause__ = cause
+        return error
+
+
+class _Doomed:
+    """Swallows an exchange whose prefix has failed, up to its last ReadyForQuery, and then tells its receiver."""
+
+    __slots__ = ("_cycles", "_error", "_receiver", "_relay", "_syncs")
+
+    def __init__(self, relay: Relay, receiver: Receiver, error: ShardError, sent: list[bytes]) -> None:
+        self._relay = relay
+        self._receiver = receiver
+        self._error = error
+        kinds = [kind for part in sent for kind, _, _ in walk(part, 0, len(part))[0] if kind in _CYCLE_STARTS]
+        self._cycles = len(kinds)
+        self._syncs = bool(kinds) and kinds[-1] == _SYNC[0]
+        if not self._cycles:
+            # A pipeline that ends in Flush: the server skips it to a Sync that is still to come.
+            self._cycles = 1
+            relay._transport.write(_SYNC)  # noqa: SLF001
+
+    def frames(self, _chunk: Chunk, index: list[Frame], /) -> bool:
+        for kind, _, _ in index:
+            if kind == _READY:
+                self._cycles -= 1
+            elif kind == _COPY_IN:
+                # The copy began in spite of the failed prefix. In the extended protocol it has swallowed the Sync.
+                fail = frame(b"f", b"the statements before this one failed\0")
+                self._relay._transport.write(fail + _SYNC if self._syncs else fail)  # noqa: SLF001
+        if self._cycles > 0:
+            return False
+        self._relay._doomed = False  # noqa: SLF001
+        self._receiver.lost(self._error)
+        return True
+
+    def lost(self, error: ShardError, /) -> None:
+        self._relay._doomed = False  # noqa: SLF001
+        self._receiver.lost(error)
+
+
+def _is_fatal(raw: bytes) -> bool:
+    """Tell whether an ErrorResponse ends the connection: field V is never localized, and no text holds a NUL."""
+    return b"\0VFATAL\0" in raw or b"\0VPANIC\0" in raw
