@@ -1,0 +1,220 @@
+"""What goes into the commit machine and what comes out of it: frozen values without behaviour.
+
+Events are what happened (a shard answered, a link broke, time is up), commands are what is to be done. ``Outcome`` is
+what the client's COMMIT came to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.twophase.gid import GlobalId
+    from proxy.wire.fields import ErrorFields
+
+
+class Step(Enum):
+    """What a message to a shard is for."""
+
+    READY = "ready"  # step 1 at the commit point
+    PREPARE = "prepare"  # step 1 at a participant
+    DECIDE = "decide"  # step 2
+    COMMIT_PREPARED = "commit prepared"  # step 3
+    ROLLBACK_PREPARED = "rollback prepared"
+    ROLLBACK = "rollback"
+    COMMIT = "commit"  # of a shard that only read
+
+
+class Result(Enum):
+    """How a transaction ended, as far as anybody can tell."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"  # the commit point cannot be asked: 08007, the record will tell
+    TORN = "torn"  # decided and committed, but a participant has lost its part: an alarm, for a person
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long each phase may take before its links are given up."""
+
+    prepare_timeout_s: float = 60.0
+    undo_timeout_s: float = 5.0
+    decide_timeout_s: float = 30.0
+    settle_timeout_s: float = 10.0
+    apply_timeout_s: float = 10.0
+    commit_point_idle_ms: int = 120_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One transaction to be committed. Shards are indices; ``statuses`` are the links' last ReadyForQuery bytes.
+
+    Requires at least one participant besides the commit point: with a single writer there is nothing to coordinate.
+    """
+
+    gid: GlobalId
+    commit_point: int
+    participants: tuple[int, ...]
+    readers: tuple[int, ...]
+    names: Mapping[int, str]
+    statuses: Mapping[int, int]
+    key: bytes
+    epoch: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What COMMIT came to.
+
+    ``error`` is what to tell the client unless committed; ``raw`` is a shard's own ErrorResponse.
+    ``notices`` are for the client either way, before the answer. ``tainted`` are shards whose links keep SETs of a
+    transaction that was rolled back after PREPARE: apply settings anew before anybody uses them.
+    An aborted outcome without an error is a COMMIT that a shard answered with ROLLBACK.
+    """
+
+    result: Result
+    gid: str | None = None
+    error: ErrorFields | None = None
+    raw: bytes | None = None
+    shard: int | None = None
+    notices: tuple[ErrorFields, ...] = ()
+    tainted: frozenset[int] = frozenset()
+
+    @property
+    def committed(self) -> bool:
+        """Whether the client may be told COMMIT."""
+        return self.result is Result.COMMITTED
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A shard answered a message without an error."""
+
+    shard: int
+    step: Step
+    tags: tuple[bytes, ...]
+    row: tuple[bytes | None, ...]  # the first row, or ()
+    notices: tuple[ErrorFields, ...]
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A message ended with an error of the server, or (``lost``) the link broke and nobody knows what ran."""
+
+    shard: int
+    step: Step
+    fields: ErrorFields
+    lost: bool
+    status: int
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The commit point's record was read on another connection, after an abort record was offered to it."""
+
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """The commit point could not be asked in time."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A prepared part was committed or rolled back over a control connection, or was seen to have been."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A prepared part could not be finished; ``torn``: it is gone, and not as it was decided."""
+
+    shard: int
+    reason: str
+    torn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The timer with this number has run out."""
+
+    serial: int
+
+
+Event = Answered | Failed | Settled | Unsettled | Finished | Unfinished | TimedOut
+
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Run one message on the shard's own link: gives Answered or Failed."""
+
+    shard: int
+    step: Step
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Close the shard's link, which must not be used again. What it was running gives Failed."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Offer an abort record at the commit point, read what stands there: gives Settled or Unsettled."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Commit or roll back a prepared part over a control connection, as its owner: gives Finished or Unfinished."""
+
+    shard: int
+    xid: int | None
+    commit: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Recovery shall look at these shards: something of this transaction may still be prepared there."""
+
+    shards: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Start a timer; it replaces the one before."""
+
+    serial: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Answer the client."""
+
+    outcome: Outcome
+
+
+Command = Send | Abort | Settle | Finish | Leave | Timer | Tell

@@ -1,0 +1,582 @@
+"""The commit machine: events in, commands out. It does no IO and knows no clock.
+
+Theory of operation. One writer is the commit point, the other writers are participants, the rest only read.
+
+    1. in parallel   participants:  SET CONSTRAINTS ALL IMMEDIATE; xid; PREPARE TRANSACTION '<gid>:<shard>'
+                     commit point:  SET CONSTRAINTS ALL IMMEDIATE; timeouts; xid
+    2. commit point, one message:   SELECT pgchorus.decide(gid, xid, participants and xids); COMMIT      the decision
+    3. in parallel   participants:  COMMIT PREPARED '<gid>:<shard>', then the readers' COMMIT, then the client is told
+
+Rules.
+
+1. Believe tags, not silence. PREPARE TRANSACTION in a failed transaction or outside one answers ROLLBACK and no error.
+   Step 1 succeeds on the tag PREPARE TRANSACTION, step 2 on the tag COMMIT after status T.
+2. Only the decision record commits. Before step 2 is sent nothing can commit, so everything may be rolled back; once it
+   is sent, only the record's own answer, or the record itself, tells. Until then no participant is touched.
+3. A lost link is not an answer. In step 1: roll back. In step 2: settle, by offering an abort record over another
+   connection and reading what stands there. In step 3: another connection finishes.
+4. "Does not exist" is not "finished": the participant is asked what became of the transaction's xid.
+5. "canceling wait for synchronous replication" means that nobody knows what a failover would leave: in steps 1 and 2
+   that is no success.
+6. No cancel request is ever made; a timer closes sockets, and rule 3 holds.
+7. What the client is told is true when it is told. Shards that are late in step 3 are named in a warning.
+8. A shard that was given up (its socket closed by a timer) has nothing more to say; late answers are dropped.
+
+``TRANSITIONS`` lists for each state which events it takes and to which states they may lead. A missing key is a bug,
+and raises.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxy.twophase import record
+from proxy.twophase.events import (
+    Abort,
+    Answered,
+    Failed,
+    Finish,
+    Finished,
+    Leave,
+    Outcome,
+    Result,
+    Send,
+    Settle,
+    Settled,
+    Step,
+    Tell,
+    TimedOut,
+    Timer,
+    Unfinished,
+    Unsettled,
+)
+from proxy.twophase.participant import STATUS_BLOCK, STATUS_FAILED, STATUS_IDLE
+from proxy.wire.fields import ErrorFields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.twophase.events import Command, Event, Plan
+
+
+class State(Enum):
+    """Where a commit stands, and what a crash of the proxy at this point means."""
+
+    NEW = "new"
+    """Nothing was sent. A crash closes the links, and every shard rolls back by itself."""
+
+    PREPARING = "preparing"
+    """Step 1 is out. A crash leaves prepared parts without a record: recovery records abort and rolls them back."""
+
+    UNDOING = "undoing"
+    """It will not commit: no decision was sent, or it was refused. A crash leaves what PREPARING leaves."""
+
+    DECIDING = "deciding"
+    """Step 2 is out. A crash leaves prepared parts, and the record is there or not: recovery asks by writing an abort
+    record, which waits for a decision in flight and keeps out a later one. The client was told nothing."""
+
+    SETTLING = "settling"
+    """The link broke in step 2 and we ask as recovery would. A crash leaves what DECIDING leaves."""
+
+    APPLYING = "applying"
+    """Decided: the record is committed. A crash leaves prepared parts, which recovery commits."""
+
+    ENDING = "ending"
+    """Every participant has committed, or is late, or the outcome cannot be known; readers are let go. A crash leaves
+    what the state before left."""
+
+    CLEANING = "cleaning"
+    """The client has its answer; parts whose rollback has to be done over other connections are still being finished.
+    A crash leaves them to recovery."""
+
+    DONE = "done"
+    """Nothing is left to do here. What was left to recovery was said in a Leave command."""
+
+
+TRANSITIONS: dict[tuple[State, type], frozenset[State]] = {
+    (State.PREPARING, Answered): frozenset(
+        {State.PREPARING, State.DECIDING, State.UNDOING, State.CLEANING, State.DONE}
+    ),
+    (State.PREPARING, Failed): frozenset({State.PREPARING, State.UNDOING, State.CLEANING, State.DONE}),
+    (State.PREPARING, TimedOut): frozenset({State.UNDOING, State.CLEANING, State.DONE}),
+    (State.DECIDING, Answered): frozenset({State.APPLYING, State.SETTLING, State.UNDOING}),
+    (State.DECIDING, Failed): frozenset({State.SETTLING, State.UNDOING}),
+    (State.DECIDING, TimedOut): frozenset({State.SETTLING}),
+    (State.SETTLING, Settled): frozenset({State.APPLYING, State.UNDOING}),
+    (State.SETTLING, Unsettled): frozenset({State.ENDING, State.DONE}),
+    (State.APPLYING, Answered): frozenset({State.APPLYING, State.ENDING, State.DONE}),
+    (State.APPLYING, Failed): frozenset({State.APPLYING}),
+    (State.APPLYING, Finished): frozenset({State.APPLYING, State.ENDING, State.DONE}),
+    (State.APPLYING, Unfinished): frozenset({State.APPLYING, State.ENDING, State.DONE}),
+    (State.APPLYING, TimedOut): frozenset({State.ENDING, State.DONE}),
+    (State.UNDOING, Answered): frozenset({State.UNDOING, State.CLEANING, State.DONE}),
+    (State.UNDOING, Failed): frozenset({State.UNDOING, State.CLEANING, State.DONE}),
+    (State.UNDOING, Finished): frozenset({State.UNDOING}),
+    (State.UNDOING, Unfinished): frozenset({State.UNDOING}),
+    (State.UNDOING, TimedOut): frozenset({State.CLEANING, State.DONE}),
+    (State.ENDING, Answered): frozenset({State.ENDING, State.DONE}),
+    (State.ENDING, Failed): frozenset({State.ENDING, State.DONE}),
+    (State.ENDING, TimedOut): frozenset({State.DONE}),
+    (State.CLEANING, Finished): frozenset({State.CLEANING, State.DONE}),
+    (State.CLEANING, Unfinished): frozenset({State.CLEANING, State.DONE}),
+    (State.CLEANING, TimedOut): frozenset({State.DONE}),
+}
+
+# The setting is read before it is raised: a link whose session chose less commits its prepared part elsewhere (step 3).
+# No operators: the client's search_path may hold some.
+_XID_AND_DURABILITY = (
+    "pg_catalog.pg_current_xact_id(), "
+    "pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply'), "
+    "pg_catalog.current_setting('synchronous_commit'), "
+    "CASE WHEN pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply') "
+    "THEN NULL ELSE pg_catalog.set_config('synchronous_commit', 'on', true) END"
+)
+_DURABLE = (b"on", b"remote_apply")
+_SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
+_SYNC_WAIT_ENDED = "terminating connection due to administrator command"
+_NO_TRANSACTION = "25P01"
+
+
+class MachineError(Exception):
+    """An event in a state that cannot take it: a bug in whoever drives the machine."""
+
+
+def prepare_sql(plan: Plan, shard: int) -> str:
+    """Return step 1 for a participant.
+
+    A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either.
+    """
+    return (
+        "SET LOCAL statement_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT {_XID_AND_DURABILITY}; PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
+    )
+
+
+def ready_sql(plan: Plan) -> str:
+    """Return step 1 for the commit point: what could fail or wait does so now, and its backend can be known by a lock.
+
+    The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
+    the commit point's locks behind for ever.
+    """
+    limit = plan.limits.commit_point_idle_ms
+    return (
+        f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
+        "SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({plan.gid.lock_key}), "
+        "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
+        f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
+    )
+
+
+def unconfirmed(notices: Iterable[ErrorFields]) -> bool:
+    """Say whether a commit or prepare was cut off while it waited for its synchronous standbys."""
+    return any(
+        notice.message.startswith((_SYNC_WAIT_CANCELED, _SYNC_WAIT_ENDED))
+        or _SYNC_WAIT_CANCELED in notice.message
+        or (notice.severity == "WARNING" and notice.sqlstate == "57P01")
+        for notice in notices
+    )
+
+
+class CommitMachine:
+    """Commits one transaction: ``start`` once, then ``handle`` events; both return commands, to be done in order."""
+
+    def __init__(self, plan: Plan) -> None:
+        if not plan.participants or plan.commit_point in plan.participants:
+            raise MachineError("a distributed commit has a commit point and other participants")
+        self.plan = plan
+        self.state = State.NEW
+        self._waiting: dict[int, Step] = {}  # messages on links
+        self._finishing: set[int] = set()  # prepared parts being finished over control connections
+        self._given_up: set[int] = set()
+        self._prepared: dict[int, int] = {}  # participants that hold a prepared part, with xids
+        self._lost_in_prepare: set[int] = set()
+        self._indirect: set[int] = set()  # sessions with weaker synchronous_commit: step 3 is done elsewhere
+        self._late: dict[int, str] = {}
+        self._torn: dict[int, str] = {}
+        self._commit_point_xid = 0
+        self._statuses = dict(plan.statuses)
+        self._failure: Failed | None = None
+        self._unknown: ErrorFields | None = None
+        self._tainted: set[int] = set()
+        self._notices: list[ErrorFields] = []
+        self._timer = 0
+        self._told = False
+
+    # --- in and out -------------------------------------------------------------------------------------------
+
+    def start(self) -> list[Command]:
+        """Send step 1, or roll back at once if some link is not inside a healthy transaction."""
+        if self.state is not State.NEW:
+            raise MachineError("started twice")
+        plan = self.plan
+        for shard in (plan.commit_point, *plan.participants):
+            if self._statuses[shard] != STATUS_BLOCK:
+                name = plan.names[shard]
+                self._fail(
+                    self._own_failure(shard, "25P02", f"the transaction on shard {name} is not one that can commit")
+                )
+                return self._undo()
+        self.state = State.PREPARING
+        commands: list[Command] = [self._start_timer(plan.limits.prepare_timeout_s)]
+        commands += [self._send(shard, Step.PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
+        commands.append(self._send(plan.commit_point, Step.READY, ready_sql(plan)))
+        return commands
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take one event and return what is to be done."""
+        if self._is_stale(event):
+            return []
+        allowed = TRANSITIONS.get((self.state, type(event)))
+        if allowed is None:
+            raise MachineError(f"{type(event).__name__} while {self.state.value}")
+        if isinstance(event, Answered | Failed):
+            if self._waiting.pop(event.shard, None) is not event.step:
+                raise MachineError(f"{event.step.value} of shard {event.shard} was not asked for")
+            self._statuses[event.shard] = event.status
+        elif isinstance(event, Finished | Unfinished):
+            self._finishing.remove(event.shard)
+        commands = self._dispatch(event)
+        if self.state not in allowed:
+            raise MachineError(f"{type(event).__name__} led to {self.state.value}")
+        return commands
+
+    def _is_stale(self, event: Event) -> bool:
+        if isinstance(event, TimedOut):
+            return event.serial != self._timer or self.state is State.DONE
+        if isinstance(event, Answered | Failed):
+            return event.shard in self._given_up
+        if isinstance(event, Finished | Unfinished):
+            return event.shard not in self._finishing
+        return False
+
+    def _dispatch(self, event: Event) -> list[Command]:  # noqa: PLR0911 - one line for each state
+        match self.state:
+            case State.PREPARING:
+                return self._in_preparing(event)
+            case State.DECIDING:
+                return self._in_deciding(event)
+            case State.SETTLING:
+                return self._in_settling(event)
+            case State.APPLYING:
+                return self._in_applying(event)
+            case State.UNDOING:
+                return self._in_undoing(event)
+            case State.ENDING:
+                return self._in_ending(event)
+            case _:
+                return self._in_cleaning(event)
+
+    def _send(self, shard: int, step: Step, sql: str) -> Send:
+        self._waiting[shard] = step
+        return Send(shard, step, sql)
+
+    def _start_timer(self, seconds: float) -> Timer:
+        self._timer += 1
+        return Timer(self._timer, seconds)
+
+    def _give_up(self) -> list[Command]:
+        """Close the links that have not answered; what they would say no longer counts."""
+        commands: list[Command] = [Abort(shard) for shard in self._waiting]
+        self._given_up.update(self._waiting)
+        self._waiting.clear()
+        return commands
+
+    def _own_failure(self, shard: int, sqlstate: str, message: str, detail: str = "") -> Failed:
+        fields = ErrorFields.make("ERROR", sqlstate, message, detail=detail)
+        return Failed(shard, Step.PREPARE, fields, lost=False, status=self._statuses[shard])
+
+    def _fail(self, failure: Failed) -> None:
+        """Keep the failure that the client will be told: the first, but a shard's own word before a lost link's."""
+        if self._failure is None or (self._failure.lost and not failure.lost):
+            self._failure = failure
+
+    # --- step 1 -----------------------------------------------------------------------------------------------
+
+    def _in_preparing(self, event: Event) -> list[Command]:
+        commands: list[Command] = []
+        if isinstance(event, TimedOut):
+            for shard, step in self._waiting.items():
+                if step is Step.PREPARE:
+                    self._lost_in_prepare.add(shard)
+                name = self.plan.names[shard]
+                self._fail(self._own_failure(shard, "57014", f"shard {name} did not prepare the transaction in time"))
+            commands = self._give_up()
+        elif isinstance(event, Failed):
+            self._fail(event)
+            if event.lost and event.step is Step.PREPARE:
+                self._lost_in_prepare.add(event.shard)
+            if self._waiting:
+                commands = [self._start_timer(self.plan.limits.undo_timeout_s)]
+        elif isinstance(event, Answered):
+            self._notices += event.notices
+            self._take_vote(event)
+        if self._waiting:
+            return commands
+        return commands + (self._undo() if self._failure is not None else self._decide())
+
+    def _take_vote(self, event: Answered) -> None:
+        """Believe a vote only if everything about it is right (rule 1); note what must be undone if it is not."""
+        name = self.plan.names[event.shard]
+        wanted_status = STATUS_BLOCK
+        if event.step is Step.PREPARE:
+            wanted_status = STATUS_IDLE
+            if event.tags[-1:] != (b"PREPARE TRANSACTION",):
+                tag = event.tags[-1].decode("ascii", "replace") if event.tags else ""
+                self._fail(
+                    self._own_failure(
+                        event.shard, "40000", f"shard {name} did not prepare the transaction", f"It said {tag}."
+                    )
+                )
+                return
+        try:
+            xid = record.parse_xid(event.row[0] if event.row else None)
+        except ValueError:
+            xid = 0
+        if event.step is Step.PREPARE:
+            self._prepared[event.shard] = xid
+            if event.row[2:3] and event.row[2] not in _DURABLE:
+                self._indirect.add(event.shard)
+        else:
+            self._commit_point_xid = xid
+        if (
+            not xid
+            or event.status != wanted_status
+            or any(notice.sqlstate == _NO_TRANSACTION for notice in event.notices)
+        ):
+            self._fail(
+                self._own_failure(event.shard, "40000", f"shard {name} had no transaction that could be prepared")
+            )
+        elif unconfirmed(event.notices):
+            message = f"shard {name} could not confirm on its standbys that the transaction is prepared"
+            self._fail(self._own_failure(event.shard, "40000", message))
+
+    # --- step 2 -----------------------------------------------------------------------------------------------
+
+    def _decide(self) -> list[Command]:
+        plan = self.plan
+        parts = [(plan.names[shard], self._prepared[shard]) for shard in plan.participants]
+        call = record.decide_sql(plan.gid, self._commit_point_xid, parts, plan.epoch, plan.key)
+        self.state = State.DECIDING
+        return [
+            self._start_timer(plan.limits.decide_timeout_s),
+            self._send(plan.commit_point, Step.DECIDE, f"{call}; COMMIT"),
+        ]
+
+    def _in_deciding(self, event: Event) -> list[Command]:
+        if isinstance(event, TimedOut):
+            return self._give_up() + self._settle()
+        if isinstance(event, Failed):
+            if event.lost:
+                return self._settle()
+            # An ERROR in this message comes before COMMIT has done anything, or is COMMIT's own refusal: nothing was
+            # decided.
+            self._fail(self._translate(event))
+            return self._undo()
+        if isinstance(event, Answered):
+            self._notices += event.notices
+            if event.tags[-1:] == (b"ROLLBACK",):
+                message = f"shard {self.plan.names[event.shard]} rolled the transaction back"
+                self._fail(self._own_failure(event.shard, "40000", message))
+                return self._undo()
+            doubtful = any(notice.sqlstate == _NO_TRANSACTION for notice in event.notices) or unconfirmed(event.notices)
+            if event.tags[-1:] != (b"COMMIT",) or doubtful:
+                return self._settle()
+        return self._apply()
+
+    def _translate(self, event: Failed) -> Failed:
+        """Make a retry of it when an abort record of our own gid stands there: recovery was faster."""
+        if event.fields.sqlstate == "23505" and event.fields.get("s") == "pgchorus":
+            message = "the transaction was given up because its commit took too long"
+            fields = ErrorFields.make("ERROR", "40001", message, detail=f"Transaction {self.plan.gid}.")
+            return Failed(event.shard, event.step, fields, lost=False, status=event.status)
+        return event
+
+    def _settle(self) -> list[Command]:
+        self.state = State.SETTLING
+        return [Settle(self.plan.limits.settle_timeout_s)]
+
+    def _in_settling(self, event: Event) -> list[Command]:
+        plan = self.plan
+        if isinstance(event, Settled):
+            if event.committed:
+                return self._apply()
+            message = f"the link to shard {plan.names[plan.commit_point]} was lost, and the transaction was rolled back"
+            self._fail(self._own_failure(plan.commit_point, "40000", message, f"Transaction {plan.gid}."))
+            return self._undo()
+        reason = event.reason if isinstance(event, Unsettled) else ""
+        error = ErrorFields.make(
+            "ERROR",
+            "08007",
+            f"nobody knows yet whether transaction {plan.gid} is committed",
+            detail=f"Shard {plan.names[plan.commit_point]}, which knows, could not be asked: {reason}",
+            hint=f"Ask later with SHOW pgchorus.transaction '{plan.gid}'.",
+        )
+        self._unknown = error
+        return [Leave(frozenset(plan.participants)), *self._end()]
+
+    # --- step 3 -----------------------------------------------------------------------------------------------
+
+    def _apply(self) -> list[Command]:
+        self.state = State.APPLYING
+        commands: list[Command] = [self._start_timer(self.plan.limits.apply_timeout_s)]
+        for shard in self.plan.participants:
+            if shard in self._indirect:
+                commands.append(self._finish(shard, commit=True))
+            else:
+                gid = self.plan.gid.at(self.plan.names[shard])
+                commands.append(self._send(shard, Step.COMMIT_PREPARED, f"COMMIT PREPARED '{gid}'"))
+        return commands
+
+    def _finish(self, shard: int, *, commit: bool) -> Finish:
+        self._finishing.add(shard)
+        limits = self.plan.limits
+        timeout = limits.apply_timeout_s if commit else limits.undo_timeout_s
+        return Finish(shard, self._prepared.get(shard), commit, timeout)
+
+    def _in_applying(self, event: Event) -> list[Command]:
+        commands: list[Command] = []
+        if isinstance(event, TimedOut):
+            self._late.update(dict.fromkeys((*self._waiting, *self._finishing), "no answer in time"))
+            commands = self._give_up()
+            self._finishing.clear()
+        elif isinstance(event, Failed):
+            return [self._finish(event.shard, commit=True)]
+        elif isinstance(event, Answered):
+            self._notices += event.notices
+            if event.tags[-1:] != (b"COMMIT PREPARED",):
+                return [self._finish(event.shard, commit=True)]
+            if unconfirmed(event.notices):
+                self._late[event.shard] = "not confirmed by its standbys"
+        elif isinstance(event, Unfinished):
+            (self._torn if event.torn else self._late)[event.shard] = event.reason
+        if self._waiting or self._finishing:
+            return commands
+        if self._late or self._torn:
+            commands.append(Leave(frozenset(self._late) | frozenset(self._torn)))
+        return commands + self._end()
+
+    def _end(self) -> list[Command]:
+        self.state = State.ENDING
+        commands: list[Command] = [self._start_timer(self.plan.limits.undo_timeout_s)]
+        commands += self._end_readers(Step.COMMIT)
+        return commands if self._waiting else self._tell_end()
+
+    def _in_ending(self, event: Event) -> list[Command]:
+        # What a reader's COMMIT says changes nothing any more; a link on which it failed is not used again.
+        commands: list[Command] = self._after_end(event)
+        return commands if self._waiting else commands + self._tell_end()
+
+    def _after_end(self, event: Event) -> list[Command]:
+        if isinstance(event, TimedOut):
+            return self._give_up()
+        if isinstance(event, Answered) and event.status == STATUS_IDLE:
+            return []
+        return [Abort(event.shard)] if isinstance(event, Answered | Failed) else []
+
+    def _end_readers(self, step: Step) -> list[Command]:
+        sql = "COMMIT" if step is Step.COMMIT else "ROLLBACK"
+        open_statuses = (STATUS_BLOCK, STATUS_FAILED)
+        return [self._send(shard, step, sql) for shard in self.plan.readers if self._statuses[shard] in open_statuses]
+
+    def _tell_end(self) -> list[Command]:
+        gid, names = self.plan.gid, self.plan.names
+        self.state = State.DONE
+        if self._unknown is not None:
+            return [self._tell(Result.UNKNOWN, error=self._unknown, shard=self.plan.commit_point)]
+        if self._torn:
+            shards = ", ".join(f"{names[shard]} ({reason})" for shard, reason in sorted(self._torn.items()))
+            error = ErrorFields.make(
+                "ERROR",
+                "XX001",
+                f"transaction {gid} is committed, but a shard has lost its part of it",
+                detail=f"Lost on {shards}.",
+                hint="The shard was restored or failed over to a server that did not have the prepared transaction.",
+            )
+            return [self._tell(Result.TORN, error=error)]
+        for shard, reason in sorted(self._late.items()):
+            message = f"transaction {gid} is committed, but shard {names[shard]} does not show it yet"
+            self._notices.append(
+                ErrorFields.make("WARNING", "01000", message, detail=f"Shard {names[shard]}: {reason}.")
+            )
+        return [self._tell(Result.COMMITTED)]
+
+    # --- back -------------------------------------------------------------------------------------------------
+
+    def _undo(self) -> list[Command]:
+        """Roll back on every shard: no decision was sent, or it was refused, and nothing can commit any more."""
+        plan = self.plan
+        self.state = State.UNDOING
+        self._tainted.update(self._prepared)
+        commands: list[Command] = [self._start_timer(plan.limits.undo_timeout_s)]
+        for shard in (*plan.participants, plan.commit_point):
+            if shard in self._given_up:
+                continue
+            if shard in self._prepared and self._statuses[shard] == STATUS_IDLE:
+                gid = plan.gid.at(plan.names[shard])
+                commands.append(self._send(shard, Step.ROLLBACK_PREPARED, f"ROLLBACK PREPARED '{gid}'"))
+            elif shard not in self._lost_in_prepare and self._statuses[shard] in (STATUS_BLOCK, STATUS_FAILED):
+                commands.append(self._send(shard, Step.ROLLBACK, "ROLLBACK"))
+        commands += self._end_readers(Step.ROLLBACK)
+        commands += [self._finish(shard, commit=False) for shard in sorted(self._lost_in_prepare)]
+        return commands if self._waiting else commands + self._tell_aborted()
+
+    def _in_undoing(self, event: Event) -> list[Command]:
+        commands: list[Command] = []
+        if isinstance(event, TimedOut):
+            prepared = [shard for shard, step in self._waiting.items() if step is Step.ROLLBACK_PREPARED]
+            commands = self._give_up()
+            commands += [self._finish(shard, commit=False) for shard in prepared]
+        elif isinstance(event, Answered | Failed) and event.step is Step.ROLLBACK_PREPARED:
+            if isinstance(event, Failed) or event.tags[-1:] != (b"ROLLBACK PREPARED",):
+                commands = [self._finish(event.shard, commit=False)]
+        elif isinstance(event, Unfinished):
+            commands = [Leave(frozenset({event.shard}))]
+        else:
+            commands = self._after_end(event)
+        return commands if self._waiting else commands + self._tell_aborted()
+
+    def _tell_aborted(self) -> list[Command]:
+        failure = self._failure
+        if failure is None:
+            raise MachineError("undone without a reason")
+        told = self._tell(Result.ABORTED, error=failure.fields, raw=failure.raw, shard=failure.shard)
+        return [told, *self._clean()]
+
+    def _in_cleaning(self, event: Event) -> list[Command]:
+        commands: list[Command] = []
+        if isinstance(event, Unfinished):
+            commands = [Leave(frozenset({event.shard}))]
+        elif isinstance(event, TimedOut):
+            commands = [Leave(frozenset(self._finishing))]
+            self._finishing.clear()
+        return commands + self._clean()
+
+    def _clean(self) -> list[Command]:
+        """Go on until nothing is under way, with a limit."""
+        if not self._finishing:
+            self.state = State.DONE
+            return []
+        if self.state is State.CLEANING:
+            return []
+        self.state = State.CLEANING
+        return [self._start_timer(self.plan.limits.undo_timeout_s * 2)]
+
+    def _tell(
+        self, result: Result, *, error: ErrorFields | None = None, raw: bytes | None = None, shard: int | None = None
+    ) -> Tell:
+        if self._told:
+            raise MachineError("told twice")
+        self._told = True
+        return Tell(
+            Outcome(
+                result,
+                gid=str(self.plan.gid),
+                error=error,
+                raw=raw,
+                shard=shard,
+                notices=tuple(self._notices),
+                tainted=frozenset(self._tainted),
+            )
+        )
