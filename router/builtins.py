@@ -1,13 +1,17 @@
 """Built-in functions by effect: what volatility alone does not say.
 
-``provolatile`` does not tell which built-ins read tables by name, write, act at commit, describe one server's state or change
-settings. These lists do, for PostgreSQL 14 to 18. What is volatile and on no list counts as a writer.
+``provolatile`` does not tell which built-ins read tables by name, write, act at commit, describe one server's state or
+change settings. These lists do, for PostgreSQL 14 to 18. What is volatile and on no list counts as a writer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +26,15 @@ class Builtin:
     returns_set: bool = False
 
 
-READERS: Final = frozenset(
+READERS: Final = _names(
     """
-    query_to_xml query_to_xmlschema query_to_xml_and_xmlschema table_to_xml table_to_xmlschema table_to_xml_and_xmlschema
-    cursor_to_xml cursor_to_xmlschema schema_to_xml schema_to_xmlschema schema_to_xml_and_xmlschema
-    database_to_xml database_to_xmlschema database_to_xml_and_xmlschema ts_stat
+    query_to_xml query_to_xmlschema query_to_xml_and_xmlschema table_to_xml table_to_xmlschema
+    table_to_xml_and_xmlschema cursor_to_xml cursor_to_xmlschema schema_to_xml schema_to_xmlschema
+    schema_to_xml_and_xmlschema database_to_xml database_to_xmlschema database_to_xml_and_xmlschema ts_stat
     pg_get_publication_tables pg_show_replication_origin_status
-    """.split()
+    """
 )
-"""They read whatever table or query their argument names: nobody can see which. ``ts_rewrite`` only with a text query."""
+"""They read whatever table or query their argument names: nobody can see which."""
 
 TEXT_QUERY_READERS: Final = frozenset({"ts_rewrite"})
 """Readers in their two-argument form (the second is a query); other forms read nothing."""
@@ -43,7 +47,7 @@ SEQUENCES: Final = frozenset(
 SESSION_SEQUENCES: Final = frozenset({"currval", "lastval"})
 """Only the link that called nextval knows."""
 
-WRITERS: Final = frozenset(
+WRITERS: Final = _names(
     """
     nextval setval
     lo_create lo_creat lo_from_bytea lo_import lo_open lo_put lo_unlink lo_truncate lo_truncate64 lowrite lo_close
@@ -52,30 +56,30 @@ WRITERS: Final = frozenset(
     pg_restore_relation_stats pg_restore_attribute_stats pg_clear_relation_stats pg_clear_attribute_stats
     brin_summarize_new_values brin_summarize_range brin_desummarize_range gin_clean_pending_list
     pg_nextoid binary_upgrade_create_empty_extension
-    """.split()
+    """
 )
 """They write, or act at commit."""
 
-LARGE_OBJECTS: Final = frozenset(
+LARGE_OBJECTS: Final = _names(
     """
-    lo_create lo_creat lo_from_bytea lo_get lo_import lo_export lo_open lo_put lo_unlink lo_truncate lo_truncate64 lowrite loread
-    lo_close lo_lseek lo_lseek64 lo_tell lo_tell64
-    """.split()
+    lo_create lo_creat lo_from_bytea lo_get lo_import lo_export lo_open lo_put lo_unlink lo_truncate lo_truncate64
+    lowrite loread lo_close lo_lseek lo_lseek64 lo_tell lo_tell64
+    """
 )
 """Large objects live on the home shard."""
 
-SESSION_LOCKS: Final = frozenset(
+SESSION_LOCKS: Final = _names(
     """
     pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
     pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
-    """.split()
+    """
 )
 """They outlive the transaction: the link stays with the session."""
 
-TRANSACTION_LOCKS: Final = frozenset(
+TRANSACTION_LOCKS: Final = _names(
     """
     pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
-    """.split()
+    """
 )
 
 NO_PREPARE: Final = {
@@ -90,32 +94,32 @@ SNAPSHOTS: Final = frozenset({"pg_export_snapshot"})
 SETTINGS: Final = frozenset({"set_config", "setseed"})
 """They change the session, which no message reports."""
 
-HARMLESS_VOLATILE: Final = frozenset(
+HARMLESS_VOLATILE: Final = _names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until
     currval lastval set_config setseed xmlvalidate
     pg_is_in_recovery pg_stat_clear_snapshot pg_listening_channels
     pg_sequence_last_value pg_get_sequence_data pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size
-    pg_database_size pg_tablespace_size pg_stat_get_activity pg_lock_status pg_prepared_xact pg_prepared_statement pg_cursor
-    pg_stat_get_snapshot_timestamp pg_blocking_pids pg_safe_snapshot_blocking_pids pg_isolation_test_session_is_blocked
-    pg_xact_status txid_status pg_backend_pid pg_conf_load_time pg_postmaster_start_time pg_current_wal_lsn
-    pg_current_wal_insert_lsn pg_current_wal_flush_lsn pg_last_wal_receive_lsn pg_last_wal_replay_lsn
-    pg_last_xact_replay_timestamp pg_ls_dir pg_stat_file pg_read_file pg_read_binary_file pg_ls_logdir pg_ls_waldir pg_ls_tmpdir
-    pg_show_all_settings pg_show_all_file_settings pg_hba_file_rules pg_ident_file_mappings pg_config pg_available_extensions
-    pg_available_extension_versions pg_extension_update_paths pg_timezone_names pg_options_to_table
-    pg_cancel_backend pg_terminate_backend pg_reload_conf pg_rotate_logfile
-    cursor_to_xml cursor_to_xmlschema query_to_xml query_to_xmlschema query_to_xml_and_xmlschema ts_stat ts_rewrite
-    pg_try_advisory_lock pg_try_advisory_lock_shared pg_advisory_lock pg_advisory_lock_shared pg_advisory_unlock
-    pg_advisory_unlock_shared pg_advisory_unlock_all
-    lo_get loread lo_lseek lo_lseek64 lo_tell lo_tell64 lo_export
-    """.split()
+    pg_database_size pg_tablespace_size pg_stat_get_activity pg_lock_status pg_prepared_xact pg_prepared_statement
+    pg_cursor pg_stat_get_snapshot_timestamp pg_blocking_pids pg_safe_snapshot_blocking_pids
+    pg_isolation_test_session_is_blocked pg_xact_status txid_status pg_backend_pid pg_conf_load_time
+    pg_postmaster_start_time pg_current_wal_lsn pg_current_wal_insert_lsn pg_current_wal_flush_lsn
+    pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_ls_dir pg_stat_file pg_read_file
+    pg_read_binary_file pg_ls_logdir pg_ls_waldir pg_ls_tmpdir pg_show_all_settings pg_show_all_file_settings
+    pg_hba_file_rules pg_ident_file_mappings pg_config pg_available_extensions pg_available_extension_versions
+    pg_extension_update_paths pg_timezone_names pg_options_to_table pg_cancel_backend pg_terminate_backend
+    pg_reload_conf pg_rotate_logfile cursor_to_xml cursor_to_xmlschema query_to_xml query_to_xmlschema
+    query_to_xml_and_xmlschema ts_stat ts_rewrite pg_try_advisory_lock pg_try_advisory_lock_shared pg_advisory_lock
+    pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all lo_get loread lo_lseek
+    lo_lseek64 lo_tell lo_tell64 lo_export
+    """
 )
 """Volatile, but they change no data and do nothing at commit: a transaction that only calls them is no writer."""
 
-FREE_VOLATILE: Final = frozenset(
+FREE_VOLATILE: Final = _names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until
-    """.split()
+    """
 )
 """Volatile, but any shard may run them for its own rows: the answer is one that a single Postgres could give."""
 
@@ -124,22 +128,23 @@ TRANSACTION_CLOCK: Final = frozenset(
 )
 """They read the clock of the transaction or statement: one value on one Postgres, one per shard on several."""
 
-ONE_SERVER: Final = frozenset(
+ONE_SERVER: Final = _names(
     """
-    pg_backend_pid pg_current_xact_id pg_current_xact_id_if_assigned pg_current_snapshot txid_current txid_current_if_assigned
-    txid_current_snapshot txid_status pg_xact_status pg_blocking_pids pg_safe_snapshot_blocking_pids inet_server_addr
-    inet_server_port inet_client_addr inet_client_port pg_postmaster_start_time pg_conf_load_time pg_cancel_backend
-    pg_terminate_backend pg_reload_conf pg_rotate_logfile pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size
-    pg_database_size pg_tablespace_size pg_relation_filenode pg_relation_filepath pg_ls_dir pg_stat_file pg_read_file
-    pg_read_binary_file pg_ls_logdir pg_ls_waldir pg_ls_tmpdir pg_current_wal_lsn pg_current_wal_insert_lsn
-    pg_current_wal_flush_lsn pg_is_in_recovery pg_logical_emit_message pg_notify pg_export_snapshot current_setting set_config
-    pg_my_temp_schema pg_is_other_temp_schema pg_listening_channels pg_notification_queue_usage pg_trigger_depth
-    pg_switch_wal pg_create_restore_point pg_promote pg_stat_reset pg_stat_reset_shared pg_stat_clear_snapshot
-    pg_lock_status pg_prepared_xact pg_prepared_statement pg_cursor pg_partition_tree pg_partition_root pg_partition_ancestors
-    to_regclass to_regtype to_regproc to_regprocedure to_regoper to_regoperator to_regnamespace to_regrole to_regcollation
-    pg_get_serial_sequence row_security_active has_table_privilege has_column_privilege has_any_column_privilege
-    has_sequence_privilege has_function_privilege has_schema_privilege has_type_privilege
-    """.split()
+    pg_backend_pid pg_current_xact_id pg_current_xact_id_if_assigned pg_current_snapshot txid_current
+    txid_current_if_assigned txid_current_snapshot txid_status pg_xact_status pg_blocking_pids
+    pg_safe_snapshot_blocking_pids inet_server_addr inet_server_port inet_client_addr inet_client_port
+    pg_postmaster_start_time pg_conf_load_time pg_cancel_backend pg_terminate_backend pg_reload_conf pg_rotate_logfile
+    pg_relation_size pg_total_relation_size pg_table_size pg_indexes_size pg_database_size pg_tablespace_size
+    pg_relation_filenode pg_relation_filepath pg_ls_dir pg_stat_file pg_read_file pg_read_binary_file pg_ls_logdir
+    pg_ls_waldir pg_ls_tmpdir pg_current_wal_lsn pg_current_wal_insert_lsn pg_current_wal_flush_lsn pg_is_in_recovery
+    pg_logical_emit_message pg_notify pg_export_snapshot set_config pg_my_temp_schema
+    pg_is_other_temp_schema pg_listening_channels pg_notification_queue_usage pg_switch_wal
+    pg_create_restore_point pg_promote pg_stat_reset pg_stat_reset_shared pg_stat_clear_snapshot pg_lock_status
+    pg_prepared_xact pg_prepared_statement pg_cursor pg_partition_tree pg_partition_root pg_partition_ancestors
+    to_regclass to_regtype to_regproc to_regprocedure to_regoper to_regoperator to_regnamespace to_regrole
+    to_regcollation pg_get_serial_sequence row_security_active has_table_privilege has_column_privilege
+    has_any_column_privilege has_sequence_privilege has_function_privilege has_schema_privilege has_type_privilege
+    """
 )
 """They describe one server or one session (or name its catalog's objects): the home shard answers."""
 
@@ -154,37 +159,36 @@ ONE_SERVER_PREFIXES: Final = (
     "pg_wal_",
 )
 
-CLOSED_EXTENSIONS: Final = frozenset(
+CLOSED_EXTENSIONS: Final = _names(
     """
-    bloom btree_gin btree_gist citext cube dict_int dict_xsyn earthdistance fuzzystrmatch hstore hstore_plperl
-    hstore_plpython3u intarray isn ltree pg_trgm pgcrypto seg tcn tsm_system_rows tsm_system_time unaccent uuid-ossp vector
-    intagg lo postgis
-    """.split()
-) - {"tcn", "lo", "hstore_plperl", "hstore_plpython3u", "postgis"}
-"""Extensions whose C functions read and write no table of the user's (PostgreSQL's contrib, by reading their documentation)."""
+    bloom btree_gin btree_gist citext cube dict_int dict_xsyn earthdistance fuzzystrmatch hstore intagg intarray isn
+    ltree pg_trgm pgcrypto seg tsm_system_rows tsm_system_time unaccent uuid-ossp vector
+    """
+)
+"""Extensions whose C functions touch no table of the user's (contrib by its documentation, and pgvector)."""
 
-# The names below stand in for pg_proc where a catalog was made without a server (tests): everything else that a server would
-# know as a function of pg_catalog counts as immutable then.
-AGGREGATES: Final = frozenset(
+# The names below stand in for pg_proc where a catalog was made without a server (tests): everything else that a server
+# would know as a function of pg_catalog counts as immutable then.
+AGGREGATES: Final = _names(
     """
-    any_value array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp cume_dist dense_rank every
-    json_agg json_agg_strict json_object_agg json_object_agg_strict json_object_agg_unique json_object_agg_unique_strict
-    jsonb_agg jsonb_agg_strict jsonb_object_agg jsonb_object_agg_strict jsonb_object_agg_unique jsonb_object_agg_unique_strict
-    max min mode percent_rank percentile_cont percentile_disc range_agg range_intersect_agg rank regr_avgx regr_avgy regr_count
-    regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy stddev stddev_pop stddev_samp string_agg sum var_pop var_samp
-    variance xmlagg
-    """.split()
-)
-WINDOWS: Final = frozenset(
-    "cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number".split()
-)
-RETURNS_SET: Final = frozenset(
+    any_value array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp cume_dist dense_rank
+    every json_agg json_agg_strict json_object_agg json_object_agg_strict json_object_agg_unique
+    json_object_agg_unique_strict jsonb_agg jsonb_agg_strict jsonb_object_agg jsonb_object_agg_strict
+    jsonb_object_agg_unique jsonb_object_agg_unique_strict max min mode percent_rank percentile_cont percentile_disc
+    range_agg range_intersect_agg rank regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx
+    regr_sxy regr_syy stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance xmlagg
     """
-    generate_series generate_subscripts json_array_elements json_array_elements_text json_each json_each_text json_object_keys
-    json_populate_recordset json_to_recordset jsonb_array_elements jsonb_array_elements_text jsonb_each jsonb_each_text
-    jsonb_object_keys jsonb_path_query jsonb_populate_recordset jsonb_to_recordset regexp_matches regexp_split_to_table
-    string_to_table ts_debug ts_parse ts_stat ts_token_type unnest
-    """.split()
+)
+WINDOWS: Final = _names(
+    "cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number"
+)
+RETURNS_SET: Final = _names(
+    """
+    generate_series generate_subscripts json_array_elements json_array_elements_text json_each json_each_text
+    json_object_keys json_populate_recordset json_to_recordset jsonb_array_elements jsonb_array_elements_text jsonb_each
+    jsonb_each_text jsonb_object_keys jsonb_path_query jsonb_populate_recordset jsonb_to_recordset regexp_matches
+    regexp_split_to_table string_to_table ts_debug ts_parse ts_stat ts_token_type unnest
+    """
 )
 
 

@@ -1,10 +1,10 @@
 """What one database holds, and what of it reaches sharded rows.
 
-A frozen :class:`Catalog` is made from facts (:mod:`router.relation`), read from the home shard in one snapshot or written by
-hand in a test. It decides where a relation effectively lives (a partition goes with its parent, a view over a sharded table
-lives nowhere), what running a function may touch, and whether a statement that reads or writes a relation would set off
-something that reaches rows elsewhere. It leaves to the planner what a statement itself names, and to
-:mod:`proxy.shards.catalog` how the facts are read.
+A frozen :class:`Catalog` is made from facts (:mod:`router.relation`), read from the home shard in one snapshot or
+written by hand in a test. It decides where a relation effectively lives (a partition goes with its parent, a view over
+a sharded table lives nowhere), what running a function may touch, and whether a statement that reads or writes a
+relation would set off something that reaches rows elsewhere. It leaves to the planner what a statement itself names,
+and to :mod:`proxy.shards.catalog` how the facts are read.
 
 Where overloads, operators or casts cannot be told apart in a parse tree, the answer covers all that it might be.
 """
@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from router import builtins
-from router.closure import CASCADING, Closure, Reach
+from router import access, builtins
+from router.closure import Closure, Reach
 from router.cluster import Database, Home, Placement, Reference, Sharded, TableName
-from router.effect import NO_EFFECT, EffectKind, FunctionEffect, Runs, builtin_effect, merge, run_together
+from router.effect import NO_EFFECT, EffectKind, FunctionEffect, Runs, Unplaceable, builtin_effect, merge, run_together
 from router.relation import (
     NOTHING,
     Cast,
@@ -32,10 +32,10 @@ from router.relation import (
     RelationKind,
     Rule,
     Trigger,
-    Uses,
     UserType,
+    Uses,
 )
-from router.sharding import KEY_TYPES, hash_family
+from router.sharding import KEY_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -65,37 +65,31 @@ __all__ = [
     "Uses",
 ]
 
-SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 OWN_SCHEMA = "pgchorus"
 _NOWHERE = Database("", ("s0",), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Unplaceable:
-    """A relation (or an access to it) that no single placement describes. ``reason`` is a clause for an error's DETAIL."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Maps:
-    """Look-ups made once from the facts."""
+    """Look-ups made from the facts: the first four at once, the rest when first asked for."""
 
     relations: dict[TableName, Relation] = field(default_factory=dict)
     functions: dict[FunctionName, tuple[Function, ...]] = field(default_factory=dict)
     operators: dict[str, tuple[Operator, ...]] = field(default_factory=dict)
     types: dict[TableName, UserType] = field(default_factory=dict)
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
+    effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
+    access: dict[tuple[TableName, bool, frozenset[str] | None], Unplaceable | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """One database as of ``version`` (the catalog version that ``pgchorus.meta`` had, see :mod:`proxy.shards.schema`).
 
-    ``database`` says what the configuration places and vouches for. ``builtin_functions``: names in pg_catalog by a server's word, and
-    ``system_relations``: names of system relations (``pg_catalog.pg_class``); both empty: taken from lists (tests only).
-    A search path is the effective one of the session, ``$user`` already replaced; pg_catalog comes first unless it is named.
-    Temporary relations are the session's own and never in here: see :meth:`overlaid`.
+    ``database`` says what the configuration places and vouches for. ``builtin_functions``: names in pg_catalog by a
+    server's word, and ``system_relations``: names of system relations (``pg_catalog.pg_class``); both empty: taken from
+    lists (tests only). A search path is the effective one of the session, ``$user`` already replaced; pg_catalog comes
+    first unless it is named. Temporary relations are the session's own and never in here: see :meth:`overlaid`.
     """
 
     database: Database = _NOWHERE
@@ -138,17 +132,17 @@ class Catalog:
         """Return the relation of exactly this name."""
         table = TableName(schema, name)
         found = self._maps.relations.get(table)
-        if found is None and self._is_system(table):
+        if found is None and self.is_system(table):
             found = Relation(table, RelationKind.VIEW)
         return found
 
     def resolve(self, parts: Sequence[str], search_path: Sequence[str]) -> Relation | None:
-        """Return the relation that a name of one to three parts means, as Postgres would find it; None if there is none.
+        """Return the relation that a name of one to three parts means, as Postgres would find it; None: no such.
 
         System relations come back bare (no columns); three parts must name this database.
         """
         if len(parts) > 1:
-            if len(parts) > 3 or (len(parts) == 3 and parts[0] != self.database.name):  # noqa: PLR2004 - database.schema.name
+            if tuple(parts[:-2]) not in {(), (self.database.name,)}:
                 return None
             return self.relation(parts[-2], parts[-1])
         temporary = () if "pg_temp" in search_path else ("pg_temp",)
@@ -158,7 +152,8 @@ class Catalog:
                 return found
         return None
 
-    def _is_system(self, table: TableName) -> bool:
+    def is_system(self, table: TableName) -> bool:
+        """Whether this is a relation of Postgres's own."""
         if self.system_relations:
             return table in self.system_relations
         return table.schema == "information_schema" or (table.schema == "pg_catalog" and table.name.startswith("pg_"))
@@ -168,8 +163,8 @@ class Catalog:
     def effective_placement(self, relation: Relation | TableName) -> Placement | Unplaceable:
         """Return where a relation's rows are, closed over partitions, inheritance and views.
 
-        A view is Home when nothing that it reaches is sharded (home has reference tables too); otherwise Unplaceable: expand
-        it or refuse. Sequences, foreign tables and system relations are Home.
+        A view is Home when nothing that it reaches is sharded (home has reference tables too); otherwise Unplaceable:
+        expand it or refuse. Sequences, foreign tables and system relations are Home.
         """
         name = relation if isinstance(relation, TableName) else relation.name
         found = self._maps.placements.get(name)
@@ -184,17 +179,17 @@ class Catalog:
         if relation is None:
             return configured or Home()
         if relation.is_table:
-            placement = self._place_table(relation, configured)
+            placement = self._place_table(relation)
         elif configured is not None:
             return Unplaceable(f"the configuration places {name}, which is not a table")
         else:
             placement = Home()
         if isinstance(placement, Home) and relation.kind in {RelationKind.VIEW, RelationKind.MATERIALIZED}:
-            reach = self._closure().follow(self._closure().direct(relation, write=False))
+            reach = self.closure.follow(self.closure.direct(relation, write=False))
             return self._unless_sharded(relation, reach) or placement
         return placement
 
-    def _place_table(self, relation: Relation, configured: Placement | None) -> Placement | Unplaceable:
+    def _place_table(self, relation: Relation) -> Placement | Unplaceable:
         """Close a table's placement over its family: all of it lives in one way, or nobody can say how it is read."""
         roots = self._roots(relation)
         placements = {root: self.database.placement(root) for root in roots}
@@ -206,8 +201,6 @@ class Catalog:
                 return Unplaceable(f"{member} is placed otherwise than its relative {roots[0]}")
             if declared is None and member in placements and placements[member] != chosen:
                 return Unplaceable(f"{member} is placed otherwise than its relative {roots[0]}")
-        if configured is None and relation.name not in placements and isinstance(chosen, Home):
-            return chosen
         if isinstance(chosen, Sharded):
             return self.key_problem(relation, chosen) or chosen
         return chosen
@@ -258,14 +251,18 @@ class Catalog:
 
     def sharded_among(self, tables: Iterable[TableName]) -> frozenset[TableName]:
         """Return those of ``tables`` whose rows are spread over shards (or live in no single way)."""
-        return frozenset(table for table in tables if isinstance(self._table_placement(table), Sharded | Unplaceable))
+        return frozenset(table for table in tables if isinstance(self.table_placement(table), Sharded | Unplaceable))
 
-    def _table_placement(self, name: TableName) -> Placement | Unplaceable:
-        """Return a table's placement without following views: what a walk has reached is followed already."""
+    def table_placement(self, name: TableName) -> Placement | Unplaceable:
+        """Return a table's placement; Home for a view: what lies below it has been reached where this is asked."""
         relation = self._maps.relations.get(name)
-        if relation is None:
-            return self.database.placement(name)
-        return self._place_table(relation, self.database.placements.get(name)) if relation.is_table else Home()
+        if relation is not None and not relation.is_table:
+            return Home()
+        return self.effective_placement(name)
+
+    def is_reference(self, table: TableName) -> bool:
+        """Whether every shard has a full copy of it."""
+        return isinstance(self.table_placement(table), Reference)
 
     def _unless_sharded(self, relation: Relation, reach: Reach) -> Unplaceable | None:
         sharded = self.sharded_among(reach.tables)
@@ -274,7 +271,7 @@ class Catalog:
             return Unplaceable(f"{what} {relation.name} reaches the sharded table {min(sharded)}")
         if reach.unknown:
             return Unplaceable(f"{what} {relation.name} calls something that may read sharded tables: {reach.unknown}")
-        effect = self._effect_of(reach)
+        effect = self.effect_of(reach)
         if effect.runs is Runs.NOWHERE:
             return Unplaceable(f"{what} {relation.name}: {effect.reason}")
         return None
@@ -286,115 +283,23 @@ class Catalog:
     ) -> Unplaceable | None:
         """Return why reading (or writing) a relation where it lives would not be exact, None if it is.
 
-        Covers policies, rules, triggers, checks, generated columns, index expressions, cascades, foreign keys, and the defaults
-        of the columns ``defaults`` (None: of all columns). The planner has to place what the statement itself names.
-        Says nothing about views that are expanded: ask for the tables below them as well.
+        Covers policies, rules, triggers, checks, generated columns, index expressions, cascades, foreign keys, and the
+        defaults of the columns ``defaults`` (None: of all columns). The planner has to place what the statement itself
+        names. Says nothing about views that are expanded: ask for the tables below them as well.
         """
-        placement = self.effective_placement(relation)
-        if isinstance(placement, Unplaceable):
-            return placement
-        wanted = None if defaults is None else frozenset(defaults)
-        closure = self._closure()
-        pending, seen = [relation], {relation.name}
-        while pending:
-            current = pending.pop()
-            if write and current is not relation:
-                wanted = None
-            problem = self._placed_problem(
-                current, closure.follow(closure.direct(current, write=write, defaults=wanted)), placement
-            )
-            problem = problem or (self._foreign_key_problem(current, placement) if write else None)
-            if problem is not None:
-                return problem
-            related = list(current.children)
-            if write:
-                related += [t for t, key in current.referenced_by if {key.on_delete, key.on_update} & CASCADING]
-            for name in related:
-                member = self._maps.relations.get(name)
-                if member is not None and name not in seen:
-                    seen.add(name)
-                    pending.append(member)
-        return self._open_cast()
-
-    def _placed_problem(self, relation: Relation, reach: Reach, placement: Placement) -> Unplaceable | None:
-        """Judge what a relation at ``placement`` sets off."""
-        where = f"{relation.name} sets off"
-        if reach.unknown:
-            return Unplaceable(f"{where} something that may touch sharded tables: {reach.unknown}")
-        sharded = self.sharded_among(reach.tables - {relation.name})
-        if sharded:
-            return Unplaceable(f"{where} an access to the sharded table {min(sharded)}")
-        many = len(self.database.shards) > 1
-        written_reference = [t for t in reach.writes if t != relation.name and self._is_reference(t)]
-        if written_reference and many:
-            return Unplaceable(f"{where} a write to one copy of the reference table {min(written_reference)}")
-        if not isinstance(placement, Home) and many:
-            at_home = [
-                t for t in reach.tables if t != relation.name and not self._is_reference(t) and not self._is_system(t)
-            ]
-            if at_home:
-                return Unplaceable(f"{where} an access to {min(at_home)}, which lives on the home shard only")
-        effect = self._effect_of(reach)
-        if effect.runs is Runs.NOWHERE or (effect.runs is Runs.HOME and not isinstance(placement, Home)):
-            return Unplaceable(f"{where} a function that cannot run there: {effect.reason}")
-        if effect.runs is Runs.LOCAL and isinstance(placement, Home):
-            return Unplaceable(f"{where} a function that cannot run there: {effect.reason}")
-        return None
-
-    def _is_reference(self, table: TableName) -> bool:
-        return isinstance(self._table_placement(table), Reference)
-
-    def _foreign_key_problem(self, relation: Relation, placement: Placement) -> Unplaceable | None:
-        for key in relation.foreign_keys:
-            problem = self.foreign_key_problem(relation.name, placement, key)
-            if problem is not None:
-                return problem
-        for table, key in relation.referenced_by:
-            other = self._table_placement(table)
-            problem = other if isinstance(other, Unplaceable) else self.foreign_key_problem(table, other, key)
-            if problem is not None:
-                return problem
-        return None
+        key = (relation.name, write, None if defaults is None else frozenset(defaults))
+        known = self._maps.access
+        if key not in known:
+            known[key] = access.access_problem(self, relation, write=write, defaults=key[2])
+        return known[key]
 
     def foreign_key_problem(self, table: TableName, placement: Placement, key: ForeignKey) -> Unplaceable | None:
-        """Return why no shard could enforce a foreign key of ``table`` (which lives at ``placement``), None if one can."""
-        target = self._table_placement(key.table)
-        if isinstance(target, Unplaceable):
-            return target
-        if len(self.database.shards) == 1:
-            return None
-        reason = f"foreign key {key.name} of {table} to {key.table}"
-        if isinstance(placement, Home):
-            return Unplaceable(f"{reason}: the rows are on other shards") if isinstance(target, Sharded) else None
-        if isinstance(target, Home):
-            return Unplaceable(f"{reason}: {key.table} lives on the home shard only")
-        if isinstance(target, Reference):
-            return None
-        if isinstance(placement, Reference):
-            return Unplaceable(f"{reason}: each shard has only a part of {key.table}")
-        pairs = set(zip(key.columns, key.referenced_columns, strict=True))
-        if (placement.key, target.key) not in pairs or not self._colocated(table, placement.key, key.table, target.key):
-            return Unplaceable(
-                f"{reason}: it does not join their sharding keys, so the rows may be on different shards"
-            )
-        return None
+        """Return why no shard could enforce a foreign key of ``table`` (at ``placement``), None if one can."""
+        return access.foreign_key_problem(self, table, placement, key)
 
-    def _colocated(self, one: TableName, key: str, other: TableName, other_key: str) -> bool:
-        families = []
-        for table, name in ((one, key), (other, other_key)):
-            relation = self._maps.relations.get(table)
-            column = None if relation is None else relation.column(name)
-            families.append("" if column is None else hash_family(column.type_name))
-        return families[0] == families[1] != ""
-
-    def _open_cast(self) -> Unplaceable | None:
-        """Return the problem of a user-defined implicit cast that may touch tables: no parse tree shows where it runs."""
-        for cast in self.casts:
-            if cast.context != "e" and cast.function is not None:
-                effect = self._user_effect(cast.function)
-                if effect.runs is not Runs.ANYWHERE:
-                    return Unplaceable(f"the implicit cast from {cast.source} to {cast.target}: {effect.reason}")
-        return None
+    def unique_problem(self, index: Index, placement: Placement) -> Unplaceable | None:
+        """Return why shards could not enforce a unique or exclusion constraint each on its own, None if they can."""
+        return access.unique_problem(self, index, placement)
 
     # --- functions, operators, types ---------------------------------------------------------------------------------
 
@@ -403,8 +308,9 @@ class Catalog:
     ) -> FunctionEffect:
         """Return what calling a function of this name may do, whichever overload it is.
 
-        ``arguments``: how many arguments the call has, where that can be counted. ``found`` is False for a name that is no
-        function (Postgres may still read it as a cast: the effect of a type of that name is included).
+        ``arguments``: how many arguments the call has, where that can be counted. A name of a type is a cast, also in
+        the form of a call. ``found`` is False where there is neither: the home shard has the word (and the error), for
+        this catalog may not have the function because the client's own transaction made it.
         """
         name = parts[-1]
         schemas = effective_path(search_path) if len(parts) == 1 else (parts[-2],)
@@ -416,40 +322,43 @@ class Catalog:
                     effects.append(builtin_effect(name, facts, arguments))
             candidates = self._maps.functions.get(FunctionName(schema, name), ())
             if any(_accepts(candidate, arguments) for candidate in candidates):
-                effects.append(self._user_effect(FunctionName(schema, name)))
-        if not effects or all(effect.user_defined for effect in effects):
-            effects += [replace(found, found=bool(effects)) for found in self._type_effects(parts, search_path)]
-        return merge(effects)
+                effects.append(self.user_effect(FunctionName(schema, name)))
+        effects += self._type_effects(parts, search_path)
+        return merge(effects) if effects else _not_found(".".join(parts))
 
     def _builtin(self, name: str) -> builtins.Builtin | None:
         if self.builtin_functions:
             return self.builtin_functions.get(name)
         return builtins.assumed(name)
 
-    def _user_effect(self, name: FunctionName) -> FunctionEffect:
+    def user_effect(self, name: FunctionName) -> FunctionEffect:
+        """Return what a user function of exactly this name may do, all its overloads together."""
+        known = self._maps.effects.get(name)
+        if known is not None:
+            return known
         overloads = self._maps.functions.get(name, ())
-        reach = self._closure().follow(Uses(functions=frozenset({name})))
-        opaque = bool(reach.unknown) or self._closure().vouch(name) is not None
-        effect = self._effect_of(reach)
+        reach = self.closure.follow(Uses(functions=frozenset({name})))
+        opaque = bool(reach.unknown) or self.closure.vouch(name) is not None
+        effect = self.effect_of(reach)
         volatile = any(f.volatile == "v" for f in overloads)
-        unsure = opaque and volatile
-        return replace(
+        known = self._maps.effects[name] = replace(
             effect,
             volatile=effect.volatile or volatile,
-            writes=effect.writes or unsure,
+            writes=effect.writes or (opaque and volatile),
             sets=effect.sets or bool(reach.unknown),
             aggregate=any(f.kind == "a" for f in overloads),
             window=any(f.kind == "w" for f in overloads),
             returns_set=any(f.returns_set for f in overloads),
             user_defined=True,
         )
+        return known
 
-    def _effect_of(self, reach: Reach) -> FunctionEffect:
-        """Turn what was reached into an effect: where may it run?"""
+    def effect_of(self, reach: Reach) -> FunctionEffect:
+        """Turn what was reached into an effect."""
         effects = [
             builtin_effect(name, self._builtin(name) or builtins.assumed(name)) for name in sorted(reach.builtins)
         ]
-        tables = frozenset(table for table in reach.tables if not self._is_system(table))
+        tables = frozenset(table for table in reach.tables if not self.is_system(table))
         sharded = self.sharded_among(tables)
         kind = EffectKind.UNKNOWN if reach.unknown else EffectKind.TOUCHES if tables else EffectKind.CLOSED
         runs, reason = Runs.ANYWHERE, ""
@@ -457,11 +366,11 @@ class Catalog:
             runs, reason = Runs.NOWHERE, reach.unknown
         elif sharded:
             runs, reason = Runs.NOWHERE, f"it touches the sharded table {min(sharded)}"
-        elif any(self._is_reference(table) for table in reach.writes):
+        elif any(self.is_reference(table) for table in reach.writes):
             runs, reason = Runs.NOWHERE, "it writes one copy of a reference table"
         elif reach.home:
             runs, reason = Runs.HOME, reach.home
-        elif any(not self._is_reference(table) for table in reach.tables):
+        elif any(not self.is_reference(table) for table in reach.tables):
             runs, reason = Runs.HOME, "it touches tables of the home shard"
         if reach.local and runs is not Runs.NOWHERE:
             runs = run_together(runs, Runs.LOCAL)
@@ -480,8 +389,8 @@ class Catalog:
     def operator_shadowed(self, symbol: str, search_path: Sequence[str], *, schema: str | None = None) -> bool:
         """Whether a user-defined operator of this symbol could be meant: then it need not be pg_catalog's.
 
-        ``schema``: of ``OPERATOR(schema.symbol)``. Its position in the search path does not matter: a better match in a later
-        schema wins.
+        ``schema``: of ``OPERATOR(schema.symbol)``. Its position in the search path does not matter: a better match in a
+        later schema wins.
         """
         if schema is not None:
             return schema != "pg_catalog"
@@ -494,28 +403,36 @@ class Catalog:
         for operator in self._maps.operators.get(symbol, ()):
             visible = operator.schema == schema if schema is not None else operator.schema in search_path
             if visible and operator.function is not None:
-                effects.append(self._user_effect(operator.function))
+                effects.append(self.user_effect(operator.function))
         return merge(effects)
 
     def type_effect(self, parts: Sequence[str], search_path: Sequence[str]) -> FunctionEffect:
-        """Return what a cast to a type of this name may do: a domain's checks, and user-defined casts from and to it."""
+        """Return what a cast to a type of this name may do: a domain's checks, user-defined casts from and to it."""
         return merge([NO_EFFECT, *self._type_effects(parts, search_path)])
 
     def _type_effects(self, parts: Sequence[str], search_path: Sequence[str]) -> list[FunctionEffect]:
         name = parts[-1]
         schemas = effective_path(search_path) if len(parts) == 1 else (parts[-2],)
         found: list[FunctionEffect] = []
+        if not self._maps.types and not self.casts:
+            return found
         for schema in schemas:
             kind = self._maps.types.get(TableName(schema, name))
             if kind is not None:
-                found.append(self._effect_of(self._closure().follow(kind.uses)))
+                found.append(self.effect_of(self.closure.follow(kind.uses)))
         found += [
-            self._user_effect(c.function) for c in self.casts if c.function is not None and name in {c.source, c.target}
+            self.user_effect(c.function) for c in self.casts if c.function is not None and name in {c.source, c.target}
         ]
         return found
 
-    def _closure(self) -> Closure:
+    @property
+    def closure(self) -> Closure:
+        """A walker over this catalog's facts."""
         return Closure(self._maps.relations, self._maps.functions, self.database.functions)
+
+
+def _not_found(name: str) -> FunctionEffect:
+    return replace(NO_EFFECT, found=False, runs=Runs.HOME, reason=f"there is no function {name} that is known here")
 
 
 def effective_path(search_path: Sequence[str]) -> tuple[str, ...]:

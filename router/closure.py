@@ -1,8 +1,8 @@
 """Everything that using a relation or a function sets off, followed to the end.
 
-Decides reachability over the catalog's facts: a view's query, a trigger's function, what that function calls and writes, the
-triggers of what it writes, and so on. Leaves to :mod:`router.catalog` whether what is reached is allowed from where it is
-reached.
+Decides reachability over the catalog's facts: a view's query, a trigger's function, what that function calls and
+writes, the triggers of what it writes, and so on. Leaves to :mod:`router.catalog` whether what is reached is allowed
+from where it is reached.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ CASCADING = frozenset("cnd")  # CASCADE, SET NULL, SET DEFAULT: a foreign key's 
 
 @dataclass(slots=True)
 class Reach:
-    """What was reached. ``unknown``: why it may be anything ('' = it is not). ``home``, ``local``: functions vouched so.
+    """What was reached. ``unknown``: why it may be anything ('' = it is not).
 
-    ``builtins``: built-in functions with an effect of their own. ``sets``: a user function that changes settings.
+    ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
+    ``sets``: a user function changes settings.
     """
 
     reads: set[TableName] = field(default_factory=set)

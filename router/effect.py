@@ -1,7 +1,7 @@
 """What running a function may do, as values; and what the built-in functions do.
 
-Decides the effect of a built-in by its name, its volatility and the lists of :mod:`router.builtins`, and how several effects
-become one. Effects of user functions are drawn by :mod:`router.closure`.
+Decides the effect of a built-in by its name, its volatility and the lists of :mod:`router.builtins`, and how several
+effects become one. Effects of user functions are drawn by :mod:`router.closure`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from router.cluster import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """Something that no single placement describes, or that cannot be exact.
+
+    ``reason`` is a clause for an error's DETAIL.
+    """
+
+    reason: str
 
 
 class EffectKind(Enum):
@@ -39,10 +49,11 @@ class Runs(Enum):
 class FunctionEffect:
     """What calling something of a name may do: all its overloads, and all that they call in turn.
 
-    ``touches``: tables read or written; ``reaches_sharded``: those of them that are sharded. ``writes``: it may change data or
-    act at commit, so its shard is a writer. ``reason``: why ``runs`` is not ANYWHERE, a clause for DETAIL.
+    ``touches``: tables read or written; ``reaches_sharded``: those of them that are sharded. ``writes``: it may change
+    data or act at commit, so its shard is a writer. ``reason``: why ``runs`` is not ANYWHERE, a clause for DETAIL.
     ``must_commit``: why Postgres refuses to PREPARE afterwards. ``pins``: why the link must stay with the session.
     ``sets``: it may change settings, so the link is reset before reuse. ``clock``: it reads the transaction's clock.
+    ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
     ``found``: a function of that name exists. ``aggregate``, ``window``, ``returns_set``: some overload is one.
     """
 
@@ -57,6 +68,7 @@ class FunctionEffect:
     pins: str = ""
     sets: bool = False
     clock: bool = False
+    session_state: str = ""
     found: bool = True
     aggregate: bool = False
     window: bool = False
@@ -105,6 +117,7 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         pins=one.pins or other.pins,
         sets=one.sets or other.sets,
         clock=one.clock or other.clock,
+        session_state=one.session_state or other.session_state,
         found=one.found or other.found,
         aggregate=one.aggregate or other.aggregate,
         window=one.window or other.window,
@@ -134,8 +147,6 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         runs, reason = Runs.HOME, f"{name}() is volatile"
     if name in builtins.SESSION_LOCKS and "unlock" not in name:
         pins = "session advisory lock"
-    elif name in builtins.SESSION_SEQUENCES or name == "nextval":
-        pins = "sequence state"
     return FunctionEffect(
         kind=kind,
         runs=runs,
@@ -146,6 +157,7 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         pins=pins,
         sets=name in builtins.SETTINGS,
         clock=name in builtins.TRANSACTION_CLOCK,
+        session_state=name if name in builtins.SESSION_SEQUENCES or name == "setseed" else "",
         aggregate="a" in facts.kinds,
         window="w" in facts.kinds,
         returns_set=facts.returns_set,

@@ -1,7 +1,8 @@
 """What the catalog knows of one relation or one function: frozen facts, names resolved.
 
-Decides nothing; :mod:`router.catalog` draws the conclusions. Every field has a default that means "nothing special", so tests
-write only what matters: ``Relation(TableName("public", "t"), columns=(Column("k", "int8"), Column("v", "text")))``.
+Decides nothing; :mod:`router.catalog` draws the conclusions. Every field has a default that means "nothing special", so
+tests write only what matters: ``Relation(TableName("public", "t"), columns=(Column("k", "int8"), Column("v",
+"text")))``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from router.cluster import TableName
+from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
 
 PUBLIC = "public"
 NO_TYPE_MODIFIER = -1
@@ -76,9 +77,9 @@ class Column:
     """A column that is not dropped.
 
     ``type_name`` is pg_type.typname (``int8``, ``varchar``), ``type_schema`` its schema; a domain is its own type, with
-    ``base_type_oid`` (equal to ``type_oid`` for all others). ``collation`` is the collation's name, '' where the type has none.
-    ``collates_as_c``: order is the order of bytes. ``deterministic``: equal means equal bytes (true without collation).
-    ``default``: the expression's text, '' for none; also a generated column's. ``uses``: of the default.
+    ``base_type_oid`` (equal to ``type_oid`` for all others). ``collation`` is the collation's name, '' where the type
+    has none. ``collates_as_c``: order is the order of bytes. ``deterministic``: equal means equal bytes (true without
+    collation). ``default``: the expression's text, '' for none; also a generated column's. ``uses``: of the default.
     ``sequence``: the sequence that feeds it (serial or identity), if any.
     """
 
@@ -142,7 +143,10 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A user trigger that is enabled. ``events``: any of insert, update, delete, truncate. ``uses``: its function and WHEN."""
+    """A user trigger that is enabled. ``events``: any of insert, update, delete, truncate.
+
+    ``uses``: its function and its WHEN.
+    """
 
     name: str
     events: frozenset[str]
@@ -165,10 +169,10 @@ class Rule:
 class Relation:
     """A relation and everything that Postgres does on its own when a statement touches it.
 
-    ``parents``/``children``: direct ones, by partitioning or inheritance. ``query``: a (materialized) view's definition.
-    ``read_uses``: what reading it uses besides itself: a view's query, policies, virtual columns.
-    ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain checks.
-    Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
+    ``parents``/``children``: direct ones, by partitioning or inheritance. ``query``: a (materialized) view's
+    definition. ``read_uses``: what reading it uses besides itself: a view's query, policies, virtual columns.
+    ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain
+    checks. Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
     ``owned_by``: a sequence's table.
     """
 
@@ -232,7 +236,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A user-defined operator: its symbol, operand count and the functions behind it (join and restriction estimators apart)."""
+    """A user-defined operator: its symbol, and the function behind it (estimators are left out)."""
 
     schema: str
     symbol: str
@@ -252,7 +256,10 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class UserType:
-    """A user-defined type. ``kind`` as pg_type.typtype: b base, c composite, d domain, e enum, r range, m multirange."""
+    """A user-defined type. ``kind`` as pg_type.typtype: b base, c composite, d domain, e enum, r range, m multirange.
+
+    ``base_type_oid`` is a domain's.
+    """
 
     schema: str
     name: str

@@ -53,7 +53,8 @@ _ROUND_BYTES: Final = 12
 class UnsureKey(Exception):  # noqa: N818 - named for what the reader is
     """Only Postgres can say which key value this is (or that it is none): ask a shard, or refuse.
 
-    ``key_type`` is the type the value should have. The value itself is not kept: keys are user data and must not reach logs.
+    ``key_type`` is the type the value should have. The value itself is not kept: keys are user data and must not reach
+    logs.
     """
 
     def __init__(self, key_type: str, reason: str) -> None:
@@ -98,7 +99,7 @@ def _final_low(a: int, b: int, c: int) -> int:
 
 
 def _seeded(length: int) -> tuple[int, int, int]:
-    """Return the state of ``hash_bytes_extended`` after the partition seed was mixed in, for a key of ``length`` bytes."""
+    """Return the state of ``hash_bytes_extended`` for ``length`` bytes after the partition seed was mixed in."""
     start = (0x9E3779B9 + length + 3923095) & _MASK
     return _mix((start + (HASH_PARTITION_SEED >> 32)) & _MASK, (start + HASH_PARTITION_SEED) & _MASK, start)
 
@@ -168,7 +169,7 @@ def slot_of(key_type: str, value: KeyValue, slots: int) -> int:
 
 
 def hash_family(key_type: str) -> str:
-    """Return what must agree for two key types to hash equal values alike: ``int``, ``text`` or ``uuid``; '' for no key type."""
+    """Return what two key types must share to hash equal values alike: int, text or uuid; '' for no key type."""
     if key_type in INTEGER_TYPES:
         return "int"
     return "text" if key_type in TEXT_TYPES else "uuid" if key_type == "uuid" else ""
@@ -178,7 +179,7 @@ def hash_family(key_type: str) -> str:
 
 
 def parse_key_text(key_type: str, text: str) -> KeyValue:
-    """Read a value's text form, if it is canonical: Postgres accepts more (``' 12 '``, ``0x10``, ``{uuid}``) than we read.
+    """Read a value's text form, if it is canonical: Postgres accepts more (``' 12 '``, ``0x10``, ``{uuid}``).
 
     Raises UnsureKey for all other forms; Postgres then decides what they mean, or that they are errors.
     """
@@ -255,12 +256,10 @@ def slot_expression(key_type: str, column_sql: str, slots: int) -> str:
     Everything is schema-qualified: a user's operator ``&`` earlier in the search path must not change where rows live.
     Only immutable built-ins: usable in CHECK constraints, indexes and row filters of publications.
     """
-    mask, add = slots - 1, COMBINE_WITH_ZERO & (slots - 1)
-    function = _HASH_FUNCTION[key_type]
-    hashed = (
-        f"(pg_catalog.{function}({column_sql}, {HASH_PARTITION_SEED}) OPERATOR(pg_catalog.&) {mask}::pg_catalog.int8)"
-    )
-    return f"coalesce((({hashed} OPERATOR(pg_catalog.+) {add}::pg_catalog.int8) OPERATOR(pg_catalog.&) {mask}::pg_catalog.int8), 0)"
+    mask, add = f"{slots - 1}::pg_catalog.int8", f"{COMBINE_WITH_ZERO & (slots - 1)}::pg_catalog.int8"
+    hashed = f"pg_catalog.{_HASH_FUNCTION[key_type]}({column_sql}, {HASH_PARTITION_SEED}::pg_catalog.int8)"
+    moved = f"((({hashed}) OPERATOR(pg_catalog.&) {mask}) OPERATOR(pg_catalog.+) {add})"
+    return f"coalesce(({moved} OPERATOR(pg_catalog.&) {mask}), 0)"
 
 
 def slot_check(key_type: str, column_sql: str, slots: int, first: int, last: int) -> str:
