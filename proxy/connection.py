@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader
+from proxy.wire.startup import StartupReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proxy.shards.link import ShardLink
+    from proxy.wire.startup import StartupPacket
 
 INBOX_HIGH_WATER_BYTES = 1 << 20
 INBOX_LOW_WATER_BYTES = 1 << 18
+MAX_UNTYPED_BYTES = 1 << 16
 
 
 class ClientGone(ConnectionError):
@@ -33,7 +36,7 @@ class ClientConnection(asyncio.Protocol):
         self._on_made = on_made
         self._max_message_bytes = max_message_bytes
         self._transport: asyncio.Transport | None = None
-        self._raw = bytearray()  # before the first typed message
+        self._startup = StartupReader()  # before the first typed message
         self._reader: FrameReader | None = None
         self.inbox: deque[tuple[int, bytes]] = deque()
         self._inbox_bytes = 0
@@ -61,7 +64,9 @@ class ClientConnection(asyncio.Protocol):
         if self._violation is not None:
             return
         if self._reader is None:
-            self._raw += data
+            self._startup.feed(data)
+            if self._startup.buffered_bytes > MAX_UNTYPED_BYTES:
+                self.abort()
         else:
             self._feed(data)
         self._wake()
@@ -121,20 +126,16 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._waiting = None
 
-    async def read_raw(self, count: int) -> bytes:
-        """Return exactly ``count`` bytes of the untyped beginning; raises ClientGone."""
-        while len(self._raw) < count:
-            if self._eof:
-                raise ClientGone
-            await self._wait()
-        data = bytes(self._raw[:count])
-        del self._raw[:count]
-        return data
+    async def receive_startup(self) -> StartupPacket:
+        """Return the next packet of the untyped beginning; raises ClientGone or ProtocolViolation."""
+        while (packet := self._startup.next()) is None:
+            await self._more()
+        return packet
 
     def start_frames(self) -> None:
         """From here on messages are typed."""
         self._reader = FrameReader(self._max_message_bytes)
-        rest, self._raw = bytes(self._raw), bytearray()
+        rest = self._startup.rest()
         if rest:
             self._feed(rest)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
 
-_READY, _ERROR, _PARAMETER, _COPY_IN = ord("Z"), ord("E"), ord("S"), ord("G")
+_READY, _ERROR, _PARAMETER, _COPY_IN, _COMPLETE = ord("Z"), ord("E"), ord("S"), ord("G"), ord("C")
 _ASYNCHRONOUS = frozenset(b"NA")
 _COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS")
 
@@ -56,7 +56,8 @@ class Relay:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
         self.copy_in = False  # the shard waits for CopyData now
-        self.last_tag_end = b""
+        self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
+        self.tag = b""
 
     def frames(self, chunk: bytes | bytearray | memoryview, index: list[tuple[int, int, int]]) -> bool:
         """Pass on the frames of one chunk; True when ReadyForQuery ended the exchange."""
@@ -100,15 +101,18 @@ class Relay:
             return True, b""
         if kind == _COPY_IN:
             self.copy_in = True
+        held = self.hold_tag and kind == _COMPLETE
+        if held:
+            self.tag = bytes(chunk[start:end])
         script = self._script
         if script is None:
-            return True, b""
+            return not held, b""
         if not script:
             return False, b""
         step = script[0]
         if kind in step.ends:
             script.popleft()
-            return step.forward, step.after
+            return step.forward and not held, step.after
         return step.forward, b""
 
     def lost(self, error: ShardError) -> None:

@@ -1,0 +1,187 @@
+"""One logical database as the server runs it: its pools and control links, catalog and planner, commits and recovery.
+
+Decides when the catalog is read again and what a session may share of what a shard said (descriptions of statements). Left to
+others: what any of these do. Made once for each configured database, by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.description import Description, ask_description
+from proxy.errors import ProxyError
+from proxy.shards.catalog import load_catalog, load_catalog_inside
+from proxy.tasks import spawn
+from proxy.wire import frontend
+from router.cache import PlanCache
+from router.planner import Planner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.session.session import Session
+    from proxy.settings import SessionSettings
+    from proxy.shards.control import ControlLinks
+    from proxy.shards.link import ShardLink
+    from proxy.shards.pool import PoolSet
+    from proxy.twophase.coordinator import Coordinator, Outcome
+    from router.catalog import Catalog
+    from router.cluster import Database
+    from router.plan import Statement
+
+log = structlog.get_logger("pgchorus.database")
+
+DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
+
+
+class LogicalDatabase:
+    """What the sessions of one database share."""
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        logical: Database,
+        *,
+        control: ControlLinks,
+        pools: PoolSet,
+        coordinator: Coordinator,
+        passwords: Mapping[str, str],
+        plan_cache_entries: int,
+        statements_per_link: int,
+    ) -> None:
+        self.logical = logical
+        self.control = control
+        self.pools = pools
+        self.coordinator = coordinator
+        self.statements_per_link = statements_per_link
+        self.catalog_version = 0
+        self._passwords = passwords
+        self._planner: Planner | None = None
+        self._plans = PlanCache(plan_cache_entries)
+        self._descriptions: OrderedDict[object, Description] = OrderedDict()
+        self._reloading = asyncio.Lock()
+        self._role_parameters: dict[object, dict[str, str]] = {}
+
+    # --- links (proxy.transaction.Links) ----------------------------------------------------------------------
+
+    async def acquire(self, shard: int, role: str) -> ShardLink:
+        """Check out a link of ``role`` to a shard."""
+        pool = self.pools.pool(shard, None, role, self._passwords.get(role))
+        return pool.take() or await pool.acquire()
+
+    def release(self, link: ShardLink) -> None:
+        """Give a link back."""
+        self.pools.pool(link.shard, None, link.role).release(link)
+
+    async def commit(
+        self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
+    ) -> Outcome:
+        """Commit a transaction's links."""
+        return await self.coordinator.commit(links, writers, must_commit)
+
+    # --- planning ---------------------------------------------------------------------------------------------
+
+    def plan(self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...]) -> tuple[Statement, ...]:
+        """Plan a message with the current catalog, from the cache if it has been planned before."""
+        key = (text, search_path, parameter_oids)
+        plans = self._plans.get(key)
+        if plans is None:
+            plans = self.planner.plan(text, search_path, parameter_oids)
+            self._plans.put(key, plans)
+        return plans
+
+    @property
+    def planner(self) -> Planner:
+        """The planner over the current catalog."""
+        if self._planner is None:
+            raise ProxyError("57P03", f"database {self.logical.name} is starting up")
+        return self._planner
+
+    def use_catalog(self, catalog: Catalog) -> None:
+        """Plan with another catalog from now on; what was derived from the old one is forgotten."""
+        self._planner = Planner(self.logical, catalog)
+        self.catalog_version += 1
+        self._plans.clear()
+        self._descriptions.clear()
+
+    async def reload_catalog(self) -> None:
+        """Read the catalog again. Those who ask while it is being read wait for a reading that began after they asked."""
+        async with self._reloading:
+            self.use_catalog(await load_catalog(self.control, self.logical))
+
+    async def planner_inside(self, link: ShardLink) -> Planner:
+        """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""
+        return Planner(self.logical, await load_catalog_inside(link, self.logical))
+
+    # --- what a shard says about statements -------------------------------------------------------------------
+
+    def _description_key(self, session: Session, text: str, oids: tuple[int, ...]) -> object:
+        return text, oids, session.role, session.settings.applied.statements
+
+    def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
+        """Whether describing this statement needs a shard."""
+        return session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
+
+    async def describe(self, session: Session, text: str, oids: tuple[int, ...]) -> Description:
+        """Return parameter types and columns as a real shard infers them; raises its error, as at Parse."""
+        key = self._description_key(session, text, oids)
+        if session.planner_in_block is None:
+            known = self._descriptions.get(key)
+            if known is not None:
+                return known
+        transaction = session.transaction
+        shard = self.logical.home
+        if transaction.links and shard not in transaction.links:
+            shard = next(iter(transaction.links))
+        links = await transaction.join([shard], writes=False)
+        description = await ask_description(links[shard], text, oids)
+        transaction.finish_statement()
+        if session.planner_in_block is None:
+            self._descriptions[key] = description
+            if len(self._descriptions) > DESCRIPTIONS:
+                self._descriptions.popitem(last=False)
+        return description
+
+    async def let_a_shard_speak(self, session: Session, text: str) -> None:
+        """Show a text that we cannot read to a real shard, by Parse only: its own error is the better one.
+
+        Returns when the shard can read it: then it is our parser that knows less.
+        """
+        link = await self.acquire(self.logical.home, session.role)
+        try:
+            await ask_description(link, text, ())
+        finally:
+            self.release(link)
+
+    # --- sessions ---------------------------------------------------------------------------------------------
+
+    async def start_role(self, role: str, settings: SessionSettings) -> dict[str, str]:
+        """Return the ParameterStatus values with which a session of ``role`` begins; raises what the shard refuses."""
+        key = (role, settings.applied)
+        known = self._role_parameters.get(key)
+        if known is None:
+            link = await self.acquire(self.logical.home, role)
+            try:
+                if settings.applied.statements or link.settings is not None:
+                    link.prefix(frontend.Query(settings.applied.sql().encode()).encode())
+                    await link.run("")
+                    link.settings = settings.applied
+                known = dict(link.parameters)
+            finally:
+                self.release(link)
+            if len(self._role_parameters) < DESCRIPTIONS:
+                self._role_parameters[key] = known
+        return known
+
+    def spawn_reload(self) -> None:
+        """Read the catalog again in the background (somebody else changed it)."""
+        spawn(self.reload_catalog(), name=f"catalog of {self.logical.name}")
+
+    async def close(self) -> None:
+        """Finish commits under way, then close all links."""
+        await self.coordinator.drain()
+        await self.pools.close()
+        await self.control.close()

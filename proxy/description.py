@@ -1,0 +1,40 @@
+"""What a shard says about a statement without running it: the types of its parameters and its columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.shards.errors import ShardError
+from proxy.wire import backend, frontend
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a shard answered to Describe: parameter types, and result columns (None: no rows)."""
+
+    parameter_oids: tuple[int, ...]
+    fields: tuple[Field, ...] | None
+
+
+async def ask_description(link: ShardLink, text: str, oids: tuple[int, ...]) -> Description:
+    """Parse and Describe on a link without executing anything; raises ShardError."""
+    query = text.encode("utf-8", "surrogateescape")
+    packet = (
+        frontend.Parse(b"", query, oids).encode() + frontend.Describe(b"S", b"").encode() + frontend.Sync().encode()
+    )
+    parameters: tuple[int, ...] = ()
+    fields = None
+    for kind, body in await link.collect(packet):
+        if kind == backend.ERROR_RESPONSE:
+            raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
+        if kind == backend.PARAMETER_DESCRIPTION:
+            parameters = backend.decode_parameter_description(body)
+        elif kind == backend.ROW_DESCRIPTION:
+            fields = backend.decode_row_description(body)
+    return Description(parameters, fields)

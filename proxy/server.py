@@ -1,0 +1,137 @@
+"""The server: listens, makes the databases ready, runs clients, drains.
+
+Order of a start: shards are reached and their schema is checked, decided transactions left behind are finished, catalogs are
+read, then the port opens. SIGTERM drains: transactions in flight end, new clients are refused (57P03); SIGINT ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.cancel import CancelKeys
+from proxy.connection import ClientConnection
+from proxy.errors import ProxyError
+from proxy.login import serve_client
+from proxy.runtime import open_database
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config import Auth, Config
+    from proxy.database import LogicalDatabase
+    from proxy.session.session import Session
+
+log = structlog.get_logger("pgchorus.server")
+
+LISTEN_BACKLOG = 1024
+
+
+class Server:
+    """All that one process serves."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.keys = CancelKeys()
+        # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the clients.
+        secrets_in_use = "".join(sorted(config.auth.users.values()))
+        self.scram_secret = hashlib.sha256(f"{config.cluster.name}|{secrets_in_use}".encode()).digest()
+        self.draining = False
+        self._databases: dict[str, LogicalDatabase] = {}
+        self._sessions: set[Session] = set()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._at_once = False
+
+    # --- the door (proxy.login.Door) --------------------------------------------------------------------------
+
+    @property
+    def auth(self) -> Auth:
+        """Who may enter, and how they prove it."""
+        return self.config.auth
+
+    def database(self, name: str) -> LogicalDatabase | None:
+        """Return a logical database by name."""
+        return self._databases.get(name)
+
+    def enter(self, session: Session) -> None:
+        """Count a session in."""
+        if len(self._sessions) >= self.config.limits.clients_max:
+            raise ProxyError("53300", "sorry, too many clients already")
+        self._sessions.add(session)
+
+    def leave(self, session: Session) -> None:
+        """Count it out."""
+        self._sessions.discard(session)
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until a signal says stop."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            for name, database in self.config.cluster.databases.items():
+                self._databases[name] = await stack.enter_async_context(open_database(self.config, database))
+            listen = self.config.listen
+            listener = await loop.create_server(
+                self._connection, listen.host, listen.port, backlog=LISTEN_BACKLOG, reuse_address=True
+            )
+            stack.push_async_callback(self._close_listener, listener)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop, number)
+            # What lives for the whole run is not worth looking at in every collection.
+            gc.collect()
+            gc.freeze()
+            on_ready()
+            await self._stopping.wait()
+            listener.close()
+            await self._drain()
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self._accept, self.config.limits.message_max_bytes)
+
+    def _accept(self, connection: ClientConnection) -> None:
+        task = spawn(serve_client(connection, self), name=f"client {connection.peer}")
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _close_listener(self, listener: asyncio.Server) -> None:
+        listener.close()
+        await listener.wait_closed()
+
+    # --- stopping ---------------------------------------------------------------------------------------------
+
+    def _stop(self, number: int) -> None:
+        self._at_once = self._at_once or number == signal.SIGINT or self._stopping.is_set()
+        self.draining = True
+        self._stopping.set()
+        if self._at_once:
+            for task in self._clients:
+                task.cancel()
+
+    async def _drain(self) -> None:
+        """Let transactions in flight end, bounded by the configured time; idle clients are told to go."""
+        deadline = asyncio.get_running_loop().time() + self.config.limits.drain_timeout_s
+        while self._clients and not self._at_once:
+            for session in list(self._sessions):
+                session.shut_down_if_idle()
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.wait(self._clients, timeout=min(left, 0.1), return_when=asyncio.FIRST_COMPLETED)
+        for task in self._clients:
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=self.config.limits.drain_timeout_s)
+
+
+async def serve(config: Config, on_ready: Callable[[], None]) -> None:
+    """Serve ``config`` until SIGTERM or SIGINT; ``on_ready`` is called when the port accepts connections."""
+    await Server(config).run(on_ready)

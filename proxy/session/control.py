@@ -1,0 +1,299 @@
+"""Statements about the session itself: BEGIN and COMMIT, SET and SHOW, PREPARE and EXECUTE, cursors; and shard-by-shard work.
+
+Each function returns what ends the statement for the client: a command tag, or the whole CommandComplete frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.session.preparing import bind_and_run, prepare
+from proxy.session.run import relay
+from proxy.settings import set_config_sql
+from proxy.transaction import Block, Modes
+from proxy.wire import backend
+from router.plan import Control, Prepared, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.session.session import Session
+    from router.plan import (
+        CursorControl,
+        PreparedControl,
+        SettingControl,
+        Statement,
+        TransactionControl,
+    )
+
+
+# --- transactions ------------------------------------------------------------------------------------------------
+
+
+async def transaction_control(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
+    """BEGIN, COMMIT, ROLLBACK, savepoints, SET TRANSACTION."""
+    if plan.control is Control.BEGIN:
+        return await _begin(session, statement, plan)
+    if plan.control is Control.COMMIT:
+        return await _commit(session, plan)
+    if plan.control is Control.ROLLBACK:
+        return await _rollback(session, plan)
+    if plan.control is Control.SET_TRANSACTION:
+        return await _set_transaction(session, statement, plan)
+    return await _savepoint(session, statement, plan)
+
+
+def _modes(plan: TransactionControl) -> Modes:
+    return Modes(plan.isolation, plan.read_only, plan.deferrable)
+
+
+async def _begin(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
+    transaction = session.transaction
+    tag = b"START TRANSACTION" if statement.tag == "START TRANSACTION" else b"BEGIN"
+    if transaction.block is Block.EXPLICIT:
+        session.notice("WARNING", "25001", "there is already a transaction in progress")
+        return tag
+    session.begin(Block.EXPLICIT)
+    transaction.begin(Block.EXPLICIT, _modes(plan))
+    if transaction.shard_count == 1 and not transaction.links:
+        # With one shard now() must be the time of BEGIN, and its own errors (a bad mode) come now.
+        links = await transaction.join([0], writes=False)
+        await links[0].run("")
+    return tag
+
+
+async def _commit(session: Session, plan: TransactionControl) -> bytes:
+    transaction = session.transaction
+    if transaction.block is not Block.EXPLICIT:
+        if plan.chain:
+            raise ProxyError("25P01", "COMMIT AND CHAIN can only be used in transaction blocks")
+        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        if transaction.block is Block.IMPLICIT:
+            await session.commit()
+        return b"COMMIT"
+    modes = transaction.modes
+    if transaction.failed:
+        await session.rollback()
+        tag = b"ROLLBACK"
+    else:
+        await session.commit()
+        tag = b"COMMIT"
+    if plan.chain:
+        session.begin(Block.EXPLICIT)
+        transaction.begin(Block.EXPLICIT, modes)
+    return tag
+
+
+async def _rollback(session: Session, plan: TransactionControl) -> bytes:
+    transaction = session.transaction
+    if transaction.block is not Block.EXPLICIT:
+        if plan.chain:
+            raise ProxyError("25P01", "ROLLBACK AND CHAIN can only be used in transaction blocks")
+        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        if transaction.block is Block.IMPLICIT:
+            await session.rollback()
+        return b"ROLLBACK"
+    modes = transaction.modes
+    await session.rollback()
+    if plan.chain:
+        session.begin(Block.EXPLICIT)
+        transaction.begin(Block.EXPLICIT, modes)
+    return b"ROLLBACK"
+
+
+async def _set_transaction(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
+    transaction = session.transaction
+    if transaction.block is not Block.EXPLICIT:
+        session.notice("WARNING", "25P01", "SET TRANSACTION can only be used in transaction blocks")
+        return b"SET"
+    if not (plan.read_only and transaction.writers):
+        # READ ONLY after a write stays in the proxy: a shard told so could not write the decision record.
+        await transaction.everywhere(statement.text)
+    transaction.modes.merge(_modes(plan))
+    return b"SET"
+
+
+async def _savepoint(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
+    transaction = session.transaction
+    words = {Control.SAVEPOINT: "SAVEPOINT", Control.RELEASE: "RELEASE SAVEPOINT", Control.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT"}
+    if transaction.block is not Block.EXPLICIT:
+        raise ProxyError("25P01", f"{words[plan.control]} can only be used in transaction blocks")
+    if plan.control is Control.SAVEPOINT:
+        await transaction.savepoint(plan.savepoint, statement.text)
+        return b"SAVEPOINT"
+    if plan.control is Control.RELEASE:
+        await transaction.release_savepoint(plan.savepoint, statement.text)
+        return b"RELEASE"
+    changed = transaction.catalog_changed
+    await transaction.rollback_to(plan.savepoint, statement.text)
+    if changed:
+        await session.catalog_changed()
+    return b"ROLLBACK"
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+async def setting_control(session: Session, statement: Statement, plan: SettingControl) -> bytes:
+    """SET, RESET, SHOW, DISCARD: run on one link for the client to see, noted in the session, brought to the others."""
+    if plan.setting is Setting.DISCARD_ALL:
+        return await _discard_all(session)
+    if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
+        raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
+    transaction = session.transaction
+    await _relay_setting(session, statement)
+    if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
+        if plan.setting is Setting.SET_CONSTRAINTS and transaction.in_block:
+            await _on_other_links(session, statement.text)
+            transaction.note_setting(statement.text)
+        transaction.finish_statement()
+        return b""
+    _note_setting(session, statement, plan)
+    if transaction.in_block:
+        await _on_other_links(session, statement.text)
+        transaction.note_setting(statement.text)
+    else:
+        for link in transaction.links.values():
+            link.settings = session.settings.applied
+        transaction.finish_statement()
+    return b""
+
+
+def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
+    if plan.setting is Setting.SET and not plan.local:
+        session.settings.set(plan.name, statement.text)
+    elif plan.setting is Setting.SESSION_CHARACTERISTICS:
+        session.settings.set("session characteristics", statement.text)
+    elif plan.setting is Setting.RESET:
+        session.settings.reset(plan.name)
+    elif plan.setting is Setting.RESET_ALL:
+        session.settings.reset_all()
+
+
+def _settings_shard(session: Session) -> int:
+    """A shard that has joined already, else home."""
+    return next(iter(session.transaction.links), session.database.logical.home)
+
+
+async def _relay_setting(session: Session, statement: Statement) -> None:
+    await relay(session, statement, _settings_shard(session), writes=False, held=False)
+
+
+async def _on_other_links(session: Session, sql: str) -> None:
+    first = _settings_shard(session)
+    for shard, link in session.transaction.links.items():
+        if shard != first and not link.closed:
+            await link.run(sql)
+
+
+def follow_set_config(session: Session, statement: Statement) -> None:
+    """A SELECT called set_config with constants: the session has that setting from now on."""
+    for name, value, local in statement.set_config:
+        if value is not None and not local:
+            session.settings.set(name, set_config_sql(name, value))
+        if session.transaction.in_block:
+            session.transaction.settings_changed = True
+    if statement.set_config and not session.transaction.in_block:
+        for link in session.transaction.links.values():
+            link.settings = session.settings.applied
+
+
+async def _discard_all(session: Session) -> bytes:
+    transaction = session.transaction
+    if transaction.in_block:
+        raise ProxyError("25001", "DISCARD ALL cannot run inside a transaction block")
+    session.settings.discard_all()
+    session.statements.clear()
+    transaction.unpin()
+    # The client is told of each reported setting that went back: the shard reports them while it applies what is left.
+    shard = session.database.logical.home
+    links = await transaction.join([shard], writes=False)
+    await links[shard].run("")
+    for name, value in links[shard].parameters.items():
+        if session.on_parameter(name, value):
+            session.write(backend.parameter_status(name, value))
+    transaction.finish_statement()
+    return backend.command_complete(b"DISCARD ALL")
+
+
+# --- PREPARE, EXECUTE, DEALLOCATE --------------------------------------------------------------------------------
+
+
+async def prepared_control(session: Session, statement: Statement, plan: PreparedControl) -> bytes:
+    """SQL-level prepared statements share their names with those of the protocol."""
+    name = plan.name.encode()
+    if plan.prepared is Prepared.PREPARE:
+        if name in session.statements:
+            raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
+        oids = await _type_oids(session, plan.type_names)
+        session.statements[name] = await prepare(session, name, plan.body, oids)
+        return backend.command_complete(b"PREPARE")
+    if plan.prepared is Prepared.DEALLOCATE_ALL:
+        session.statements.clear()
+        return backend.command_complete(b"DEALLOCATE ALL")
+    if name not in session.statements:
+        raise ProxyError("26000", f'prepared statement "{plan.name}" does not exist')
+    if plan.prepared is Prepared.DEALLOCATE:
+        del session.statements[name]
+        return backend.command_complete(b"DEALLOCATE")
+    prepared = session.statements[name]
+    expected = prepared.description.parameter_oids
+    if len(expected) != len(plan.arguments):
+        raise ProxyError(
+            "42601",
+            f'wrong number of parameters for prepared statement "{plan.name}"',
+            detail=f"Expected {len(expected)} parameters but got {len(plan.arguments)}.",
+        )
+    values = await _argument_values(session, plan.arguments, expected)
+    return await bind_and_run(session, prepared, values)
+
+
+async def _ask_home(session: Session, sql: str) -> list[bytes | None]:
+    """Run a query of ours that returns one row, on a link of the session; the statement's transaction goes on."""
+    transaction = session.transaction
+    shard = _settings_shard(session)
+    links = await transaction.join([shard], writes=False)
+    answer = await links[shard].run(sql)
+    transaction.finish_statement()
+    return list(answer.rows[0])
+
+
+async def _type_oids(session: Session, type_names: Sequence[str]) -> tuple[int, ...]:
+    if not type_names:
+        return ()
+    quoted = ", ".join("'" + name.replace("'", "''") + "'::pg_catalog.regtype::pg_catalog.oid" for name in type_names)
+    return tuple(int(value) if value else 0 for value in await _ask_home(session, f"SELECT {quoted}"))
+
+
+async def _argument_values(
+    session: Session, arguments: Sequence[str], oids: Sequence[int]
+) -> tuple[bytes | None, ...]:
+    """Evaluate EXECUTE's arguments, which are expressions without tables, where the statement's types are known."""
+    if not arguments:
+        return ()
+    types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, NULL)" for oid in oids))
+    casts = ", ".join(
+        f"({argument})::{(name or b'text').decode()}" for argument, name in zip(arguments, types, strict=True)
+    )
+    return tuple(await _ask_home(session, f"SELECT {casts}"))
+
+
+# --- cursors -----------------------------------------------------------------------------------------------------
+
+
+async def cursor_control(session: Session, statement: Statement, plan: CursorControl, *, held: bool) -> bytes:
+    """FETCH, MOVE and CLOSE go to the shard where the cursor was declared."""
+    if plan.name is None:  # CLOSE ALL
+        for shard in set(session.cursors.values()):
+            links = await session.transaction.join([shard], writes=False)
+            await links[shard].run(statement.text)
+        session.cursors.clear()
+        return backend.command_complete(b"CLOSE CURSOR ALL")
+    shard = session.cursors.get(plan.name)
+    if shard is None:
+        raise ProxyError("34000", f'cursor "{plan.name}" does not exist')
+    tag = await relay(session, statement, shard, writes=False, held=held)
+    if plan.closes:
+        session.cursors.pop(plan.name, None)
+    return tag

@@ -1,0 +1,386 @@
+"""The extended query protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+
+Theory of operation. Messages for one shard are collected in a *batch*: frames for the link, and a script that says which of the
+answers the client gets (proxy.session.relay). The batch goes out in one packet when the client syncs or flushes, or when a
+message needs another shard; until then nothing waits. What the session answers itself (ParseComplete, a portal over several
+shards) stands in the script behind the message before it, so the order of answers is the order of messages.
+
+A lone Execute before Sync is a transaction of its own on its shard. Everything else between two Syncs is one implicit
+transaction, begun with BEGIN on each shard that it touches, and committed at Sync: atomically, however many they are.
+
+Rules that Postgres sets: an error skips to Sync; Sync ends an implicit transaction and drops its portals; a named statement
+must be closed before its name is used again, the unnamed ones are replaced.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.executor import execute
+from proxy.executor.request import send
+from proxy.session import control, simple
+from proxy.session.outcome import Reported
+from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
+from proxy.session.preparing import key_parameters, prepare, request_of
+from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
+from proxy.session.run import needs_block, shard_by_shard, shards_of, writes_of
+from proxy.session.session import CLIENT_ERRORS, relayed_shard
+from proxy.transaction import Block
+from proxy.wire import backend, frontend
+from router.plan import (
+    CursorControl,
+    Ddl,
+    Empty,
+    PreparedControl,
+    SettingControl,
+    ShardByShard,
+    Statement,
+    TransactionControl,
+)
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+
+_SYNC_FRAME = frontend.Sync().encode()
+_EXECUTE, _SYNC, _BIND = ord("E"), ord("S"), ord("B")
+_CONTROL_PLANS = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
+
+
+class Batch:
+    """Messages for one link that have not gone out yet, and what becomes of their answers."""
+
+    def __init__(self, link: ShardLink, shard: int) -> None:
+        self.link = link
+        self.shard = shard
+        self.frames = bytearray()
+        self.script: deque[Step] = deque()
+        self.statements: list[Statement] = []  # that Execute in this batch
+
+    def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
+        """Queue a message whose answer ends with a frame of a type in ``ends``."""
+        self.frames += frame
+        self.script.append(Step(ends, forward))
+
+
+class ExtendedProtocol:
+    """Handles the messages of one session between two Syncs."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.batch: Batch | None = None
+        self.skipping = False
+        self._handlers = {
+            ord("P"): self._parse,
+            ord("B"): self._bind,
+            ord("D"): self._describe,
+            ord("E"): self._execute,
+            ord("C"): self._close,
+            ord("H"): self._flush,
+            ord("S"): self._sync,
+        }
+
+    async def handle(self, kind: int, body: bytes) -> None:
+        """Handle one message; after an error everything up to Sync is skipped."""
+        handler = self._handlers.get(kind)
+        if handler is None:
+            frontend.decode(kind, body)  # raises ProtocolViolation for what is no message at all
+            self._fail(ProxyError("0A000", f"messages of type {chr(kind)!r} are not supported"))
+            if kind == ord("F"):
+                self.skipping = False
+                self.session.ready()
+            return
+        if self.skipping and kind != _SYNC:
+            return
+        try:
+            await handler(frontend.decode(kind, body))
+        except Reported:
+            self.session.transaction.fail()
+            self._skip()
+        except CLIENT_ERRORS as error:
+            await self._fail_in_order(error)
+
+    async def _fail_in_order(self, error: Exception) -> None:
+        """Report an error of the session's own behind the answers to what came before it."""
+        try:
+            await self._send_batch()
+        except Reported:
+            self.session.transaction.fail()
+            self._skip()
+            return
+        except CLIENT_ERRORS as earlier:
+            error = earlier
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.session.report_error(error)
+        self._skip()
+
+    def _skip(self) -> None:
+        self.batch = None
+        self.skipping = True
+
+    def forget_unnamed(self) -> None:
+        """A simple query does away with the unnamed statement and portal."""
+        self.session.statements.pop(b"", None)
+        self.session.portals.pop(b"", None)
+
+    def _reply(self, frame: bytes) -> None:
+        """Send an answer of the session's own, behind those of the shard that are still to come."""
+        if self.batch is not None and self.batch.script:
+            self.batch.script[-1].after += frame
+        else:
+            self.session.write(frame)
+
+    # --- batches ----------------------------------------------------------------------------------------------
+
+    async def _batch_for(self, shard: int, *, writes: bool, alone: bool) -> Batch:
+        """Return the open batch for ``shard``, joining it; a batch for another shard goes out first."""
+        session = self.session
+        if self.batch is not None and self.batch.shard != shard:
+            await self._send_batch()
+        if not alone and not session.transaction.in_block:
+            session.begin(Block.IMPLICIT)
+        links = await session.transaction.join([shard], writes=writes)
+        if self.batch is None:
+            self.batch = Batch(links[shard], shard)
+        return self.batch
+
+    async def _send_batch(self) -> None:
+        """Send the batch with a Sync of ours (inside a block that commits nothing) and pass the answers on."""
+        batch, self.batch = self.batch, None
+        if batch is None or not batch.frames:
+            return
+        session = self.session
+        if not session.transaction.in_block and not batch.statements:
+            pass  # a Bind without Execute: Sync ends it as it would end Postgres's own
+        answer = Relay(session.connection, session.on_parameter, batch.script)
+        batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
+        await answer.wait(batch.link)
+        while answer.copy_in:
+            await answer.pass_copy_data(batch.link)
+            await answer.wait(batch.link)
+        if answer.failed:
+            # A Parse in this batch may not have happened: the link forgets rather than errs.
+            batch.link.statements.clear()
+            batch.link.dirty = True
+            raise Reported
+        for statement in batch.statements:
+            session.note_effects(statement, [batch.shard])
+            control.follow_set_config(session, statement)
+            if statement.declares:
+                session.cursors[statement.declares] = batch.shard
+            if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
+                await session.catalog_changed()
+
+    def _alone(self) -> bool:
+        """Whether one Execute and then Sync is all that is to come: such a statement is a transaction of its own.
+
+        Looks only at what has arrived; a client that sends in small pieces gets an implicit block, which is right as well.
+        """
+        if self.session.transaction.in_block:
+            return False
+        executes = 0
+        for kind, _ in self.session.connection.inbox:
+            if kind == _SYNC:
+                return executes <= 1
+            if kind == _EXECUTE:
+                executes += 1
+            elif kind == _BIND:
+                return False
+        return False
+
+    # --- messages ---------------------------------------------------------------------------------------------
+
+    async def _parse(self, message: frontend.Parse) -> None:
+        session = self.session
+        name = message.statement
+        if name and name in session.statements:
+            raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
+        text = message.query.decode("utf-8", "surrogateescape")
+        session.statements[name] = await prepare(session, name, text, message.parameter_oids, self._send_batch)
+        self._reply(backend.parse_complete())
+
+    def _statement(self, name: bytes) -> PreparedStatement:
+        prepared = self.session.statements.get(name)
+        if prepared is None:
+            if not name:
+                raise ProxyError("26000", "unnamed prepared statement does not exist")
+            raise ProxyError("26000", f'prepared statement "{name.decode(errors="replace")}" does not exist')
+        return prepared
+
+    async def _bind(self, message: frontend.Bind) -> None:
+        session = self.session
+        prepared = await self._current(self._statement(message.statement))
+        simple.check_block(session, prepared.statement)
+        if message.portal and message.portal in session.portals:
+            raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
+        _check_parameters(message, prepared)
+        replaced = session.portals.pop(message.portal, None)
+        if replaced is not None:
+            await replaced.close()
+        portal = Portal(message.portal, prepared, message, None)
+        if not isinstance(prepared.statement.plan, _CONTROL_PLANS):
+            portal.executable = session.resolve(prepared.statement, key_parameters(message, prepared))
+            portal.shard = relayed_shard(portal.executable, prepared.statement)
+        if portal.shard is None:
+            self._reply(backend.bind_complete())
+        else:
+            await self._bind_on_link(portal, portal.shard)
+        session.portals[message.portal] = portal
+
+    async def _current(self, prepared: PreparedStatement) -> PreparedStatement:
+        """Plan a named statement anew when the catalog has changed since its Parse."""
+        session = self.session
+        if prepared.catalog_version == session.database.catalog_version and session.planner_in_block is None:
+            return prepared
+        renewed = await prepare(
+            session, prepared.name, prepared.query.decode("utf-8", "surrogateescape"), prepared.oids, self._send_batch
+        )
+        session.statements[prepared.name] = renewed
+        return renewed
+
+    async def _bind_on_link(self, portal: Portal, shard: int) -> None:
+        session = self.session
+        assert portal.executable is not None  # noqa: S101 - narrows the type: it named the shard
+        batch = await self._batch_for(shard, writes=writes_of(portal.executable), alone=self._alone())
+        limit = session.database.limits.statements_per_link
+        name, frames, closes = ensure_parsed(batch.link, portal.prepared, session.settings.applied, limit)
+        for _ in range(closes):
+            batch.script.append(Step(CLOSE_ENDS, forward=False))
+        if frames:
+            batch.add(frames, PARSE_ENDS, forward=False)
+        bind = portal.bind
+        renamed = frontend.Bind(
+            bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats
+        )
+        batch.add(renamed.encode(), BIND_ENDS, forward=True)
+
+    async def _describe(self, message: frontend.Describe) -> None:
+        if message.kind == b"S":
+            prepared = self._statement(message.name)
+            description = prepared.description
+            fields = description.fields
+            rows = backend.no_data() if fields is None else backend.row_description(fields)
+            self._reply(backend.parameter_description(description.parameter_oids) + rows)
+            return
+        portal = self._portal(message.name)
+        if portal.shard is None:
+            self._reply(portal.described())
+        else:
+            batch = await self._batch_for(portal.shard, writes=False, alone=self._alone())
+            batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
+
+    def _portal(self, name: bytes) -> Portal:
+        portal = self.session.portals.get(name)
+        if portal is None:
+            raise ProxyError("34000", f'portal "{name.decode(errors="replace")}" does not exist')
+        return portal
+
+    async def _execute(self, message: frontend.Execute) -> None:
+        session = self.session
+        portal = self._portal(message.portal)
+        statement = portal.prepared.statement
+        simple.check_block(session, statement)
+        if portal.shard is not None:
+            assert portal.executable is not None  # noqa: S101 - narrows the type
+            writes = writes_of(portal.executable)
+            batch = await self._batch_for(portal.shard, writes=writes, alone=self._alone())
+            batch.add(message.encode(), EXECUTE_ENDS, forward=True)
+            batch.statements.append(statement)
+            return
+        await self._send_batch()
+        if isinstance(statement.plan, _CONTROL_PLANS):
+            session.write(await simple.run_statement(session, statement, held=True))
+            session.transaction.finish_statement()
+            return
+        assert portal.executable is not None  # noqa: S101 - narrows the type: only control plans have none
+        if isinstance(statement.plan, ShardByShard):
+            session.write(await shard_by_shard(session, statement, portal.executable))
+            return
+        await self._execute_parted(portal, statement, message.row_limit)
+
+    async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
+        session = self.session
+        assert portal.executable is not None  # noqa: S101 - narrows the type
+        if portal.finished:
+            session.write(backend.command_complete(b"SELECT 0"))
+            return
+        if not session.transaction.in_block and (
+            needs_block(statement, portal.executable) or row_limit or not self._sync_is_next()
+        ):
+            session.begin(Block.IMPLICIT)
+        if portal.result is None:
+            portal.result = await execute(
+                portal.executable,
+                request_of(portal),
+                session.transaction,
+                session.database.environment(session),
+            )
+        done = await send(portal.result, session.connection, max_rows=row_limit)
+        if done:
+            portal.finished = True
+            await portal.close()
+            session.note_effects(statement, shards_of(portal.executable))
+            if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:
+                await session.catalog_changed()
+        else:
+            await portal.result.park()
+
+    def _sync_is_next(self) -> bool:
+        inbox = self.session.connection.inbox
+        return bool(inbox) and inbox[0][0] == _SYNC
+
+    async def _close(self, message: frontend.Close) -> None:
+        session = self.session
+        if message.kind == b"S":
+            session.statements.pop(message.name, None)
+            self._reply(backend.close_complete())
+            return
+        portal = session.portals.pop(message.name, None)
+        if portal is not None and portal.shard is not None and portal.shard in session.transaction.links:
+            batch = await self._batch_for(portal.shard, writes=False, alone=self._alone())
+            batch.add(message.encode(), CLOSE_ENDS, forward=True)
+            return
+        if portal is not None:
+            await portal.close()
+        self._reply(backend.close_complete())
+
+    async def _flush(self, message: frontend.Flush) -> None:  # noqa: ARG002 - it carries nothing
+        await self._send_batch()
+
+    async def _sync(self, message: frontend.Sync) -> None:  # noqa: ARG002 - it carries nothing
+        session = self.session
+        try:
+            if not self.skipping:
+                await self._send_batch()
+            if session.transaction.block is Block.IMPLICIT:
+                if session.transaction.failed or self.skipping:
+                    await session.rollback()
+                else:
+                    await session.commit()
+        except Reported:
+            await simple.after_error(session)
+        except CLIENT_ERRORS as error:
+            session.report_error(error)
+            await simple.after_error(session)
+        self.batch = None
+        self.skipping = False
+        if not session.transaction.in_block:
+            for portal in session.portals.values():
+                await portal.close()
+            session.portals.clear()
+            session.transaction.finish_statement()
+        session.ready()
+
+
+def _check_parameters(message: frontend.Bind, prepared: PreparedStatement) -> None:
+    expected = len(prepared.description.parameter_oids)
+    if len(message.parameters) != expected:
+        name = prepared.name.decode(errors="replace")
+        raise ProxyError(
+            "08P01",
+            f'bind message supplies {len(message.parameters)} parameters, but prepared statement "{name}" requires {expected}',
+        )

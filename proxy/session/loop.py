@@ -1,0 +1,48 @@
+"""The message loop of one session: one message handled to its end, then the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.connection import ClientGone
+from proxy.session.extended import ExtendedProtocol
+from proxy.session.simple import simple_query
+from proxy.wire import backend
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.fields import ErrorFields
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+
+log = structlog.get_logger("pgchorus.session")
+
+_QUERY, _TERMINATE, _COPY_LEFTOVERS = ord("Q"), ord("X"), frozenset(b"dcf")
+
+
+async def serve_session(session: Session) -> None:
+    """Handle messages until the client leaves; the session is closed on return."""
+    connection = session.connection
+    extended = ExtendedProtocol(session)
+    connection.on_lost = session.client_lost
+    try:
+        while True:
+            kind, body = await connection.receive()
+            session.in_query = True
+            if kind == _QUERY:
+                if not extended.skipping:
+                    extended.forget_unnamed()
+                    await simple_query(session, body)
+            elif kind == _TERMINATE:
+                return
+            elif kind not in _COPY_LEFTOVERS:  # what is left of a COPY that failed on the shard's side is ignored
+                await extended.handle(kind, body)
+            session.in_query = False
+    except ClientGone:
+        log.debug("client gone", client=connection.peer)
+    except ProtocolViolation as violation:
+        fields = ErrorFields.make("FATAL", violation.sqlstate, violation.message, detail=violation.detail)
+        connection.write(backend.error_response(fields))
+    finally:
+        await session.close()

@@ -1,0 +1,108 @@
+"""Prepared statements and portals of one session, and what a shard says about a statement.
+
+A prepared statement lives in the session; on a link it is prepared again on first use there, under a name made of everything
+that Postgres froze into it at Parse (text, parameter types, settings, the catalog's version): sessions that agree in all of
+these share it, others never do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.wire import backend, frontend
+
+if TYPE_CHECKING:
+    from proxy.description import Description
+    from proxy.executor.request import ResultStream
+    from proxy.settings import Applied
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+    from router.plan import Executable, Statement
+
+# Literals that mean a moment are read at Parse: a statement that holds one is never shared or kept.
+_MOMENT = re.compile(r"'\s*(now|today|tomorrow|yesterday|allballs)\s*'", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStatement:
+    """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them."""
+
+    name: bytes
+    query: bytes
+    oids: tuple[int, ...]
+    statement: Statement
+    description: Description
+    catalog_version: int
+
+    def link_name(self, applied: Applied) -> bytes:
+        """Return the name on links; b'' when it must be parsed anew for each use."""
+        if not self.name or _MOMENT.search(self.statement.text):
+            return b""
+        key = repr((self.query, self.oids, applied.statements, self.catalog_version)).encode()
+        return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
+
+
+@dataclass(slots=True)
+class Portal:
+    """A Bind of the client. ``shard`` when it lives on a link there; ``result`` when the executor runs it."""
+
+    name: bytes
+    prepared: PreparedStatement
+    bind: frontend.Bind
+    executable: Executable | None
+    shard: int | None = None
+    result: ResultStream | None = None
+    finished: bool = False
+
+    async def close(self) -> None:
+        """Give up rows that were not fetched."""
+        if self.result is not None:
+            await self.result.close()
+            self.result = None
+
+    def described(self) -> bytes:
+        """Return RowDescription in the formats that the client asked for, or NoData."""
+        fields = self.prepared.description.fields
+        if fields is None:
+            return backend.no_data()
+        formats = self.bind.result_formats
+        if not formats:
+            return backend.row_description(fields)
+        if len(formats) == 1:
+            formats = formats * len(fields)
+        return backend.row_description(
+            [with_format(field, code) for field, code in zip(fields, formats, strict=False)]
+        )
+
+
+def with_format(field: Field, code: int) -> Field:
+    """Return the column in another format."""
+    return type(field)(
+        field.name, field.table_oid, field.column, field.type_oid, field.type_size, field.type_modifier, code
+    )
+
+
+def ensure_parsed(link: ShardLink, prepared: PreparedStatement, applied: Applied, limit: int) -> tuple[bytes, bytes, int]:
+    """Return (name on the link, frames that make sure it is parsed there, how many Parse and Close answers they bring).
+
+    The least recently used statement goes when the link has ``limit`` of them.
+    """
+    name = prepared.link_name(applied)
+    parse = frontend.Parse(name, prepared.query, prepared.oids).encode()
+    if not name:
+        return name, parse, 0
+    key = name.decode()
+    if key in link.statements:
+        link.statements.move_to_end(key)
+        return name, b"", 0
+    evicted = b""
+    closes = 0
+    while len(link.statements) >= limit:
+        oldest, _ = link.statements.popitem(last=False)
+        evicted += frontend.Close(b"S", oldest.encode()).encode()
+        closes += 1
+    link.statements[key] = None
+    return name, evicted + parse, closes

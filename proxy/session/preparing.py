@@ -1,0 +1,131 @@
+"""From a text to a prepared statement, and from EXECUTE's values to an answer; shared by the protocol and by SQL's PREPARE."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxy.description import Description
+from proxy.errors import ProxyError
+from proxy.executor.request import Request
+from proxy.session.outcome import Reported
+from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
+from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
+from proxy.session.run import run_parted, writes_of
+from proxy.session.session import FAILED_BLOCK, relayed_shard
+from proxy.wire import frontend
+from router.errors import SyntaxFailure
+from router.plan import Control, Empty, PreparedControl, Statement, TransactionControl
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from proxy.session.session import Session
+    from router.plan import Executable
+
+_ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
+
+
+def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[tuple[bytes | None, int, int]]:
+    """Return (value, format, type OID) of each parameter."""
+    formats = bind.parameter_formats
+    count = len(bind.parameters)
+    if not formats:
+        formats = (0,) * count
+    elif len(formats) == 1:
+        formats = formats * count
+    return list(zip(bind.parameters, formats, prepared.description.parameter_oids, strict=True))
+
+
+def request_of(portal: Portal) -> Request:
+    """Return the executor's view of a Bind."""
+    bind, prepared = portal.bind, portal.prepared
+    return Request(
+        text=prepared.statement.text,
+        parameter_oids=prepared.description.parameter_oids,
+        parameter_formats=bind.parameter_formats,
+        parameters=bind.parameters,
+        result_formats=bind.result_formats,
+        describe_rows=False,
+    )
+
+
+async def prepare(
+    session: Session,
+    name: bytes,
+    text: str,
+    oids: Sequence[int],
+    flush: Callable[[], Awaitable[None]] | None = None,
+) -> PreparedStatement:
+    """Plan one statement and let a shard describe it; raises what Postgres would raise at Parse."""
+    try:
+        statements = session.plan(text, tuple(oids))
+    except SyntaxFailure:
+        await session.database.let_a_shard_speak(session, text)
+        raise
+    if len(statements) > 1:
+        raise ProxyError("42601", "cannot insert multiple commands into a prepared statement")
+    statement = statements[0] if statements else Statement(text=text, plan=Empty(), tag="")
+    plan = statement.plan
+    if session.transaction.failed and not (
+        isinstance(plan, Empty) or (isinstance(plan, TransactionControl) and plan.control in _ENDS_FAILURE)
+    ):
+        raise ProxyError("25P02", FAILED_BLOCK)
+    if isinstance(plan, TransactionControl | Empty | PreparedControl):
+        description = Description((), None)
+    else:
+        if flush is not None and session.database.must_ask(session, text, tuple(oids)):
+            await flush()
+        description = await session.database.describe(session, text, tuple(oids))
+    if description.parameter_oids and description.parameter_oids != tuple(oids):
+        statement = session.plan(text, description.parameter_oids)[0]
+    return PreparedStatement(
+        name, text.encode("utf-8", "surrogateescape"), tuple(oids), statement, description, session.database.catalog_version
+    )
+
+
+async def bind_and_run(session: Session, prepared: PreparedStatement, values: tuple[bytes | None, ...]) -> bytes:
+    """EXECUTE: run a prepared statement with text parameters, answered as the simple protocol does."""
+    bind = frontend.Bind(b"", b"", (), values, ())
+    statement = prepared.statement
+    executable = session.resolve(statement, key_parameters(bind, prepared))
+    shard = relayed_shard(executable, statement)
+    portal = Portal(b"", prepared, bind, executable, shard)
+    if shard is None:
+        request = request_of(portal)
+        request = Request(
+            request.text, request.parameter_oids, (), values, (), describe_rows=True
+        )
+        return await run_parted(session, statement, executable, request)
+    return await _run_on_link(session, portal, executable, shard)
+
+
+async def _run_on_link(session: Session, portal: Portal, executable: Executable, shard: int) -> bytes:
+    links = await session.transaction.join([shard], writes=writes_of(executable))
+    link = links[shard]
+    limit = session.database.limits.statements_per_link
+    name, frames, closes = ensure_parsed(link, portal.prepared, session.settings.applied, limit)
+    script = deque(Step(CLOSE_ENDS, forward=False) for _ in range(closes))
+    if frames:
+        script.append(Step(PARSE_ENDS, forward=False))
+    script.append(Step(BIND_ENDS, forward=False))
+    script.append(Step(frozenset(b"T"), forward=True) if portal.prepared.description.fields else Step(frozenset(b"n"), forward=False))
+    script.append(Step(EXECUTE_ENDS, forward=True))
+    bind = portal.bind
+    packet = (
+        frames
+        + frontend.Bind(b"", name, bind.parameter_formats, bind.parameters, bind.result_formats).encode()
+        + frontend.Describe(b"P", b"").encode()
+        + frontend.Execute(b"", 0).encode()
+        + frontend.Sync().encode()
+    )
+    answer = Relay(session.connection, session.on_parameter, script)
+    answer.hold_tag = True
+    link.exchange(packet, answer)
+    await answer.wait(link)
+    if answer.failed:
+        link.statements.clear()
+        link.dirty = True
+        raise Reported
+    session.note_effects(portal.prepared.statement, [shard])
+    return answer.tag

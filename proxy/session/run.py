@@ -1,0 +1,121 @@
+"""Running one data statement for a session: relayed to one shard, or parted over several.
+
+Decides when a statement needs a block of its own to be atomic. Left to others: what came before (planning) and what the
+protocol says around it (``simple``, ``extended``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.executor import execute
+from proxy.session.outcome import Reported
+from proxy.session.relay import Relay
+from proxy.shards.errors import ShardError
+from proxy.transaction import Block
+from proxy.wire import backend, frontend
+from router.plan import Ddl, Execution, ShardByShard
+
+if TYPE_CHECKING:
+    from proxy.executor.request import Request
+    from proxy.session.session import Session
+    from router.plan import Executable, Statement
+
+# A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the message's.
+MAX_PADDING = 20_000
+
+
+def padded(statement: Statement) -> str:
+    """Return the statement's text at its place in the message."""
+    return " " * statement.offset + statement.text if statement.offset <= MAX_PADDING else statement.text
+
+
+def writes_of(executable: Executable) -> bool:
+    """Return whether shards are written."""
+    return bool(getattr(executable, "writes", True))
+
+
+async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
+    """Pass a simple query to one shard and its answer back; raises Reported when that was an error."""
+    links = await session.transaction.join([shard], writes=writes)
+    link = links[shard]
+    answer = Relay(session.connection, session.on_parameter)
+    answer.hold_tag = held
+    link.exchange(frontend.Query(padded(statement).encode("utf-8", "surrogateescape")).encode(), answer)
+    await answer.wait(link)
+    while answer.copy_in:
+        await answer.pass_copy_data(link)
+        await answer.wait(link)
+    if answer.failed:
+        raise Reported
+    return answer.tag
+
+
+async def run_parted(session: Session, statement: Statement, executable: Executable, request: Request) -> bytes:
+    """Run a statement that several shards answer, or whose text is ours; returns its CommandComplete.
+
+    One that writes is a transaction of its own unless a block is open.
+    """
+    own_block = session.transaction.block is Block.NONE and needs_block(statement, executable)
+    if own_block:
+        session.begin(Block.IMPLICIT)
+    result = await execute(executable, request, session.transaction, session.database.environment(session))
+    if request.describe_rows and result.row_description is not None:
+        session.write(backend.row_description(result.row_description))
+    try:
+        while True:
+            batch = await result.next_rows()
+            for frame in batch.frames:
+                session.write(frame)
+            if batch.done:
+                break
+            await session.connection.drain()
+    finally:
+        await result.close()
+    session.note_effects(statement, shards_of(executable))
+    if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
+        await session.catalog_changed()
+    if own_block:
+        await session.commit()
+    return backend.command_complete(result.tag)
+
+
+def needs_block(statement: Statement, executable: Executable) -> bool:
+    """Whether a statement outside any block must commit atomically over shards."""
+    if isinstance(statement.plan, ShardByShard):
+        return False
+    return writes_of(executable)
+
+
+def shards_of(executable: Executable) -> list[int]:
+    """Return the shards of an execution."""
+    if isinstance(executable, Execution):
+        return [task.shard for task in executable.tasks]
+    return list(executable.shards)
+
+
+async def shard_by_shard(session: Session, statement: Statement, executable: Executable) -> bytes:
+    """Run what Postgres refuses in a transaction on each shard in turn, and say exactly where it was done if it stops."""
+    if session.transaction.block is Block.EXPLICIT:
+        raise ProxyError("25001", f"{statement.tag or 'this statement'} cannot run inside a transaction block")
+    done: list[str] = []
+    tag = b""
+    shards = session.database.logical.shards
+    for shard in shards_of(executable):
+        try:
+            links = await session.transaction.join([shard], writes=True)
+            answer = await links[shard].run(statement.text)
+        except ShardError as error:
+            where = f"Shard {shards[shard]} failed" + (f"; done on: {', '.join(done)}." if done else "; nothing was done.")
+            fields = error.fields.replace(D=" ".join(filter(None, [error.fields.detail, where])))
+            session.write(backend.error_response(fields))
+            raise Reported from error
+        finally:
+            session.transaction.finish_statement()
+        for notice in answer.notices:
+            session.write(backend.notice_response(notice))
+        tag = answer.tags[-1]
+        done.append(shards[shard])
+    return backend.command_complete(tag)
+

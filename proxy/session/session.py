@@ -1,0 +1,273 @@
+"""One client's session: its state, its message loop, and the one border where exceptions become ErrorResponse.
+
+Decides the order of things: a message is handled to its end before the next one is looked at; after an error in the extended
+protocol everything up to Sync is skipped; ReadyForQuery is always the session's own. The handling itself is in the rooms
+beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execute ...), ``control`` (BEGIN, SET, PREPARE ...).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.errors import ProxyError
+from proxy.session import names
+from proxy.shards.errors import ShardError
+from proxy.tasks import spawn
+from proxy.transaction import Block, ClientTransaction
+from proxy.wire import backend
+from proxy.wire.errors import ProtocolViolation
+from proxy.wire.fields import ErrorFields
+from router.errors import Refused, SyntaxFailure
+from router.plan import Execution, Single
+from router.resolve import UnresolvedKey, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from proxy.connection import ClientConnection
+    from proxy.database import LogicalDatabase
+    from proxy.session.prepared import Portal, PreparedStatement
+    from proxy.settings import SessionSettings
+    from proxy.twophase.coordinator import Outcome
+    from router.plan import Executable, Statement
+    from router.planner import Planner
+    from router.resolve import KeyParameter
+
+log = structlog.get_logger("pgchorus.session")
+
+FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
+
+
+class Session:
+    """The state of one logged-in client. ``parameters`` are the ParameterStatus values that it was told."""
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        database: LogicalDatabase,
+        role: str,
+        settings: SessionSettings,
+        parameters: Mapping[str, str],
+    ) -> None:
+        self.connection = connection
+        self.database = database
+        self.role = role
+        self.settings = settings
+        self.parameters = dict(parameters)
+        self.parameters_at_begin: dict[str, str] | None = None
+        self.transaction = ClientTransaction(
+            database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
+        )
+        self.statements: dict[bytes, PreparedStatement] = {}
+        self.portals: dict[bytes, Portal] = {}
+        self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
+        self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
+        self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
+
+    # --- what the router needs to know ------------------------------------------------------------------------
+
+    @property
+    def search_path(self) -> tuple[str, ...]:
+        """The schemas of the session's search_path, "$user" replaced."""
+        return names.search_path(self.parameters.get("search_path", '"$user", public'), self.role)
+
+    def plan(self, text: str, parameter_oids: tuple[int, ...] = ()) -> tuple[Statement, ...]:
+        """Parse and plan a message; raises SyntaxFailure or Refused."""
+        if self.planner_in_block is not None:
+            return self.planner_in_block.plan(text, self.search_path, parameter_oids)
+        return self.database.plan(text, self.search_path, parameter_oids)
+
+    def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
+        """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
+        try:
+            return resolve(statement.plan, self.database.logical, parameters)
+        except UnresolvedKey as error:
+            raise ProxyError(
+                "0A000",
+                f"cannot tell the shard of this sharding key: {error}",
+                hint="Write the key in its canonical form (1200, not 0x4B0 or 1_200), or pass it as a binary parameter.",
+            ) from error
+
+    def client_lost(self) -> None:
+        """Stop what runs for a client that hung up, unless it is a commit."""
+        if self.in_query and not self.transaction.committing:
+            for link in self.transaction.links.values():
+                link.abort()
+
+    async def close(self) -> None:
+        """End the session: roll back, give links back, close the socket."""
+        try:
+            for portal in list(self.portals.values()):
+                await portal.close()
+            if self.transaction.in_block:
+                await self.transaction.rollback()
+        except (ProxyError, ShardError) as error:
+            log.info("session ended badly", client=self.connection.peer, error=str(error))
+        finally:
+            self.transaction.unpin()
+            self.transaction.abandon()
+            self.connection.close()
+
+    def cancel(self) -> None:
+        """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
+        if self.in_query and not self.transaction.committing:
+            for link in self.transaction.links.values():
+                spawn(link.cancel(), name=f"cancel on shard {link.name}")
+
+    # --- answers ----------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write to the client."""
+        self.connection.write(data)
+
+    def ready(self) -> None:
+        """Tell the client that it may go on."""
+        self.write(backend.ready_for_query(self.transaction.status))
+
+    def notice(self, severity: str, sqlstate: str, message: str) -> None:
+        """Send a notice of the proxy's own."""
+        self.write(backend.notice_response(ErrorFields.make(severity, sqlstate, message)))
+
+    def on_parameter(self, name: str, value: str) -> bool:
+        """A shard reported a setting; returns whether this is news to the client."""
+        if self.parameters.get(name) == value:
+            return False
+        self.parameters[name] = value
+        return True
+
+    def report_error(self, error: Exception) -> None:
+        """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
+        self.write(error_frame(error))
+        self.database.metrics.error(sqlstate_of(error))
+        self.transaction.fail()
+
+    # --- ends of transactions ---------------------------------------------------------------------------------
+
+    def begin(self, block: Block) -> None:
+        """Open a block if none is open."""
+        if self.transaction.block is Block.NONE:
+            self.parameters_at_begin = dict(self.parameters)
+        self.transaction.begin(block)
+
+    async def commit(self) -> None:
+        """Commit the open block; raises what made it fail, after everything was rolled back."""
+        transaction = self.transaction
+        changed = transaction.catalog_changed
+        try:
+            outcome = await self.database.shielded(transaction.commit())
+        except ClientGone:
+            raise
+        finally:
+            await self._after_block()
+        if outcome is not None:
+            self._tell(outcome)
+        if changed:
+            await self.database.reload_catalog()
+
+    def _tell(self, outcome: Outcome) -> None:
+        if not outcome.committed:
+            self._restore_parameters()
+            if outcome.error is not None:
+                raise outcome.error
+            raise ProxyError("XX000", "the transaction was rolled back for a reason that was lost")
+        self.parameters_at_begin = None
+        for notice in outcome.notices:
+            self.write(backend.notice_response(notice))
+
+    async def rollback(self) -> None:
+        """Roll the open block back everywhere."""
+        await self.transaction.rollback()
+        self._restore_parameters()
+        await self._after_block()
+
+    async def _after_block(self) -> None:
+        self.planner_in_block = None
+        self.cursors.clear()
+        for name, portal in list(self.portals.items()):
+            await portal.close()
+            del self.portals[name]
+
+    def _restore_parameters(self) -> None:
+        """Tell the client which reported settings a rollback took back."""
+        if self.parameters_at_begin is None:
+            return
+        for name, value in self.parameters_at_begin.items():
+            if self.parameters.get(name) != value:
+                self.parameters[name] = value
+                self.write(backend.parameter_status(name, value))
+        self.parameters_at_begin = None
+
+    async def catalog_changed(self) -> None:
+        """DDL ran: inside a block its own planner must see it; outside everybody's."""
+        if self.transaction.in_block:
+            self.transaction.catalog_changed = True
+            link = self.transaction.links.get(self.database.logical.home)
+            if link is not None:
+                self.planner_in_block = await self.database.planner_inside(link)
+        else:
+            await self.database.reload_catalog()
+
+    # --- shared by the simple and the extended protocol -------------------------------------------------------
+
+    def check_not_failed(self) -> None:
+        """In a failed block only its end is listened to."""
+        if self.transaction.failed:
+            raise ProxyError("25P02", FAILED_BLOCK)
+
+    def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
+        """Remember what a statement leaves on its links."""
+        transaction = self.transaction
+        if statement.must_commit:
+            transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
+        if statement.pins:
+            transaction.pin(statement.pins, shards)
+        if statement.dirties:
+            for shard in shards:
+                if shard in transaction.links:
+                    transaction.links[shard].dirty = True
+
+
+def relayed_shard(executable: Executable, statement: Statement) -> int | None:
+    """Return the shard when a statement goes out unchanged to one shard, else None."""
+    if not isinstance(executable, Execution) or len(executable.tasks) != 1:
+        return None
+    task = executable.tasks[0]
+    if task.after or (task.text is not None and not isinstance(statement.plan, Single)):
+        return None
+    return task.shard
+
+
+def error_frame(error: Exception) -> bytes:
+    """Translate what can go wrong into an ErrorResponse; anything else is a bug and is raised on."""
+    if isinstance(error, ShardError):
+        return error.raw if error.raw is not None else backend.error_response(error.fields)
+    if isinstance(error, ProxyError):
+        return backend.error_response(error.fields())
+    if isinstance(error, Refused):
+        return backend.error_response(
+            ErrorFields.make(
+                "ERROR",
+                error.sqlstate,
+                error.message,
+                detail=error.detail,
+                hint=error.hint,
+                position=error.position,
+            )
+        )
+    if isinstance(error, SyntaxFailure):
+        return backend.error_response(ErrorFields.make("ERROR", "42601", error.message, position=error.position))
+    if isinstance(error, ProtocolViolation):
+        return backend.error_response(ProxyError.of_violation(error).fields())
+    raise error
+
+
+def sqlstate_of(error: Exception) -> str:
+    """Return the SQLSTATE of an exception that :func:`error_frame` translates."""
+    if isinstance(error, ShardError):
+        return error.fields.sqlstate
+    return str(getattr(error, "sqlstate", "42601"))
+
+
+CLIENT_ERRORS = (ShardError, ProxyError, Refused, SyntaxFailure)

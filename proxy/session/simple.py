@@ -1,0 +1,145 @@
+"""The simple query protocol: one message, any number of statements, one implicit transaction.
+
+Postgres's rules: all statements are parsed before the first one runs; those outside BEGIN and COMMIT form one transaction; the
+first error ends the message; the last statement's CommandComplete comes only when its transaction is committed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.executor.request import Request
+from proxy.session import control
+from proxy.session.outcome import Reported
+from proxy.session.run import relay, padded, relay, run_parted, shard_by_shard, shards_of, writes_of
+from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, relayed_shard
+from proxy.transaction import Block
+from proxy.wire import backend, frontend
+from router.errors import SyntaxFailure
+from router.plan import (
+    Control,
+    CursorControl,
+    Ddl,
+    Empty,
+    PreparedControl,
+    SettingControl,
+    ShardByShard,
+    Single,
+    Statement,
+    TransactionControl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.session.session import Session
+
+_ALLOWED_IN_FAILED_BLOCK = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
+
+
+async def simple_query(session: Session, body: bytes) -> None:
+    """Handle a Query message."""
+    try:
+        message = frontend.decode(ord("Q"), body)
+        await run_text(session, message.text.decode("utf-8", "surrogateescape"))
+    except Reported:
+        session.transaction.fail()
+        await after_error(session)
+    except CLIENT_ERRORS as error:
+        session.report_error(error)
+        await after_error(session)
+    session.ready()
+
+
+async def after_error(session: Session) -> None:
+    """An implicit block ends with the message that failed; an explicit one waits for ROLLBACK."""
+    if session.transaction.block is Block.IMPLICIT:
+        await session.rollback()
+    session.transaction.finish_statement()
+
+
+async def run_text(session: Session, text: str) -> None:
+    """Run all statements of a message."""
+    try:
+        statements = session.plan(text)
+    except SyntaxFailure:
+        await session.database.let_a_shard_speak(session, text)
+        raise
+    if len(statements) > 1 and await _relay_whole(session, text, statements):
+        return
+    last = len(statements) - 1
+    for number, statement in enumerate(statements):
+        check_block(session, statement)
+        controls = isinstance(statement.plan, TransactionControl | Empty)
+        if last > 0 and not controls:
+            session.begin(Block.IMPLICIT) if session.transaction.block is Block.NONE else None
+        tag = await run_statement(session, statement, held=number == last)
+        if number == last and session.transaction.block is Block.IMPLICIT:
+            await session.commit()
+        if tag:
+            session.write(tag)
+        session.transaction.finish_statement()
+        await session.connection.drain()
+
+
+async def _relay_whole(session: Session, text: str, statements: Sequence[Statement]) -> bool:
+    """Send a message of several statements as it is, when one shard has them all: Postgres knows its own rules best."""
+    if session.transaction.failed or session.transaction.block is Block.IMPLICIT:
+        return False
+    shards = set()
+    writes = False
+    for statement in statements:
+        if not isinstance(statement.plan, Single) or statement.set_config or not statement.transaction_block:
+            return False
+        shard = relayed_shard(session.resolve(statement), statement)
+        shards.add(shard)
+        writes = writes or statement.plan.writes
+    if len(shards) != 1 or None in shards:
+        return False
+    (shard,) = shards
+    assert shard is not None  # noqa: S101 - narrows the type
+    whole = Statement(text=text, plan=statements[0].plan, tag="")
+    await relay(session, whole, shard, writes=writes, held=False)
+    for statement in statements:
+        session.note_effects(statement, [shard])
+    session.transaction.finish_statement()
+    return True
+
+
+def check_block(session: Session, statement: Statement) -> None:
+    """In a failed block only its end and the way back to a savepoint are listened to."""
+    plan = statement.plan
+    if not session.transaction.failed or isinstance(plan, Empty):
+        return
+    if not (isinstance(plan, TransactionControl) and plan.control in _ALLOWED_IN_FAILED_BLOCK):
+        raise ProxyError("25P02", FAILED_BLOCK)
+
+
+async def run_statement(session: Session, statement: Statement, *, held: bool) -> bytes:
+    """Run one statement; return its CommandComplete when ``held``, to be sent after a commit."""
+    plan = statement.plan
+    if isinstance(plan, Empty):
+        return backend.empty_query_response()
+    if isinstance(plan, TransactionControl):
+        return backend.command_complete(await control.transaction_control(session, statement, plan))
+    if isinstance(plan, SettingControl):
+        return await control.setting_control(session, statement, plan)
+    if isinstance(plan, PreparedControl):
+        return await control.prepared_control(session, statement, plan)
+    if isinstance(plan, CursorControl):
+        return await control.cursor_control(session, statement, plan, held=held)
+    executable = session.resolve(statement)
+    if isinstance(plan, ShardByShard) and len(shards_of(executable)) > 1:
+        return await shard_by_shard(session, statement, executable)
+    shard = relayed_shard(executable, statement)
+    if shard is not None:
+        tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
+        session.note_effects(statement, [shard])
+        control.follow_set_config(session, statement)
+        if statement.declares:
+            session.cursors[statement.declares] = shard
+        if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
+            await session.catalog_changed()
+        return tag
+    return await run_parted(session, statement, executable, Request(text=padded(statement)))
