@@ -22,7 +22,7 @@ UNDEFINED_OBJECT = "42704"
 BUSY = "55000"
 INSUFFICIENT_PRIVILEGE = "42501"
 FUTURE_XID = "22023"
-FIRST_PAUSE_S = 0.02
+FIRST_PAUSE_S = 0.005
 LAST_PAUSE_S = 1.0
 LOW_XID = (1 << 32) - 1
 # A part whose PREPARE was under way when its link broke may appear a moment later.
@@ -31,20 +31,26 @@ LOOKS_FOR_A_LATE_PREPARE = 5
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A participant's prepared part: under which name, with which xid (None where nobody has heard it)."""
+    """A participant's prepared part: under which name, with which xid (None where nobody has heard it).
+
+    ``seen``: it was in pg_prepared_xacts, so that, without an xid to ask for, being gone means that somebody finished
+    it.
+    """
 
     shard: int
     name: str
     xid: int | None
+    seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finishing:
-    """What came of it: ``done``, or a reason; ``torn`` when the part is gone in the other direction: an alarm."""
+    """What came of it: ``done`` or a reason. ``torn``: gone, and not as decided. ``alarm``: for a person."""
 
     done: bool
     reason: str = ""
     torn: bool = False
+    alarm: bool = False
 
 
 DONE = Finishing(done=True)
@@ -70,7 +76,7 @@ async def finish(control: Control, part: Part, *, commit: bool, timeout_s: float
             result = _explain(fields)
         if result is None:
             absent += 1
-            if absent >= LOOKS_FOR_A_LATE_PREPARE:
+            if part.seen or absent >= LOOKS_FOR_A_LATE_PREPARE:
                 return DONE
             result = Finishing(done=False, reason="the prepared transaction is not there")
         if result.done or result.torn or loop.time() + pause > deadline:
@@ -81,7 +87,7 @@ async def finish(control: Control, part: Part, *, commit: bool, timeout_s: float
 
 def _explain(fields: ErrorFields) -> Finishing:
     if fields.sqlstate == INSUFFICIENT_PRIVILEGE:
-        return Finishing(done=False, reason=f"the control role may not finish it: {fields.message}")
+        return Finishing(done=False, reason=f"the control role may not finish it: {fields.message}", alarm=True)
     if fields.sqlstate == BUSY:
         return Finishing(done=False, reason="another session is finishing it")
     return Finishing(done=False, reason=f"{fields.sqlstate} {fields.message}")
@@ -94,7 +100,7 @@ async def _try(connection: ControlConnection, part: Part, *, commit: bool) -> Fi
             continue
         if part.xid is not None and int(row["xid"]) != part.xid & LOW_XID:
             reason = f"transaction {row['xid']} is prepared under this name, not {part.xid & LOW_XID}"
-            return Finishing(done=False, reason=reason, torn=True)
+            return Finishing(done=False, reason=reason, torn=True, alarm=True)
         return await _finish_as_owner(connection, part, owner=row["owner"], may=row["may_finish"], commit=commit)
     return await _what_became_of(connection, part, commit=commit)
 
@@ -129,5 +135,5 @@ async def _what_became_of(connection: ControlConnection, part: Part, *, commit: 
     if status == "in progress":
         return Finishing(done=False, reason="another session is finishing it")
     if status is None:
-        return Finishing(done=False, reason="it is gone, and too old for its shard to know how it ended")
-    return Finishing(done=False, reason=f"its transaction {part.xid} is {status}", torn=True)
+        return Finishing(done=False, reason="it is gone, and too old for its shard to know how it ended", alarm=True)
+    return Finishing(done=False, reason=f"its transaction {part.xid} is {status}", torn=True, alarm=True)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ NOT_OUR_TRANSACTION = "PGC01"
 BAD_PROOF = "PGC02"
 OTHER_EPOCH = "PGC03"
 TOO_OLD = "PGC04"
+# A decision is being written: lock_not_available, serialization_failure.
+DECIDER_IN_FLIGHT = ("55P03", "40001")
 
 _TABLES = [
     "CREATE SCHEMA IF NOT EXISTS pgchorus",
@@ -72,11 +73,21 @@ _GID_TIME = """CREATE OR REPLACE FUNCTION pgchorus.gid_time(gid text) RETURNS ti
     SELECT to_timestamp(('x0000' || replace(substr(split_part(gid, ':', 4), 1, 13), '-', ''))::bit(64)::bigint / 1000.0)
 $$"""
 
+_CHECK_EPOCH = """CREATE OR REPLACE FUNCTION pgchorus.check_epoch(p_epoch bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_epoch bigint;
+BEGIN
+    SELECT e.epoch INTO v_epoch FROM pgchorus.epoch e;
+    IF v_epoch IS DISTINCT FROM p_epoch THEN
+        RAISE EXCEPTION 'this proxy has placement version %, the shard has %', p_epoch, v_epoch
+            USING ERRCODE = 'PGC03', HINT = 'Reload the configuration of the proxy.';
+    END IF;
+END $$"""
+
 _DECIDE = """CREATE OR REPLACE FUNCTION pgchorus.decide(
     p_gid text, p_xid xid8, p_participants text[], p_xids xid8[], p_epoch bigint, p_proof bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '15s' AS $$
-DECLARE
-    v_epoch bigint;
 BEGIN
     -- Outside a block, or in another transaction than the one that was asked in step 1, the record would stand alone.
     IF pg_current_xact_id_if_assigned() IS DISTINCT FROM p_xid THEN
@@ -92,19 +103,13 @@ BEGIN
             USING ERRCODE = 'PGC04', HINT = 'Set the clocks of the proxies and the shards.';
     END IF;
     LOCK TABLE pgchorus.fence IN ROW EXCLUSIVE MODE;
-    SELECT e.epoch INTO v_epoch FROM pgchorus.epoch e;
-    IF v_epoch IS DISTINCT FROM p_epoch THEN
-        RAISE EXCEPTION 'this proxy has placement version %, the shard has %', p_epoch, v_epoch
-            USING ERRCODE = 'PGC03', HINT = 'Reload the configuration of the proxy.';
-    END IF;
+    PERFORM pgchorus.check_epoch(p_epoch);
     INSERT INTO pgchorus.decision (gid, outcome, xid, participants, xids, epoch)
         VALUES (p_gid, 'commit', p_xid, p_participants, p_xids, p_epoch);
 END $$"""
 
 _FENCE_COMMIT = """CREATE OR REPLACE FUNCTION pgchorus.fence_commit(p_epoch bigint, p_proof bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '15s' AS $$
-DECLARE
-    v_epoch bigint;
 BEGIN
     PERFORM FROM pgchorus.secret s WHERE p_proof = sha256(s.key || sha256(s.key || convert_to(concat_ws('|',
         'fence', pg_backend_pid(), p_epoch), 'UTF8')));
@@ -112,11 +117,7 @@ BEGIN
         RAISE EXCEPTION 'commit behind the fence: no proof' USING ERRCODE = 'PGC02';
     END IF;
     LOCK TABLE pgchorus.fence IN ROW EXCLUSIVE MODE;
-    SELECT e.epoch INTO v_epoch FROM pgchorus.epoch e;
-    IF v_epoch IS DISTINCT FROM p_epoch THEN
-        RAISE EXCEPTION 'this proxy has placement version %, the shard has %', p_epoch, v_epoch
-            USING ERRCODE = 'PGC03', HINT = 'Reload the configuration of the proxy.';
-    END IF;
+    PERFORM pgchorus.check_epoch(p_epoch);
 END $$"""
 
 # Read COMMITTED is asked for by the caller; each statement of a volatile plpgsql function has a snapshot of its own, so
@@ -165,6 +166,7 @@ END $$"""
 
 _SIGNATURES = {
     "gid_time(text)": False,
+    "check_epoch(bigint)": False,
     "decide(text, xid8, text[], xid8[], bigint, bytea)": True,
     "fence_commit(bigint, bytea)": True,
     "abandon(text, interval)": False,
@@ -186,7 +188,7 @@ def install_sql() -> list[str]:
         grants.append(f"REVOKE ALL ON FUNCTION pgchorus.{signature} FROM PUBLIC")
         if public:
             grants.append(f"GRANT EXECUTE ON FUNCTION pgchorus.{signature} TO PUBLIC")
-    return [*_TABLES, _GID_TIME, _DECIDE, _FENCE_COMMIT, _ABANDON, _PURGE, *grants]
+    return [*_TABLES, _GID_TIME, _CHECK_EPOCH, _DECIDE, _FENCE_COMMIT, _ABANDON, _PURGE, *grants]
 
 
 # What control connections run. Recovery, settling and the fence use these texts and no others.
@@ -210,20 +212,6 @@ LIVE_DECIDERS = """SELECT (classid::bigint << 32 | objid::bigint) AS key FROM pg
 XACT_STATUS = "SELECT pg_xact_status($1::text::xid8)"
 
 _XID = re.compile(r"[0-9]{1,20}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A decision row. ``xids`` maps participants' names to the xids that they prepared with; empty for abort."""
-
-    gid: str
-    outcome: str
-    xids: dict[str, int]
-
-    @property
-    def committed(self) -> bool:
-        """Whether the transaction is committed."""
-        return self.outcome == "commit"
 
 
 def parse_xid(text: bytes | str | None) -> int:
