@@ -1,7 +1,8 @@
 """The one way to start a task: named, kept alive, and its death logged.
 
-The event loop holds tasks weakly, so a task that nobody keeps may vanish in the middle; and the exception of a task that nobody
-awaits is silent until its garbage is collected. Waiting for tasks, and what their failure means, is for the callers.
+The event loop holds tasks weakly, so a task that nobody keeps may vanish in the middle; and the exception of a task
+that nobody awaits is silent until its garbage is collected. Waiting for tasks, and what their failure means, is for the
+callers.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Control links: plain asyncpg connections for what the proxy itself asks of shards.
 
-Catalog, recovery, COMMIT PREPARED, the fence and deadlock probes run here, as the DSN's own role, on a reserve that no client can
-use up. Their wire is never lent.
+Catalog, recovery, COMMIT PREPARED, the fence and deadlock probes run here, as the DSN's own role, on a reserve that no
+client can use up. Their wire is never lent.
 
 Rules, because a commit depends on them (DESIGN section 7):
 
-1. Isolation, lock_timeout and synchronous_commit are set explicitly when connecting, whatever the role or the server defaults to.
-   ``synchronous_commit`` is raised to ``on`` and never lowered from ``remote_apply``.
+1. Isolation, lock_timeout and synchronous_commit are set explicitly when connecting, whatever the role or the server
+   defaults to. ``synchronous_commit`` is raised to ``on`` and never lowered from ``remote_apply``.
 2. No command has a timeout and none is ever cancelled: asyncpg would send a CancelRequest, which turns a wait for a
-   synchronous standby into a "success". Whoever is cancelled while a command runs loses the connection; the server finishes or not.
+   synchronous standby into a "success". Whoever is cancelled while a command runs loses the connection; the server
+   finishes or not.
 3. A connection is used again only if it is outside of a transaction.
 """
 
@@ -19,6 +20,7 @@ import logging
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from proxy.errors import TOO_MANY_CONNECTIONS, ProxyError
@@ -27,7 +29,7 @@ from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachab
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     import asyncpg
 
@@ -72,10 +74,16 @@ class ControlLimits:
 class ControlConnection:
     """One control link, held by one task. Rows are asyncpg Records: tuples that also go by column name."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], endpoint: ShardEndpoint) -> None:
+    def __init__(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        endpoint: ShardEndpoint,
+        on_failure: Callable[[ShardError], None],
+    ) -> None:
         self.shard = endpoint.index
         self.name = endpoint.name
         self._connection = connection
+        self._on_failure = on_failure
         self._broken = False
         self.idle_since = 0.0
 
@@ -143,6 +151,7 @@ class ControlConnection:
             translated = translate(error, self.shard, self.name)
             if translated.lost:
                 self.terminate()
+                self._on_failure(translated)
             translated.__cause__ = error
             return None, translated
 
@@ -157,6 +166,7 @@ class _Reserve:
         self.endpoint = endpoint
         self.limits = limits
         self.closing = False
+        self.on_failure: Callable[[ShardError], None] | None = None
         self._places = asyncio.Semaphore(limits.per_shard)
         self._idle: deque[ControlConnection] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -175,9 +185,11 @@ class _Reserve:
                 if connection.usable:
                     return connection
                 connection.terminate()
-            return await self._connect()
-        except BaseException:
+            return await self.connect()
+        except BaseException as error:
             self._places.release()
+            if isinstance(error, ShardError):
+                self._failed(error)
             raise
 
     def give_back(self, connection: ControlConnection) -> None:
@@ -191,9 +203,6 @@ class _Reserve:
             connection.terminate()
         self._places.release()
 
-    async def open_probe(self) -> ControlConnection:
-        return await self._connect()
-
     async def close(self) -> None:
         self.closing = True
         if self._sweep_timer is not None:
@@ -202,14 +211,16 @@ class _Reserve:
         idle, self._idle = self._idle, deque()
         await asyncio.gather(*(connection.close() for connection in idle))
 
-    async def _connect(self) -> ControlConnection:
+    async def connect(self) -> ControlConnection:
         endpoint = self.endpoint
         settings = _SETTINGS | {"lock_timeout": f"{self.limits.lock_timeout_ms}ms"}
         try:
-            raw = await lending.connect(endpoint, connect_timeout_s=self.limits.connect_timeout_s, server_settings=settings)
+            raw = await lending.connect(
+                endpoint, connect_timeout_s=self.limits.connect_timeout_s, server_settings=settings
+            )
         except FOREIGN_ERRORS as error:
             raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
-        connection = ControlConnection(raw, endpoint)
+        connection = ControlConnection(raw, endpoint, self._failed)
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
                 await connection.execute(_PREPARE_SESSION)
@@ -219,6 +230,10 @@ class _Reserve:
                 raise unreachable(endpoint.index, endpoint.name, error) from error
             raise
         return connection
+
+    def _failed(self, error: ShardError) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
 
     def _sweep(self) -> None:
         self._sweep_timer = None
@@ -237,6 +252,11 @@ class ControlLinks:
 
     def __init__(self, endpoints: Sequence[ShardEndpoint], limits: ControlLimits | None = None) -> None:
         self._reserves = tuple(_Reserve(endpoint, limits or ControlLimits()) for endpoint in endpoints)
+
+    def on_failure(self, callback: Callable[[int, ShardError], None]) -> None:
+        """Have ``callback(shard, error)`` called when a connection is lost or cannot be made (but for probes)."""
+        for shard, reserve in enumerate(self._reserves):
+            reserve.on_failure = partial(callback, shard)
 
     def __len__(self) -> int:
         return len(self._reserves)
@@ -262,7 +282,7 @@ class ControlLinks:
     async def probe(self, shard: int) -> None:
         """See that a shard answers, on a connection made for it. Raises ShardError."""
         reserve = self._reserves[shard]
-        connection = await reserve.open_probe()
+        connection = await reserve.connect()
         await connection.close()
 
     async def close(self) -> None:

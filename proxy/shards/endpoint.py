@@ -1,6 +1,7 @@
 """Where a shard is: a value made from the configuration.
 
-Decides only which login goes with which password. Reaching the server is lending.py's, everything about rows the router's.
+Decides only which login goes with which password. Reaching the server is lending.py's, everything about rows the
+router's.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class ShardEndpoint:
 
     @property
     def database(self) -> str | None:
-        """Return the physical database that the DSN names, if it names one."""
+        """Return the physical database that the DSN names; like libpq, its user's own if it names none."""
         parts = urlsplit(self.dsn)
         query = parse_qs(parts.query)
         named = query.get("dbname", query.get("database", [None]))[-1]
-        return unquote(parts.path.lstrip("/")) or named
+        return unquote(parts.path.lstrip("/")) or named or self.user
 
     def dsn_for(self, role: str) -> str:
-        """Return the DSN for logging in as ``role``: without the password of the DSN's own user when that is another role.
+        """Return the DSN for logging in as ``role``: without its user's password when that is another role.
 
         asyncpg would otherwise offer the control role's password in the client role's name.
         """

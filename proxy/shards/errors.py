@@ -1,6 +1,7 @@
 """The one border where asyncpg's and the operating system's exceptions become ShardError.
 
-Decides which SQLSTATE a lost or failed connection has. What a client is told, and whether to try again, is for the callers.
+Decides which SQLSTATE a lost or failed connection has. What a client is told, and whether to try again, is for the
+callers.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ FOREIGN_ERRORS: Final = (
 class ShardError(Exception):
     """An error from a shard, or the loss of a link to it.
 
-    ``fields`` are the server's own where the server spoke. ``raw`` is the whole ErrorResponse message as the server sent it, if
-    it is at hand. ``lost`` tells that there is no link (any more): nothing is known about what the server did since it last
-    answered. ``shard`` is the shard's index.
+    ``fields`` are the server's own where the server spoke. ``raw`` is the whole ErrorResponse message as the server
+    sent it, if it is at hand. ``lost`` tells that there is no link (any more): nothing is known about what the server
+    did since it last answered. ``shard`` is the shard's index.
     """
 
     def __init__(self, fields: ErrorFields, shard: int, raw: bytes | None = None, *, lost: bool = False) -> None:
@@ -100,7 +101,7 @@ def translate(error: BaseException, shard: int, name: str, *, connecting: bool =
 
 
 def _server_error(error: BaseException | None) -> asyncpg.PostgresError | None:
-    """Find what the server said: asyncpg wraps a FATAL in an error of its own, and makes some 08 errors without a server."""
+    """Find what the server said: asyncpg wraps a FATAL in an error of its own, and makes up some 08 errors itself."""
     while error is not None:
         if isinstance(error, asyncpg.PostgresError) and getattr(error, "severity", None):
             return error

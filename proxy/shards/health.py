@@ -1,8 +1,9 @@
 """Which shards are up, and what must happen before one that came back is used.
 
-A shard counts as down as soon as a link to it is lost or cannot be opened for a reason that may concern the whole server. It is
-then probed, at once and with growing pauses, and counts as up again when a probe has succeeded *and* everybody who asked to be
-called (``on_return``) has finished: recovery applies the decided transactions there before anybody reads it.
+A shard counts as down as soon as a link to it is lost or cannot be opened for a reason that may concern the whole
+server. It is then probed, at once and with growing pauses, and counts as up again when a probe has succeeded *and*
+everybody who asked to be called (``on_return``) has finished: recovery applies the decided transactions there before
+anybody reads it.
 
 Decided here: which errors mean "down", and the pauses. Left to others: how to probe, what to do on return.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_READY_TIMEOUT_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
 _DOWN_STATES: Final = frozenset(
@@ -49,8 +51,14 @@ class _Watch:
 class ShardHealth:
     """The state of each shard as this process sees it. All shards begin as up."""
 
-    def __init__(self, names: Sequence[str], probe: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        probe: Callable[[int], Awaitable[None]],
+        ready_timeout_s: float = DEFAULT_READY_TIMEOUT_S,
+    ) -> None:
         """``probe(shard)`` connects and returns, or raises ShardError; it must be bounded in time."""
+        self._ready_timeout_s = ready_timeout_s
         self._names = tuple(names)
         self._probe = probe
         self._callbacks: list[Callable[[int], Awaitable[None]]] = []
@@ -58,7 +66,7 @@ class ShardHealth:
         self._closed = False
 
     def on_return(self, callback: Callable[[int], Awaitable[None]]) -> None:
-        """Have ``callback(shard)`` awaited whenever a shard has come back, before it is up. While it raises, the shard is down."""
+        """Have ``callback(shard)`` awaited when a shard has come back, before it is up. While it raises, it is down."""
         self._callbacks.append(callback)
 
     def shard_is_up(self, shard: int) -> bool:
@@ -85,7 +93,11 @@ class ShardHealth:
         waiter = asyncio.get_running_loop().create_future()
         watch.waiters.append(waiter)
         watch.wake.set()
-        await waiter
+        try:
+            async with asyncio.timeout(self._ready_timeout_s):
+                await waiter
+        except TimeoutError:
+            raise watch.error from None
 
     async def close(self) -> None:
         """Stop probing."""
@@ -133,15 +145,16 @@ class ShardHealth:
             return
 
     async def _try(self, shard: int) -> None:
-        await self._probe(shard)
-        for callback in self._callbacks:
-            try:
+        try:
+            await self._probe(shard)
+            for callback in self._callbacks:
                 await callback(shard)
-            except ShardError:
-                raise
-            except Exception as error:
-                _log.exception("shard %s answers, but what must be done on its return failed", self._names[shard])
-                raise unreachable(shard, self._names[shard], error) from error
+        except ShardError:
+            raise
+        except Exception as error:
+            # A shard on which recovery did not finish must not be read, whatever stopped it.
+            _log.exception("probing shard %s, or what must be done on its return, failed", self._names[shard])
+            raise unreachable(shard, self._names[shard], error) from error
 
 
 def _means_down(error: ShardError) -> bool:

@@ -1,13 +1,14 @@
 """The loan of asyncpg's wire: the only file that touches asyncpg's private parts.
 
-asyncpg opens connections for us (several hosts, target_session_attrs, TLS, authentication) and then gives its transport away for
-good: ``borrow`` returns the transport of a connection that has just become ready, and asyncpg never speaks on it again. A loan for
-life has no state in which both could speak, which is what goes wrong otherwise: a call of asyncpg's hangs while its wire is
-lent, ``is_closed()`` lies about a link killed meanwhile, ``__del__`` raises on uvloop.
+asyncpg opens connections for us (several hosts, target_session_attrs, TLS, authentication) and then gives its transport
+away for good: ``borrow`` returns the transport of a connection that has just become ready, and asyncpg never speaks on
+it again. A loan for life has no state in which both could speak, which is what goes wrong otherwise: a call of
+asyncpg's hangs while its wire is lent, ``is_closed()`` lies about a link killed meanwhile, ``__del__`` raises on
+uvloop.
 
 What is private, and watched by tests/proxy/shards/test_lending.py, which fails first when asyncpg changes:
-``Connection._transport``, ``._addr``, ``._params``, ``._aborted`` and ``connect_utils._cancel``. The version is bounded in
-pyproject.toml.
+``Connection._transport``, ``._addr``, ``._params``, ``._aborted`` and ``connect_utils._cancel``. The version is bounded
+in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _REPORTED: Final = (
     "TimeZone",
 )
 
-# A server that vanished without a FIN is noticed after idle + count * interval seconds, not after the kernel's two hours.
+# A server that vanished without a FIN is noticed after idle + count * interval seconds, not after the kernel's two
+# hours.
 _KEEPALIVE_IDLE_S: Final = 30
 _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_COUNT: Final = 3
@@ -60,7 +62,7 @@ class ShardConnection(_Connection):
     __slots__ = ()
 
     def give_away(self) -> Loan:
-        """Return the wire and what is needed beside it; this object is finished afterwards and its finalizer does nothing."""
+        """Return the wire and what is needed beside it; this object is finished then and its finalizer does nothing."""
         private = cast("Any", self)
         protocol = private._protocol  # noqa: SLF001
         settings = protocol.get_settings()
@@ -73,7 +75,8 @@ class ShardConnection(_Connection):
             private._addr,  # noqa: SLF001
             private._params,  # noqa: SLF001
         )
-        private._aborted = True  # noqa: SLF001 - is_closed() is true from here, so that neither close() nor __del__ acts
+        # is_closed() is true from here, so that neither close() nor __del__ acts.
+        private._aborted = True  # noqa: SLF001
         return loan
 
 
@@ -82,7 +85,7 @@ class Loan:
 
     __slots__ = ("_address", "_connect_parameters", "_secret", "parameters", "pid", "transport")
 
-    def __init__(  # noqa: PLR0913 - made in one place
+    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
         self,
         transport: asyncio.Transport,
         pid: int,
@@ -153,7 +156,7 @@ async def connect(
 
 
 def guard_against_silence(transport: asyncio.Transport) -> None:
-    """Have the kernel notice a peer that vanished without a FIN: by keepalives, and by data that nobody acknowledges."""
+    """Have the kernel notice a peer that vanished without a FIN: by keepalives and by unacknowledged data."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return

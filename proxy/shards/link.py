@@ -1,7 +1,7 @@
 """A shard link: one server connection of a client role, and the comfortable ways to use its wire.
 
-Decides what happens to a link whose user is cancelled in mid-exchange (it is closed). The wire itself is relay.py's, opening it
-lending.py's, lending it out pool.py's; what is prepared and set on it is noted here by those who do so.
+Decides what happens to a link whose user is cancelled in mid-exchange (it is closed). The wire itself is relay.py's,
+opening it lending.py's, lending it out pool.py's; what is prepared and set on it is noted here by those who do so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachable
 from proxy.shards.receivers import DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream
 from proxy.shards.relay import Relay
 from proxy.wire import backend
@@ -33,9 +33,9 @@ DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 class ShardLink(Relay):
     """A link to one shard, logged in as ``role`` to ``database``.
 
-    ``dirty`` asks for DISCARD ALL before the next user, ``resettable`` = False for closing instead (a custom setting that DISCARD
-    leaves behind). ``settings`` is whatever the one who applied settings notes here (None: as after log-in); ``statements``
-    are the server-side prepared statements by name, oldest first.
+    ``dirty`` asks for DISCARD ALL before the next user, ``resettable`` = False for closing instead (a custom setting
+    that DISCARD leaves behind). ``settings`` is whatever the one who applied settings notes here (None: as after
+    log-in); ``statements`` are the server-side prepared statements by name, oldest first.
     """
 
     __slots__ = (
@@ -184,7 +184,7 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
     connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
     server_settings: Mapping[str, str] | None = None,
 ) -> ShardLink:
-    """Log in and take the wire. ``database`` None is the DSN's own. Raises ShardError, with the server's fields if it spoke."""
+    """Log in and take the wire. ``database`` None is the DSN's. Raises ShardError, with the server's fields if any."""
     name = database or endpoint.database
     try:
         loan = await lending.borrow(
@@ -197,4 +197,7 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
         )
     except FOREIGN_ERRORS as error:
         raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
+    if loan.transport.is_closing():
+        # Lost between asyncpg's last look and ours: asyncpg was told, and nobody will tell us.
+        raise unreachable(endpoint.index, endpoint.name)
     return ShardLink(endpoint, loan, role, name or role)

@@ -3,8 +3,8 @@
 Rules:
 
 1. The link that came back last is lent first, so that links which are not needed grow old and are closed.
-2. At most ``size`` links exist, those being opened, washed or closed among them. Whoever finds none waits, first come, first served,
-   at most ``wait_timeout_s``; then 53300.
+2. At most ``size`` links exist, those being opened, washed or closed among them. Whoever finds none waits, first come,
+   first served, at most ``wait_timeout_s``; then 53300.
 3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue.
 4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
 5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MIN_SWEEP_S: Final = 0.05
+# Beyond this, pools without links are dropped: under trust authentication clients may name any role.
+_MANY_POOLS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class PoolStats:
 class LinkPool:
     """The links to one shard's database as one role. Of one event loop; nothing here blocks it."""
 
-    def __init__(  # noqa: PLR0913 - as many as a login has parts
+    def __init__(  # noqa: PLR0913, PLR0917 - as many as a login has parts
         self,
         endpoint: ShardEndpoint,
         database: str | None,
@@ -122,7 +124,7 @@ class LinkPool:
         return await self._open() if handed is None else handed
 
     def release(self, link: ShardLink) -> None:
-        """Take a link back. One that is not idle is closed, a dirty one washed. Callable from a receiver's ``frames``."""
+        """Take a link back: one that is not idle is closed, a dirty one washed. A receiver's ``frames`` may call it."""
         if link not in self._lent:
             msg = f"{link!r} was not lent by this pool"
             raise ValueError(msg)
@@ -319,7 +321,9 @@ class LinkPool:
 class PoolSet:
     """All pools of a process, made when they are first asked for."""
 
-    def __init__(self, endpoints: Sequence[ShardEndpoint], limits: PoolLimits, health: ShardHealth | None = None) -> None:
+    def __init__(
+        self, endpoints: Sequence[ShardEndpoint], limits: PoolLimits, health: ShardHealth | None = None
+    ) -> None:
         self._endpoints = tuple(endpoints)
         self._limits = limits
         self._health = health
@@ -333,6 +337,8 @@ class PoolSet:
         key = (shard, database, role)
         pool = self._pools.get(key)
         if pool is None:
+            if len(self._pools) >= _MANY_POOLS:
+                self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
             pool = LinkPool(self._endpoints[shard], database, role, password, self._limits, self._health)
             self._pools[key] = pool
         return pool

@@ -27,9 +27,9 @@ _COPY_FAIL: Final = frame(b"f", b"COPY FROM STDIN has no data here\0")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a simple query gave: all tags, and the rows (text format) and fields of its last statement that returned rows.
+    """What a simple query gave: all tags, and the rows and fields of its last statement that returned rows.
 
-    ``status`` is the transaction status after it, as in ReadyForQuery.
+    Rows are in text format. ``status`` is the transaction status after it, as in ReadyForQuery.
     """
 
     tags: tuple[bytes, ...]
@@ -111,8 +111,8 @@ class FrameStream:
     async def next(self) -> list[tuple[int, bytes]]:
         """Return the next frames, at least one: (type byte, body) each. The exchange's last frame is a ReadyForQuery.
 
-        Raises ShardError when the link is lost or the prefix failed. Being cancelled loses nothing. After the last frame it
-        raises RuntimeError.
+        Raises ShardError when the link is lost or the prefix failed. Being cancelled loses nothing. After the last
+        frame it raises RuntimeError.
         """
         while not self._batches:
             if self._error is not None:

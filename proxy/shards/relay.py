@@ -2,18 +2,22 @@
 
 Rules:
 
-1. One exchange at a time. It starts with ``exchange()`` and is over when its receiver says so, usually at ReadyForQuery.
+1. One exchange at a time. It starts with ``exchange()`` and is over when its receiver says so, usually at
+   ReadyForQuery.
 2. ``status`` comes from ReadyForQuery and from nothing else.
-3. A prefix is answered before the exchange and its answers never reach the receiver. If it fails, neither does anything else.
-4. The receiver gets whole frames, one call for each chunk that the socket gave, and no chunk runs on past a ReadyForQuery: an
-   exchange's end is always the last frame of a call.
-5. A link that is lost, or that says something nobody asked for, is closed and never used again; its receiver hears of it once.
+3. A prefix is answered before the exchange and its answers never reach the receiver. If it fails, neither does anything
+   else.
+4. The receiver gets whole frames, one call for each chunk that the socket gave, and no chunk runs on past a
+   ReadyForQuery: an exchange's end is always the last frame of a call.
+5. A link that is lost, or that says something nobody asked for, is closed and never used again; its receiver hears of
+   it once.
 
-Decided here: where frames begin and end, whose they are, and when a link is beyond use. Left to others: what the frames mean
-(receivers), who may use the link (pool), how connections come about (lending).
+Decided here: where frames begin and end, whose they are, and when a link is beyond use. Left to others: what the frames
+mean (receivers), who may use the link (pool), how connections come about (lending).
 
-``data_received`` is the hottest loop of the proxy. It copies nothing but the beginning of a frame that the socket has cut, and
-of a long frame it knows how many bytes are missing, so that a row of 30 MB is not walked again for each piece of it.
+``data_received`` is the hottest loop of the proxy. It copies nothing but the beginning of a frame that the socket has
+cut, and of a long frame it knows how many bytes are missing, so that a row of 30 MB is not walked again for each piece
+of it.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
 _CYCLE_STARTS: Final = frozenset(b"QSF")
 _SYNC: Final = frame(b"S", b"")
 _TERMINATE: Final = frame(b"X", b"")
-# Up to here a chunk whose first frame came in pieces is made one bytes object again; above, a view of what was collected.
+# Up to here a chunk whose first frame came in pieces is made one bytes object again; above, a view of what was
+# collected.
 _JOIN_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -62,12 +67,12 @@ class Receiver(Protocol):
     """Who gets the answer of an exchange. Both methods are called by the event loop and must not block."""
 
     def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
-        """Take the complete frames of a chunk: (type byte, start, end) each, the header at ``chunk[start]``, the body at start + 5.
+        """Take the complete frames of a chunk: (type byte, start, end) each; header at start, body at start + 5.
 
-        True when the exchange is over: the last frame is then a ReadyForQuery (``index[-1][0] == 0x5A``), and the link may be
-        used for the next exchange, or released, before this returns. ``chunk`` is not changed later and may be kept or written on.
-        ``link.status`` is up to date. ParameterStatus, NoticeResponse and NotificationResponse that arrive meanwhile come along.
-        An exception closes the link.
+        True when the exchange is over: the last frame is then a ReadyForQuery (``index[-1][0] == 0x5A``), and the link
+        may be used for the next exchange, or released, before this returns. ``chunk`` is not changed later and may be
+        kept or written on. ``link.status`` is up to date. ParameterStatus, NoticeResponse and NotificationResponse that
+        arrive meanwhile come along. An exception closes the link.
         """
         ...
 
@@ -123,9 +128,10 @@ class Relay(asyncio.Protocol):
         #: Whether our own side ended it (abort, close), rather than the server or the network.
         self.left = False
         self.lost_error: ShardError | None = None
-        #: Called once when the link ends, also by abort() and close(), after its receiver: who counts links hears it here.
+        #: Called once when the link ends, also by abort() and close(), after its receiver: who counts links hears it
+        #: here.
         self.on_lost: Callable[[ShardError], None] | None = None
-        #: Called with the body of a NotificationResponse that arrives between exchanges.
+        #: Called with the body of a NotificationResponse that no receiver got.
         self.on_notification: Callable[[bytes], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._transport = transport
@@ -149,7 +155,7 @@ class Relay(asyncio.Protocol):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         transport.set_protocol(self)
 
-    # ---- what the owner calls ---------------------------------------------------------------------------------------------
+    # ---- what the owner calls ----------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -164,9 +170,9 @@ class Relay(asyncio.Protocol):
     def prefix(self, frames: bytes, cycles: int = 1, *, gate: bool = False) -> None:
         """Put ``frames``, which ``cycles`` ReadyForQuery answer, before the next exchange, in the same packet.
 
-        If one of them fails, the exchange's receiver hears ``lost(error)`` when all is answered, and nothing else. The server
-        has run the exchange's own statements all the same, unless the prefix left it in a failed transaction; ``gate`` holds
-        them back until the prefix has succeeded, for one more round trip.
+        If one of them fails, the exchange's receiver hears ``lost(error)`` when all is answered, and nothing else. The
+        server has run the exchange's own statements all the same, unless the prefix left it in a failed transaction;
+        ``gate`` holds them back until the prefix has succeeded, for one more round trip.
         """
         self._prefix.append(frames)
         self._prefix_cycles += cycles
@@ -193,7 +199,7 @@ class Relay(asyncio.Protocol):
             self._transport.write(data)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send more whole messages within the exchange (CopyData, the second half of a pipeline); dropped on a closed link."""
+        """Send more whole messages within the exchange (CopyData, the rest of a pipeline); dropped on a closed link."""
         if self.closed or self._doomed:
             return
         if self._skip:
@@ -226,14 +232,14 @@ class Relay(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Close the socket now. A receiver in waiting hears of it; what the server does with a running statement is unknown."""
+        """Close the socket now. A waiting receiver hears of it; what the server does with its statement is unknown."""
         if not self.closed:
             self.left = True
             self._lose(lost_link(self.shard, self.name))
 
-    # ---- what the event loop calls ----------------------------------------------------------------------------------------
+    # ---- what the event loop calls -----------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: C901 - one loop, without calls, on purpose
         """Cut what the socket gave into frames and hand them on."""
         chunk: Chunk = data
         if self._tail is not None:
@@ -294,7 +300,7 @@ class Relay(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ---- frames that the socket has cut -----------------------------------------------------------------------------------
+    # ---- frames that the socket has cut ------------------------------------------------------------------------------
 
     def _keep(self, chunk: Chunk, start: int, end: int) -> bool:
         """Keep the beginning of a frame until the rest comes; False if it cannot be one."""
@@ -323,7 +329,7 @@ class Relay(asyncio.Protocol):
         tail += data
         return memoryview(tail)
 
-    # ---- whose frames they are --------------------------------------------------------------------------------------------
+    # ---- whose frames they are ---------------------------------------------------------------------------------------
 
     def _observe(self, chunk: Chunk, index: list[Frame]) -> None:
         """Look at a chunk that holds parameters or errors before it goes its way."""
@@ -349,7 +355,7 @@ class Relay(asyncio.Protocol):
         self._route_split(chunk, index, ready_count or len(index))
 
     def _route_split(self, chunk: Chunk, index: list[Frame], ready_count: int) -> None:
-        """Hand on the frames up to the last ReadyForQuery, then those after it: nobody's answer, unless an exchange goes on."""
+        """Hand on the frames up to the last ReadyForQuery, then those after it: most often nobody's answer."""
         if ready_count == len(index):
             self._route(chunk, index)
             return
@@ -370,7 +376,7 @@ class Relay(asyncio.Protocol):
         self._at_ready = index[-1][0] == _READY
         try:
             over = receiver.frames(chunk, index)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the link
             # The receiver no longer knows where it is, so neither does the link. Its own error is the reason given.
             _log.exception("%r: the receiver of an answer failed", self)
             self._lose(self._broken_receiver(error))
@@ -386,15 +392,18 @@ class Relay(asyncio.Protocol):
         """Handle frames between exchanges: the three asynchronous kinds are allowed (parameters are noted already)."""
         for kind, start, stop in index:
             if kind == _NOTIFICATION:
-                if self.on_notification is not None:
-                    self.on_notification(bytes(chunk[start + HEADER_BYTES : stop]))
+                self._notify(chunk, start, stop)
             elif kind == _NOTICE:
                 _log.info("%r: %s", self, backend.decode_error(bytes(chunk[start + HEADER_BYTES : stop])))
             elif kind != _PARAMETER:
                 self._lose(self._violation(f"message of type {chr(kind)!r} outside an exchange"))
                 return
 
-    # ---- prefixes ---------------------------------------------------------------------------------------------------------
+    def _notify(self, chunk: Chunk, start: int, stop: int) -> None:
+        if self.on_notification is not None:
+            self.on_notification(bytes(chunk[start + HEADER_BYTES : stop]))
+
+    # ---- prefixes ----------------------------------------------------------------------------------------------------
 
     def _send_with_prefix(self, data: bytes) -> None:
         parts, self._prefix = self._prefix, []
@@ -423,6 +432,8 @@ class Relay(asyncio.Protocol):
                     return index[position + 1 :]
             elif kind == _ERROR and self._prefix_error is None:
                 self._prefix_error = self._error(bytes(chunk[start:stop]))
+            elif kind == _NOTIFICATION:
+                self._notify(chunk, start, stop)
             elif kind == _COPY_IN:
                 self._lose(self._violation("a prefix that copies in"))
                 return []
@@ -455,7 +466,7 @@ class Relay(asyncio.Protocol):
         if serial == self._serial:
             self._receiver = None
 
-    # ---- the end ----------------------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def _lose(self, error: ShardError) -> None:
         """Close the link for good and tell whoever waits for it, once."""
@@ -473,7 +484,7 @@ class Relay(asyncio.Protocol):
         if receiver is not None:
             try:
                 receiver.lost(error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged; whoever counts links must hear of the end all the same
                 _log.exception("%r: a receiver failed when told of the link's end", self)
         if self.on_lost is not None:
             self.on_lost(error)
