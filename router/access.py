@@ -135,7 +135,7 @@ def _joins_keys(catalog: Catalog, table: TableName, placement: Sharded, key: For
 def unique_problem(catalog: Catalog, index: Index, placement: Placement) -> Unplaceable | None:
     """Return why shards could not enforce a unique or exclusion constraint each on its own, None if they can.
 
-    They can when equal rows by the constraint's own equality have equal keys: the key itself is a column of it, with the
+    They can when rows that it calls equal have equal keys: the key itself is a column of it, with the
     default operator class and the column's own collation. (``unique (k collate ci)`` is coarser than the route.)
     """
     if not isinstance(placement, Sharded) or len(catalog.database.shards) == 1:

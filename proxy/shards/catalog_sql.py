@@ -1,0 +1,178 @@
+"""The SQL that reads a database's catalog: one statement, one JSON text, so one round trip and any kind of link.
+
+Decides what is read, not what it means. ``search_path`` must be ``pg_catalog`` while it runs: names in the definitions
+that Postgres prints are then whole. Written for PostgreSQL 14 to 18: columns that an older server lacks are read through
+``to_jsonb``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_USER_SCHEMAS: Final = """
+  SELECT n.oid, CASE WHEN n.oid = pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END AS name
+  FROM pg_namespace n
+  WHERE (n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgchorus')) OR n.oid = pg_my_temp_schema()
+"""
+
+_RELATIONS: Final = """
+  SELECT c.oid, s.name AS schema, c.relname AS name, c.relkind, c.relrowsecurity, c.relispartition, c.relhasrules,
+         c.relhastriggers, c.relreplident
+  FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+"""
+
+_RELATION_LIST: Final = """
+  SELECT json_agg(json_build_array(r.oid::bigint, r.schema, r.name, r.relkind, r.relrowsecurity, r.relispartition,
+      CASE WHEN r.relkind IN ('v', 'm') THEN pg_get_viewdef(r.oid) END,
+      (SELECT pg_get_expr(p.partexprs, p.partrelid) FROM pg_partitioned_table p WHERE p.partrelid = r.oid)))
+  FROM relations r
+"""
+
+# C and ucs_basic order by bytes, and so do all collations of the provider "builtin"; the database's default by its own.
+_COLUMN_LIST: Final = """
+  SELECT json_agg(json_build_array(a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, t.typname, tn.nspname,
+      CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END::bigint, a.atttypmod, a.attnotnull, a.attidentity,
+      a.attgenerated, pg_get_expr(d.adbin, d.adrelid), coalesce(l.collname, ''),
+      CASE WHEN a.attcollation = 0 THEN true
+           WHEN l.collprovider = 'd' THEN (SELECT c_order FROM here)
+           WHEN l.collprovider = 'b' THEN true
+           WHEN l.collprovider = 'c' THEN l.collcollate IN ('C', 'POSIX') ELSE false END,
+      coalesce(l.collisdeterministic, true)) ORDER BY a.attrelid, a.attnum)
+  FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  WHERE r.relkind <> 'S'
+"""
+
+_INDEX_LIST: Final = """
+  SELECT json_agg(json_build_array(i.indrelid::bigint, x.relname, i.indisunique, i.indisprimary, i.indisexclusion,
+      i.indpred IS NOT NULL, NOT i.indimmediate, i.indisreplident, pg_get_expr(i.indexprs, i.indrelid),
+      pg_get_expr(i.indpred, i.indrelid),
+      CASE WHEN i.indisunique OR i.indisexclusion THEN
+        (SELECT json_agg(json_build_array(a.attname, o.opcdefault,
+                i.indcollation[k.n - 1] = coalesce(a.attcollation, 0),
+                f.conexclop IS NULL OR EXISTS (SELECT FROM pg_operator e WHERE e.oid = f.conexclop[k.n]
+                  AND e.oprname = '=' AND e.oprnamespace = 'pg_catalog'::regnamespace)) ORDER BY k.n)
+         FROM generate_series(1, i.indnkeyatts) AS k(n)
+           JOIN pg_opclass o ON o.oid = i.indclass[k.n - 1]
+           LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n - 1] AND a.attnum <> 0
+           LEFT JOIN pg_constraint f ON f.conindid = i.indexrelid AND f.conexclop IS NOT NULL AND f.contype = 'x') END))
+  FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class x ON x.oid = i.indexrelid
+  WHERE i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+"""
+
+_FOREIGN_KEY_LIST: Final = """
+  SELECT json_agg(json_build_array(c.conrelid::bigint, c.conname, c.confrelid::bigint,
+      (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, n)
+         JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum),
+      (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(c.confkey) WITH ORDINALITY AS k(attnum, n)
+         JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.attnum),
+      c.confupdtype, c.confdeltype, c.condeferrable))
+  FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid AND c.contype = 'f'
+"""
+
+_LISTS: Final = {
+    "relations": _RELATION_LIST,
+    "columns": _COLUMN_LIST,
+    "indexes": _INDEX_LIST,
+    "foreign_keys": _FOREIGN_KEY_LIST,
+    "inherits": """
+  SELECT json_agg(json_build_array(i.inhrelid::bigint, i.inhparent::bigint) ORDER BY i.inhrelid, i.inhseqno)
+  FROM relations r JOIN pg_inherits i ON i.inhrelid = r.oid
+""",
+    "checks": """
+  SELECT json_agg(json_build_array(c.conrelid::bigint, c.conname, pg_get_expr(c.conbin, c.conrelid)))
+  FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid AND c.contype = 'c'
+""",
+    "triggers": """
+  SELECT json_agg(json_build_array(g.tgrelid::bigint, g.tgname, g.tgtype, g.tgfoid::bigint,
+      CASE WHEN g.tgqual IS NOT NULL THEN pg_get_triggerdef(g.oid) END))
+  FROM relations r JOIN pg_trigger g ON g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
+  WHERE r.relhastriggers
+""",
+    "rules": """
+  SELECT json_agg(json_build_array(w.ev_class::bigint, w.rulename, w.ev_type, w.is_instead, pg_get_ruledef(w.oid)))
+  FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND w.rulename <> '_RETURN' AND w.ev_enabled <> 'D'
+  WHERE r.relhasrules
+""",
+    "policies": """
+  SELECT json_agg(json_build_array(p.polrelid::bigint, pg_get_expr(p.polqual, p.polrelid),
+      pg_get_expr(p.polwithcheck, p.polrelid)))
+  FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
+""",
+    "sequences": """
+  SELECT json_agg(json_build_array(d.objid::bigint, d.refobjid::bigint, d.refobjsubid, d.deptype))
+  FROM relations r JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = r.oid
+    AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+  WHERE r.relkind = 'S'
+""",
+    "functions": """
+  SELECT json_agg(json_build_array(p.oid::bigint, s.name, p.proname, p.prokind, p.provolatile, l.lanname, p.pronargs,
+      p.pronargdefaults, p.provariadic <> 0, p.proretset, p.prosrc,
+      CASE WHEN (l.lanname = 'plpgsql' OR to_jsonb(p) ->> 'prosqlbody' IS NOT NULL) AND p.prokind IN ('f', 'p', 'w')
+        THEN pg_get_functiondef(p.oid) END,
+      to_jsonb(p) ->> 'prosqlbody' IS NOT NULL, pg_get_expr(p.proargdefaults, 0), e.extname,
+      coalesce(a0.typtype = 'c' OR a0.typname IN ('record', 'anyelement', 'any', 'anycompatible'), false),
+      p.probin))
+  FROM pg_proc p JOIN function_schemas s ON s.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    LEFT JOIN pg_type a0 ON p.pronargs = 1 AND a0.oid = p.proargtypes[0]
+    LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+    LEFT JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+  WHERE p.oid >= 16384
+""",
+    "aggregates": """
+  SELECT json_agg(json_build_array(p.oid::bigint,
+      ARRAY[g.aggtransfn::oid, g.aggfinalfn::oid, g.aggcombinefn::oid, g.aggserialfn::oid, g.aggdeserialfn::oid,
+        g.aggmtransfn::oid, g.aggminvtransfn::oid, g.aggmfinalfn::oid]::bigint[]))
+  FROM pg_aggregate g JOIN pg_proc p ON p.oid = g.aggfnoid
+  WHERE p.oid >= 16384
+""",
+    "operators": """
+  SELECT json_agg(json_build_array(n.nspname, o.oprname, o.oprleft <> 0 AND o.oprright <> 0, o.oprcode::oid::bigint))
+  FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+  WHERE o.oid >= 16384
+""",
+    "casts": """
+  SELECT json_agg(json_build_array(a.typname, b.typname, c.castcontext, c.castfunc::bigint))
+  FROM pg_cast c JOIN pg_type a ON a.oid = c.castsource JOIN pg_type b ON b.oid = c.casttarget
+  WHERE c.oid >= 16384
+""",
+    "types": """
+  SELECT json_agg(json_build_array(t.oid::bigint, s.name, t.typname, t.typtype, t.typbasetype::bigint, t.typdefault,
+      (SELECT json_agg(pg_get_expr(c.conbin, 0)) FROM pg_constraint c WHERE c.contypid = t.oid AND c.contype = 'c')))
+  FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace
+  WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm') AND t.typelem = 0 OR t.typtype = 'd'
+""",
+    "schemas": "SELECT json_agg(name) FROM schemas",
+    "server": "SELECT json_build_array(current_setting('server_version_num')::int, current_database())",
+}
+
+_BODY: Final = ",\n".join(f"'{name}', ({text})" for name, text in _LISTS.items())
+
+READ_CATALOG: Final = f"""
+WITH schemas AS MATERIALIZED ({_USER_SCHEMAS}),
+ function_schemas AS (SELECT * FROM schemas UNION ALL SELECT 'pg_catalog'::regnamespace, 'pg_catalog'),
+ relations AS MATERIALIZED ({_RELATIONS}),
+ here AS (SELECT d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'
+            OR coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'b' AS c_order
+          FROM pg_database d WHERE d.datname = current_database())
+SELECT json_build_object({_BODY})::text
+"""  # noqa: S608 - made of constants
+"""Returns one text: a JSON object of lists, each item a list in the order of the SELECT above."""
+
+READ_BUILTINS: Final = """
+SELECT json_build_object(
+  'functions', (SELECT json_agg(json_build_array(f.proname, f.volatile, f.kinds, f.proretset)) FROM (
+    SELECT p.proname, max(p.provolatile) AS volatile, string_agg(DISTINCT p.prokind::text, '') AS kinds,
+      bool_or(p.proretset) AS proretset
+    FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.oid < 16384 GROUP BY p.proname) f),
+  'relations', (SELECT json_agg(json_build_array(n.nspname, c.relname))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'v') AND n.nspname IN ('pg_catalog', 'information_schema')))::text
+"""
+"""Names in pg_catalog: i, s, v happen to be in the order from harmless to volatile, so ``max`` takes the worst."""
+
+HAS_VERSION: Final = "SELECT to_regclass('pgchorus.catalog_change') IS NOT NULL"
+READ_VERSION: Final = "SELECT count(*) FROM pgchorus.catalog_change"
