@@ -220,13 +220,17 @@ class CopyFormat:
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """COPY t FROM STDIN. ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``."""
+    """COPY t FROM STDIN. ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
+
+    ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
+    """
 
     target: Target
     format: CopyFormat
     key_type: str | None
     key_column: int | None
     columns: int
+    key_modifier: int = -1
 
 
 @dataclass(frozen=True, slots=True)

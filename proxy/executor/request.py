@@ -17,7 +17,7 @@ from proxy.executor.tags import counted
 from proxy.wire import backend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from proxy.executor.failure import CombineFailure
     from proxy.shards.link import ShardLink
@@ -32,6 +32,16 @@ class Frontend(Protocol):
 
     async def drain(self) -> None:
         """Return when the client's buffer is below its mark; raises when the client is gone."""
+
+
+class Client(Frontend, Protocol):
+    """The client's connection as COPY FROM STDIN needs it: it reads from it as well."""
+
+    async def receive_many(self) -> list[tuple[int, bytes]]:
+        """Return the messages that have arrived, at least one: (type byte, body). Being cancelled loses none."""
+
+    def push_back(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        """Return messages that belong to somebody else, to the front."""
 
 
 class Links(Protocol):
@@ -69,6 +79,35 @@ class Limits:
     max_rows: int = 1_000_000  # groups of an aggregate held at once
     max_buffer_bytes: int = 1 << 20  # answers read ahead from one link before it is paused
     max_parked_bytes: int = 64 << 20  # rows of suspended portals kept so that their links are free
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What surrounds the snapshot of a multi-shard read (DESIGN, section 8); nothing is executed if either raises.
+
+    ``before_bind`` is awaited between Parse and Bind on all shards (takes the fence), ``barrier`` between Bind and Execute
+    (gives it back, or finds that it was lost).
+    """
+
+    before_bind: Callable[[], Awaitable[None]] | None = None
+    barrier: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What surrounds an execution.
+
+    ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``: when one
+    shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
+    ``server_version`` is the major version of the shards (for what COPY's formats mean).
+    """
+
+    client: Client
+    limits: Limits = Limits()
+    fence: Fence | None = None
+    cancel_others: bool = False
+    on_notice: Callable[[bytes], None] | None = None
+    server_version: int = 18
 
 
 class RowBatch(NamedTuple):

@@ -9,37 +9,45 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from proxy.executor.copy_in import start_copy_in
+from proxy.executor.copy_out import start_copy_out
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.merged import OrderedResult, aggregate
-from proxy.executor.request import Limits, proxy_error
+from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, SameResult
 from proxy.executor.scatter import Options, Scatter
-from router.plan import Aggregate, Ordered, Same
+from router.plan import Aggregate, CopyInExecution, CopyOutExecution, Ordered, Same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.executor.request import Links, Request, ResultStream
     from proxy.shards.link import ShardLink
-    from router.plan import Execution
-
-_DEFAULT_LIMITS = Limits()
+    from router.plan import Executable, Execution
 
 
-async def run(
-    execution: Execution,
-    request: Request,
-    links: Links,
-    *,
-    limits: Limits = _DEFAULT_LIMITS,
-    options: Options | None = None,
-) -> ResultStream:
+async def execute(executable: Executable, request: Request, links: Links, environment: Environment) -> ResultStream:
     """Start a statement; returns when all its shards have described their rows (for aggregates: when all is combined).
 
     Whoever holds the result reads it to its end or closes it. Raises ShardError or ProxyError with all links at ReadyForQuery.
     """
-    options = Options() if options is None else options
+    if isinstance(executable, CopyInExecution):
+        return await start_copy_in(executable, request, links, environment)
+    if isinstance(executable, CopyOutExecution):
+        return await start_copy_out(executable, request, links, environment)
+    return await run(executable, request, links, environment)
+
+
+async def run(execution: Execution, request: Request, links: Links, environment: Environment) -> ResultStream:
+    """Do what :func:`execute` does for everything but COPY."""
+    limits = environment.limits
+    options = Options(
+        high_water_bytes=limits.max_buffer_bytes,
+        cancel_others=environment.cancel_others,
+        on_notice=environment.on_notice or environment.client.write,
+        fence=environment.fence,
+    )
     joined = await links.join([task.shard for task in execution.tasks], writes=execution.writes)
     combine, tasks = execution.combine, execution.tasks
     try:

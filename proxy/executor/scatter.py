@@ -26,9 +26,9 @@ from proxy.shards.errors import ShardError
 from proxy.wire.frontend import Bind, Describe, Execute, Flush, Parse, Sync
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from proxy.executor.request import Request
+    from proxy.executor.request import Fence, Request
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import Task
@@ -39,19 +39,10 @@ _SYNC = Sync().encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
-    """What surrounds the snapshot of a multi-shard read; see the module. Either may raise, and nothing is executed then."""
-
-    before_bind: Callable[[], Awaitable[None]] | None = None
-    barrier: Callable[[], Awaitable[None]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
-    """How a scatter behaves. ``cancel_others``: when one shard fails, the others are cancelled (their transaction fails too).
+    """How a scatter behaves; see ``request.Environment``. ``on_notice`` of ``notices_from_all`` shards, or of the first only.
 
-    ``on_notice`` gets whole NoticeResponse messages, of all shards or (the same work everywhere gives the same notices, and a
-    client of one Postgres sees them once) of the first task's only.
+    (The same work everywhere gives the same notices, and a client of one Postgres sees them once.)
     """
 
     high_water_bytes: int = 1 << 20
@@ -215,7 +206,7 @@ class Scatter:
 
 def _parse(request: Request, task: Task) -> bytes:
     text = request.text if task.text is None else task.text
-    return Parse(b"", text.encode(request.encoding), request.parameter_oids).encode()
+    return Parse(b"", text.encode(request.encoding, "surrogateescape"), request.parameter_oids).encode()
 
 
 def _bind(request: Request, formats: tuple[int, ...]) -> bytes:

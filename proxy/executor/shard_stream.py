@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxy.wire.backend import Field
 
 _HEADER_BYTES = 5
-_SKIPPED = frozenset({backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE, backend.CLOSE_COMPLETE})
+_SKIPPED = frozenset({backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE, backend.BIND_COMPLETE})
 
 
 class Unexpected(Exception):  # noqa: N818 - named for what came
@@ -68,6 +68,8 @@ class ShardStream:
     ``tag`` the command tag, ``error`` the first error. ``discarding`` throws rows away as they come.
     """
 
+    row_kind = backend.DATA_ROW
+
     def __init__(
         self,
         link: ShardLink,
@@ -97,8 +99,9 @@ class ShardStream:
         run_start = -1
         run_end = 0
         ends: list[int] = []
+        row_kind = self.row_kind
         for kind, start, end in index:
-            if kind == backend.DATA_ROW:
+            if kind == row_kind:
                 if run_start < 0:
                     run_start = start
                 run_end = end
@@ -125,6 +128,7 @@ class ShardStream:
             self.tag = backend.decode_command_tag(bytes(chunk[start + _HEADER_BYTES : end]))
         elif kind == backend.READY_FOR_QUERY:
             self.over = self.described = self.parsed = True
+            self._paused = False  # the end of an exchange makes the link read again by itself
         elif kind == backend.PARSE_COMPLETE:
             self.parsed = True
         elif kind == backend.ROW_DESCRIPTION:
@@ -142,8 +146,12 @@ class ShardStream:
                 self._on_notice(bytes(chunk[start:end]))
         elif kind == backend.EMPTY_QUERY_RESPONSE:
             self.tag = b""
-        elif kind not in _SKIPPED and kind != backend.BIND_COMPLETE:
-            raise Unexpected(f"message {chr(kind)!r} from shard {self.link.name} in the middle of a statement")
+        elif kind not in _SKIPPED:
+            self._other(kind, bytes(chunk[start:end]))
+
+    def _other(self, kind: int, message: bytes) -> None:
+        """Take a message that has no place in a statement of the extended protocol."""
+        raise Unexpected(f"message {chr(kind)!r} ({len(message)} bytes) from shard {self.link.name} in a statement")
 
     # --- rows -------------------------------------------------------------------------------------------------
 

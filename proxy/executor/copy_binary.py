@@ -1,0 +1,132 @@
+"""Cutting COPY FROM's data into rows and dealing them out, in binary format.
+
+Pure and incremental. Every shard gets the header as it came and a trailer of its own; each tuple goes to the shard of its key
+field. What is wrong in a tuple (the number of fields, a value) is for a server to say; what makes it impossible to find the next
+tuple is said here, in Postgres's words.
+
+https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-BINARY-FORMAT
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from proxy.executor.copy_rows import BAD_FORMAT
+from proxy.executor.failure import CombineFailure
+
+if TYPE_CHECKING:
+    from proxy.executor.copy_key import KeyPlacer
+    from proxy.executor.copy_rows import Dealt
+
+SIGNATURE = b"PGCOPY\n\xff\r\n\0"
+TRAILER = b"\xff\xff"
+_FLAGS = Struct(">II")  # flags, length of the header's extension
+_COUNT = Struct(">h")
+_LENGTH = Struct(">i")
+_BINARY = 1
+_FIXED_HEADER_BYTES = len(SIGNATURE) + _FLAGS.size
+
+
+class BinarySplitter:
+    """Deals out tuples; the same interface as ``copy_rows.LineSplitter``."""
+
+    def __init__(self, column: int, placer: KeyPlacer, dealt: Dealt) -> None:
+        self.dealt = dealt
+        self.ended = False
+        self._column = column
+        self._place = placer.place
+        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._missing = _FIXED_HEADER_BYTES  # bytes without which there is no use in looking
+        self._header_read = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the data."""
+        if self.ended:
+            if data:
+                raise CombineFailure(BAD_FORMAT, "received copy data after EOF marker")
+            return
+        self._pieces.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        data = b"".join(self._pieces)
+        at = 0
+        if not self._header_read:
+            at = self._read_header(data)
+        if self._header_read:
+            at = self._tuples(data, at)
+        self._pieces = [data[at:]]
+
+    def finish(self) -> None:
+        """Hear that the data is over, with or without a trailer."""
+        rest = b"".join(self._pieces)
+        if not self._header_read:
+            if not SIGNATURE.startswith(rest[: len(SIGNATURE)]) or len(rest) < len(SIGNATURE):
+                raise CombineFailure(BAD_FORMAT, "COPY file signature not recognized")
+            raise CombineFailure(BAD_FORMAT, "invalid COPY file header (missing flags)")
+        if rest and not self.ended:
+            self.dealt.add(0, rest)  # an incomplete tuple: its server complains
+        else:
+            self.dealt.add_to_all(TRAILER)
+
+    def _read_header(self, data: bytes) -> int:
+        if not data.startswith(SIGNATURE):
+            raise CombineFailure(BAD_FORMAT, "COPY file signature not recognized")
+        _, extension = _FLAGS.unpack_from(data, len(SIGNATURE))
+        end = _FIXED_HEADER_BYTES + extension
+        if len(data) < end:
+            self._missing = end - len(data)
+            return 0
+        self._header_read = True
+        self.dealt.add_to_all(data[:end])
+        return end
+
+    def _tuples(self, data: bytes, at: int) -> int:
+        """Deal out the whole tuples from ``at``; returns where the first incomplete one begins."""
+        end = len(data)
+        unpack_count, unpack_length = _COUNT.unpack_from, _LENGTH.unpack_from
+        column, place, dealt = self._column, self._place, self.dealt
+        owners: list[int] = []
+        while at + 2 <= end:
+            count: int = unpack_count(data, at)[0]
+            if count == -1:
+                self.ended = True
+                at += 2
+                if at < end:
+                    raise CombineFailure(BAD_FORMAT, "received copy data after EOF marker")
+                break
+            here = at + 2
+            key: bytes | None = None
+            for number in range(count):
+                if here + 4 > end:
+                    here = -1
+                    break
+                length: int = unpack_length(data, here)[0]
+                here += 4
+                if length >= 0:
+                    if here + length > end:
+                        # A long field comes in many pieces: they are not joined before it is whole.
+                        self._missing = here + length - end
+                        here = -1
+                        break
+                    if number == column:
+                        key = data[here : here + length]
+                    here += length
+                elif length != -1:
+                    raise CombineFailure(BAD_FORMAT, "invalid field size")
+            if here < 0:
+                break
+            owner = place(key, _BINARY) if count > column else 0
+            dealt.add(owner, data[at:here])
+            owners.append(owner)
+            at = here
+        dealt.numbering.note(owners)
+        return at
+
+
+def header_bytes(data: bytes) -> int:
+    """Return how long the header at the start of a binary COPY stream is."""
+    extension: int = _FLAGS.unpack_from(data, len(SIGNATURE))[1]
+    return _FIXED_HEADER_BYTES + extension

@@ -1,0 +1,334 @@
+"""COPY ... FROM STDIN over several shards: one CopyInResponse to the client, its rows dealt out by key, one answer.
+
+The original text goes to each shard. While data comes the session hears nothing from here: this file reads the client's messages
+itself, until CopyDone, CopyFail, or a message that has no business there (which is given back). When one shard fails, the others
+are told CopyFail, all links come back to ReadyForQuery, and there is one error; line numbers in its CONTEXT are made the client's
+own, or left out where they are not known. What the client still sends of a failed COPY is for the session to ignore.
+
+Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, ProxyError
+from proxy.executor import tags
+from proxy.executor.copy_binary import BinarySplitter
+from proxy.executor.copy_key import KeyPlacer
+from proxy.executor.copy_rows import CsvSplitter, Dealt, Numbering, TextSplitter
+from proxy.executor.failure import CombineFailure
+from proxy.executor.request import RowBatch, proxy_error
+from proxy.shards.errors import ShardError
+from proxy.wire import backend
+from proxy.wire.frontend import CopyData, CopyDone, CopyFail, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxy.executor.request import Client, Environment, Links, Request, ResultStream
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+    from router.plan import CopyInExecution
+
+_HEADER_BYTES = 5
+_CHUNK_BYTES = 64 << 10  # rows of one shard are sent in messages of about this size
+_COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
+_FLUSH_SYNC = frozenset(b"HS")
+_DONE = CopyDone().encode()
+_OTHER_FAILED = b"another shard failed"
+_LINE = re.compile(r"^(COPY [^\n]*?, line )(\d+)", re.MULTILINE)
+# Encodings in which a byte below 0x80 may be the second byte of a character: rows cannot be cut at bytes.
+_UNSAFE_ENCODINGS = re.compile(r"(shift_?jis|sjis|ms932|cp932|big5|gbk|gb18030|cp949|uhc|johab|cp936|cp950)")
+
+
+class Splitter(Protocol):
+    """What cuts data into rows and deals them out."""
+
+    dealt: Dealt
+
+    def feed(self, data: bytes) -> None:
+        """Take data."""
+
+    def finish(self) -> None:
+        """Hear that it is over."""
+
+
+class CopyInReceiver:
+    """The receiver of one shard's COPY FROM."""
+
+    def __init__(self, link: ShardLink, position: int, wake: asyncio.Event, on_notice: Callable[[bytes], None]) -> None:
+        self.link = link
+        self.position = position
+        self.response: bytes | None = None
+        self.tag: bytes | None = None
+        self.error: ShardError | None = None
+        self.over = True
+        self.told_end = False  # CopyDone or CopyFail was sent
+        self._wake = wake
+        self._on_notice = on_notice
+
+    def frames(self, chunk: memoryview | bytes, index: list[tuple[int, int, int]]) -> bool:
+        """Take complete frames; True when the exchange is over."""
+        for kind, start, end in index:
+            if kind == backend.COPY_IN_RESPONSE:
+                self.response = bytes(chunk[start:end])
+            elif kind == backend.COMMAND_COMPLETE:
+                self.tag = backend.decode_command_tag(bytes(chunk[start + _HEADER_BYTES : end]))
+            elif kind == backend.ERROR_RESPONSE:
+                raw = bytes(chunk[start:end])
+                if self.error is None:
+                    self.error = ShardError(backend.decode_error(raw[_HEADER_BYTES:]), self.link.shard, raw)
+            elif kind == backend.NOTICE_RESPONSE:
+                self._on_notice(bytes(chunk[start:end]))
+            elif kind == backend.READY_FOR_QUERY:
+                self.over = True
+        self._wake.set()
+        return self.over
+
+    def lost(self, error: ShardError) -> None:
+        """Hear that the link is gone."""
+        if self.error is None:
+            self.error = error
+        self.over = True
+        self._wake.set()
+
+    def end(self, message: bytes) -> None:
+        """Tell the shard that the data is over, once."""
+        if not self.told_end and not self.over:
+            self.told_end = True
+            self.link.write(message)
+
+
+class CopyInResult:
+    """See ``request.ResultStream``: all work is done by the first ``next_rows``; there are no rows."""
+
+    row_description: tuple[Field, ...] | None = None
+
+    def __init__(
+        self, links: Sequence[ShardLink], query: bytes, environment: Environment, splitter: Splitter | None
+    ) -> None:
+        self._client: Client = environment.client
+        self._query = query
+        self._splitter = splitter
+        self._wake = asyncio.Event()
+        on_notice = environment.on_notice or environment.client.write
+        self._receivers = [CopyInReceiver(link, number, self._wake, on_notice) for number, link in enumerate(links)]
+        self._tag: bytes | None = None
+
+    @property
+    def tag(self) -> bytes:
+        """``COPY n`` over all shards."""
+        if self._tag is None:
+            raise AssertionError("the statement is not over")
+        return self._tag
+
+    async def next_rows(self, max_rows: int = 0) -> RowBatch:  # noqa: ARG002 - COPY knows no row limit
+        """Do the whole COPY; see ``ResultStream.next_rows`` for what is raised."""
+        if self._tag is not None:
+            return RowBatch([], 0, done=True)
+        try:
+            await self._open()
+            await self._pass_data()
+            await self._until(lambda: all(receiver.over for receiver in self._receivers))
+            found = [self._tag_of(receiver) for receiver in self._receivers]
+            self._tag = tags.agree(found) if self._splitter is None else tags.add(found)
+        except CombineFailure as failure:
+            await self.close()
+            raise proxy_error(failure) from failure
+        except BaseException:
+            await self.close()
+            raise
+        return RowBatch([], 0, done=True)
+
+    # --- the beginning ----------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        for receiver in self._receivers:
+            receiver.over = False
+            try:
+                receiver.link.exchange(self._query, receiver)
+            except ShardError as error:
+                receiver.lost(error)
+        await self._until(lambda: all(receiver.response is not None or receiver.over for receiver in self._receivers))
+        first = self._receivers[0]
+        for receiver in self._receivers:
+            if receiver.response is None or first.response is None:
+                raise ProxyError(INTERNAL_ERROR, f"shard {receiver.link.name} answered COPY without CopyInResponse")
+            if receiver.response != first.response:
+                raise ProxyError(
+                    FEATURE_NOT_SUPPORTED,
+                    f"shards {first.link.name} and {receiver.link.name} would copy different columns",
+                    hint="The schemas of the shards differ; see pgchorus doctor.",
+                )
+        assert first.response is not None  # noqa: S101 - narrows the type; checked above
+        self._client.write(first.response)
+        await self._client.drain()
+
+    # --- data -------------------------------------------------------------------------------------------------
+
+    async def _pass_data(self) -> None:
+        while (messages := await self._receive()) is not None:
+            data: list[bytes] = []
+            end = self._sort_out(messages, data)
+            await self._send(b"".join(data))
+            if end is None:
+                continue
+            if end == _DONE and self._splitter is not None:
+                self._splitter.finish()
+                await self._flush(0)
+            for receiver in self._receivers:
+                receiver.end(end)
+            return
+
+    async def _receive(self) -> list[tuple[int, bytes]] | None:
+        """Return the client's next messages; raises a shard's error if one comes first."""
+        receiving = asyncio.ensure_future(self._client.receive_many())
+        try:
+            while not receiving.done():
+                self._raise_error()
+                self._wake.clear()
+                waking = asyncio.ensure_future(self._wake.wait())
+                try:
+                    await asyncio.wait({receiving, waking}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waking.cancel()
+        finally:
+            if not receiving.done():
+                receiving.cancel()
+        return receiving.result()
+
+    def _sort_out(self, messages: list[tuple[int, bytes]], data: list[bytes]) -> bytes | None:
+        """Collect the data of the client's messages; returns how the COPY ends (a message for the shards), if it does."""
+        for position, (kind, body) in enumerate(messages):
+            if kind == _COPY_DATA:
+                data.append(body)
+            elif kind not in _FLUSH_SYNC:  # those two are ignored during COPY
+                if kind == _COPY_DONE:
+                    end, rest = _DONE, position + 1
+                elif kind == _COPY_FAIL:
+                    end, rest = CopyFail(body.rstrip(b"\0")).encode(), position + 1
+                else:
+                    # Ends the COPY as a failure of the client's, in Postgres's words; whoever it is for handles it afterwards.
+                    text = b"unexpected message type 0x%02X during COPY from stdin" % kind
+                    end, rest = CopyFail(text).encode(), position
+                self._client.push_back(messages[rest:])
+                return end
+        return None
+
+    async def _send(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._splitter is None:
+            message = CopyData(data).encode()
+            for receiver in self._receivers:
+                receiver.link.write(message)
+            await self._drain(self._receivers)
+        else:
+            self._splitter.feed(data)
+            await self._flush(_CHUNK_BYTES)
+
+    async def _flush(self, at_least_bytes: int) -> None:
+        assert self._splitter is not None  # noqa: S101 - narrows the type
+        dealt = self._splitter.dealt
+        written = []
+        for receiver in self._receivers:
+            if dealt.sizes[receiver.position] > at_least_bytes:
+                receiver.link.write(CopyData(dealt.take(receiver.position)).encode())
+                written.append(receiver)
+        await self._drain(written)
+
+    async def _drain(self, receivers: Sequence[CopyInReceiver]) -> None:
+        """Wait until the shards have taken most of it. An error of a shard is noticed by :meth:`_receive`."""
+        for receiver in receivers:
+            if not receiver.over:
+                try:
+                    await receiver.link.drain()
+                except ShardError as error:
+                    receiver.lost(error)
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def _tag_of(self, receiver: CopyInReceiver) -> bytes:
+        if receiver.tag is None:
+            raise ProxyError(INTERNAL_ERROR, f"shard {receiver.link.name} ended COPY without a command tag")
+        return receiver.tag
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        while True:
+            self._raise_error()
+            if ready():
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _raise_error(self) -> None:
+        for receiver in self._receivers:
+            if receiver.error is not None:
+                raise self._renumbered(receiver, receiver.error)
+
+    def _renumbered(self, receiver: CopyInReceiver, error: ShardError) -> ShardError:
+        """Make the line number in the CONTEXT the client's; the CONTEXT goes if the line is not known."""
+        where = error.fields.get("W")
+        match = _LINE.search(where)
+        if self._splitter is None or match is None:
+            return error
+        line = self._splitter.dealt.numbering.original(receiver.position, int(match[2]))
+        where_now = None if line is None else f"{where[: match.end(1)]}{line}{where[match.end() :]}"
+        fields = error.fields.replace(W=where_now)
+        return ShardError(fields, error.shard, backend.error_response(fields), lost=error.lost)
+
+    async def park(self) -> None:
+        """Nothing to do: COPY is never suspended."""
+
+    async def close(self) -> None:
+        """Make every shard give up, and bring the links back to ReadyForQuery."""
+        fail = CopyFail(_OTHER_FAILED).encode()
+        try:
+            while not all(receiver.over for receiver in self._receivers):
+                for receiver in self._receivers:
+                    # Only a shard that is waiting for data may be told so; one that is not yet would take it for anything.
+                    if receiver.response is not None:
+                        receiver.end(fail)
+                self._wake.clear()
+                await self._wake.wait()
+        except BaseException:
+            for receiver in self._receivers:
+                if not receiver.over:
+                    receiver.link.abort()
+            raise
+
+
+async def start_copy_in(
+    execution: CopyInExecution, request: Request, links: Links, environment: Environment
+) -> ResultStream:
+    """Prepare a COPY FROM; everything happens in the first ``next_rows``."""
+    splitter = _splitter(execution, request, environment) if execution.plan.key_column is not None else None
+    joined = await links.join(execution.shards, writes=True)
+    query = Query(request.text.encode(request.encoding, "surrogateescape")).encode()
+    return CopyInResult([joined[shard] for shard in execution.shards], query, environment, splitter)
+
+
+def _splitter(execution: CopyInExecution, request: Request, environment: Environment) -> Splitter:
+    plan = execution.plan
+    column, key_type, copy_format = plan.key_column, plan.key_type, plan.format
+    if column is None or key_type is None:
+        raise AssertionError("rows without a key are not split")
+    positions = {shard: position for position, shard in enumerate(execution.shards)}
+    owners = [positions[owner] for owner in execution.slot_owners]
+    placer = KeyPlacer(key_type, owners, plan.key_modifier, request.encoding)
+    dealt = Dealt(len(positions), Numbering(len(positions)))
+    if copy_format.format == "binary":
+        return BinarySplitter(column, placer, dealt)
+    if _UNSAFE_ENCODINGS.search(request.encoding.lower()):
+        raise ProxyError(
+            FEATURE_NOT_SUPPORTED,
+            f"COPY into a sharded table is not supported while client_encoding is {request.encoding}",
+            hint="SET client_encoding TO 'UTF8' and send UTF-8.",
+        )
+    if copy_format.format == "csv":
+        dot_ends = environment.server_version < 18  # noqa: PLR2004 - where that changed
+        return CsvSplitter(copy_format, column, key_type, placer, dealt, dot_ends=dot_ends)
+    return TextSplitter(copy_format, column, key_type, placer, dealt)

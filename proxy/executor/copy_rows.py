@@ -1,0 +1,498 @@
+r"""Cutting COPY FROM's data into rows and dealing them out, in text and CSV format.
+
+Pure and incremental: data may be cut anywhere. Rows go on byte for byte as they came; only where a row ends and what its key is
+gets looked at, by the rules of Postgres 18's copyfromparse.c as the manual gives them:
+
+- text: a backslash takes the next byte out of play, also a newline or a delimiter; ``\.`` alone on a line ends the data;
+- CSV: between quotes everything is data; ``\.`` is data too (it ends the data before Postgres 18);
+- all rows end alike (LF, CR or CRLF, as the first one does); anything else is an error, in Postgres's words.
+
+There are two roads. Blocks of whole lines without anything remarkable are cut by ``bytes.split`` and their integer keys found by
+one regular expression; everything else is walked from one special byte to the next.
+
+https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import compress
+from typing import TYPE_CHECKING
+
+from proxy.executor.copy_key import integer_key_pattern
+from proxy.executor.failure import CombineFailure
+from router.sharding import INTEGER_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.executor.copy_key import KeyPlacer
+    from router.plan import CopyFormat
+
+BAD_FORMAT = "22P04"
+_LF, _CR, _CRLF = b"\n", b"\r", b"\r\n"
+_COMPRESSED_SHARDS = 16  # up to here rows are dealt out by one C call for each shard
+_ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|(.)|\Z)", re.DOTALL)
+_BYTE = 0xFF
+
+
+class Dealt:
+    """Rows dealt out so far: for each shard a list of byte strings that are sent one after another.
+
+    ``numbering`` learns which row went where.
+    """
+
+    __slots__ = ("numbering", "parts", "sizes")
+
+    def __init__(self, shards: int, numbering: Numbering) -> None:
+        self.parts: list[list[bytes]] = [[] for _ in range(shards)]
+        self.sizes = [0] * shards
+        self.numbering = numbering
+
+    def add(self, shard: int, data: bytes) -> None:
+        """Add bytes for one shard."""
+        self.parts[shard].append(data)
+        self.sizes[shard] += len(data)
+
+    def add_to_all(self, data: bytes) -> None:
+        """Add bytes for every shard (a header)."""
+        for shard in range(len(self.parts)):
+            self.add(shard, data)
+
+    def take(self, shard: int) -> bytes:
+        """Take what is there for one shard."""
+        data = b"".join(self.parts[shard])
+        self.parts[shard].clear()
+        self.sizes[shard] = 0
+        return data
+
+
+class Numbering:
+    """Which line of the client's data a line of one shard's data was, for the CONTEXT of errors.
+
+    Keeps one byte for each of the last ``window`` rows, so that memory stays flat; older rows are unknown, and so are all rows
+    once ``lose()`` was called (a row of several lines).
+    """
+
+    __slots__ = ("_chunks", "_dropped", "_headers", "_kept", "_lost", "_window")
+
+    def __init__(self, shards: int, window: int = 4_000_000) -> None:
+        self._chunks: list[bytes] = []
+        self._dropped = [0] * shards  # rows of each shard in chunks that were dropped
+        self._kept = 0
+        self._window = window
+        self._headers = 0
+        self._lost = shards > _BYTE
+
+    def header(self) -> None:
+        """Count a line that every shard gets."""
+        self._headers += 1
+
+    def lose(self) -> None:
+        """Give up: rows and lines are not the same any more."""
+        self._lost = True
+        self._chunks.clear()
+
+    def note(self, owners: Sequence[int]) -> None:
+        """Learn the shards of the next rows."""
+        if self._lost:
+            return
+        self._chunks.append(bytes(owners))
+        self._kept += len(owners)
+        while self._kept > self._window and len(self._chunks) > 1:
+            gone = self._chunks.pop(0)
+            self._kept -= len(gone)
+            for shard in range(len(self._dropped)):
+                self._dropped[shard] += gone.count(shard)
+
+    def original(self, shard: int, line: int) -> int | None:
+        """Return the client's line for a line (from 1) of one shard's data, or None when it is not known."""
+        if line <= self._headers:
+            return line
+        left = line - self._headers - self._dropped[shard]
+        if self._lost or left <= 0:
+            return None
+        before = self._headers + sum(self._dropped)
+        for chunk in self._chunks:
+            count = chunk.count(shard)
+            if left <= count:
+                at = -1
+                for _ in range(left):
+                    at = chunk.index(shard, at + 1)
+                return before + at + 1
+            left -= count
+            before += len(chunk)
+        return None
+
+
+class LineSplitter:
+    """Deals out lines; what text and CSV have in common. ``feed`` data, then ``finish``; results are in ``dealt``.
+
+    ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures.
+    """
+
+    def __init__(self, copy_format: CopyFormat, column: int, key_type: str, placer: KeyPlacer, dealt: Dealt) -> None:
+        self.dealt = dealt
+        self.ended = False
+        self._column = column
+        self._place = placer.place
+        self._place_integers = placer.place_integers
+        self._delimiter = copy_format.delimiter.encode()
+        self._null = copy_format.null.encode()
+        self._header = copy_format.header
+        self._eol: bytes | None = None
+        self._rest: list[bytes] = []  # the beginning of a line, in pieces
+        self._resume = 0  # where in it the walk goes on
+        self._pattern = integer_key_pattern(key_type, column, self._delimiter) if key_type in INTEGER_TYPES else None
+        self._translations = [bytes(int(byte == shard) for byte in range(256)) for shard in range(len(dealt.parts))]
+        # What a plain integer is read as; not NULL, whatever the null string is.
+        if self._pattern is not None and self._pattern.match(self._delimiter * column + self._null + b"\n"):
+            self._pattern = None
+
+    # --- data in ----------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the data."""
+        if self.ended or not data:
+            return
+        if _LF not in data and _CR not in data:
+            self._rest.append(data)
+            return
+        if self._rest:
+            self._rest.append(data)
+            data = b"".join(self._rest)
+            self._rest.clear()
+        block, rest = self._plain_block(data)
+        if block:
+            self._resume = 0
+            lines = block.split(self._eol)
+            lines.pop()
+            self._deal(lines, block)
+        else:
+            rest = self._walk(data)
+        if rest and not self.ended:
+            self._rest.append(rest)
+
+    def finish(self) -> None:
+        """Hear that the data is over: a last line may lack its end."""
+        if self.ended:
+            return
+        data = b"".join(self._rest)
+        self._rest.clear()
+        if data:
+            data = self._walk(data, final=True)
+        if data and not self.ended:
+            # As it came, without an end: nothing follows it on any shard, and after a lone backslash an end would be data.
+            self._deal_last(data)
+
+    def _plain_block(self, data: bytes) -> tuple[bytes, bytes]:
+        """Split off the whole lines if ``bytes.split`` can cut them; an empty block if it cannot."""
+        raise NotImplementedError
+
+    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
+        """Cut and deal lines one by one; returns the beginning of a line that is left."""
+        raise NotImplementedError
+
+    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
+        """Find the key in a line: (False, None) when the line has too few fields, (True, None) for NULL."""
+        raise NotImplementedError
+
+    # --- rows out ---------------------------------------------------------------------------------------------
+
+    def _deal(self, lines: list[bytes], block: bytes | None) -> None:
+        """Deal out whole lines without their ends; ``block`` is all of them with ends, where they are plain."""
+        eol = self._eol or _LF
+        if self._header and lines:
+            self._header = False
+            header = lines.pop(0) + eol
+            self.dealt.numbering.header()
+            self.dealt.add_to_all(header)
+            if block is not None:
+                block = block[len(header) :]
+        if not lines:
+            return
+        owners = self._owners(lines, block)
+        shards = len(self.dealt.parts)
+        if shards <= _COMPRESSED_SHARDS:
+            packed = bytes(owners)
+            for shard in range(shards):
+                mine = list(compress(lines, packed.translate(self._translations[shard])))
+                if mine:
+                    mine.append(b"")
+                    self.dealt.add(shard, eol.join(mine))
+        else:
+            for line, owner in zip(lines, owners, strict=True):
+                self.dealt.add(owner, line + eol)
+        self.dealt.numbering.note(owners)
+
+    def _deal_last(self, line: bytes) -> None:
+        if self._header:
+            self.dealt.add_to_all(line)
+            return
+        owners = self._owners([line], None)
+        self.dealt.add(owners[0], line)
+        self.dealt.numbering.note(owners)
+
+    def _owners(self, lines: list[bytes], block: bytes | None) -> list[int]:
+        if block is not None and self._pattern is not None:
+            keys = self._pattern.findall(block)
+            # One key for each line start at most, so equal numbers mean that every line has one.
+            if len(keys) == len(lines):
+                return self._place_integers(keys)
+        place, field = self._place, self._field
+        owners = []
+        for line in lines:
+            found, value = field(line)
+            # A line that lacks its key column lacks data for it: any server will say so.
+            owners.append(place(value, 0) if found else 0)
+        return owners
+
+
+class TextSplitter(LineSplitter):
+    """COPY's text format."""
+
+    _special = re.compile(rb"[\\\r\n]")
+
+    def _plain_block(self, data: bytes) -> tuple[bytes, bytes]:
+        eol = self._eol
+        if _CR in data:
+            cut = data.rfind(_CRLF) + 2
+            block, expected = data[:cut], _CRLF
+            ends = block.count(_CRLF)
+            if cut < 2 or block.count(_CR) != ends or block.count(_LF) != ends or b"\\\r" in block:  # noqa: PLR2004
+                return b"", data
+        else:
+            cut = data.rfind(_LF) + 1
+            block, expected = data[:cut], _LF
+        if eol not in (None, expected):
+            return b"", data
+        if b"\\" in block and (b"\\" + expected[:1] in block or b"\\." in block or b"\\" + self._delimiter in block):
+            return b"", data
+        self._eol = expected
+        return block, data[cut:]
+
+    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
+        lines: list[bytes] = []
+        start = 0
+        at = self._resume
+        search = self._special.search
+        while (match := search(data, at)) is not None:
+            at = match.start()
+            found = data[at : at + 1]
+            following = data[at + 1 : at + 2]
+            if found == b"\\":
+                if not following and not final:
+                    break
+                if following == b"." and self._marker(data, start, at, final=final):
+                    break
+                at += 2
+                continue
+            if found == _CR and not following and not final and self._eol in (None, _CRLF):
+                break  # CR or CRLF: the next byte tells
+            stop = at
+            at = self._line_end(found, following, at)
+            lines.append(data[start:stop])
+            start = at
+        self._deal(lines, None)
+        self._resume = max(min(at, len(data)) - start, 0) if match is not None else len(data) - start
+        return b"" if self.ended else data[start:]
+
+    def _marker(self, data: bytes, start: int, at: int, *, final: bool) -> bool:
+        r"""Look at ``\.``: it ended the data (:attr:`ended`), or more must come to tell; anything else is an error."""
+        after = data[at + 2 : at + 4]
+        if not final and (not after or (after == _CR and self._eol in (None, _CRLF))):
+            return True
+        if at > start or (after and after[:1] not in (_CR, _LF)):
+            raise CombineFailure(BAD_FORMAT, "end-of-copy marker is not alone on its line")
+        if self._eol is not None and after and not after.startswith(self._eol):
+            raise CombineFailure(BAD_FORMAT, "end-of-copy marker does not match previous newline style")
+        self.ended = True
+        return True
+
+    def _line_end(self, found: bytes, following: bytes, at: int) -> int:
+        """Check a line's end against the first one; returns where the next line begins."""
+        eol = _CRLF if found == _CR and following == _LF and self._eol in (None, _CRLF) else found
+        if self._eol is None:
+            self._eol = eol
+        elif self._eol != eol:
+            if found == _CR:
+                raise CombineFailure(
+                    BAD_FORMAT, "literal carriage return found in data", hint='Use "\\r" to represent carriage return.'
+                )
+            raise CombineFailure(BAD_FORMAT, "literal newline found in data", hint='Use "\\n" to represent newline.')
+        return at + len(eol)
+
+    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
+        column, delimiter = self._column, self._delimiter
+        if b"\\" not in line:
+            fields = line.split(delimiter, column + 1)
+            if len(fields) <= column:
+                return False, None
+            value = fields[column]
+            return True, None if value == self._null else value
+        start = 0
+        for number in range(column + 1):
+            end = _text_field_end(line, start, delimiter)
+            if number == column:
+                raw = line[start:end]
+                return True, None if raw == self._null else _ESCAPE.sub(_unescape, raw)
+            if end == len(line):
+                return False, None
+            start = end + 1
+        return False, None
+
+
+def _text_field_end(line: bytes, start: int, delimiter: bytes) -> int:
+    """Return where the field that begins at ``start`` ends: at a delimiter without a backslash before it."""
+    at = start
+    while True:
+        end = line.find(delimiter, at)
+        end = len(line) if end < 0 else end
+        backslash = line.find(b"\\", at, end)
+        if backslash < 0:
+            return end
+        at = backslash + 2
+        if at > len(line):
+            return len(line)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    octal, hexadecimal, other = match.groups()
+    if octal is not None:
+        return bytes((int(octal, 8) & _BYTE,))
+    if hexadecimal is not None:
+        return bytes((int(hexadecimal, 16),))
+    if other is None:
+        return b""  # a backslash at the end of the data
+    return _ESCAPED.get(other, other)
+
+
+class CsvSplitter(LineSplitter):
+    r"""COPY's CSV format. ``dot_ends``: a line ``\.`` ends the data (servers before 18)."""
+
+    def __init__(
+        self,
+        copy_format: CopyFormat,
+        column: int,
+        key_type: str,
+        placer: KeyPlacer,
+        dealt: Dealt,
+        *,
+        dot_ends: bool = False,
+    ) -> None:
+        super().__init__(copy_format, column, key_type, placer, dealt)
+        self._dot_ends = dot_ends
+        self._quote = copy_format.quote.encode()
+        self._escape = copy_format.escape.encode()
+        self._quoted = False
+        self._escaped_at = -1  # the byte that an escape character before it protects
+        special = {self._quote, self._escape, _CR, _LF}
+        self._special = re.compile(b"[" + b"".join(re.escape(byte) for byte in sorted(special)) + b"]")
+
+    def _plain_block(self, data: bytes) -> tuple[bytes, bytes]:
+        if self._quote in data or (self._dot_ends and b"\\." in data):
+            return b"", data
+        if _CR in data:
+            cut = data.rfind(_CRLF) + 2
+            block, expected = data[:cut], _CRLF
+            ends = block.count(_CRLF)
+            if cut < 2 or block.count(_CR) != ends or block.count(_LF) != ends:  # noqa: PLR2004
+                return b"", data
+        else:
+            cut = data.rfind(_LF) + 1
+            block, expected = data[:cut], _LF
+        if self._eol not in (None, expected):
+            return b"", data
+        self._eol = expected
+        return block, data[cut:]
+
+    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
+        lines: list[bytes] = []
+        start = 0
+        at = self._resume
+        quoted, escaped_at = self._quoted, self._escaped_at
+        quote, escape = self._quote, self._escape
+        search = self._special.search
+        while (match := search(data, at)) is not None:
+            at = match.start()
+            found = data[at : at + 1]
+            if found == quote:
+                if escaped_at != at:
+                    quoted = not quoted
+                at += 1
+            elif found == escape:
+                if quoted and escaped_at != at:
+                    escaped_at = at + 1  # the next byte is taken as it is, if it is a quote or an escape
+                at += 1
+            elif quoted:
+                self.dealt.numbering.lose()
+                at += 1
+            else:
+                following = data[at + 1 : at + 2]
+                if found == _CR and not following and not final and self._eol in (None, _CRLF):
+                    break  # CR or CRLF: the next byte tells
+                stop = at
+                at = self._line_end(found, following, at)
+                if self._dot_ends and data[start:stop] == b"\\.":
+                    self.ended = True
+                    break
+                lines.append(data[start:stop])
+                start = at
+        self._deal(lines, None)
+        self._resume = (at if match is not None else len(data)) - start
+        self._quoted, self._escaped_at = quoted, escaped_at - start
+        return b"" if self.ended else data[start:]
+
+    def _line_end(self, found: bytes, following: bytes, at: int) -> int:
+        """Check a line's end against the first one; returns where the next line begins."""
+        eol = _CRLF if found == _CR and following == _LF and self._eol in (None, _CRLF) else found
+        if self._eol is None:
+            self._eol = eol
+        elif self._eol != eol:
+            what = "carriage return" if found == _CR else "newline"
+            raise CombineFailure(
+                BAD_FORMAT, f"unquoted {what} found in data", hint=f"Use quoted CSV field to represent {what}."
+            )
+        return at + len(eol)
+
+    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
+        column, delimiter, quote = self._column, self._delimiter, self._quote
+        fields = line.split(delimiter, column + 1)
+        if quote not in line or not any(quote in field for field in fields[: column + 1]):
+            if len(fields) <= column:
+                return False, None
+            value = fields[column]
+            return True, None if value == self._null else value
+        at = 0
+        for number in range(column + 1):
+            if at > len(line):
+                return False, None
+            value, was_quoted, at = _csv_field(line, at, delimiter[0], quote[0], self._escape[0])
+            if number == column:
+                return True, None if not was_quoted and value == self._null else value
+        return False, None
+
+
+def _csv_field(line: bytes, at: int, delimiter: int, quote: int, escape: int) -> tuple[bytes, bool, int]:
+    """Read one CSV field from ``at``: its value, whether any of it was quoted, and where the next one begins."""
+    out = bytearray()
+    quoted = was_quoted = False
+    end = len(line)
+    while at < end:
+        byte = line[at]
+        at += 1
+        if not quoted:
+            if byte == delimiter:
+                return bytes(out), was_quoted, at
+            if byte == quote:
+                quoted = was_quoted = True
+                continue
+        elif byte == escape and at < end and line[at] in (escape, quote):
+            byte = line[at]
+            at += 1
+        elif byte == quote:
+            quoted = False
+            continue
+        out.append(byte)
+    return bytes(out), was_quoted, end + 1
