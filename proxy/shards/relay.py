@@ -241,6 +241,8 @@ class Relay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: C901 - one loop, without calls, on purpose
         """Cut what the socket gave into frames and hand them on."""
+        if self.closed:
+            return
         chunk: Chunk = data
         if self._tail is not None:
             joined = self._join(data)

@@ -1,0 +1,33 @@
+"""Shard links on both event loops: asyncpg's wire is lent on uvloop in production and on asyncio's own loop by whoever tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+from proxy.shards.endpoint import ShardEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# Files whose subject touches the transport; the others run on uvloop alone.
+_BOTH_LOOPS = {"test_lending.py", "test_link.py", "test_link_loss.py"}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    assert config
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.name in _BOTH_LOOPS:
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
+
+
+@pytest.fixture
+def endpoint(shard_databases: list[str]) -> ShardEndpoint:
+    """The first shard of a fresh set."""
+    return ShardEndpoint("s0", 0, shard_databases[0])

@@ -1,0 +1,215 @@
+"""Links that end: killed while lent, killed while idle, abandoned by their user, closed in peace."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.errors import ShardError
+from proxy.shards.link import ShardLink, open_link
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def admin(endpoint: ShardEndpoint) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(endpoint.dsn)
+    yield connection
+    await connection.close()
+    gc.collect()
+
+
+@pytest.fixture
+async def link(endpoint: ShardEndpoint) -> AsyncIterator[ShardLink]:
+    opened = await open_link(endpoint, role="postgres", password=None)
+    yield opened
+    await opened.close()
+
+
+async def kill(admin: asyncpg.Connection, link: ShardLink) -> None:
+    assert await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", link.pid)
+
+
+async def sleeping(admin: asyncpg.Connection, link: ShardLink) -> None:
+    """Wait until the link's backend is inside pg_sleep."""
+    while not await admin.fetchval("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", link.pid):
+        await asyncio.sleep(0.01)
+
+
+async def gone(admin: asyncpg.Connection, pid: int) -> None:
+    """Wait until a backend has ended."""
+    while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid):
+        await asyncio.sleep(0.01)
+
+
+async def ended(link: ShardLink) -> list[ShardError]:
+    """Collect what ``on_lost`` is told."""
+    told: list[ShardError] = []
+    link.on_lost = told.append
+    return told
+
+
+async def test_killed_in_the_middle_of_a_statement(admin: asyncpg.Connection, link: ShardLink) -> None:
+    told = await ended(link)
+    running = asyncio.ensure_future(link.run("SELECT pg_sleep(60)"))
+    await sleeping(admin, link)
+    await kill(admin, link)
+    with pytest.raises(ShardError) as caught:
+        await running
+    error = caught.value
+    assert (error.sqlstate, error.fields.severity, error.lost) == ("57P01", "FATAL", True)
+    assert error.raw is not None
+    assert error.raw[:1] == b"E"
+    assert link.closed
+    assert not link.left
+    assert told == [error]
+
+
+async def test_killed_while_lent_between_statements_is_noticed_at_once(
+    admin: asyncpg.Connection, link: ShardLink
+) -> None:
+    await link.run("BEGIN")
+    noticed: asyncio.Future[ShardError] = asyncio.get_running_loop().create_future()
+    link.on_lost = noticed.set_result
+    await kill(admin, link)
+    error = await noticed
+    assert link.closed
+    assert error.sqlstate == "57P01"
+    with pytest.raises(ShardError) as caught:
+        await link.run("SELECT 1")
+    assert caught.value is error
+    with pytest.raises(ShardError):
+        await link.drain()
+    link.write(frame(b"S", b""))
+    link.pause_reading()
+    link.resume_reading()
+    link.abort()
+    await link.close()
+    await link.cancel()
+
+
+async def test_killed_in_the_middle_of_a_stream_gives_first_what_had_come(
+    admin: asyncpg.Connection, link: ShardLink
+) -> None:
+    stream = link.stream(frame(b"Q", b"SELECT 1; SELECT pg_sleep(60)\0"))
+    await sleeping(admin, link)
+    await kill(admin, link)
+    seen = 0
+    with pytest.raises(ShardError, match="57P01"):
+        while True:
+            seen += len(await stream.next())
+    assert seen >= 3
+    with pytest.raises(ShardError, match="57P01"):
+        await stream.next()
+
+
+async def test_killed_while_waiting_to_write(admin: asyncpg.Connection, link: ShardLink) -> None:
+    """The server sleeps and reads nothing, so our writes pile up until the transport says stop."""
+    stream = link.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
+    await sleeping(admin, link)
+    while link._writable:
+        link.write(frame(b"Q", b"SELECT 1 -- " + b"x" * (1 << 20) + b"\0"))
+    draining = asyncio.ensure_future(link.drain())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    await kill(admin, link)
+    with pytest.raises(ShardError) as caught:
+        await draining
+    assert caught.value.lost
+    with pytest.raises(ShardError):
+        await stream.discard()
+
+
+@pytest.mark.parametrize("how", ["run", "collect"])
+async def test_being_cancelled_closes_the_link(admin: asyncpg.Connection, link: ShardLink, how: str) -> None:
+    sql = "SELECT pg_sleep(60)"
+    call = link.run(sql) if how == "run" else link.collect(frame(b"Q", sql.encode() + b"\0"))
+    task = asyncio.ensure_future(call)
+    await sleeping(admin, link)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert link.closed
+    assert link.left
+    # The server does not look at its socket while it sleeps.
+    assert await admin.fetchval("SELECT pg_cancel_backend($1)", link.pid)
+    await gone(admin, link.pid)
+
+
+async def test_close_says_goodbye(admin: asyncpg.Connection, link: ShardLink) -> None:
+    told = await ended(link)
+    await link.close()
+    assert link.closed
+    assert link.left
+    assert len(told) == 1
+    await gone(admin, link.pid)
+    await link.close()
+    assert len(told) == 1
+
+
+async def test_abort_tells_the_one_who_waits(link: ShardLink) -> None:
+    told = await ended(link)
+    running = asyncio.ensure_future(link.run("SELECT pg_sleep(0.2)"))
+    await asyncio.sleep(0)
+    link.abort()
+    link.abort()
+    with pytest.raises(ShardError) as caught:
+        await running
+    assert (caught.value.sqlstate, caught.value.lost) == ("08006", True)
+    assert told == [caught.value]
+
+
+async def test_a_forgotten_link_does_no_harm(endpoint: ShardEndpoint, admin: asyncpg.Connection) -> None:
+    """asyncpg's finalizer would raise or warn here if it still thought the connection its own."""
+    link = await open_link(endpoint, role="postgres", password=None)
+    pid = link.pid
+    link.abort()
+    del link
+    gc.collect()
+    await gone(admin, pid)
+
+
+async def test_refusals_at_log_in_keep_the_servers_fields(endpoint: ShardEndpoint) -> None:
+    with pytest.raises(ShardError) as caught:
+        await open_link(endpoint, role="postgres", password=None, database="no such database")
+    assert (caught.value.sqlstate, caught.value.fields.severity, caught.value.lost) == ("3D000", "FATAL", True)
+    assert caught.value.message == 'database "no such database" does not exist'
+    with pytest.raises(ShardError) as caught:
+        await open_link(endpoint, role="nobody at all", password=None)
+    assert caught.value.sqlstate == "28000"
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = ShardEndpoint("s9", 9, f"postgres://postgres@127.0.0.1:{unused.getsockname()[1]}/postgres")
+        with pytest.raises(ShardError) as caught:
+            await open_link(dead, role="postgres", password=None)
+    assert (caught.value.sqlstate, caught.value.shard, caught.value.lost) == ("08001", 9, True)
+    assert 'shard "s9"' in caught.value.message
+
+
+async def test_a_server_that_accepts_and_says_nothing() -> None:
+    release = asyncio.Event()
+
+    async def mute(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    silent = ShardEndpoint("s9", 9, f"postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+    with pytest.raises(ShardError) as caught:
+        await open_link(silent, role="postgres", password=None, connect_timeout_s=0.2)
+    assert (caught.value.sqlstate, caught.value.fields.detail) == ("08001", "timed out")
+    release.set()
+    server.close()
+    await server.wait_closed()

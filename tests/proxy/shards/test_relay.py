@@ -1,0 +1,463 @@
+"""The relay alone, over a transport that only remembers: every way in which a socket may cut what a server says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.shards.errors import ShardError
+from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Chunk, Frame, Relay
+from proxy.wire import backend
+from proxy.wire.fields import ErrorFields
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUERY = frame(b"Q", b"SELECT 1\0")
+BEGIN = frame(b"Q", b"BEGIN\0")
+SYNC = frame(b"S", b"")
+ROW = backend.data_row([b"1"])
+ANSWER = backend.row_description([backend.Field(b"a", type_oid=23)]) + ROW + backend.command_complete(b"SELECT 1")
+READY_I, READY_T, READY_E = (backend.ready_for_query(status) for status in (b"I", b"T", b"E"))
+DONE_BEGIN = backend.command_complete(b"BEGIN") + READY_T
+NOTICE = backend.notice_response(ErrorFields.make("NOTICE", "00000", "look"))
+ERROR = backend.error_response(ErrorFields.make("ERROR", "42704", "no such setting"))
+FATAL = backend.error_response(ErrorFields.make("FATAL", "57P01", "terminating connection"))
+PARAMETER = backend.parameter_status("TimeZone", "Europe/Berlin")
+NOTIFICATION = backend.notification_response(7, b"channel", b"payload")
+
+
+class Transport:
+    """What the relay needs of a transport, remembered."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.reading = True
+        self.flow: list[str] = []
+        self.aborted = 0
+        self.closed = 0
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+        self.flow.append("pause")
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+        self.flow.append("resume")
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Taker:
+    """A receiver that keeps everything and ends at the ``cycles``-th ReadyForQuery."""
+
+    def __init__(self, link: Relay, cycles: int = 1) -> None:
+        self.link = link
+        self.cycles = cycles
+        self.got = b""
+        self.calls: list[list[int]] = []
+        self.statuses: list[int] = []
+        self.errors: list[ShardError] = []
+        self.over = False
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        assert not self.over
+        for kind, start, stop in index:
+            assert chunk[start] == kind
+            assert int.from_bytes(chunk[start + 1 : start + 5], "big") == stop - start - 1
+            self.got += bytes(chunk[start:stop])
+            self.cycles -= kind == backend.READY_FOR_QUERY
+        assert backend.READY_FOR_QUERY not in [kind for kind, _, _ in index][:-1] or self.cycles >= 0
+        self.calls.append([kind for kind, _, _ in index])
+        self.statuses.append(self.link.status)
+        self.over = self.cycles == 0
+        return self.over
+
+    def lost(self, error: ShardError, /) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture
+async def transport() -> Transport:
+    return Transport()
+
+
+@pytest.fixture
+async def link(transport: Transport) -> Relay:
+    wire: Any = transport
+    return Relay(wire, 3, "s3", {})
+
+
+def cuts(data: bytes, seed: int = 20261122) -> Iterator[list[bytes]]:
+    """Whole, byte by byte, at every single place, and at random places."""
+    yield [data]
+    yield [data[at : at + 1] for at in range(len(data))]
+    for at in range(1, len(data)):
+        yield [data[:at], data[at:]]
+    print("seed", seed)
+    rng = random.Random(seed)
+    for _ in range(50):
+        at = sorted(rng.sample(range(1, len(data)), min(7, len(data) - 1)))
+        yield [data[a:b] for a, b in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def feed(link: Relay, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        link.data_received(piece)
+
+
+async def test_an_answer_reaches_the_receiver_byte_for_byte_however_it_is_cut(link: Relay) -> None:
+    said = NOTICE + PARAMETER + ANSWER + ERROR + NOTIFICATION + READY_E
+    for pieces in cuts(said):
+        taker = Taker(link)
+        link.exchange(QUERY, taker)
+        feed(link, pieces)
+        assert taker.got == said
+        assert taker.over
+        assert not link.busy
+        assert link.status == FAILED
+        assert not link.closed
+
+
+async def test_the_end_of_an_exchange_is_the_last_frame_of_a_call(link: Relay) -> None:
+    after = PARAMETER + NOTICE + NOTIFICATION
+    for pieces in cuts(ANSWER + READY_I + after):
+        heard: list[bytes] = []
+        link.on_notification = heard.append
+        taker = Taker(link)
+        link.exchange(QUERY, taker)
+        feed(link, pieces)
+        assert taker.got == ANSWER + READY_I
+        assert taker.calls[-1][-1] == backend.READY_FOR_QUERY
+        assert [backend.decode_notification(body) for body in heard] == [(7, b"channel", b"payload")]
+        assert link.parameters["TimeZone"] == "Europe/Berlin"
+        assert not link.closed
+
+
+async def test_an_exchange_of_several_cycles_goes_on_after_the_first_ready(link: Relay) -> None:
+    said = ANSWER + READY_T + NOTICE + ANSWER + READY_I
+    for pieces in cuts(said):
+        taker = Taker(link, cycles=2)
+        link.exchange(QUERY + QUERY, taker)
+        feed(link, pieces)
+        assert taker.got == said
+        assert taker.over
+
+
+async def test_status_is_up_to_date_when_the_receiver_sees_the_chunk(link: Relay) -> None:
+    taker = Taker(link)
+    link.exchange(BEGIN, taker)
+    link.data_received(DONE_BEGIN)
+    assert taker.statuses == [IN_TRANSACTION]
+
+
+async def test_a_long_frame_is_walked_once_however_many_pieces_it_comes_in(
+    link: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = backend.data_row([bytes(30 << 20)])
+    said = ROW + row + ROW + backend.command_complete(b"SELECT 3") + READY_I
+    kept: list[int] = []
+    keep = Relay._keep
+    monkeypatch.setattr(
+        Relay, "_keep", lambda self, chunk, start, end: kept.append(end - start) or keep(self, chunk, start, end)
+    )
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    step = 1 << 16
+    feed(link, [said[at : at + step] for at in range(0, len(said), step)])
+    assert taker.over
+    assert taker.got == said
+    assert kept == [step - len(ROW)]  # the beginning was put aside once; nothing was looked at again until all was there
+
+
+async def test_a_prefix_goes_out_in_one_packet_and_its_answers_stay_here(link: Relay, transport: Transport) -> None:
+    setting = frame(b"Q", b"SET TimeZone = 'Europe/Berlin'\0")
+    swallowed = PARAMETER + backend.command_complete(b"SET") + READY_I + NOTICE + DONE_BEGIN
+    for pieces in cuts(swallowed + ANSWER + READY_T):
+        link.parameters.clear()
+        transport.written.clear()
+        link.prefix(setting)
+        link.prefix(BEGIN)
+        assert link.has_prefix
+        taker = Taker(link)
+        link.exchange(QUERY, taker)
+        assert not link.has_prefix
+        assert transport.written == [setting + BEGIN + QUERY]
+        feed(link, pieces)
+        assert taker.got == ANSWER + READY_T
+        assert link.status == IN_TRANSACTION
+        assert link.parameters == {"TimeZone": "Europe/Berlin"}
+        assert not link.busy
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(QUERY, ERROR + READY_E, id="query"),
+        pytest.param(QUERY + QUERY, ERROR + READY_E + ERROR + READY_E, id="two queries"),
+        pytest.param(frame(b"P", b"\0SELECT 1\0\0\0") + SYNC, ERROR + READY_E, id="pipeline"),
+    ],
+)
+async def test_a_failed_prefix_is_told_once_all_is_answered(link: Relay, data: bytes, said: bytes) -> None:
+    for pieces in cuts(ERROR + READY_E + said):
+        link.prefix(BEGIN)
+        taker = Taker(link)
+        link.exchange(data, taker)
+        for piece in pieces[:-1]:
+            link.data_received(piece)
+            assert not taker.errors
+        link.data_received(pieces[-1])
+        assert [error.message for error in taker.errors] == ["no such setting"]
+        assert taker.errors[0].raw == ERROR
+        assert not taker.errors[0].lost
+        assert taker.got == b""
+        assert not link.busy
+        assert not link.closed
+
+
+async def test_a_pipeline_without_sync_gets_one_when_its_prefix_has_failed(link: Relay, transport: Transport) -> None:
+    flush = frame(b"P", b"\0SELECT 1\0\0\0") + frame(b"H", b"")
+    link.prefix(BEGIN)
+    taker = Taker(link)
+    link.exchange(flush, taker)
+    link.data_received(ERROR + READY_E + ERROR)
+    assert transport.written == [BEGIN + flush, SYNC]
+    link.write(SYNC)  # whoever drives the exchange does not know yet; a second Sync would make a ReadyForQuery too many
+    assert transport.written == [BEGIN + flush, SYNC]
+    link.data_received(READY_E)
+    assert [error.sqlstate for error in taker.errors] == ["42704"]
+    assert not link.busy
+
+
+async def test_a_sync_written_before_the_prefix_failed_counts(link: Relay, transport: Transport) -> None:
+    flush = frame(b"P", b"\0SELECT 1\0\0\0") + frame(b"H", b"")
+    link.prefix(BEGIN)
+    taker = Taker(link)
+    link.exchange(flush, taker)
+    link.write(SYNC)
+    link.data_received(ERROR + READY_E + ERROR + READY_E)
+    assert transport.written == [BEGIN + flush, SYNC]
+    assert len(taker.errors) == 1
+    assert not link.busy
+
+
+@pytest.mark.parametrize(
+    ("data", "answer_to_copy"),
+    [(frame(b"Q", b"COPY t FROM STDIN\0"), b"f"), (frame(b"E", b"\0\0\0\0\0") + SYNC, b"fS")],
+    ids=["simple", "extended"],
+)
+async def test_a_copy_that_began_behind_a_failed_prefix_is_failed(
+    link: Relay, transport: Transport, data: bytes, answer_to_copy: bytes
+) -> None:
+    link.prefix(frame(b"Q", b"SET x = 1\0"))
+    taker = Taker(link)
+    link.exchange(data, taker)
+    link.data_received(ERROR + READY_I + backend.copy_in_response(0, [0]))
+    sent = transport.written[-1]
+    assert sent[:1] == answer_to_copy[:1]
+    assert sent.endswith(SYNC) == (answer_to_copy == b"fS")
+    link.data_received(ERROR + READY_I)
+    assert len(taker.errors) == 1
+    assert not link.busy
+
+
+async def test_a_gate_holds_the_exchange_back_until_the_prefix_has_succeeded(link: Relay, transport: Transport) -> None:
+    link.prefix(BEGIN, gate=True)
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.write(SYNC)
+    assert transport.written == [BEGIN]
+    link.data_received(DONE_BEGIN)
+    assert transport.written == [BEGIN, QUERY + SYNC]
+    link.data_received(ANSWER + READY_T)
+    assert taker.got == ANSWER + READY_T
+
+
+async def test_a_gate_stays_shut_when_the_prefix_fails(link: Relay, transport: Transport) -> None:
+    link.prefix(BEGIN, gate=True)
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(ERROR + READY_I)
+    assert transport.written == [BEGIN]
+    assert [error.sqlstate for error in taker.errors] == ["42704"]
+    assert not link.busy
+    again = Taker(link)
+    link.exchange(QUERY, again)
+    link.data_received(ANSWER + READY_I)
+    assert again.got == ANSWER + READY_I
+
+
+async def test_a_fatal_error_ends_the_link_in_the_servers_words(link: Relay, transport: Transport) -> None:
+    for pieces in cuts(ANSWER + FATAL):
+        wire: Any = transport
+        dying = Relay(wire, 3, "s3", {})
+        ends: list[ShardError] = []
+        dying.on_lost = ends.append
+        taker = Taker(dying)
+        dying.exchange(QUERY, taker)
+        feed(dying, pieces)
+        dying.connection_lost(None)
+        assert taker.got == ANSWER
+        assert [(error.sqlstate, error.lost, error.raw) for error in taker.errors] == [("57P01", True, FATAL)]
+        assert ends == taker.errors
+        assert dying.closed
+        assert not dying.left
+
+
+async def test_a_fatal_error_behind_the_end_of_an_exchange_does_not_spoil_the_exchange(link: Relay) -> None:
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(ANSWER + READY_I + FATAL)
+    assert taker.got == ANSWER + READY_I
+    assert taker.over
+    assert not taker.errors
+    assert link.closed
+    assert link.lost_error is not None
+    assert link.lost_error.sqlstate == "57P01"
+
+
+async def test_a_fatal_error_in_a_prefix(link: Relay) -> None:
+    link.prefix(BEGIN)
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(FATAL)
+    assert [(error.sqlstate, error.lost) for error in taker.errors] == [("57P01", True)]
+
+
+@pytest.mark.parametrize("said", [ROW, READY_I, ERROR, backend.command_complete(b"X")], ids=["D", "Z", "E", "C"])
+async def test_what_nobody_asked_for_closes_the_link(link: Relay, transport: Transport, said: bytes) -> None:
+    link.data_received(said)
+    assert link.closed
+    assert transport.aborted == 1
+    assert link.lost_error is not None
+    assert link.lost_error.sqlstate == "08P01"
+
+
+@pytest.mark.parametrize("header", [b"D\0\0\0\3", b"D\xff\xff\xff\xff", b"HTTP/"], ids=["short", "long", "not us"])
+async def test_a_length_that_cannot_be_closes_the_link(link: Relay, header: bytes) -> None:
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(ROW + header)
+    assert link.closed
+    assert [error.sqlstate for error in taker.errors] == ["08P01"]
+    link.data_received(READY_I)  # a transport may still deliver what it had read
+    assert link.closed
+    assert len(taker.errors) == 1
+
+
+async def test_a_receiver_that_fails_closes_the_link_and_hears_of_it(
+    link: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Taker):
+        def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+            msg = "oh"
+            raise ValueError(msg)
+
+    broken = Broken(link)
+    link.exchange(QUERY, broken)
+    link.data_received(ANSWER + READY_I)
+    assert link.closed
+    assert [error.sqlstate for error in broken.errors] == ["XX000"]
+    assert isinstance(broken.errors[0].__cause__, ValueError)
+    assert "receiver" in caplog.text
+
+
+async def test_the_next_exchange_may_begin_inside_the_last_call_of_this_one(link: Relay, transport: Transport) -> None:
+    second = Taker(link)
+
+    class Chains(Taker):
+        def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+            over = super().frames(chunk, index)
+            if over:
+                assert not link.busy
+                link.exchange(BEGIN, second)
+            return over
+
+    first = Chains(link)
+    link.exchange(QUERY, first)
+    assert link.busy
+    link.data_received(ANSWER + READY_I)
+    assert link.busy
+    link.data_received(DONE_BEGIN)
+    assert not link.busy
+    assert first.got == ANSWER + READY_I
+    assert second.got == DONE_BEGIN
+    assert transport.written == [QUERY, BEGIN]
+
+
+async def test_two_exchanges_at_once_are_a_mistake(link: Relay) -> None:
+    link.exchange(QUERY, Taker(link))
+    with pytest.raises(RuntimeError, match="under way"):
+        link.exchange(QUERY, Taker(link))
+
+
+async def test_an_exchange_on_a_closed_link_is_lost_in_the_next_round(link: Relay, transport: Transport) -> None:
+    link.abort()
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    assert not taker.errors
+    await asyncio.sleep(0)
+    assert [(error.sqlstate, error.lost) for error in taker.errors] == [("08006", True)]
+    assert transport.written == []
+    link.write(QUERY)
+    assert transport.written == []
+
+
+async def test_reading_is_paused_once_and_resumed_at_the_end(link: Relay, transport: Transport) -> None:
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.pause_reading()
+    link.pause_reading()
+    link.data_received(ANSWER + READY_I)
+    assert transport.flow == ["pause", "resume"]
+    link.resume_reading()
+    assert transport.flow == ["pause", "resume"]
+    link.pause_reading()
+    link.exchange(QUERY, Taker(link))
+    assert transport.flow == ["pause", "resume", "pause", "resume"]
+
+
+async def test_drain_waits_for_the_transport_and_ends_with_the_link(link: Relay) -> None:
+    await link.drain()
+    link.pause_writing()
+    first = asyncio.ensure_future(link.drain())
+    await asyncio.sleep(0)
+    assert not first.done()
+    link.resume_writing()
+    await first
+    link.pause_writing()
+    second = asyncio.ensure_future(link.drain())
+    await asyncio.sleep(0)
+    link.connection_lost(ConnectionResetError("reset by peer"))
+    for waiting in (second, link.drain()):
+        with pytest.raises(ShardError) as caught:
+            await waiting
+        assert caught.value.sqlstate == "08006"
+        assert caught.value.fields.detail == "reset by peer"
+
+
+async def test_a_prefix_that_was_never_sent_can_be_dropped(link: Relay, transport: Transport) -> None:
+    link.prefix(BEGIN, gate=True)
+    link.drop_prefix()
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    assert transport.written == [QUERY]
+    link.data_received(ANSWER + READY_I)
+    assert taker.over
+    assert link.status == IDLE
