@@ -20,7 +20,7 @@ Rules.
    that is no success.
 6. No cancel request is ever made; a timer closes sockets, and rule 3 holds.
 7. What the client is told is true when it is told. Shards that are late in step 3 are named in a warning.
-8. A shard that was given up (its socket closed by a timer) has nothing more to say; late answers are dropped.
+8. A shard that was given up (its link is lost, or a timer closed it) has nothing more to say; late answers are dropped.
 
 ``TRANSITIONS`` lists for each state which events it takes and to which states they may lead. A missing key is a bug,
 and raises.
@@ -235,6 +235,8 @@ class CommitMachine:
             if self._waiting.pop(event.shard, None) is not event.step:
                 raise MachineError(f"{event.step.value} of shard {event.shard} was not asked for")
             self._statuses[event.shard] = event.status
+            if isinstance(event, Failed) and event.lost:
+                self._given_up.add(event.shard)
         elif isinstance(event, Finished | Unfinished):
             self._finishing.remove(event.shard)
         commands = self._dispatch(event)
