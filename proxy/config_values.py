@@ -1,0 +1,208 @@
+"""The single values of a configuration: text in, checked value out, or Wrong. No YAML, no files, nothing of paths.
+
+Names of tables and columns are read as Postgres reads them in SQL: folded to lower case unless quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from proxy.twophase.gid import InvalidNameError, check_name
+from proxy.wire.scram import Verifier, is_verifier
+from router.cluster import TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_IDENTIFIER_BYTES = 63
+MAX_PORT = 65_535
+MAX_SLOTS = 1 << 16
+DEFAULT_POSTGRES_PORT = 5432
+RESERVED_SCHEMAS = ("information_schema", "pgchorus")
+
+_PLAIN = r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*"
+_QUOTED = r'"(?:[^"\0]|"")+"'
+_PART = re.compile(f"{_PLAIN}|{_QUOTED}")
+_QUALIFIED = re.compile(f"(?:({_PLAIN}|{_QUOTED})\\.)?({_PLAIN}|{_QUOTED})")
+_FOLDED = re.compile(r"[a-z_][a-z0-9_$]*", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9][0-9_]*", re.ASCII)
+_FRACTION = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
+
+
+class Wrong(ValueError):  # noqa: N818 - it is raised to say what is wrong
+    """What is wrong with a value, and what would be right."""
+
+    def __init__(self, wrong: str, right: str) -> None:
+        super().__init__(wrong)
+        self.wrong = wrong
+        self.right = right
+
+
+def text(given: str) -> str:
+    """Read any text but the empty one."""
+    if not given:
+        raise Wrong("is empty", "give a text")
+    return given
+
+
+def choice(*words: str, more: str = "") -> Callable[[str], str]:
+    """Return a reader of one of some words."""
+
+    def read(given: str) -> str:
+        if given not in words:
+            raise Wrong(
+                f"{given or 'nothing'} is not possible here", " ".join(["use", " or ".join(words), more]).strip()
+            )
+        return given
+
+    return read
+
+
+def number(*, whole: bool, least: float) -> Callable[[str], float]:
+    """Return a reader of numbers of at least ``least``; underscores may part the digits of a whole one."""
+
+    def read(given: str) -> float:
+        kind = "a whole number" if whole else "a number"
+        if not (_WHOLE if whole else _FRACTION).fullmatch(given):
+            raise Wrong(f"{given!r} is not {kind}", f"give {kind} of at least {least:g}")
+        value = int(given) if whole else float(given)
+        if value < least:
+            raise Wrong(f"{given} is too small", f"give {kind} of at least {least:g}")
+        return value
+
+    return read
+
+
+def port(given: str) -> int:
+    """Read a TCP port; 0 takes any that is free."""
+    value = int(number(whole=True, least=0)(given))
+    if value > MAX_PORT:
+        raise Wrong(f"{given} is not a TCP port", f"give a number up to {MAX_PORT}")
+    return value
+
+
+def workers(given: str) -> int:
+    """Read how many processes serve: only one in this version."""
+    value = int(number(whole=True, least=1)(given))
+    if value > 1:
+        raise Wrong(
+            f"{value} worker processes are not supported in this version",
+            "use workers: 1 (several proxies before the same shards do work)",
+        )
+    return value
+
+
+def power_of_two(given: str) -> int:
+    """Read a number of slots."""
+    value = int(number(whole=True, least=1)(given))
+    if value & (value - 1) or value > MAX_SLOTS:
+        raise Wrong(f"{given} slots are not possible", f"give a power of two up to {MAX_SLOTS}")
+    return value
+
+
+def gid_name(given: str) -> str:
+    """Read a name that becomes part of transaction ids."""
+    try:
+        return check_name(given)
+    except InvalidNameError as error:
+        raise Wrong(str(error), "it is part of every transaction id: choose another one") from error
+
+
+def identifier(given: str) -> str:
+    """Read a column's name."""
+    if not _PART.fullmatch(given):
+        raise Wrong(f"{given!r} is not a column's name", "write it as in SQL: name or '\"Name\"'")
+    return _fold(given)
+
+
+def table_name(given: str) -> TableName:
+    """Read a table's name, ``public`` unless it says another schema."""
+    found = _QUALIFIED.fullmatch(given)
+    if found is None:
+        raise Wrong(f"{given!r} is not a table's name", "write it as in SQL: name, schema.name or '\"Name\"'")
+    schema = _fold(found[1]) if found[1] else "public"
+    if schema in RESERVED_SCHEMAS or schema.startswith("pg_"):
+        raise Wrong(f"schema {schema} is not yours", "place your own tables only")
+    return TableName(schema, _fold(found[2]))
+
+
+def function_name(given: str) -> str:
+    """Read a function's name, with its schema or in ``public``: it stands for all functions of that name."""
+    found = _QUALIFIED.fullmatch(given)
+    if found is None:
+        raise Wrong(f"{given!r} is not a function's name", "write it without arguments: name or schema.name")
+    return f"{_fold(found[1]) if found[1] else 'public'}.{_fold(found[2])}"
+
+
+def _fold(part: str) -> str:
+    """Return the name that Postgres stores for a part that is written in SQL (it folds ASCII letters only)."""
+    if part.startswith('"'):
+        name = part[1:-1].replace('""', '"')
+    else:
+        name = "".join(letter.lower() if letter.isascii() else letter for letter in part)
+    if len(name.encode()) > MAX_IDENTIFIER_BYTES:
+        raise Wrong(
+            f"{name} is longer than {MAX_IDENTIFIER_BYTES} bytes", "Postgres would cut it: give the stored name"
+        )
+    return name
+
+
+def quoted(name: str) -> str:
+    """Return a stored name as it would be written in SQL: the inverse of reading it."""
+    return name if _FOLDED.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def quoted_name(table: TableName) -> str:
+    """Return a table's name as it would be written in a configuration."""
+    return quoted(table.name) if table.schema == "public" else f"{quoted(table.schema)}.{quoted(table.name)}"
+
+
+def password(given: str) -> str:
+    """Read a password, or a SCRAM verifier as Postgres stores it."""
+    if not given:
+        raise Wrong("is empty", "give a password, env:NAME or file:PATH")
+    if is_verifier(given):
+        try:
+            Verifier.parse(given)
+        except ValueError as error:
+            raise Wrong(f"looks like a SCRAM verifier, but {error}", "copy rolpassword of pg_authid whole") from error
+    return given
+
+
+def dsn(given: str) -> str:
+    """Read an asyncpg DSN. What it says is never repeated: there may be a password in it."""
+    right = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (or env:NAME)"
+    try:
+        parts = urlsplit(given)
+        target = dsn_target(given)
+    except ValueError as error:
+        raise Wrong("is not a DSN", right) from error
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise Wrong("is not a DSN that begins with postgres://", right)
+    if not target[0]:
+        raise Wrong("names no host", right)
+    return given
+
+
+def dsn_target(given: str) -> tuple[tuple[tuple[str, int], ...], str]:
+    """Return the hosts with their ports, and the database, that a DSN leads to; raises ValueError."""
+    parts = urlsplit(given)
+    query = parse_qs(parts.query)
+    login, _, hosts = parts.netloc.rpartition("@")
+    hosts = hosts or ",".join(query.get("host", []))
+    default_port = query.get("port", [str(DEFAULT_POSTGRES_PORT)])[-1]
+    user = login.partition(":")[0] or query.get("user", [""])[-1]
+    database = parts.path.lstrip("/") or query.get("dbname", query.get("database", [user]))[-1]
+    return tuple(_host(host, default_port) for host in hosts.split(",") if host), database
+
+
+def _host(given: str, default_port: str) -> tuple[str, int]:
+    name, colon, number_text = given.rpartition(":")
+    if not colon or given.endswith("]"):
+        name, number_text = given, default_port
+    value = int(number_text)
+    if not 0 < value <= MAX_PORT:
+        raise ValueError("not a port")
+    return name.lower(), value
