@@ -74,8 +74,7 @@ class BinarySplitter:
     def _read_header(self, data: bytes) -> int:
         if not data.startswith(SIGNATURE):
             raise CombineFailure(BAD_FORMAT, "COPY file signature not recognized")
-        _, extension = _FLAGS.unpack_from(data, len(SIGNATURE))
-        end = _FIXED_HEADER_BYTES + extension
+        end = header_bytes(data)
         if len(data) < end:
             self._missing = end - len(data)
             return 0

@@ -17,6 +17,7 @@ from proxy.executor.failure import CombineFailure
 _DIGIT_WIDTH = 4  # decimal digits in one base-10000 digit
 _BASE = 10_000
 _POSITIVE, _NEGATIVE, _NAN, _POSITIVE_INFINITY, _NEGATIVE_INFINITY = 0x0000, 0x4000, 0xC000, 0xD000, 0xF000
+_INFINITY_SCALE = 0x20  # means nothing, but it is what Postgres sends
 _HEADER = Struct(">HhHH")
 _LARGEST_WEIGHT = 0x7FFF
 _MIN_SIGNIFICANT_DIGITS = 16
@@ -52,7 +53,7 @@ def encode_numeric(value: Decimal) -> bytes:
     if value.is_nan():
         return _HEADER.pack(0, 0, _NAN, 0)
     if value.is_infinite():
-        return _HEADER.pack(0, 0, _POSITIVE_INFINITY if value > 0 else _NEGATIVE_INFINITY, 0)
+        return _HEADER.pack(0, 0, _POSITIVE_INFINITY if value > 0 else _NEGATIVE_INFINITY, _INFINITY_SCALE)
     whole, _, fraction = format(value.copy_abs(), "f").partition(".")
     scale = len(fraction)
     whole = whole.lstrip("0")

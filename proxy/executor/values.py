@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,7 +29,8 @@ _INT64, _FLOAT4, _FLOAT8 = Struct(">q"), Struct(">f"), Struct(">d")
 _LARGEST_INT64 = (1 << 63) - 1
 _SMALLEST_INT64 = -(1 << 63)
 _FLOAT4_DIGITS, _FLOAT8_DIGITS = 6, 15  # decimal digits that always survive, C's FLT_DIG and DBL_DIG
-_FLOAT4_ROUND_TRIP_DIGITS = 9
+_FLOAT4_ROUND_TRIP_DIGITS, _FLOAT8_ROUND_TRIP_DIGITS = 9, 17
+_FLOAT4_EXPONENT = 0x7F80_0000
 _LOWEST_PLAIN_EXPONENT = -4  # smaller numbers are shown with an exponent
 
 
@@ -153,7 +155,9 @@ def float8_text(value: float, extra_float_digits: int) -> bytes:
         return _special(value)
     if extra_float_digits <= 0:
         return b"%.*g" % (max(_FLOAT8_DIGITS + extra_float_digits, 1), value)
-    return _shortest(f"{value!r}", _FLOAT8_DIGITS)
+    size = abs(value)
+    low, high = Fraction(math.nextafter(size, 0.0)), Fraction(size) + Fraction(math.ulp(size))
+    return _laid_out(_shortest(value, low, high, _FLOAT8_ROUND_TRIP_DIGITS), _FLOAT8_DIGITS)
 
 
 def float4_text(value: float, extra_float_digits: int) -> bytes:
@@ -162,15 +166,29 @@ def float4_text(value: float, extra_float_digits: int) -> bytes:
         return _special(value)
     if extra_float_digits <= 0:
         return b"%.*g" % (max(_FLOAT4_DIGITS + extra_float_digits, 1), value)
-    packed = _FLOAT4.pack(value)
-    for digits in range(1, _FLOAT4_ROUND_TRIP_DIGITS + 1):
+    bits = int.from_bytes(_FLOAT4.pack(abs(value)))
+    below = _read_float4((bits - 1).to_bytes(_FLOAT4.size)) if bits else 0.0
+    # Half a step above the largest float4 is as far as half a step below it.
+    ulp = Fraction(_read_float4((bits & _FLOAT4_EXPONENT | 1).to_bytes(_FLOAT4.size))) - Fraction(
+        _read_float4((bits & _FLOAT4_EXPONENT).to_bytes(_FLOAT4.size))
+    )
+    high = Fraction(abs(value)) + ulp
+    return _laid_out(_shortest(value, Fraction(below), high, _FLOAT4_ROUND_TRIP_DIGITS), _FLOAT4_DIGITS)
+
+
+def _shortest(value: float, below: Fraction, above: Fraction, most_digits: int) -> str:
+    """Return the fewest digits that are nearer to ``value`` than to its neighbours (of its absolute value).
+
+    Digits exactly halfway do not count: Postgres does not rely on the reader to round those to even, and shows one more.
+    """
+    size = Fraction(abs(value))
+    low, high = (below + size) / 2, (size + above) / 2
+    text = ""
+    for digits in range(1, most_digits + 1):
         text = f"{value:.{digits - 1}e}"
-        try:
-            if _FLOAT4.pack(float(text)) == packed:
-                break
-        except OverflowError:  # the digits so far round up past the largest float4
-            continue
-    return _shortest(text, _FLOAT4_DIGITS)
+        if low < abs(Fraction(text)) < high:
+            break
+    return text
 
 
 def _special(value: float) -> bytes:
@@ -179,7 +197,7 @@ def _special(value: float) -> bytes:
     return b"Infinity" if value > 0 else b"-Infinity"
 
 
-def _shortest(text: str, plain_digits: int) -> bytes:
+def _laid_out(text: str, plain_digits: int) -> bytes:
     """Lay out the digits of a number as Postgres does: with an exponent below 1e-4 and from 10 ** ``plain_digits`` on."""
     sign = "-" if text.startswith("-") else ""
     mantissa, _, exponent_text = text.lstrip("-").partition("e")
