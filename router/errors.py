@@ -39,3 +39,142 @@ class SyntaxFailure(Exception):  # noqa: N818 - named for what the parser met
         super().__init__(message)
         self.message = message
         self.position = position
+
+
+_ROUTE_HINT = "Compare the sharding key of every sharded table with one value or with each other by =."
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    # names and functions
+    "own-schema": ("schema pgchorus belongs to the proxy", "Ask SHOW pgchorus.transaction or the console instead."),
+    "undefined-table": ('relation "{name}" does not exist', "The configuration places this table, but no shard has it."),
+    "unplaceable": ("{name} cannot be used over several shards", "Vouch for functions in the configuration, or query the tables."),
+    "function": ("function {name}() cannot be called over several shards", "Vouch for it in the configuration (functions:)."),
+    "function-mix": ("the functions of this statement cannot run on one shard", "Call them in statements of their own."),
+    "function-home": ("a function of this statement runs on the home shard only", "Call it in a statement of its own."),
+    "setting": ("{name} = {value} is not supported over several shards", "Leave the setting at its default."),
+    # reads
+    "home-and-sharded": (
+        "{table} lives on the home shard only and cannot be combined with sharded tables",
+        "Make it a reference table, or query it on its own.",
+    ),
+    "cross-shard": ("the statement would combine rows of different shards", _ROUTE_HINT),
+    "outer-join": ("an outer join keeps rows of {table} on every shard", _ROUTE_HINT),
+    "subquery": ("a subquery reads rows of several shards", _ROUTE_HINT),
+    "recursive": ("a recursive query over several shards is not supported", _ROUTE_HINT),
+    "sample": ("TABLESAMPLE over several shards is not supported", "Name one key."),
+    "replicated-subquery": (
+        "a subquery over reference tables may differ from shard to shard here",
+        "Leave out LIMIT, DISTINCT ON and functions that depend on the order of rows.",
+    ),
+    # writes
+    "modifying-cte": ("a data-modifying WITH needs all its tables on one key", _ROUTE_HINT),
+    "insert-no-key": (
+        "INSERT into {table} gives no value for the sharding key {key}",
+        "Give the key in the column list; a default that is computed is not known before the row is stored.",
+    ),
+    "insert-key": (
+        "the value for the sharding key {key} is neither a constant nor a parameter",
+        "Compute the key in the client.",
+    ),
+    "insert-select": (
+        "INSERT ... SELECT would move rows between shards",
+        "Select the sharding key itself from a table that is sharded like the target, or name one key.",
+    ),
+    "insert-mixed": ("INSERT of several rows with a subquery needs one key", "Insert one row at a time."),
+    "sequence-default": (
+        "column {column} of {table} takes its value from a sequence, and each shard has its own",
+        "Give the value in the INSERT.",
+    ),
+    "on-conflict": (
+        "ON CONFLICT needs an arbiter that contains the sharding key {key}",
+        "Name the conflict columns, the key among them.",
+    ),
+    "on-conflict-any": (
+        "ON CONFLICT without a target needs the sharding key {key} in every unique constraint",
+        "Name the conflict columns, the key among them.",
+    ),
+    "key-update": ("the sharding key {key} cannot be changed by UPDATE", "Delete the row and insert it again."),
+    "update-from": ("the statement would combine rows of different shards", _ROUTE_HINT),
+    "merge": ("MERGE is supported with one sharding key only", _ROUTE_HINT),
+    "reference-write": (
+        "the statement could change the copies of the reference table {table} differently",
+        "Write rows by VALUES, or by conditions over their own columns, constants and parameters.",
+    ),
+    "reference-clock": (
+        "now() and its kin would differ from copy to copy of the reference table {table}",
+        "Pass the time as a parameter.",
+    ),
+    "dml-volatile": ("a volatile function in a write to several shards", "Name one key, or compute the value in the client."),
+    "system-columns": ("system column {name} means something on one shard only", "Name one key."),
+    "view-write": (
+        "view {view} reads {table}, which does not live on the home shard alone",
+        "Write to the table itself.",
+    ),
+    "where-current-of": ("WHERE CURRENT OF is not supported over several shards", "Name the row by its key."),
+    "function-local": (
+        "a function that is vouched for as local runs with one sharding key only",
+        "Compare the sharding key with one value.",
+    ),
+    "copy-file": ("COPY with files or programs of the server is not supported over several shards", "Use STDIN or STDOUT."),
+    "copy-option": ("COPY option {name} is not supported over several shards", "Leave it out."),
+    "copy-query": (
+        "COPY (query) over several shards takes plain rows only: no order, limit, grouping or aggregate",
+        "Copy the rows and sort them afterwards.",
+    ),
+    # whole tables and the session
+    "two-phase": ("{name} is not supported over several shards", "COMMIT is atomic over all shards already."),
+    "transaction-snapshot": ("SET TRANSACTION SNAPSHOT is not supported over several shards", ""),
+    "explain": ("EXPLAIN is supported for statements that one shard runs", "Name one key, or use pgchorus explain."),
+    "declare": ("DECLARE CURSOR is supported for queries that one shard runs", "Name one key, or read without a cursor."),
+    "mixed-tables": (
+        "tables of the home shard and tables of all shards cannot be named in one statement",
+        "Use a statement for each kind.",
+    ),
+    "do-block": ("DO is not supported over several shards: nobody can see what it touches", "Use a function with a vouch."),
+    # definitions
+    "key-missing": ("{table} has no column {key}, its sharding key", "Add the column, or change the configuration."),
+    "key-type": (
+        "column {key} of {table} cannot be a sharding key",
+        "Use int2, int4, int8, text, varchar or uuid with a deterministic collation, not generated.",
+    ),
+    "key-change": ("the sharding key {key} of {table} cannot be renamed, dropped or given another type", ""),
+    "placed-name": (
+        "{table} is placed by the configuration and keeps its name",
+        "Change the configuration while the table is empty or absent.",
+    ),
+    "unique": (
+        "a unique constraint of {table} must contain the sharding key {key}, as it is",
+        "Add the key to the constraint: a shard sees its own rows only.",
+    ),
+    "foreign-key": (
+        "a foreign key of {table} to {target} cannot be enforced by a shard",
+        "Refer to a reference table, or join the sharding keys of both tables (without SET NULL or SET DEFAULT).",
+    ),
+    "parent-placement": ("{table} and its relative live in different ways", "Place parent and child alike."),
+    "table-of-type": ("CREATE TABLE OF a type is not supported for sharded tables", "Write the columns."),
+    "alter-table": ("ALTER TABLE ... {command} is not supported for {table}", ""),
+    "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
+    "temporary-hides": (
+        "a temporary relation cannot have the name of {table}, which is on several shards",
+        "Choose another name.",
+    ),
+    "create-as": (
+        "{table} cannot be created from a query over several shards",
+        "Create the table first and INSERT ... SELECT into it.",
+    ),
+    # the rest
+    "unknown-statement": ("{name} is not supported over several shards", ""),
+    "unknown-node": ("{name} is not supported over several shards", ""),
+    "too-complex": ("the statement has too many tables to see through", "Split the statement."),
+}
+"""Every refusal by its stable id: message and hint, with ``{words}`` that the planner fills in."""
+
+
+def refusal(
+    refused: str, /, *, detail: str = "", position: int | None = None, sqlstate: str = "0A000", **words: str
+) -> Refused:
+    """Make a refusal by its id."""
+    message, hint = REFUSALS[refused]
+    return Refused(
+        refused, message.format(**words), hint=hint.format(**words), detail=detail, sqlstate=sqlstate, position=position
+    )

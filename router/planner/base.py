@@ -1,0 +1,96 @@
+"""The dispatcher: statement kind -> planner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router.plan import Empty, HomeShard, Single, Statement
+from router.planner import control, copy, ddl, insert, modify, passthrough, select, utility
+from router.planner.context import Context, names_own_schema
+from router.planner.passthrough import one_shard_database
+from router.statement import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from router.catalog import Catalog
+    from router.cluster import Database
+    from router.statement import Parsed
+
+_SESSION: Final[dict[str, Callable[[Context], Statement]]] = {
+    "TransactionStmt": control.transaction,
+    "VariableSetStmt": control.set_variable,
+    "VariableShowStmt": control.show,
+    "ConstraintsSetStmt": control.constraints,
+    "DiscardStmt": control.discard,
+    "PrepareStmt": control.prepare,
+    "ExecuteStmt": control.execute,
+    "DeallocateStmt": control.deallocate,
+    "FetchStmt": control.fetch,
+    "ClosePortalStmt": control.close,
+    "ListenStmt": control.listen,
+    "UnlistenStmt": control.unlisten,
+    "NotifyStmt": control.notify,
+}
+_DATA: Final[dict[str, Callable[[Context], Statement]]] = {
+    "SelectStmt": select.plan,
+    "InsertStmt": insert.plan,
+    "UpdateStmt": modify.plan,
+    "DeleteStmt": modify.plan,
+    "MergeStmt": modify.plan,
+    "CopyStmt": copy.plan,
+    "ExplainStmt": utility.explain,
+    "DeclareCursorStmt": utility.declare,
+    "LockStmt": utility.lock,
+    "DoStmt": utility.do,
+    "CallStmt": utility.call,
+    "VacuumStmt": utility.vacuum,
+    "TruncateStmt": utility.truncate,
+    "CheckPointStmt": utility.checkpoint,
+    "LoadStmt": utility.load,
+    **ddl.PLANNERS,
+}
+
+
+class Planner:
+    """Plans statements against one catalog. Immutable: a new catalog needs a new planner."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self.database = database
+        self.catalog = catalog
+
+    def plan(
+        self, text: str, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()
+    ) -> tuple[Statement, ...]:
+        """Plan every statement of a message; raises SyntaxFailure or Refused (whose position counts in the message).
+
+        A text without any statement gives one Empty. ``search_path``: effective, ``$user`` replaced. ``parameter_oids``: as
+        far as known, 0 for open ones.
+        """
+        found = parse(text)
+        if not found:
+            return (Statement(text, Empty(), ""),)
+        return tuple(self.plan_one(parsed, search_path, parameter_oids) for parsed in found)
+
+    def plan_one(
+        self, parsed: Parsed, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()
+    ) -> Statement:
+        """Plan one statement of :func:`router.statement.parse`: a message may change the catalog as it goes on."""
+        context = Context(self.database, self.catalog, parsed, search_path, parameter_oids)
+        kind = parsed.kind
+        session = _SESSION.get(kind)
+        if session is not None:
+            if names_own_schema(kind, parsed.body):
+                raise context.refuse("own-schema")
+            return session(context)
+        if names_own_schema(kind, parsed.body) or "pgchorus" in search_path:
+            raise context.refuse("own-schema")
+        if not context.many:
+            return one_shard_database(context)
+        planner = _DATA.get(kind)
+        if planner is None:
+            raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
+        return planner(context)
+
+
+__all__ = ["HomeShard", "Planner", "Single"]

@@ -1,0 +1,242 @@
+"""What every planner needs to know about one statement, and what a statement's own expressions may do.
+
+Decides nothing about shards. Names are resolved by the catalog, refusals are made by :mod:`router.errors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from router.catalog import effective_path
+from router.cluster import Home, Reference, Sharded
+from router.effect import NO_EFFECT, FunctionEffect, Runs, merge
+from router.errors import Refused, refusal
+from router.keys import Reader
+from router.plan import Plan, Statement
+from router.tree import Node, constant, name_parts, strings, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from router.catalog import Catalog
+    from router.cluster import Database, Placement
+    from router.relation import Relation
+    from router.statement import Parsed
+
+OWN_SCHEMA = "pgchorus"
+_QUALIFIED = 2
+_SET_CONFIG_ARGUMENTS = 3
+
+
+class Context:
+    """One statement to plan. ``many``: the database has several shards."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        parsed: Parsed,
+        search_path: tuple[str, ...],
+        parameter_oids: tuple[int, ...],
+    ) -> None:
+        self.database = database
+        self.catalog = catalog
+        self.parsed = parsed
+        self.search_path = search_path
+        self.many = len(database.shards) > 1
+        self.home = Home()
+        path = effective_path(search_path)
+        self.reader = Reader(
+            parameter_oids,
+            equality_hidden=catalog.operator_shadowed("=", path),
+            types_hidden=path[0] != "pg_catalog",
+        )
+
+    def inside(self, parsed: Parsed) -> Context:
+        """Return the context of a statement inside this one (EXPLAIN, DECLARE)."""
+        oids = tuple(self.reader.parameter_oids)
+        return Context(self.database, self.catalog, parsed, self.search_path, oids)
+
+    @property
+    def body(self) -> Node:
+        """The statement's own node."""
+        return self.parsed.body
+
+    def refuse(self, refused: str, /, at: int | None = None, *, detail: str = "", **words: object) -> Refused:
+        """Make a refusal; ``at`` is a place in the tree (bytes)."""
+        return refusal(
+            refused, detail=detail, position=self.parsed.position(at), **{key: str(word) for key, word in words.items()}
+        )
+
+    def statement(self, plan: Plan, tag: str, **flags: Any) -> Statement:
+        """Make the statement around a plan."""
+        parsed = self.parsed
+        return Statement(parsed.text, plan, tag, offset=parsed.offset, parameters=parsed.parameters, **flags)
+
+    # --- relations ---------------------------------------------------------------------------------------------------
+
+    def relation(self, range_var: Node) -> Relation | None:
+        """Return what a RangeVar names, None for what the catalog does not have."""
+        found = self.catalog.resolve(name_parts(range_var), self.search_path)
+        if found is None:
+            self._check_configured(range_var)
+        return found
+
+    def _check_configured(self, range_var: Node) -> None:
+        """A table that is placed but not in the catalog must not be taken for a table of the home shard."""
+        schema, name = range_var.get("schemaname"), range_var.get("relname")
+        for table, placement in self.database.placements.items():
+            if table.name != name or isinstance(placement, Home) or not self.many:
+                continue
+            if schema == table.schema or (schema is None and table.schema in self.search_path):
+                raise refusal(
+                    "undefined-table",
+                    sqlstate="42P01",
+                    position=self.parsed.position(range_var.get("location")),
+                    name=".".join(name_parts(range_var)),
+                )
+
+    def placement(self, relation: Relation | None, at: int | None = None) -> Placement:
+        """Return where a relation lives; refuses those that live nowhere."""
+        if relation is None:
+            return Home()
+        found = self.catalog.effective_placement(relation)
+        if isinstance(found, Sharded | Reference | Home):
+            return found
+        raise self.refuse("unplaceable", at, detail=_sentence(found.reason), name=relation.name)
+
+    def check_access(
+        self, relation: Relation | None, *, write: bool, defaults: Iterable[str] | None = None, at: int | None = None
+    ) -> None:
+        """Refuse a relation whose use sets off something that is not exact where it lives."""
+        if relation is None or not self.many:
+            return
+        wanted = None if defaults is None else frozenset(defaults)
+        problem = self.catalog.access_problem(relation, write=write, defaults=wanted)
+        if problem is not None:
+            raise self.refuse("unplaceable", at, detail=_sentence(problem.reason), name=relation.name)
+
+    # --- expressions -------------------------------------------------------------------------------------------------
+
+    def call_effect(self, call: Node) -> FunctionEffect:
+        """Return what one FuncCall may do."""
+        arguments = None if call.get("func_variadic") else len(call.get("args", ()))
+        return self.catalog.function_effect(strings(call.get("funcname")), self.search_path, arguments)
+
+    def effect(self, value: Any) -> FunctionEffect:
+        """Return what all functions, operators and casts below ``value`` may do, taken together."""
+        effects = [NO_EFFECT]
+        for kind, body in walk(value):
+            if kind == "FuncCall":
+                effects.append(replace(self.call_effect(body), found=True))
+            elif kind == "A_Expr":
+                effects.append(self._operator(body.get("name")))
+            elif kind == "SubLink" and body.get("operName"):
+                effects.append(self._operator(body["operName"]))
+            elif kind == "SortBy" and body.get("useOp"):
+                effects.append(self._operator(body["useOp"]))
+            elif kind == "TypeName":
+                effects.append(self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path))
+            elif kind == "SQLValueFunction":
+                effects.append(FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", "")))
+        return merge(effects)
+
+    def _operator(self, names: list[Node] | None) -> FunctionEffect:
+        parts = strings(names)
+        if not parts:
+            return NO_EFFECT
+        schema = parts[-_QUALIFIED] if len(parts) >= _QUALIFIED else None
+        path = effective_path(self.search_path)
+        return self.catalog.operator_effect(parts[-1], path, schema=schema)
+
+    def check_callable(self, value: Any) -> FunctionEffect:
+        """Return the effect of ``value``; refuses, at its place, the first call that can run nowhere."""
+        effect = self.effect(value)
+        if not self.many or effect.runs is not Runs.NOWHERE:
+            return effect
+        for kind, body in walk(value):
+            if kind == "FuncCall" and self.call_effect(body).runs is Runs.NOWHERE:
+                raise self.refuse(
+                    "function",
+                    body.get("location"),
+                    detail=_sentence(self.call_effect(body).reason),
+                    name=".".join(strings(body.get("funcname"))),
+                )
+        raise self.refuse("function-mix", detail=_sentence(effect.reason))
+
+    @cached_property
+    def whole_effect(self) -> FunctionEffect:
+        """The effect of the whole statement's expressions; refuses calls that can run nowhere."""
+        return self.check_callable({self.parsed.kind: self.body})
+
+    @cached_property
+    def flags(self) -> dict[str, Any]:
+        """Statement flags that follow from what its functions do."""
+        effect = self.whole_effect
+        return {
+            "pins": effect.pins,
+            "dirties": effect.sets,
+            "must_commit": effect.must_commit,
+            "set_config": self.set_config(),
+        }
+
+    def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
+        """Return the constant ``set_config(name, value, is_local)`` calls; refuses settings that clients may not touch."""
+        found = []
+        for kind, body in walk({self.parsed.kind: self.body}):
+            if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
+                continue
+            literals = [constant(_uncast(argument)) for argument in body.get("args", ())]
+            if len(literals) == _SET_CONFIG_ARGUMENTS and all(literal is not None for literal in literals):
+                name, value, local = (literal[1] if literal else None for literal in literals)
+                if self.many and isinstance(value, str):
+                    self.check_setting(str(name).lower(), (value,), body.get("location"))
+                is_local = local if isinstance(local, bool) else str(local).lower()[:1] in {"t", "y", "1"}
+                found.append((str(name).lower(), None if value is None else str(value), is_local))
+        return tuple(found)
+
+    def check_setting(self, name: str, values: Iterable[str], at: int | None = None) -> None:
+        """Refuse settings under which texts mean something else to a shard than to the router, or that open our schema."""
+        words = [value.strip().lower() for value in values]
+        if name == "search_path" and any(OWN_SCHEMA in word for word in words):
+            raise self.refuse("own-schema", at)
+        wrong = {
+            "standard_conforming_strings": {"off", "false", "0", "no"},
+            "transform_null_equals": {"on", "true", "1", "yes"},
+            "session_replication_role": {"replica", "local"},
+        }.get(name, set())
+        if self.many and any(word in wrong for word in words):
+            raise self.refuse("setting", at, name=name, value=words[0])
+
+
+def _uncast(node: Node) -> Node:
+    inner: Node = node["TypeCast"]["arg"] if "TypeCast" in node else node
+    return inner
+
+
+def _sentence(reason: str) -> str:
+    """Turn the catalog's clause into a sentence for DETAIL."""
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
+def names_own_schema(kind: str, body: Node) -> bool:
+    """Whether a statement names the schema ``pgchorus``, which is the proxy's own."""
+    data = kind in {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
+    return _names(body, data=data)
+
+
+def _names(value: Any, *, data: bool) -> bool:
+    if isinstance(value, dict):
+        if value.get("schemaname") == OWN_SCHEMA or (not data and OWN_SCHEMA in value.values()):
+            return True
+        return any(_names(item, data=data) for item in value.values())
+    if isinstance(value, list):
+        first = value[0] if len(value) > 1 else None
+        if isinstance(first, dict) and any(
+            part.get("String", {}).get("sval") == OWN_SCHEMA for part in value[:-1] if isinstance(part, dict)
+        ):
+            return True
+        return any(_names(item, data=data) for item in value)
+    return False

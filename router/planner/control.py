@@ -1,0 +1,247 @@
+"""Statements about the session: transactions, settings, SQL-level prepared statements, cursors, notifications.
+
+Decides what they are; the session does them. These are classified in every database, whatever the number of its shards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.plan import (
+    Control,
+    CursorControl,
+    HomeShard,
+    Prepared,
+    PreparedControl,
+    Setting,
+    SettingControl,
+    Single,
+    Statement,
+    TransactionControl,
+)
+from router.rewrite import group_end, split_list
+from router.tree import constant, items
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.tree import Node
+
+_CONTROLS = {
+    "TRANS_STMT_BEGIN": (Control.BEGIN, "BEGIN"),
+    "TRANS_STMT_START": (Control.BEGIN, "START TRANSACTION"),
+    "TRANS_STMT_COMMIT": (Control.COMMIT, "COMMIT"),
+    "TRANS_STMT_ROLLBACK": (Control.ROLLBACK, "ROLLBACK"),
+    "TRANS_STMT_SAVEPOINT": (Control.SAVEPOINT, "SAVEPOINT"),
+    "TRANS_STMT_RELEASE": (Control.RELEASE, "RELEASE"),
+    "TRANS_STMT_ROLLBACK_TO": (Control.ROLLBACK_TO, "ROLLBACK"),
+}
+_TWO_PHASE = {
+    "TRANS_STMT_PREPARE": "PREPARE TRANSACTION",
+    "TRANS_STMT_COMMIT_PREPARED": "COMMIT PREPARED",
+    "TRANS_STMT_ROLLBACK_PREPARED": "ROLLBACK PREPARED",
+}
+
+
+def transaction(context: Context) -> Statement:
+    """BEGIN, COMMIT, savepoints; PREPARE TRANSACTION."""
+    body = context.body
+    kind = body["kind"]
+    if kind in _TWO_PHASE:
+        if context.many:
+            raise context.refuse("two-phase", body.get("location"), name=_TWO_PHASE[kind])
+        return context.statement(
+            Single(HomeShard(), writes=True), _TWO_PHASE[kind], transaction_block=kind == "TRANS_STMT_PREPARE"
+        )
+    control, tag = _CONTROLS[kind]
+    modes = _modes(body.get("options", []))
+    plan = TransactionControl(
+        control,
+        savepoint=body.get("savepoint_name", ""),
+        options=modes[0],
+        read_only=modes[1],
+        isolation=modes[2],
+        deferrable=modes[3],
+        chain=bool(body.get("chain")),
+    )
+    return context.statement(plan, tag)
+
+
+def _modes(options: list[Node]) -> tuple[str, bool | None, str | None, bool | None]:
+    """Read transaction modes; the last of a kind counts, as in Postgres."""
+    read_only: bool | None = None
+    isolation: str | None = None
+    deferrable: bool | None = None
+    for option in options:
+        body = option["DefElem"]
+        literal = constant(body.get("arg", {}))
+        value = literal[1] if literal is not None else None
+        if body["defname"] == "transaction_isolation":
+            isolation = str(value).lower()
+        elif body["defname"] == "transaction_read_only":
+            read_only = bool(value)
+        elif body["defname"] == "transaction_deferrable":
+            deferrable = bool(value)
+    words = []
+    if isolation is not None:
+        words.append(f"ISOLATION LEVEL {isolation.upper()}")
+    if read_only is not None:
+        words.append("READ ONLY" if read_only else "READ WRITE")
+    if deferrable is not None:
+        words.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
+    return ", ".join(words), read_only, isolation, deferrable
+
+
+def set_variable(context: Context) -> Statement:
+    """SET, RESET, SET TRANSACTION, SET SESSION CHARACTERISTICS."""
+    body = context.body
+    kind, name, local = body["kind"], body.get("name", ""), bool(body.get("is_local"))
+    if kind == "VAR_SET_MULTI":
+        return _set_multi(context, name)
+    if kind == "VAR_RESET_ALL":
+        return context.statement(SettingControl(Setting.RESET_ALL), "RESET")
+    values = [str(literal[1]) for literal in map(_setting_value, body.get("args", ())) if literal is not None]
+    context.check_setting(name.lower(), values, body.get("location"))
+    if name.lower() in _READ_ONLY and values:
+        return _set_transaction_mode(context, name.lower(), values[0])
+    setting = Setting.RESET if kind == "VAR_RESET" else Setting.SET
+    tag = "RESET" if kind == "VAR_RESET" else "SET"
+    return context.statement(SettingControl(setting, name.lower(), local), tag)
+
+
+_READ_ONLY = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
+_TRUE = frozenset({"on", "true", "yes", "1", "t", "y"})
+
+
+def _set_transaction_mode(context: Context, name: str, value: str) -> Statement:
+    """``SET transaction_isolation = ...`` is SET TRANSACTION in other words."""
+    word = value.lower()
+    if name == "transaction_isolation":
+        plan = TransactionControl(
+            Control.SET_TRANSACTION, options=f"ISOLATION LEVEL {word.upper()}", isolation=word
+        )
+        if word not in {"read committed", "repeatable read", "serializable", "read uncommitted"}:
+            return context.statement(SettingControl(Setting.SET, name), "SET")
+    elif name == "transaction_read_only":
+        flag = word in _TRUE
+        plan = TransactionControl(
+            Control.SET_TRANSACTION, options="READ ONLY" if flag else "READ WRITE", read_only=flag
+        )
+    else:
+        flag = word in _TRUE
+        plan = TransactionControl(
+            Control.SET_TRANSACTION, options="DEFERRABLE" if flag else "NOT DEFERRABLE", deferrable=flag
+        )
+    return context.statement(plan, "SET")
+
+
+def _setting_value(node: Node) -> tuple[str, object] | None:
+    return constant(node["TypeCast"]["arg"]) if "TypeCast" in node else constant(node)
+
+
+def _set_multi(context: Context, name: str) -> Statement:
+    if name == "TRANSACTION SNAPSHOT":
+        if context.many:
+            raise context.refuse("transaction-snapshot", context.body.get("location"))
+        return context.statement(Single(HomeShard(), writes=False), "SET")
+    options, read_only, isolation, deferrable = _modes(context.body.get("args", []))
+    if name == "SESSION CHARACTERISTICS":
+        return context.statement(SettingControl(Setting.SESSION_CHARACTERISTICS, "session characteristics"), "SET")
+    plan = TransactionControl(
+        Control.SET_TRANSACTION, options=options, read_only=read_only, isolation=isolation, deferrable=deferrable
+    )
+    return context.statement(plan, "SET")
+
+
+def show(context: Context) -> Statement:
+    """SHOW name, SHOW ALL."""
+    return context.statement(
+        SettingControl(Setting.SHOW, context.body.get("name", "").lower()), "SHOW", returns_rows=True
+    )
+
+
+def constraints(context: Context) -> Statement:
+    """SET CONSTRAINTS."""
+    return context.statement(SettingControl(Setting.SET_CONSTRAINTS, local=True), "SET CONSTRAINTS")
+
+
+def discard(context: Context) -> Statement:
+    """DISCARD ALL is the session's; the others concern the home shard's link."""
+    target = context.body.get("target", "DISCARD_ALL")
+    if target == "DISCARD_ALL":
+        return context.statement(SettingControl(Setting.DISCARD_ALL), "DISCARD ALL", transaction_block=False)
+    return context.statement(Single(HomeShard(), writes=False), target.replace("_", " "))
+
+
+# --- prepared statements ---------------------------------------------------------------------------------------------
+
+
+def prepare(context: Context) -> Statement:
+    """PREPARE name (types) AS body."""
+    parsed = context.parsed
+    tokens, text = parsed.tokens, parsed.text
+    types: tuple[str, ...] = ()
+    at = 2  # PREPARE name
+    if at < len(tokens) and tokens[at].name == "ASCII_40":
+        end = group_end(tokens, at)
+        if end is None:
+            raise context.refuse("unknown-statement", name="this form of PREPARE")
+        types = split_list(parsed, at, end)
+        at = end + 1
+    if at >= len(tokens) or tokens[at].name != "AS":
+        raise context.refuse("unknown-statement", name="this form of PREPARE")
+    plan = PreparedControl(
+        Prepared.PREPARE, context.body["name"], type_names=types, body=text[tokens[at + 1].start : parsed.end]
+    )
+    return context.statement(plan, "PREPARE")
+
+
+def execute(context: Context) -> Statement:
+    """EXECUTE name (arguments)."""
+    parsed = context.parsed
+    arguments: tuple[str, ...] = ()
+    if items(context.body.get("params")):
+        end = group_end(parsed.tokens, 2)
+        if end is None:
+            raise context.refuse("unknown-statement", name="this form of EXECUTE")
+        arguments = split_list(parsed, 2, end)
+    plan = PreparedControl(Prepared.EXECUTE, context.body["name"], arguments=arguments)
+    return context.statement(plan, "EXECUTE", returns_rows=True)
+
+
+def deallocate(context: Context) -> Statement:
+    """DEALLOCATE name, DEALLOCATE ALL."""
+    name = context.body.get("name", "")
+    if context.body.get("isall") or not name:
+        return context.statement(PreparedControl(Prepared.DEALLOCATE_ALL), "DEALLOCATE ALL")
+    return context.statement(PreparedControl(Prepared.DEALLOCATE, name), "DEALLOCATE")
+
+
+# --- cursors, notifications ------------------------------------------------------------------------------------------
+
+
+def fetch(context: Context) -> Statement:
+    """FETCH and MOVE."""
+    move = bool(context.body.get("ismove"))
+    plan = CursorControl(context.body.get("portalname", ""))
+    return context.statement(plan, "MOVE" if move else "FETCH", returns_rows=not move)
+
+
+def close(context: Context) -> Statement:
+    """CLOSE name, CLOSE ALL."""
+    name = context.body.get("portalname")
+    return context.statement(CursorControl(name, closes=True), "CLOSE CURSOR" if name else "CLOSE CURSOR ALL")
+
+
+def listen(context: Context) -> Statement:
+    """LISTEN: the home shard's link stays with the session."""
+    return context.statement(Single(HomeShard(), writes=True), "LISTEN", pins="LISTEN", must_commit="LISTEN")
+
+
+def unlisten(context: Context) -> Statement:
+    """UNLISTEN."""
+    return context.statement(Single(HomeShard(), writes=True), "UNLISTEN", must_commit="UNLISTEN")
+
+
+def notify(context: Context) -> Statement:
+    """NOTIFY is heard by those that listen at home."""
+    return context.statement(Single(HomeShard(), writes=True), "NOTIFY", must_commit="NOTIFY")

@@ -1,0 +1,162 @@
+"""COPY: rows split by key on the way in, one stream after another on the way out.
+
+Decides where rows go and how a row is read; :mod:`proxy.executor` reads them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.cluster import Reference, Sharded
+from router.plan import CopyFormat, CopyIn, CopyOut, EveryShard, HomeShard, Plan, Single, Statement
+from router.planner import dml, select
+from router.planner.names import Place
+from router.planner.passthrough import option_is_on
+from router.planner.scope import Scope
+from router.planner.spread import Spread, one_shard, target_of
+from router.planner.reference import check_column_defaults
+from router.tree import constant, strings
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.relation import Relation
+    from router.tree import Node
+
+
+def plan(context: Context) -> Statement:
+    """Plan a COPY."""
+    body = context.body
+    if "filename" in body or body.get("is_program"):
+        raise context.refuse("copy-file")
+    if "query" in body:
+        return context.statement(_query(context), "COPY")
+    relation = context.relation(body["relation"])
+    at = body["relation"].get("location")
+    placement = context.placement(relation, at)
+    writes = bool(body.get("is_from"))
+    if not isinstance(placement, Sharded | Reference) or relation is None:
+        context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
+        return context.statement(Single(HomeShard(), writes), "COPY", **context.flags)
+    context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
+    if not writes:
+        return context.statement(_out(context, relation), "COPY")
+    return context.statement(_in(context, relation), "COPY")
+
+
+def _omitted(relation: Relation | None, body: Node) -> list[str] | None:
+    if relation is None:
+        return None
+    named = strings(body.get("attlist"))
+    return [column.name for column in relation.columns if named and column.name not in named]
+
+
+def _out(context: Context, relation: Relation) -> Plan:
+    if isinstance(context.placement(relation), Reference):
+        return Single(HomeShard(), writes=False)
+    return CopyOut(EveryShard(), copy_format(context))
+
+
+def _in(context: Context, relation: Relation) -> Plan:
+    body, at = context.body, context.body["relation"].get("location")
+    format_ = copy_format(context)
+    columns = list(strings(body.get("attlist"))) or [c.name for c in relation.columns if not c.generated]
+    _check_options(context, at)
+    for column in relation.columns:
+        if column.name not in columns and (column.identity or column.sequence is not None):
+            raise context.refuse("sequence-default", at, column=column.name, table=relation.name)
+    if "whereClause" in body:
+        context.check_callable(body["whereClause"])
+    placement = context.placement(relation)
+    if isinstance(placement, Reference):
+        check_column_defaults(context, relation, [c.name for c in relation.columns if c.name not in columns], at)
+        if "whereClause" in body and context.effect(body["whereClause"]).volatile:
+            raise context.refuse("reference-write", at, table=relation.name)
+        return CopyIn(EveryShard(), format_, None, None, len(columns))
+    if not isinstance(placement, Sharded) or placement.key not in columns:
+        key = placement.key if isinstance(placement, Sharded) else ""
+        raise context.refuse("insert-no-key", at, table=relation.name, key=key)
+    column = relation.column(placement.key)
+    key_type = column.type_name if column is not None else ""
+    return CopyIn(EveryShard(), format_, key_type, columns.index(placement.key), len(columns))
+
+
+_TEXTS = {"format": "format", "delimiter": "delimiter", "null": "null", "quote": "quote", "escape": "escape"}
+
+
+def copy_format(context: Context) -> CopyFormat:
+    """Read the options that say where a row ends; defaults depend on the format."""
+    found: dict[str, str] = {}
+    header = False
+    for option in context.body.get("options", ()):
+        element = option["DefElem"]
+        name, argument = element["defname"], element.get("arg")
+        if name in _TEXTS and argument is not None:
+            found[name] = _text(argument)
+        elif name == "header":
+            header = option_is_on(argument)
+    kind = found.get("format", "text").lower()
+    csv = kind == "csv"
+    quote = found.get("quote", '"')
+    return CopyFormat(
+        kind,
+        found.get("delimiter", "," if csv else "\t"),
+        found.get("null", "" if csv else "\\N"),
+        header,
+        quote,
+        found.get("escape", quote),
+    )
+
+
+def _text(argument: Node) -> str:
+    literal = constant(argument)
+    if literal is not None:
+        return str(literal[1])
+    return str(argument.get("String", {}).get("sval", ""))
+
+
+_PLAIN_OPTIONS = frozenset({*_TEXTS, "header", "freeze", "force_not_null", "force_null", "encoding"})
+
+
+def _check_options(context: Context, at: int | None) -> None:
+    """Refuse options that change which rows there are, or how bytes are read, in ways the splitter does not know."""
+    for option in context.body.get("options", ()):
+        element = option["DefElem"]
+        name = element["defname"]
+        if name == "encoding" and _text(element.get("arg", {})).lower().replace("-", "") not in {"utf8", "unicode"}:
+            raise context.refuse("copy-option", at, name="ENCODING")
+        if name not in _PLAIN_OPTIONS:
+            raise context.refuse("copy-option", at, name=name.upper())
+
+
+def _query(context: Context) -> Plan:
+    """COPY (query) TO STDOUT: one shard, or rows in any order."""
+    query = context.body["query"]
+    kind, node = next(iter(query.items()))
+    scope = Scope(context)
+    if kind != "SelectStmt":
+        written = dml.build(scope, kind, node, None)
+        dml.modifying_levels(scope)
+        scope.check_complete()
+        target = one_shard(scope)
+        if target is None or (written.source.place is Place.REFERENCE):
+            raise context.refuse("copy-query")
+        return Single(select.placed(context, target, modifying=True), writes=True)
+    level = scope.select(node)
+    modifying = dml.modifying_levels(scope)
+    scope.check_complete()
+    select.check_reads(context, scope)
+    target = one_shard(scope)
+    writes = context.whole_effect.writes or modifying
+    if target is not None:
+        return Single(select.placed(context, target, modifying=modifying), writes)
+    if modifying:
+        raise context.refuse("copy-query")
+    ordered = any(field in node for field in ("sortClause", "limitCount", "limitOffset", "distinctClause", "groupClause",
+                                              "havingClause", "lockingClause", "windowClause"))  # fmt: skip
+    effect = context.effect(node.get("targetList"))
+    if ordered or effect.aggregate or effect.window or effect.volatile:
+        raise context.refuse("copy-query")
+    select.placed(context, EveryShard(), many_rows=True)
+    select.check_no_system_columns(context)
+    part = Spread(scope).level(level)
+    return CopyOut(target_of(level, part, scope), copy_format(context))

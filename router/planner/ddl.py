@@ -1,0 +1,367 @@
+"""DDL: the shards that have (or shall have) the object.
+
+Decides by kind of object: what is no relation goes to every shard; relations go where their placement says. What a table's
+definition may say over several shards is :mod:`router.planner.tables`' concern. DDL goes out as it came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router.cluster import Home, Placement, Reference, Sharded, TableName
+from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
+from router.planner import dml, tables
+from router.planner.names import Place
+from router.planner.passthrough import makes_temporary, no_block, tag_of
+from router.planner.scope import Scope
+from router.tree import Node, items, name_parts, strings, unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from router.planner.context import Context
+    from router.relation import Relation
+
+_RELATIONS: Final = frozenset(
+    {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_INDEX", "OBJECT_SEQUENCE", "OBJECT_FOREIGN_TABLE"}
+)
+_ON_RELATION: Final = frozenset({"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT", "OBJECT_COLUMN"})
+
+
+def statement(context: Context, target: Target, **flags: str) -> Statement:
+    """Make the plan of a DDL statement."""
+    if no_block(context.parsed.kind, context.body):
+        plan = ShardByShard(target, catalog_changes=True)
+        return context.statement(plan, tag_of(context.parsed), transaction_block=False)
+    return context.statement(Ddl(target), tag_of(context.parsed), **flags)
+
+
+def everywhere(context: Context) -> Statement:
+    """Objects that every shard has: types, functions, roles, extensions."""
+    return statement(context, EveryShard())
+
+
+def at_home(context: Context) -> Statement:
+    """Objects of the home shard."""
+    return statement(context, HomeShard())
+
+
+# --- where things are ------------------------------------------------------------------------------------------------
+
+
+def locate(context: Context, parts: tuple[str, ...], *, index: bool = False) -> Target | None:
+    """Return the shards that have a relation; None if nobody knows it (then any answer of Postgres is right)."""
+    relation = context.catalog.resolve(parts, context.search_path)
+    if relation is None:
+        if index:
+            return _locate_index(context, parts[-1])
+        placement = configured(context, parts)
+        return None if isinstance(placement, Home) else EveryShard()
+    return where(context, relation)
+
+
+def configured(context: Context, parts: tuple[str, ...]) -> Placement:
+    """Return where the configuration places a name, Home if it does not."""
+    schemas = parts[-2:-1] or context.search_path
+    for schema in schemas:
+        placement = context.database.placements.get(TableName(schema, parts[-1]))
+        if placement is not None:
+            return placement
+    return Home()
+
+
+def where(context: Context, relation: Relation) -> Target:
+    """Return the shards that have a relation that the catalog knows."""
+    if relation.name.schema == "pg_temp":
+        return HomeShard()
+    if relation.kind.value == "S":
+        return EveryShard()
+    if relation.kind.value in {"v", "m"}:
+        return _view(context, relation)
+    placement = context.catalog.effective_placement(relation)
+    return HomeShard() if isinstance(placement, Home) else EveryShard()
+
+
+def _view(context: Context, relation: Relation) -> Target:
+    """A view is where its tables are: everywhere if it reads placed tables only."""
+    if relation.kind.value == "m":
+        return HomeShard()
+    pending, seen, placed = [relation.name], set(), False
+    while pending:
+        name = pending.pop()
+        found = context.catalog.relation(name.schema, name.name)
+        if found is None or name in seen or name.schema in {"pg_catalog", "information_schema"}:
+            continue
+        seen.add(name)
+        if found.is_view:
+            pending.extend(found.read_uses.reads)
+        elif isinstance(context.catalog.effective_placement(found), Home):
+            return HomeShard()
+        else:
+            placed = True
+    return EveryShard() if placed else HomeShard()
+
+
+def _locate_index(context: Context, name: str) -> Target | None:
+    """Find the table of an index by its name."""
+    for relation in context.catalog.relations:
+        if any(index.name == name for index in relation.unique):
+            return where(context, relation)
+    return None
+
+
+def together(context: Context, targets: Iterable[Target | None]) -> Target:
+    """Return the one target of several objects; refuses a mix. Unknown names follow the others."""
+    known = {target for target in targets if target is not None}
+    if len(known) > 1:
+        raise context.refuse("mixed-tables")
+    return known.pop() if known else HomeShard()
+
+
+# --- statements that name relations ----------------------------------------------------------------------------------
+
+
+def on_relation(context: Context) -> Statement:
+    """Triggers, policies, rules, statistics: where their table is."""
+    body = context.body
+    range_var = body.get("relation") or body.get("table")
+    if range_var is None:
+        found = [item["RangeVar"] for item in body.get("relations", ()) if "RangeVar" in item]
+        if not found:
+            return everywhere(context)
+        return statement(context, together(context, [_known(context, item) for item in found]))
+    return statement(context, _known(context, range_var) or HomeShard())
+
+
+def _known(context: Context, range_var: Node) -> Target | None:
+    return locate(context, name_parts(range_var))
+
+
+def drop(context: Context) -> Statement:
+    """DROP of anything."""
+    body = context.body
+    kind = body.get("removeType", "")
+    objects = body.get("objects", ())
+    if kind in _RELATIONS:
+        names = [strings(items(entry)) for entry in objects]
+        return statement(context, together(context, [locate(context, n, index=kind == "OBJECT_INDEX") for n in names]))
+    if kind in _ON_RELATION:
+        names = [strings(items(entry))[:-1] for entry in objects]
+        return statement(context, together(context, [locate(context, name) for name in names]))
+    return everywhere(context)
+
+
+def comment(context: Context) -> Statement:
+    """COMMENT and SECURITY LABEL."""
+    body = context.body
+    kind = body.get("objtype", "")
+    if kind in _RELATIONS | _ON_RELATION:
+        name = strings(items(body.get("object")))
+        name = name if kind in _RELATIONS else name[:-1]
+        return statement(context, locate(context, name, index=kind == "OBJECT_INDEX") or HomeShard())
+    return everywhere(context)
+
+
+def grant(context: Context) -> Statement:
+    """GRANT and REVOKE."""
+    body = context.body
+    if body.get("targtype") != "ACL_TARGET_OBJECT" or body.get("objtype") != "OBJECT_TABLE":
+        return everywhere(context)
+    found = [_known(context, item["RangeVar"]) for item in body.get("objects", ()) if "RangeVar" in item]
+    return statement(context, together(context, found))
+
+
+def rename(context: Context) -> Statement:
+    """ALTER ... RENAME: a placed table, and a key, keep their names."""
+    body = context.body
+    kind, range_var = body.get("renameType", ""), body.get("relation")
+    if kind == "OBJECT_SCHEMA":
+        _check_schema_free(context, body.get("subname", ""))
+        return everywhere(context)
+    if kind == "OBJECT_DATABASE":
+        raise context.refuse("unknown-statement", name="ALTER DATABASE ... RENAME")
+    if range_var is None:
+        return everywhere(context)
+    parts = name_parts(range_var)
+    relation = context.catalog.resolve(parts, context.search_path)
+    if kind in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}:
+        _check_movable(context, relation, range_var)
+        _check_name_free(context, (*parts[:-1], body["newname"]), relation)
+    elif kind == "OBJECT_COLUMN" and relation is not None:
+        placement = context.catalog.effective_placement(relation)
+        if isinstance(placement, Sharded) and placement.key == body.get("subname"):
+            raise context.refuse("key-change", range_var.get("location"), key=placement.key, table=relation.name)
+    elif kind == "OBJECT_TABCONSTRAINT" and body.get("subname") == tables.SLOT_CONSTRAINT:
+        raise context.refuse("slot-check", range_var.get("location"))
+    target = locate(context, parts, index=kind == "OBJECT_INDEX")
+    return statement(context, target or HomeShard())
+
+
+def set_schema(context: Context) -> Statement:
+    """ALTER ... SET SCHEMA."""
+    body = context.body
+    range_var = body.get("relation")
+    if range_var is None:
+        return everywhere(context)
+    relation = context.catalog.resolve(name_parts(range_var), context.search_path)
+    _check_movable(context, relation, range_var)
+    _check_name_free(context, (body["newschema"], range_var["relname"]), relation)
+    return statement(context, _known(context, range_var) or HomeShard())
+
+
+def _check_movable(context: Context, relation: Relation | None, range_var: Node) -> None:
+    if relation is not None and relation.name in context.database.placements:
+        raise context.refuse("placed-name", range_var.get("location"), table=relation.name)
+
+
+def _check_name_free(context: Context, parts: tuple[str, ...], relation: Relation | None) -> None:
+    """Refuse a new name that the configuration has placed: the rows would not be there."""
+    schema = parts[-2] if len(parts) > 1 else relation.name.schema if relation is not None else ""
+    if not isinstance(context.database.placement(TableName(schema, parts[-1])), Home):
+        raise context.refuse("placed-name", table=".".join(parts))
+
+
+def _check_schema_free(context: Context, schema: str) -> None:
+    for table in context.database.placements:
+        if table.schema == schema:
+            raise context.refuse("placed-name", table=table)
+
+
+def owner(context: Context) -> Statement:
+    """ALTER ... OWNER TO of what is no relation; ALTER ... DEPENDS ON EXTENSION."""
+    return on_relation(context)
+
+
+def refuse(context: Context) -> Statement:
+    """What no shard may do alone and all may not do together."""
+    raise context.refuse("unknown-statement", name=tag_of(context.parsed))
+
+
+def create_schema(context: Context) -> Statement:
+    """CREATE SCHEMA, without elements."""
+    if context.body.get("schemaElts"):
+        raise context.refuse("unknown-statement", name="CREATE SCHEMA with elements")
+    return everywhere(context)
+
+
+# --- queries in DDL --------------------------------------------------------------------------------------------------
+
+
+def _reads(context: Context, query: Node) -> set[Place]:
+    kind, body = unwrap(query)
+    scope = Scope(context)
+    if kind != "SelectStmt":
+        raise context.refuse("unknown-statement", name="this form of CREATE")
+    scope.select(body)
+    if dml.modifying_levels(scope):
+        raise context.refuse("modifying-cte")
+    return {source.place for source in scope.sources if source.place in {Place.SHARDED, Place.REFERENCE, Place.HOME}}
+
+
+def view(context: Context) -> Statement:
+    """CREATE VIEW where its tables are."""
+    places = _reads(context, context.body["query"])
+    if Place.HOME in places and Place.SHARDED in places:
+        raise context.refuse("mixed-tables")
+    if context.body["view"].get("relpersistence") == "t":
+        return statement(context, HomeShard(), pins="temporary view", must_commit="temporary view")
+    target: Target = EveryShard() if places and Place.HOME not in places else HomeShard()
+    return statement(context, target)
+
+
+def create_as(context: Context) -> Statement:
+    """CREATE TABLE AS, CREATE MATERIALIZED VIEW: a home table of what the home shard has."""
+    return _created_from_query(context, context.body["into"]["rel"], context.body["query"])
+
+
+def select_into(context: Context) -> Statement:
+    """SELECT ... INTO."""
+    node = context.body
+    while "larg" in node:
+        node = node["larg"]
+    return _created_from_query(context, node["intoClause"]["rel"], {"SelectStmt": context.body})
+
+
+def _created_from_query(context: Context, range_var: Node, query: Node) -> Statement:
+    if not isinstance(configured(context, name_parts(range_var)), Home):
+        raise context.refuse("create-as", range_var.get("location"), table=range_var["relname"])
+    places = _reads(context, query)
+    if Place.SHARDED in places:
+        raise context.refuse("create-as", range_var.get("location"), table=range_var["relname"])
+    _ = context.whole_effect
+    if makes_temporary(context.parsed):
+        tables.check_temporary(context, range_var)
+        return statement(context, HomeShard(), pins="temporary table", must_commit="temporary table")
+    return statement(context, HomeShard())
+
+
+def refresh(context: Context) -> Statement:
+    """REFRESH MATERIALIZED VIEW of home tables."""
+    range_var = context.body["relation"]
+    context.placement(context.relation(range_var), range_var.get("location"))
+    return statement(context, HomeShard())
+
+
+def reindex(context: Context) -> Statement:
+    """REINDEX and CLUSTER, shard by shard."""
+    body = context.body
+    index = body.get("kind") == "REINDEX_OBJECT_INDEX"
+    target: Target | None = EveryShard()
+    if "relation" in body:
+        target = locate(context, name_parts(body["relation"]), index=index)
+    block = not no_block(context.parsed.kind, body)
+    return context.statement(ShardByShard(target or HomeShard()), tag_of(context.parsed), transaction_block=block)
+
+
+def sequence(context: Context) -> Statement:
+    """Sequences exist on every shard; the home shard's is the one that counts."""
+    return statement(context, EveryShard())
+
+
+_EVERYWHERE: Final = """
+    CreateEnumStmt AlterEnumStmt CompositeTypeStmt CreateRangeStmt DefineStmt CreateDomainStmt AlterDomainStmt
+    CreateFunctionStmt AlterFunctionStmt CreateExtensionStmt AlterExtensionStmt AlterExtensionContentsStmt CreateRoleStmt
+    AlterRoleStmt AlterRoleSetStmt DropRoleStmt GrantRoleStmt CreateOpClassStmt CreateOpFamilyStmt AlterOpFamilyStmt
+    AlterOperatorStmt AlterTypeStmt CreateCastStmt CreateConversionStmt CreateTransformStmt CreatePLangStmt
+    AlterTSDictionaryStmt AlterTSConfigurationStmt AlterCollationStmt CreateAmStmt AlterDefaultPrivilegesStmt DropOwnedStmt
+    ReassignOwnedStmt AlterDatabaseSetStmt
+""".split()
+_AT_HOME: Final = """
+    CreateFdwStmt AlterFdwStmt CreateForeignServerStmt AlterForeignServerStmt CreateUserMappingStmt AlterUserMappingStmt
+    DropUserMappingStmt CreateForeignTableStmt ImportForeignSchemaStmt
+""".split()
+_REFUSED: Final = """
+    CreatedbStmt DropdbStmt AlterDatabaseStmt AlterDatabaseRefreshCollStmt CreateTableSpaceStmt DropTableSpaceStmt
+    AlterTableSpaceOptionsStmt AlterTableMoveAllStmt AlterSystemStmt CreateEventTrigStmt AlterEventTrigStmt
+    CreatePublicationStmt AlterPublicationStmt CreateSubscriptionStmt AlterSubscriptionStmt DropSubscriptionStmt
+""".split()
+_ON_TABLES: Final = """
+    RuleStmt CreateTrigStmt CreatePolicyStmt AlterPolicyStmt CreateStatsStmt AlterOwnerStmt AlterObjectDependsStmt
+""".split()
+
+PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
+    **dict.fromkeys(_EVERYWHERE, everywhere),
+    **dict.fromkeys(_AT_HOME, at_home),
+    **dict.fromkeys(_REFUSED, refuse),
+    **dict.fromkeys(_ON_TABLES, on_relation),
+    "AlterStatsStmt": everywhere,
+    "CreateSchemaStmt": create_schema,
+    "CreateStmt": tables.create,
+    "AlterTableStmt": tables.alter,
+    "IndexStmt": tables.index,
+    "CreateSeqStmt": sequence,
+    "AlterSeqStmt": sequence,
+    "DropStmt": drop,
+    "CommentStmt": comment,
+    "SecLabelStmt": comment,
+    "GrantStmt": grant,
+    "RenameStmt": rename,
+    "AlterObjectSchemaStmt": set_schema,
+    "ViewStmt": view,
+    "CreateTableAsStmt": create_as,
+    "RefreshMatViewStmt": refresh,
+    "ReindexStmt": reindex,
+    "ClusterStmt": reindex,
+}
+
+__all__ = ["PLANNERS", "Reference", "select_into"]

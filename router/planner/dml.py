@@ -1,0 +1,319 @@
+"""What INSERT, UPDATE, DELETE and MERGE have in common: the target, what its row says of the key, what a write sets off.
+
+Each builder registers the target among the scope's sources, with facts that say which key its rows have, so that
+:mod:`router.planner.spread` sees a target as one more table. Data-modifying WITH goes through the same builders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from router.errors import SyntaxFailure
+from router.keys import Facts, value_term
+from router.plan import Constant, KeyTerm
+from router.planner.names import Cte, Item, Join, Leaf, Level, Names, Place, Source, relation_columns
+from router.statement import parse
+from router.tree import Node, items, same, strings
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.planner.scope import Scope
+    from router.relation import Column, Relation
+
+
+@dataclass(slots=True)
+class Written:
+    """A target under construction. ``keys``: of each VALUES row, in order; None where it cannot be read."""
+
+    source: Source
+    level: Level
+    relation: Relation | None
+    keys: tuple[KeyTerm | None, ...] = ()
+    select: Level | None = None
+    key_position: int | None = None
+
+
+def modifying_levels(scope: Scope) -> bool:
+    """Build the data-modifying CTEs of a statement; returns whether there are any."""
+    for cte in list(scope.modifying):
+        written = build(scope, cte.kind, cte.node, cte.environment, cte)
+        if written.source.place is Place.REFERENCE and scope.context.many:
+            raise scope.context.refuse(
+                "reference-write", written.source.location, table=written.relation.name if written.relation else ""
+            )
+        if written.keys and written.source.place is Place.SHARDED:
+            one_key(scope.context, written)
+    return bool(scope.modifying)
+
+
+def build(scope: Scope, kind: str, node: Node, environment: dict[str, Cte] | None, cte: Cte | None = None) -> Written:
+    """Analyse one data-modifying statement (its WITH included)."""
+    level = Level(node, Names([], outer=cte.names if cte is not None else None), Facts())
+    inside = scope.with_clause(node, level, environment or {}, None, None)
+    if kind == "InsertStmt":
+        return _insert(scope, level, node, inside)
+    if kind in {"UpdateStmt", "DeleteStmt"}:
+        return _modify(scope, level, node, inside)
+    if kind == "MergeStmt":
+        return _merge(scope, level, node, inside)
+    raise scope.context.refuse("unknown-node", name=kind)
+
+
+def _register(scope: Scope, level: Level, range_var: Node, facts: Facts) -> Written:
+    source = scope.table(range_var, facts)
+    relation = source.relation
+    if relation is not None:
+        check_target(scope.context, relation, range_var.get("location"))
+    alias = range_var.get("alias", {})
+    item = Item(alias.get("aliasname", range_var["relname"]), relation_columns(source), None if alias else relation)
+    level.names.visible.append(item)
+    return Written(source, level, relation)
+
+
+def check_target(context: Context, relation: Relation, at: int | None) -> None:
+    """Refuse views whose rows are not the home shard's own: Postgres would write one copy of a reference table."""
+    if not context.many or relation.is_table or not relation.is_view:
+        return
+    pending, seen = list(relation.read_uses.reads), set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        base = context.catalog.relation(name.schema, name.name)
+        if base is not None and base.is_view:
+            pending.extend(base.read_uses.reads)
+        elif base is not None and context.catalog.effective_placement(base) != context.home:
+            raise context.refuse("view-write", at, view=relation.name, table=name)
+
+
+# --- INSERT ----------------------------------------------------------------------------------------------------------
+
+
+def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
+    context = scope.context
+    facts = Facts()
+    written = _register(scope, level, node["relation"], facts)
+    query = node.get("selectStmt", {}).get("SelectStmt")
+    returning = {key: node[key] for key in ("returningClause", "onConflictClause") if key in node}
+    if query is None:
+        written.keys = (omitted_key(context, written),)
+    elif "valuesLists" in query and not any(key in query for key in ("sortClause", "limitCount", "limitOffset")):
+        inside = scope.with_clause(query, level, environment, None, None)
+        _values(scope, written, node, query)
+        scope.sublinks(level, query["valuesLists"], inside, None, Names([]))
+    else:
+        select = scope.select(query, environment=environment)
+        level.nested.append(select)
+        facts.parent = select.facts
+        written.select = select
+        _selected_key(context, written, node, query)
+    for term in set(written.keys):
+        if term is not None and written.source.key is not None and len(set(written.keys)) == 1:
+            facts.equal.append((written.source.key, term))
+    scope.sublinks(level, returning, environment, facts)
+    context.check_access(
+        written.relation, write=True, defaults=defaulted(written.relation, node, query), at=written.source.location
+    )
+    check_sequences(context, written, node, query)
+    return written
+
+
+def columns_of(relation: Relation | None, node: Node) -> list[str] | None:
+    """Return the names of the columns that INSERT names, or all of them in order."""
+    if "cols" in node:
+        return [entry["ResTarget"]["name"] for entry in node["cols"]]
+    return None if relation is None else [column.name for column in relation.columns]
+
+
+def _values(scope: Scope, written: Written, node: Node, query: Node) -> None:
+    source, context = written.source, scope.context
+    if source.key is None:
+        return
+    columns = columns_of(written.relation, node) or []
+    position = columns.index(source.key.name) if source.key.name in columns else None
+    keys: list[KeyTerm | None] = []
+    for row in query["valuesLists"]:
+        values = items(row)
+        if position is None or position >= len(values) or "SetToDefault" in values[position]:
+            keys.append(omitted_key(context, written))
+        else:
+            column = written.relation.column(source.key.name) if written.relation is not None else None
+            modifier = column.type_modifier if column is not None else -1
+            keys.append(value_term(context.reader, values[position], source.key_type, modifier))
+    written.keys = tuple(keys)
+    written.key_position = position
+
+
+def omitted_key(context: Context, written: Written) -> KeyTerm | None:
+    """Return the key of a row that does not give it: a constant default, or NULL."""
+    source = written.source
+    if source.key is None or written.relation is None:
+        return None
+    column = written.relation.column(source.key.name)
+    if column is None:
+        return None
+    if not column.default and not column.identity:
+        return Constant(None)
+    value = None if column.identity else default_value(column)
+    term = None if value is None else value_term(context.reader, value, source.key_type, column.type_modifier)
+    if term is None:
+        raise context.refuse("insert-no-key", source.location, table=written.relation.name, key=column.name)
+    return term
+
+
+def default_value(column: Column) -> Node | None:
+    """Return the expression of a column's default as a tree, None if there is none (or it does not parse)."""
+    if not column.default:
+        return None
+    try:
+        (parsed,) = parse(f"SELECT {column.default}")  # noqa: S608 - parsed, never run
+    except SyntaxFailure:
+        return None
+    target: Node = parsed.body["targetList"][0]["ResTarget"]["val"]
+    return target
+
+
+def _selected_key(context: Context, written: Written, node: Node, query: Node) -> None:
+    """INSERT ... SELECT: the key is the output column at its place."""
+    source, select = written.source, written.select
+    columns = columns_of(written.relation, node)
+    if source.key is None or select is None or columns is None:
+        return
+    if source.key.name not in columns:
+        written.keys = (omitted_key(context, written),)
+        return
+    position = columns.index(source.key.name)
+    written.key_position = position
+    outputs = select.outputs
+    if select.arms or outputs is None or len(outputs) <= position:
+        return
+    column = list(outputs.values())[position]
+    targets = query.get("targetList", ())
+    starred = any(strings(t["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))[-1:] == ("*",) for t in targets)
+    if column is not None and column.family == source.key.family:
+        source.facts.equal.append((source.key, column))
+    elif column is None and not starred and position < len(targets):
+        term = value_term(context.reader, targets[position]["ResTarget"].get("val", {}), source.key_type)
+        if term is not None:
+            source.facts.equal.append((source.key, term))
+
+
+def defaulted(relation: Relation | None, node: Node, query: Node | None) -> list[str]:
+    """Return the columns that take their default in some row."""
+    if relation is None:
+        return []
+    named = columns_of(relation, node) or []
+    rows = [items(row) for row in query.get("valuesLists", ())] if query is not None else []
+    width = max((len(row) for row in rows), default=len(named)) if query is not None else 0
+    given = named[:width] if "cols" not in node else named if query is not None else []
+    found = [column.name for column in relation.columns if column.name not in given]
+    for row in rows:
+        found += [name for name, value in zip(named, row, strict=False) if "SetToDefault" in value]
+    return found
+
+
+def check_sequences(context: Context, written: Written, node: Node, query: Node | None) -> None:
+    """Refuse a default that a sequence feeds: each shard has its own, and would hand out the same numbers."""
+    relation = written.relation
+    if relation is None or not context.many or written.source.place is Place.HOME:
+        return
+    for name in defaulted(relation, node, query):
+        column = relation.column(name)
+        if column is not None and (column.identity or column.sequence is not None):
+            raise context.refuse("sequence-default", written.source.location, column=name, table=relation.name)
+
+
+def one_key(context: Context, written: Written) -> None:
+    """Refuse rows of several keys where one is needed, and keys that cannot be read."""
+    key = written.source.key
+    if key is None:
+        return
+    if any(term is None for term in written.keys):
+        raise context.refuse("insert-key", written.source.location, key=key.name)
+
+
+# --- UPDATE, DELETE --------------------------------------------------------------------------------------------------
+
+
+def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
+    written = _register(scope, level, node["relation"], level.facts)
+    target = Leaf(written.source)
+    scope.from_clause(level, node.get("fromClause", node.get("usingClause", ())), environment)
+    level.tree = target if level.tree is None else Join("inner", target, level.tree, level.facts)
+    scope.where(level, node.get("whereClause"), environment)
+    for field in ("targetList", "returningClause"):
+        scope.sublinks(level, node.get(field), environment, level.facts)
+    context = scope.context
+    check_key_kept(context, written, node.get("targetList", ()), level)
+    defaults = [t["ResTarget"]["name"] for t in node.get("targetList", ()) if "SetToDefault" in t["ResTarget"].get("val", {})]
+    context.check_access(written.relation, write=True, defaults=defaults, at=written.source.location)
+    return written
+
+
+def check_key_kept(context: Context, written: Written, targets: list[Node], level: Level, *, excluded: bool = False) -> None:
+    """Refuse SET key = ... unless it sets what the key is anyway."""
+    source = written.source
+    if source.key is None or not context.many:
+        return
+    for target in targets:
+        body = target["ResTarget"]
+        if body.get("name") != source.key.name:
+            continue
+        value = body.get("val", {})
+        if level.names.column(value) == source.key:
+            continue
+        if excluded and same(value, {"ColumnRef": {"fields": [{"String": {"sval": "excluded"}}, {"String": {"sval": source.key.name}}]}}):
+            continue
+        term = value_term(context.reader, value, source.key_type)
+        if term is not None and not excluded and source.facts.terms(source.key) == (term,):
+            continue
+        raise context.refuse("key-update", body.get("location"), key=source.key.name)
+
+
+# --- MERGE -----------------------------------------------------------------------------------------------------------
+
+
+def _merge(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
+    """A MERGE keeps its source's rows: what ON says holds for the target only."""
+    context = scope.context
+    on = Facts(level.facts)
+    written = _register(scope, level, node["relation"], on)
+    scope.from_clause(level, [node["sourceRelation"]], environment)
+    scope.condition(level, node["joinCondition"], level.names, on, environment, None)
+    source = written.source
+    for clause in node.get("mergeWhenClauses", ()):
+        body = clause["MergeWhenClause"]
+        scope.sublinks(level, body, environment, None)
+        command = body.get("commandType", "")
+        if body.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" and source.key is not None and context.many:
+            raise context.refuse("merge", source.location, detail="NOT MATCHED BY SOURCE reaches all rows.")
+        if command == "CMD_UPDATE":
+            check_key_kept(context, written, body.get("targetList", ()), level)
+        elif command == "CMD_INSERT":
+            _merge_insert(scope, written, body, level)
+    scope.sublinks(level, node.get("returningClause"), environment, None)
+    context.check_access(written.relation, write=True, at=source.location)
+    return written
+
+
+def _merge_insert(scope: Scope, written: Written, body: Node, level: Level) -> None:
+    """Register the inserted row as one more target, whose key is the value given for it."""
+    context, key = scope.context, written.source.key
+    if key is None or written.relation is None:
+        return
+    names = [t["ResTarget"]["name"] for t in body.get("targetList", ())] or [c.name for c in written.relation.columns]
+    values = body.get("values", [])
+    inserted = scope.add(Place.SHARDED, Facts(level.facts), written.source.location, relation=written.relation,
+                         key_type=written.source.key_type)  # fmt: skip
+    inserted.key = type(key)(inserted.index, key.name, key.family)
+    position = names.index(key.name) if key.name in names else len(values)
+    if position >= len(values) or "SetToDefault" in values[position]:
+        raise context.refuse("merge", written.source.location, detail="The inserted row does not give the key.")
+    column = level.names.column(values[position])
+    term = value_term(context.reader, values[position], written.source.key_type)
+    if column is not None and column.family == key.family and column.source != written.source.index:
+        inserted.facts.equal.append((inserted.key, column))
+    elif term is not None:
+        inserted.facts.equal.append((inserted.key, term))

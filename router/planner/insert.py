@@ -1,0 +1,145 @@
+"""INSERT: one shard by the key, rows split by their keys, rows selected on their own shard, or every copy.
+
+Decides where rows go. Rows are cut out of the original text at token positions, never printed anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.cluster import Reference, Sharded
+from router.keys import Facts
+from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, SplitInsert, Statement, SumTags
+from router.planner import dml
+from router.planner.names import Place
+from router.planner.reference import check_expressions, check_insert_defaults
+from router.planner.scope import Scope
+from router.planner.select import check_reads, placed
+from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
+from router.rewrite import cut_values
+from router.tree import items
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.planner.dml import Written
+    from router.tree import Node
+
+
+def plan(context: Context) -> Statement:
+    """Plan an INSERT."""
+    scope = Scope(context)
+    body = context.body
+    written = dml.build(scope, "InsertStmt", body, None)
+    modifying = dml.modifying_levels(scope)
+    scope.check_complete()
+    check_reads(context, scope)
+    flags = context.flags
+    route = _route(context, scope, written, modifying=modifying)
+    return context.statement(route, "INSERT", returns_rows="returningClause" in body, **flags)
+
+
+def _route(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
+    placement = context.placement(written.relation)
+    if isinstance(placement, Sharded):
+        _check_conflict(context, written)
+        return _sharded(context, scope, written, modifying=modifying)
+    if isinstance(placement, Reference):
+        if modifying:
+            raise context.refuse("modifying-cte", written.source.location)
+        return _reference(context, scope, written)
+    if sharded(scope) and not modifying:
+        raise context.refuse("home-and-sharded", written.source.location, table=_name(written))
+    target = one_shard(scope)
+    if target is None:
+        raise context.refuse("modifying-cte", written.source.location)
+    return Single(HomeShard(), writes=True)
+
+
+def _name(written: Written) -> object:
+    return written.relation.name if written.relation is not None else "the target"
+
+
+def _sharded(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
+    if written.keys and any(term is None for term in written.keys):
+        raise context.refuse("insert-key", written.source.location, key=written.source.key and written.source.key.name)
+    target = one_shard(scope) if len(set(written.keys)) <= 1 else None
+    if target is not None:
+        return Single(placed(context, target), writes=True)
+    if modifying:
+        raise context.refuse("modifying-cte", written.source.location)
+    if written.select is not None:
+        return _push_down(context, scope, written)
+    if len(set(written.keys)) > 1:
+        return _split(context, scope, written)
+    check_no_home(scope)
+    raise context.refuse("insert-mixed", written.source.location)
+
+
+def _split(context: Context, scope: Scope, written: Written) -> Plan:
+    placed(context, EveryShard())
+    if len(scope.sources) > 1 or "withClause" in context.body:
+        raise context.refuse("insert-mixed", written.source.location)
+    cut = cut_values(context.parsed)
+    if cut is None or len(cut.rows) != len(written.keys):
+        raise context.refuse("insert-mixed", written.source.location)
+    keys = tuple(term for term in written.keys if term is not None)
+    return SplitInsert(written.source.key_type, cut.head, cut.rows, cut.tail, keys)
+
+
+def _push_down(context: Context, scope: Scope, written: Written) -> Plan:
+    """Each shard selects what it inserts: the key comes from the part's own key."""
+    check_no_home(scope)
+    placed(context, EveryShard())
+    source, select = written.source, written.select
+    if select is None or source.key is None or select.arms:
+        raise context.refuse("insert-select", source.location)
+    node = select.node
+    if any(field in node for field in ("limitCount", "limitOffset", "distinctClause", "groupClause", "havingClause",
+                                       "withClause", "lockingClause")):  # fmt: skip
+        raise context.refuse("insert-select", source.location)
+    effect = context.effect(node.get("targetList"))
+    if effect.aggregate or effect.window or effect.volatile:
+        raise context.refuse("insert-select", source.location)
+    part = Spread(scope).level(select)
+    if not any(source.facts.same(source.key, key) for key in part.keys):
+        raise context.refuse("insert-select", source.location)
+    return Scatter(target_of(select, part, scope), SumTags(), writes=True)
+
+
+def _reference(context: Context, scope: Scope, written: Written) -> Plan:
+    if not context.many:
+        return Single(HomeShard(), writes=True)
+    if len(scope.sources) > 1 or written.select is not None:
+        raise context.refuse("reference-write", written.source.location, table=_name(written))
+    check_expressions(context, written)
+    check_insert_defaults(context, written)
+    return Scatter(EveryShard(), Same(home_first=True), writes=True)
+
+
+# --- ON CONFLICT -----------------------------------------------------------------------------------------------------
+
+
+def _check_conflict(context: Context, written: Written) -> None:
+    """An arbiter must contain the key, or rows of other shards could conflict unseen; DO UPDATE keeps the key."""
+    clause: Node | None = context.body.get("onConflictClause")
+    key, relation = written.source.key, written.relation
+    if clause is None or key is None or relation is None or not context.many:
+        return
+    at = clause.get("location")
+    infer = clause.get("infer")
+    if infer is None:
+        for index in relation.unique:
+            if not any(column.column == key.name for column in index.columns):
+                raise context.refuse("on-conflict-any", at, key=key.name)
+    elif "conname" in infer:
+        named = next((index for index in relation.unique if index.name == infer["conname"]), None)
+        if named is not None and not any(column.column == key.name for column in named.columns):
+            raise context.refuse("on-conflict", infer.get("location"), key=key.name)
+    else:
+        elements = [element["IndexElem"] for element in infer.get("indexElems", ())]
+        if not any(e.get("name") == key.name and "collation" not in e and "opclass" not in e for e in elements):
+            raise context.refuse("on-conflict", infer.get("location"), key=key.name)
+    dml.check_key_kept(context, written, items(clause.get("targetList")), written.level, excluded=True)
+
+
+__all__ = ["Facts", "Place", "plan"]

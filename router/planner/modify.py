@@ -1,0 +1,63 @@
+"""UPDATE, DELETE and MERGE: one shard by the key, all shards that the condition reaches, or every copy.
+
+Decides where the rows are that a statement changes. Joins may not cross shards; a key is never changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.cluster import Reference, Sharded
+from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, Statement, SumTags
+from router.planner import dml
+from router.planner.reference import check_expressions
+from router.planner.scope import Scope
+from router.planner.select import check_no_system_columns, check_reads, placed
+from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
+from router.tree import walk
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.planner.dml import Written
+
+_TAGS = {"UpdateStmt": "UPDATE", "DeleteStmt": "DELETE", "MergeStmt": "MERGE"}
+
+
+def plan(context: Context) -> Statement:
+    """Plan an UPDATE, DELETE or MERGE."""
+    scope = Scope(context)
+    body = context.body
+    written = dml.build(scope, context.parsed.kind, body, None)
+    modifying = dml.modifying_levels(scope)
+    scope.check_complete()
+    check_reads(context, scope)
+    flags = context.flags
+    route = _route(context, scope, written, modifying=modifying)
+    return context.statement(route, _TAGS[context.parsed.kind], returns_rows="returningClause" in body, **flags)
+
+
+def _route(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
+    placement, at = context.placement(written.relation), written.source.location
+    if context.many and any(kind == "CurrentOfExpr" for kind, _ in walk(context.body)):
+        raise context.refuse("where-current-of", at)
+    if isinstance(placement, Reference) and context.many:
+        if modifying or len(scope.sources) > 1 or context.parsed.kind == "MergeStmt":
+            raise context.refuse("reference-write", at, table=written.relation.name if written.relation else "")
+        check_expressions(context, written)
+        return Scatter(EveryShard(), Same(home_first=True), writes=True)
+    if not isinstance(placement, Sharded) and sharded(scope):
+        check_no_home(scope)
+    target = one_shard(scope)
+    if target is not None:
+        if not isinstance(placement, Sharded):
+            target = HomeShard()
+        return Single(placed(context, target), writes=True)
+    if modifying:
+        raise context.refuse("modifying-cte", at)
+    if context.parsed.kind == "MergeStmt":
+        raise context.refuse("merge", at)
+    check_no_home(scope)
+    placed(context, EveryShard(), many_rows=True)
+    check_no_system_columns(context)
+    part = Spread(scope).level(written.level)
+    return Scatter(target_of(written.level, part, scope), SumTags(), writes=True)

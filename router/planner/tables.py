@@ -1,0 +1,347 @@
+"""CREATE TABLE, ALTER TABLE, CREATE INDEX: what a table's definition may say over several shards.
+
+Decides where a table lives and refuses what no shard could enforce: uniqueness without the key, foreign keys to rows
+elsewhere. A sharded table gets a CHECK of its own on each shard: its rows' slots belong to that shard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router import sharding
+from router.cluster import Home, Placement, Reference, Sharded, TableName
+from router.keys import family
+from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
+from router.planner.passthrough import tag_of
+from router.tree import Node, items, name_parts, strings
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.relation import Relation
+
+SLOT_CONSTRAINT: Final = "pgchorus_slot"
+_SERIAL: Final = {"serial": "int4", "serial4": "int4", "bigserial": "int8", "serial8": "int8", "smallserial": "int2", "serial2": "int2"}
+_KEEPS: Final = frozenset("acr")  # NO ACTION, CASCADE, RESTRICT: no action of these sets a key
+_COLLATIONS: Final = frozenset({"C", "POSIX", "default", "ucs_basic", "pg_c_utf8", "unicode", "pg_unicode_fast"})
+
+
+class Definition:
+    """A table as far as a statement and the catalog tell: its name, placement, and the types of its columns."""
+
+    def __init__(self, name: TableName, placement: Placement, types: dict[str, str], primary: tuple[str, ...]) -> None:
+        self.name = name
+        self.placement = placement
+        self.types = types
+        self.primary = primary
+
+
+# --- CREATE TABLE ----------------------------------------------------------------------------------------------------
+
+
+def create(context: Context) -> Statement:
+    """CREATE TABLE."""
+    body, range_var = context.body, context.body["relation"]
+    if range_var.get("relpersistence") == "t" or range_var.get("schemaname") == "pg_temp":
+        check_temporary(context, range_var)
+        return _ddl(context, HomeShard(), pins="temporary table", must_commit="temporary table")
+    name = TableName(*_creation_name(context, range_var))
+    parents = [item["RangeVar"] for item in body.get("inhRelations", ())]
+    placement = _placement_of_new(context, name, parents, range_var)
+    definition = Definition(name, placement, _types(context, body), _primary(body))
+    _check_columns(context, body, definition)
+    if isinstance(placement, Home):
+        return _ddl(context, HomeShard())
+    if isinstance(placement, Sharded) and not parents:
+        return _ddl(context, EveryShard(), after=_slot_checks(context, definition, range_var))
+    return _ddl(context, EveryShard())
+
+
+def _ddl(context: Context, target: Target, *, after: tuple[tuple[str, ...], ...] = (), **flags: str) -> Statement:
+    return context.statement(Ddl(target, after=after), tag_of(context.parsed), **flags)
+
+
+def _creation_name(context: Context, range_var: Node) -> tuple[str, str]:
+    schema = range_var.get("schemaname")
+    if schema is None:
+        known = [name for name in context.search_path if name in context.catalog.schemas]
+        schema = known[0] if known else (context.search_path or ("public",))[0]
+    return schema, range_var["relname"]
+
+
+def check_temporary(context: Context, range_var: Node) -> None:
+    """Refuse a temporary relation that hides a placed one: routes of its name would mean the wrong table."""
+    for table, placement in context.database.placements.items():
+        if table.name == range_var["relname"] and not isinstance(placement, Home):
+            raise context.refuse("temporary-hides", range_var.get("location"), table=table)
+
+
+def _placement_of_new(context: Context, name: TableName, parents: list[Node], range_var: Node) -> Placement:
+    placement = context.database.placement(name)
+    for parent in parents:
+        above = context.placement(context.relation(parent), parent.get("location"))
+        if isinstance(placement, Home) or parent is parents[0]:
+            if name in context.database.placements and above != placement:
+                raise context.refuse("parent-placement", parent.get("location"), table=name)
+            placement = above
+        elif above != placement:
+            raise context.refuse("parent-placement", parent.get("location"), table=name)
+    if "ofTypename" in context.body and isinstance(placement, Sharded):
+        raise context.refuse("table-of-type", range_var.get("location"))
+    return placement
+
+
+def _types(context: Context, body: Node) -> dict[str, str]:
+    """Return the types of a new table's columns: written, copied by LIKE, or inherited."""
+    found: dict[str, str] = {}
+    sources = [element["TableLikeClause"]["relation"] for element in body.get("tableElts", ()) if "TableLikeClause" in element]
+    sources += [item["RangeVar"] for item in body.get("inhRelations", ())]
+    for range_var in sources:
+        relation = context.relation(range_var)
+        found.update({c.name: c.type_name for c in relation.columns} if relation is not None else {})
+    for element in body.get("tableElts", ()):
+        column = element.get("ColumnDef")
+        if column is not None and "typeName" in column:
+            found[column["colname"]] = type_name(column["typeName"])
+    return found
+
+
+def type_name(node: Node) -> str:
+    """Return the name of a type of pg_catalog, '' for all that may be another."""
+    names = strings(node.get("names"))
+    if node.get("arrayBounds") or node.get("pct_type") or (len(names) > 1 and names[0] != "pg_catalog"):
+        return ""
+    return _SERIAL.get(names[-1], names[-1]) if names else ""
+
+
+def _primary(body: Node) -> tuple[str, ...]:
+    for element in body.get("tableElts", ()):
+        constraint = element.get("Constraint", {})
+        if constraint.get("contype") == "CONSTR_PRIMARY":
+            return strings(constraint.get("keys"))
+        column = element.get("ColumnDef", {})
+        if any(item["Constraint"].get("contype") == "CONSTR_PRIMARY" for item in column.get("constraints", ())):
+            return (column["colname"],)
+    return ()
+
+
+def _check_columns(context: Context, body: Node, definition: Definition) -> None:
+    placement = definition.placement
+    if isinstance(placement, Sharded):
+        if placement.key not in definition.types:
+            raise context.refuse("key-missing", body["relation"].get("location"), key=placement.key, table=definition.name)
+        if definition.types[placement.key] not in sharding.KEY_TYPES:
+            raise context.refuse("key-type", body["relation"].get("location"), key=placement.key, table=definition.name)
+    for element in body.get("tableElts", ()):
+        if "ColumnDef" in element:
+            check_column(context, element["ColumnDef"], definition)
+        elif "Constraint" in element:
+            check_constraint(context, element["Constraint"], definition)
+        elif "TableLikeClause" in element and isinstance(placement, Sharded):
+            _check_like(context, element["TableLikeClause"], placement, definition)
+
+
+def _check_like(context: Context, body: Node, placement: Sharded, definition: Definition) -> None:
+    """LIKE may copy unique indexes (INCLUDING INDEXES): each must contain the key."""
+    relation = context.relation(body["relation"])
+    for index_ in relation.unique if relation is not None and body.get("options") else ():
+        if not any(column.column == placement.key for column in index_.columns):
+            raise context.refuse("unique", body["relation"].get("location"), key=placement.key, table=definition.name)
+
+
+def check_column(context: Context, column: Node, definition: Definition) -> None:
+    """Check one column definition of CREATE TABLE or ADD COLUMN."""
+    placement, name = definition.placement, column["colname"]
+    key = isinstance(placement, Sharded) and placement.key == name
+    collation = strings(column.get("collClause", {}).get("collname"))
+    if key and collation and (collation[-1] not in _COLLATIONS or (len(collation) > 1 and collation[0] != "pg_catalog")):
+        raise context.refuse("key-type", column.get("location"), key=name, table=definition.name)
+    for item in column.get("constraints", ()):
+        constraint = item["Constraint"]
+        if key and constraint.get("contype") == "CONSTR_GENERATED":
+            raise context.refuse("key-type", column.get("location"), key=name, table=definition.name)
+        check_constraint(context, constraint, definition, column=name)
+
+
+def check_constraint(context: Context, body: Node, definition: Definition, column: str = "") -> None:
+    """Refuse a constraint that no shard could enforce. ``column``: where it is written behind a column."""
+    kind, placement, at = body.get("contype"), definition.placement, body.get("location")
+    if kind == "CONSTR_FOREIGN":
+        _check_foreign_key(context, body, definition, column)
+    if not isinstance(placement, Sharded):
+        return
+    if kind in {"CONSTR_PRIMARY", "CONSTR_UNIQUE"}:
+        if "indexname" in body:
+            _check_index_by_name(context, body["indexname"], definition, placement, at)
+            return
+        columns = (column,) if column else strings(body.get("keys"))
+        if placement.key not in columns:
+            raise context.refuse("unique", at, key=placement.key, table=definition.name)
+    elif kind == "CONSTR_EXCLUSION":
+        for item in body.get("exclusions", ()):
+            element, operator = items(item)
+            plain = element["IndexElem"]
+            if plain.get("name") == placement.key and "opclass" not in plain and "collation" not in plain:
+                if strings(items(operator)) in {("=",), ("pg_catalog", "=")} and context.reader.plain_equality:
+                    return
+        raise context.refuse("unique", at, key=placement.key, table=definition.name)
+
+
+def _check_index_by_name(context: Context, name: str, definition: Definition, placement: Sharded, at: int | None) -> None:
+    relation = context.catalog.relation(definition.name.schema, definition.name.name)
+    for found in relation.unique if relation is not None else ():
+        if found.name == name and any(column.column == placement.key for column in found.columns):
+            return
+    raise context.refuse("unique", at, key=placement.key, table=definition.name)
+
+
+def _check_foreign_key(context: Context, body: Node, definition: Definition, column: str) -> None:
+    """Refuse a foreign key whose rows are on other shards."""
+    placement, at = definition.placement, body.get("location")
+    target_var = body["pktable"]
+    columns = (column,) if column else strings(body.get("fk_attrs"))
+    parts = name_parts(target_var)
+    if parts[-1] == definition.name.name and parts[:-1] in {(), (definition.name.schema,)}:
+        target, types, primary = placement, definition.types, definition.primary
+    else:
+        relation = context.relation(target_var)
+        target = context.placement(relation, target_var.get("location"))
+        types = {c.name: c.type_name for c in relation.columns} if relation is not None else {}
+        primary = relation.primary_key if relation is not None else ()
+    if isinstance(target, Reference) or (isinstance(placement, Home) and isinstance(target, Home)):
+        return
+    words = {"table": definition.name, "target": ".".join(parts)}
+    if isinstance(placement, Sharded) and isinstance(target, Sharded):
+        pairs = set(zip(columns, strings(body.get("pk_attrs")) or primary, strict=False))
+        same = family(definition.types.get(placement.key, "")) == family(types.get(target.key, "")) is not None
+        if (placement.key, target.key) in pairs and same:
+            kept = {body.get("fk_upd_action", "a"), body.get("fk_del_action", "a")} <= _KEEPS
+            only = strings(body.get("fk_del_set_cols"))
+            if kept or (only and placement.key not in only and body.get("fk_upd_action", "a") in _KEEPS):
+                return
+    raise context.refuse("foreign-key", at, **words)
+
+
+def _slot_checks(context: Context, definition: Definition, range_var: Node) -> tuple[tuple[str, ...], ...]:
+    """Return, by shard, the CHECK that a row's slot is one of the shard's."""
+    database, placement = context.database, definition.placement
+    if not isinstance(placement, Sharded):
+        return ()
+    known = context.catalog.relation(definition.name.schema, definition.name.name)
+    if known is not None and any(name == SLOT_CONSTRAINT for name, _ in known.checks):
+        return ()  # IF NOT EXISTS: it is there already
+    schema = range_var.get("schemaname")
+    table = f"{_quoted(schema)}.{_quoted(definition.name.name)}" if schema else _quoted(definition.name.name)
+    key_type, column = definition.types[placement.key], _quoted(placement.key)
+    texts = []
+    for shard in range(len(database.shards)):
+        first, last = database.slot_range(shard)
+        check = sharding.slot_check(key_type, column, database.slots, first, last)
+        texts.append(
+            (
+                f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {SLOT_CONSTRAINT}, "
+                f"ADD CONSTRAINT {SLOT_CONSTRAINT} CHECK ({check})",
+            )
+        )
+    return tuple(texts)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+# --- ALTER TABLE -----------------------------------------------------------------------------------------------------
+
+_PLAIN: Final = frozenset(
+    """
+    AT_AddColumn AT_ColumnDefault AT_CookedColumnDefault AT_DropNotNull AT_SetNotNull AT_SetExpression AT_DropExpression
+    AT_SetStatistics AT_SetOptions AT_ResetOptions AT_SetStorage AT_SetCompression AT_DropColumn AT_AddConstraint
+    AT_AddIndexConstraint AT_AlterConstraint AT_ValidateConstraint AT_DropConstraint AT_AlterColumnType
+    AT_AlterColumnGenericOptions AT_ChangeOwner AT_ClusterOn AT_DropCluster AT_SetLogged AT_SetUnLogged AT_SetAccessMethod
+    AT_SetTableSpace AT_SetRelOptions AT_ResetRelOptions AT_ReplaceRelOptions AT_EnableTrig AT_EnableAlwaysTrig
+    AT_EnableReplicaTrig AT_DisableTrig AT_EnableTrigAll AT_DisableTrigAll AT_EnableTrigUser AT_DisableTrigUser AT_ReplicaIdentity
+    AT_EnableRowSecurity AT_DisableRowSecurity AT_ForceRowSecurity AT_NoForceRowSecurity AT_AddIdentity AT_SetIdentity
+    AT_DropIdentity AT_AttachPartition
+    """.split()
+)
+
+
+def alter(context: Context) -> Statement:
+    """ALTER TABLE (and INDEX, VIEW, SEQUENCE in its form)."""
+    from router.planner.ddl import locate  # noqa: PLC0415 - ddl lists this planner
+
+    body, range_var = context.body, context.body["relation"]
+    parts = name_parts(range_var)
+    kind = body.get("objtype")
+    if kind == "OBJECT_TYPE":
+        return _ddl(context, EveryShard())
+    target = locate(context, parts, index=kind == "OBJECT_INDEX") or HomeShard()
+    relation = context.catalog.resolve(parts, context.search_path)
+    if relation is None or not relation.is_table:
+        return _ddl(context, target)
+    placement = context.placement(relation, range_var.get("location"))
+    types = {column.name: column.type_name for column in relation.columns}
+    definition = Definition(relation.name, placement, types, relation.primary_key)
+    concurrent = False
+    for item in body.get("cmds", ()):
+        command = item["AlterTableCmd"]
+        concurrent = concurrent or bool(command.get("def", {}).get("PartitionCmd", {}).get("concurrent"))
+        _check_command(context, command, definition, range_var)
+    if concurrent:
+        return context.statement(ShardByShard(target, catalog_changes=True), "ALTER TABLE", transaction_block=False)
+    return _ddl(context, target)
+
+
+def _check_command(context: Context, command: Node, definition: Definition, range_var: Node) -> None:
+    kind, placement, at = command.get("subtype", "AT_AddColumn"), definition.placement, range_var.get("location")
+    name, detail = command.get("name", ""), command.get("def", {})
+    if "Constraint" in detail:
+        check_constraint(context, detail["Constraint"], definition)
+    if kind == "AT_AddColumn" and "ColumnDef" in detail:
+        added = detail["ColumnDef"]
+        definition.types[added["colname"]] = type_name(added.get("typeName", {}))
+        check_column(context, added, definition)
+    if kind in {"AT_AttachPartition", "AT_AddInherit"}:
+        _check_attach(context, detail, kind, definition, at)
+        return
+    if isinstance(placement, Home):
+        return
+    if kind not in _PLAIN:
+        raise context.refuse("alter-table", at, command=kind.removeprefix("AT_"), table=definition.name)
+    key = placement.key if isinstance(placement, Sharded) else None
+    if key is not None and name == key and kind in {"AT_DropColumn", "AT_AlterColumnType", "AT_SetExpression"}:
+        raise context.refuse("key-change", at, key=key, table=definition.name)
+    if kind in {"AT_DropConstraint", "AT_AlterConstraint"} and name == SLOT_CONSTRAINT:
+        raise context.refuse("slot-check", at)
+
+
+def _check_attach(context: Context, detail: Node, kind: str, definition: Definition, at: int | None) -> None:
+    """A child lives where its parent lives: ATTACH PARTITION names the child, INHERIT the parent."""
+    other_var = detail.get("PartitionCmd", {}).get("name") if kind == "AT_AttachPartition" else detail.get("RangeVar")
+    if other_var is None:
+        raise context.refuse("alter-table", at, command=kind.removeprefix("AT_"), table=definition.name)
+    other_var = other_var.get("RangeVar", other_var)
+    other = context.placement(context.relation(other_var), other_var.get("location"))
+    if other != definition.placement:
+        raise context.refuse("parent-placement", at, table=definition.name)
+
+
+# --- CREATE INDEX ----------------------------------------------------------------------------------------------------
+
+
+def index(context: Context) -> Statement:
+    """CREATE INDEX where its table is; a unique one contains the key."""
+    from router.planner.ddl import where  # noqa: PLC0415 - ddl lists this planner
+
+    body, range_var = context.body, context.body["relation"]
+    relation = context.relation(range_var)
+    placement = context.placement(relation, range_var.get("location"))
+    if body.get("unique") and isinstance(placement, Sharded):
+        elements = [item["IndexElem"] for item in body.get("indexParams", ())]
+        if not any(e.get("name") == placement.key and "opclass" not in e and "collation" not in e for e in elements):
+            raise context.refuse(
+                "unique", range_var.get("location"), key=placement.key, table=relation.name if relation else ""
+            )
+    target = HomeShard() if relation is None else where(context, relation)
+    if body.get("concurrent"):
+        return context.statement(ShardByShard(target, catalog_changes=True), "CREATE INDEX", transaction_block=False)
+    return _ddl(context, target)

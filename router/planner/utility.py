@@ -1,0 +1,149 @@
+"""EXPLAIN, DECLARE, LOCK, TRUNCATE, VACUUM, CALL, DO: statements about other statements or about whole tables.
+
+Decides their shards: those that have the tables. What cannot be seen through is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.cluster import Home
+from router.effect import Runs
+from router.plan import (
+    AnyShard,
+    ByKeys,
+    Ddl,
+    EveryShard,
+    HomeShard,
+    Same,
+    Scatter,
+    ShardByShard,
+    Single,
+    Statement,
+    Target,
+)
+from router.planner import insert, modify, select
+from router.planner.context import Context
+from router.planner.passthrough import analyzes, holds
+from router.statement import Parsed
+from router.tree import unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from router.tree import Node
+
+_DATA = {
+    "SelectStmt": select.plan,
+    "InsertStmt": insert.plan,
+    "UpdateStmt": modify.plan,
+    "DeleteStmt": modify.plan,
+    "MergeStmt": modify.plan,
+}
+
+
+def _inner(context: Context, query: Node) -> Statement:
+    """Plan the statement inside an EXPLAIN or DECLARE."""
+    kind, body = unwrap(query)
+    planner = _DATA.get(kind)
+    if planner is None:
+        raise context.refuse("unknown-statement", name=f"{kind.removesuffix('Stmt').upper()} here")
+    inner = context.inside(Parsed.inside(context.parsed, kind, body))
+    return planner(inner)
+
+
+def explain(context: Context) -> Statement:
+    """EXPLAIN of what one shard runs."""
+    found = _inner(context, context.body["query"])
+    if not isinstance(found.plan, Single):
+        raise context.refuse("explain")
+    writes = found.plan.writes and analyzes(context.body)
+    return context.statement(Single(found.plan.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
+
+
+def declare(context: Context) -> Statement:
+    """DECLARE CURSOR over what one shard runs."""
+    body = context.body
+    found = _inner(context, body["query"])
+    if not isinstance(found.plan, Single):
+        raise context.refuse("declare")
+    held = holds(body)
+    return context.statement(
+        found.plan,
+        "DECLARE CURSOR",
+        declares=body.get("portalname", ""),
+        pins=held or found.pins,
+        must_commit=held or found.must_commit,
+        dirties=found.dirties,
+    )
+
+
+# --- tables as a whole -----------------------------------------------------------------------------------------------
+
+
+def shards_of(context: Context, range_vars: Sequence[Node]) -> Target:
+    """Return the shards that have all of these tables; refuses a mix of home tables and placed ones."""
+    targets: list[Target] = []
+    for body in range_vars:
+        placement = context.placement(context.relation(body), body.get("location"))
+        targets.append(HomeShard() if isinstance(placement, Home) else EveryShard())
+    if len(set(targets)) > 1:
+        raise context.refuse("mixed-tables", range_vars[0].get("location"))
+    return targets[0] if targets else EveryShard()
+
+
+def lock(context: Context) -> Statement:
+    """LOCK TABLE on every shard that has it, home first."""
+    target = shards_of(context, [item["RangeVar"] for item in context.body["relations"]])
+    if isinstance(target, HomeShard):
+        return context.statement(Single(target, writes=False), "LOCK TABLE")
+    return context.statement(Scatter(target, Same(home_first=True), writes=False), "LOCK TABLE")
+
+
+def truncate(context: Context) -> Statement:
+    """TRUNCATE on every shard that has the tables."""
+    tables = [item["RangeVar"] for item in context.body["relations"]]
+    target = shards_of(context, tables)
+    for body in tables:
+        context.check_access(context.relation(body), write=True, defaults=(), at=body.get("location"))
+    if isinstance(target, HomeShard):
+        return context.statement(Single(target, writes=True), "TRUNCATE TABLE")
+    return context.statement(Ddl(target, catalog_changes=False), "TRUNCATE TABLE")
+
+
+def vacuum(context: Context) -> Statement:
+    """VACUUM runs shard by shard, outside of transactions; ANALYZE on all in one."""
+    body = context.body
+    tables = [item["VacuumRelation"]["relation"] for item in body.get("rels", ()) if "relation" in item["VacuumRelation"]]
+    target = shards_of(context, tables)
+    if body.get("is_vacuumcmd"):
+        return context.statement(ShardByShard(target), "VACUUM", transaction_block=False)
+    if not tables:
+        return context.statement(ShardByShard(target), "ANALYZE")
+    return context.statement(Ddl(target, catalog_changes=False), "ANALYZE")
+
+
+def checkpoint(context: Context) -> Statement:
+    """CHECKPOINT on every shard."""
+    return context.statement(ShardByShard(EveryShard()), "CHECKPOINT")
+
+
+def load(context: Context) -> Statement:
+    """LOAD changes one process: no link of the pool would know."""
+    raise context.refuse("unknown-statement", name="LOAD")
+
+
+def do(context: Context) -> Statement:
+    """DO may do anything."""
+    raise context.refuse("do-block")
+
+
+def call(context: Context) -> Statement:
+    """CALL of a procedure that touches the home shard's tables only, or none."""
+    effect = context.whole_effect
+    if effect.runs is Runs.LOCAL:
+        raise context.refuse("function-home", detail=effect.reason)
+    return context.statement(Single(HomeShard(), writes=True), "CALL", returns_rows=True, **context.flags)
+
+
+__all__ = ["AnyShard", "ByKeys"]

@@ -1,0 +1,194 @@
+"""Plan + parameter values -> concrete shards and texts, at Bind.
+
+Decides which shard each key belongs to. A value that only Postgres can read (or that is none of the key's type) raises
+UnresolvedKey: the caller asks a shard, plans again with the parameter's type, or refuses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from router.errors import Refused
+from router.keys import family
+from router.plan import (
+    Aggregate,
+    AnyShard,
+    ByKeys,
+    Concat,
+    Constant,
+    CopyIn,
+    CopyInExecution,
+    CopyOut,
+    CopyOutExecution,
+    Ddl,
+    EveryShard,
+    Executable,
+    Execution,
+    HomeShard,
+    Ordered,
+    Parameter,
+    Plan,
+    Same,
+    Scatter,
+    ShardByShard,
+    Single,
+    SplitInsert,
+    SumTags,
+    Target,
+    Task,
+)
+from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from router.cluster import Database
+    from router.plan import KeyTerm, KeyValue
+
+_UNKNOWN_OIDS = frozenset({0, 705})
+_INT8_OID = 20
+_LARGEST = (1 << 63) - 1
+
+
+class KeyParameter(NamedTuple):
+    """A parameter as it came in Bind: the value's bytes (None: NULL), its format (0 text, 1 binary), its type (0: open)."""
+
+    data: bytes | None
+    format: int
+    oid: int
+
+
+class UnresolvedKey(Exception):  # noqa: N818 - named for what the key is
+    """A key whose shard cannot be told from what the client sent. ``parameter`` counts from 1; 0: a constant."""
+
+    def __init__(self, key_type: str, reason: str, parameter: int = 0) -> None:
+        super().__init__(f"{f'parameter ${parameter}' if parameter else 'a key'} of type {key_type}: {reason}")
+        self.key_type = key_type
+        self.parameter = parameter
+
+
+class _Resolver:
+    def __init__(
+        self, database: Database, parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter]
+    ) -> None:
+        self._database = database
+        self._parameters = parameters
+
+    def _parameter(self, number: int) -> KeyParameter:
+        if callable(self._parameters):
+            return KeyParameter(*self._parameters(number))
+        if number > len(self._parameters):
+            raise UnresolvedKey("", "no value was bound", number)
+        return KeyParameter(*self._parameters[number - 1])
+
+    def value(self, term: KeyTerm, key_type: str) -> KeyValue:
+        """Return a key's value; a parameter is read as what it was sent as."""
+        if isinstance(term, Constant):
+            return term.value
+        data, form, oid = self._parameter(term.number)
+        if data is None:
+            return None
+        sent = KEY_TYPE_OIDS.get(oid, "") if oid not in _UNKNOWN_OIDS else key_type
+        if family(sent) != family(key_type):
+            raise UnresolvedKey(key_type, f"it was sent as a value of type {oid}", term.number)
+        try:
+            return decode_key(sent, data, form)
+        except UnsureKey as error:
+            raise UnresolvedKey(key_type, error.reason, term.number) from error
+
+    def shard(self, term: KeyTerm, key_type: str) -> int:
+        """Return the shard of a key."""
+        try:
+            slot = slot_of(key_type, self.value(term, key_type), self._database.slots)
+        except UnsureKey as error:
+            number = term.number if isinstance(term, Parameter) else 0
+            raise UnresolvedKey(key_type, error.reason, number) from error
+        return self._database.shard_of_slot(slot)
+
+    def shards(self, target: Target) -> tuple[int, ...]:
+        """Return the shards of a target, in order; never none."""
+        if isinstance(target, AnyShard | HomeShard):
+            return (self._database.home,)
+        if isinstance(target, EveryShard):
+            return tuple(range(len(self._database.shards)))
+        found = sorted({self.shard(term, target.key_type) for term in target.terms})
+        return tuple(found) or (self._database.home,)
+
+    def count(self, term: KeyTerm | None, word: str, sqlstate: str) -> int | None:
+        """Return the value of LIMIT or OFFSET; NULL is None. Raises what Postgres raises for a negative one."""
+        if term is None:
+            return None
+        if isinstance(term, Constant):
+            value = term.value
+        else:
+            data, form, oid = self._parameter(term.number)
+            sent = KEY_TYPE_OIDS.get(oid if oid not in _UNKNOWN_OIDS else _INT8_OID, "")
+            try:
+                value = decode_key(sent, data, form) if family(sent) == "int8" or data is None else data
+            except UnsureKey as error:
+                raise UnresolvedKey("int8", error.reason, term.number) from error
+        if value is None:
+            return None
+        if not isinstance(value, int):
+            raise UnresolvedKey("int8", f"it is the {word}", term.number if isinstance(term, Parameter) else 0)
+        if value < 0:
+            raise Refused(f"negative-{word.lower()}", f"{word} must not be negative", sqlstate=sqlstate)
+        return value
+
+
+def resolve(
+    plan: Plan,
+    database: Database,
+    parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter] = (),
+) -> Executable:
+    """Resolve a data plan (not one about the session).
+
+    Raises UnresolvedKey, and Refused for a negative LIMIT or OFFSET. A single shard gets the original text, whatever the
+    plan would have combined.
+    """
+    resolver = _Resolver(database, parameters)
+    if isinstance(plan, Single):
+        shards = resolver.shards(plan.target)
+        if len(shards) != 1:
+            raise UnresolvedKey("", "the keys belong to several shards")
+        return Execution((Task(shards[0]),), Concat(), plan.writes)
+    if isinstance(plan, Scatter):
+        return _scatter(plan, resolver)
+    if isinstance(plan, SplitInsert):
+        return _split(plan, resolver)
+    if isinstance(plan, Ddl):
+        shards = resolver.shards(plan.target)
+        tasks = tuple(Task(shard, after=plan.after[shard] if plan.after else ()) for shard in shards)
+        return Execution(tasks, Same(), writes=True)
+    if isinstance(plan, ShardByShard):
+        return Execution(tuple(Task(shard) for shard in resolver.shards(plan.target)), Same(), writes=True)
+    if isinstance(plan, CopyIn):
+        owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
+        return CopyInExecution(resolver.shards(plan.target), plan, owners)
+    if isinstance(plan, CopyOut):
+        return CopyOutExecution(resolver.shards(plan.target), plan)
+    raise TypeError(f"{type(plan).__name__} is the session's own")
+
+
+def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:
+    shards = resolver.shards(plan.target)
+    combine = plan.combine
+    limit, offset = None, 0
+    if isinstance(combine, Ordered | Aggregate):
+        limit = resolver.count(combine.limit, "LIMIT", "2201W")
+        offset = resolver.count(combine.offset, "OFFSET", "2201X") or 0
+        if limit is not None and limit + offset > _LARGEST:
+            limit = _LARGEST - offset
+    if len(shards) == 1 and not isinstance(combine, Same):
+        return Execution((Task(shards[0]),), Concat(), plan.writes)
+    return Execution(tuple(Task(shard, plan.text) for shard in shards), combine, plan.writes, limit, offset)
+
+
+def _split(plan: SplitInsert, resolver: _Resolver) -> Execution:
+    rows: dict[int, list[str]] = {}
+    for row, key in zip(plan.rows, plan.keys, strict=True):
+        rows.setdefault(resolver.shard(key, plan.key_type), []).append(row)
+    if len(rows) == 1:
+        return Execution((Task(next(iter(rows))),), Concat(), writes=True)
+    tasks = tuple(Task(shard, plan.head + ", ".join(rows[shard]) + plan.tail) for shard in sorted(rows))
+    return Execution(tasks, SumTags(), writes=True)
