@@ -1,0 +1,402 @@
+"""The schema ``pgchorus`` on every shard: who the shard is, what is placed how, and what keeps rows where they belong.
+
+Decides what ``install`` may change and what ``check`` refuses. The configuration declares placements; every shard keeps
+them with an *epoch*, which is the same on all shards and goes up with every change. A change is allowed for tables that
+are not there yet or are empty everywhere, because rows do not move by themselves. The decision record and the fence are
+:mod:`proxy.twophase.record`'s; how a slot is computed is :mod:`router.sharding`'s.
+
+What is where, on every shard, beside what twophase keeps:
+
+- ``meta``            one row: cluster, shard, all shards in order, slots.
+- ``placement``       a row for each table that the configuration places.
+- ``catalog_change``  a row for each DDL transaction (used on the home shard): their number is the catalog's version.
+                      Rows are only added, so that two DDL transactions do not wait for each other.
+- ``guard``           gives a table the CHECK on its slots. Runs as the caller: only a table's owner can.
+- ``note_change``     adds a row to ``catalog_change``. Anybody can, with no harm but a reading of the catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from proxy.errors import ProxyError
+from proxy.shards.errors import ShardError
+from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, STORED, TABLES
+from proxy.twophase import record
+from router.cluster import Reference, Sharded, TableName
+from router.own_schema import (
+    CATALOG_BUMP,
+    after_create,
+    guard_call,
+    quote_identifier,
+    quote_literal,
+    quote_table,
+)
+from router.sharding import hash_family, slot_check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from proxy.shards.control import ControlConnection
+    from router.cluster import Database, Placement
+
+__all__ = [
+    "PlacementMismatch",
+    "after_create",
+    "catalog_bump_sql",
+    "catalog_version",
+    "check",
+    "ensure_slot_checks",
+    "install",
+]
+
+INSTALL_LOCK: Final = 0x706763686F727573  # "pgchorus": two installations at once take turns
+_BAD_CONFIGURATION: Final = "F0000"
+_CHECK_VIOLATION: Final = "23514"
+
+
+class PlacementMismatch(ProxyError):  # noqa: N818 - named for what was found
+    """The configuration and the shards do not agree. ``problems`` says where, one clause each."""
+
+    def __init__(self, problems: Sequence[str], hint: str) -> None:
+        super().__init__(
+            _BAD_CONFIGURATION,
+            "configuration and shards do not agree: " + "; ".join(problems),
+            detail="\n".join(problems),
+            hint=hint,
+        )
+        self.problems = tuple(problems)
+
+
+class Control(Protocol):
+    """What this file needs of :class:`proxy.shards.control.ControlLinks`."""
+
+    def connection(self, shard: int) -> AbstractAsyncContextManager[ControlConnection]:
+        """Lend a connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What one shard says of itself. ``tables``: relkind, the key's type, whether that compares by bytes; by name."""
+
+    encoding: str
+    prepared: int
+    identity: str
+    installed: bool
+    tables: Mapping[str, tuple[str, str | None, bool]]
+    meta: Mapping[str, Any] | None = None
+    epoch: int | None = None
+    placements: Mapping[TableName, tuple[Any, ...]] | None = None
+
+
+def catalog_bump_sql() -> str:
+    """Return the statement for the home shard that makes a DDL transaction's commit known to other proxies."""
+    return CATALOG_BUMP
+
+
+async def catalog_version(connection: ControlConnection) -> int:
+    """Return the catalog's version: how many DDL transactions home has committed. Raises ShardError."""
+    version: int = await connection.fetchval("SELECT count(*) FROM pgchorus.catalog_change")
+    return version
+
+
+# --- looking -----------------------------------------------------------------------------------------------------
+
+
+def _declared(database: Database) -> dict[TableName, tuple[Any, ...]]:
+    """Return placements as pgchorus.placement has them: (kind, key, slots)."""
+    rows: dict[TableName, tuple[Any, ...]] = {}
+    for table, placement in database.placements.items():
+        if isinstance(placement, Sharded):
+            rows[table] = ("sharded", placement.key, database.slots)
+        elif isinstance(placement, Reference):
+            rows[table] = ("reference", None, None)
+    return rows
+
+
+async def _look(control: Control, database: Database, shard: int, tables: Iterable[TableName]) -> _Shard:
+    keys = {quote_table(table): _key(database.placements.get(table)) for table in tables}
+    async with control.connection(shard) as connection:
+        facts = json.loads(await connection.fetchval(FACTS, json.dumps(keys)))
+        stored = json.loads(await connection.fetchval(STORED)) if facts["installed"] else {}
+    placements = {TableName(row[0], row[1]): tuple(row[2:]) for row in stored.get("placements") or ()}
+    found = {name: tuple(row) for name, row in (facts.pop("tables") or {}).items()}
+    return _Shard(**facts, tables=found, meta=stored.get("meta"), epoch=stored.get("epoch"), placements=placements)
+
+
+def _key(placement: Placement | None) -> str | None:
+    return placement.key if isinstance(placement, Sharded) else None
+
+
+async def _look_everywhere(control: Control, database: Database) -> list[_Shard]:
+    wanted = _declared(database)
+    return await asyncio.gather(*(_look(control, database, s, wanted) for s in range(len(database.shards))))
+
+
+def _unfit(database: Database, shards: Sequence[_Shard]) -> list[str]:
+    """Return what makes the servers themselves unfit, whatever is placed where."""
+    problems = []
+    for name, shard in zip(database.shards, shards, strict=True):
+        if shard.encoding != "UTF8":
+            problems.append(f"shard {name} has encoding {shard.encoding}, and keys are hashed in UTF8")
+        if shard.prepared == 0 and len(shards) > 1:
+            problems.append(f"shard {name} has max_prepared_transactions = 0, and commits over shards need it")
+    by_identity: dict[str, str] = {}
+    for name, shard in zip(database.shards, shards, strict=True):
+        other = by_identity.setdefault(shard.identity, name)
+        if other != name:
+            problems.append(f"shards {other} and {name} are the same database of the same server")
+    return problems
+
+
+def _table_problems(database: Database, shards: Sequence[_Shard]) -> list[str]:
+    """Return tables that are not on every shard, or not as their placement needs them."""
+    problems = []
+    for table, (kind, key, _) in sorted(_declared(database).items()):
+        found = [shard.tables.get(quote_table(table)) for shard in shards]
+        missing = [name for name, one in zip(database.shards, found, strict=True) if one is None]
+        present = [one for one in found if one is not None]
+        if missing and present:
+            problems.append(f"{kind} table {table} is missing on shard {', '.join(missing)}")
+        for relkind, key_type, deterministic in present[:1] if len(set(present)) == 1 else present:
+            if relkind not in {"r", "p"}:
+                problems.append(f"{table} is not a table")
+            elif kind == "sharded" and not hash_family(key_type or ""):
+                what = "is missing" if key_type is None else f"is of type {key_type}, which is no key type"
+                problems.append(f"the key {key} of {table} {what}")
+            elif kind == "sharded" and not deterministic:
+                problems.append(f"the key {key} of {table} has a nondeterministic collation")
+        if kind == "sharded" and len({one[1] for one in present}) > 1:
+            problems.append(f"the key {key} of {table} is not of one type on all shards")
+    return problems
+
+
+def _meta(database: Database, cluster_name: str, shard: int) -> dict[str, Any]:
+    return {
+        "one": True,
+        "cluster": cluster_name,
+        "shard": database.shards[shard],
+        "shard_index": shard,
+        "shards": list(database.shards),
+        "home": database.shards[database.home],
+        "slots": database.slots,
+    }
+
+
+def _foreign(cluster_name: str, shards: Sequence[_Shard], database: Database) -> list[str]:
+    """Return shards that belong to somebody else, or that are mixed up: never to be changed by an installation."""
+    problems = []
+    for name, shard in zip(database.shards, shards, strict=True):
+        if shard.meta is None:
+            continue
+        if shard.meta["cluster"] != cluster_name:
+            problems.append(f"shard {name} belongs to cluster {shard.meta['cluster']}, not {cluster_name}")
+        elif shard.meta["shard"] != name:
+            problems.append(f"shard {name} says that it is {shard.meta['shard']}: are two DSNs mixed up?")
+    return problems
+
+
+def _differences(database: Database, cluster_name: str, shards: Sequence[_Shard]) -> tuple[list[str], set[TableName]]:
+    """Return in what the shards differ from the configuration, and the tables whose rows would be misplaced by it."""
+    declared = _declared(database)
+    problems: list[str] = []
+    touched: set[TableName] = set()
+    for index, (name, shard) in enumerate(zip(database.shards, shards, strict=True)):
+        stored = shard.placements or {}
+        if shard.meta is None:
+            problems.append(f"shard {name} has no pgchorus schema")
+        wanted = _meta(database, cluster_name, index)
+        for what in ("shards", "home", "slots"):
+            if shard.meta is not None and shard.meta[what] != wanted[what]:
+                problems.append(f"shard {name} has {what} = {shard.meta[what]}, the configuration {wanted[what]}")
+                touched |= set(declared) | set(stored)
+        for table in sorted(declared.keys() | stored.keys()):
+            if declared.get(table) != stored.get(table):
+                has, want = _words(stored.get(table)), _words(declared.get(table))
+                problems.append(f"on shard {name} {table} is {has}, in the configuration {want}")
+                touched.add(table)
+    epochs = {shard.epoch for shard in shards}
+    if len(epochs) > 1:
+        listed = ", ".join(f"{name} {shard.epoch}" for name, shard in zip(database.shards, shards, strict=True))
+        problems.append(f"the shards have different epochs: {listed}")
+    return problems, touched
+
+
+def _words(row: tuple[Any, ...] | None) -> str:
+    if row is None:
+        return "not placed"
+    return "a reference table" if row[0] == "reference" else f"sharded by {row[1]} in {row[2]} slots"
+
+
+async def check(control: Control, database: Database, cluster_name: str) -> int:
+    """See that every shard is who the configuration says and places every table alike; return the epoch.
+
+    Raises PlacementMismatch with everything that differs, ShardError when a shard cannot be asked.
+    """
+    shards = await _look_everywhere(control, database)
+    problems = _unfit(database, shards) + _foreign(cluster_name, shards, database)
+    problems += _differences(database, cluster_name, shards)[0] or _table_problems(database, shards)
+    if problems:
+        raise PlacementMismatch(problems, "Run pgchorus init with this configuration, or mend the configuration.")
+    return shards[0].epoch or 0
+
+
+# --- changing ----------------------------------------------------------------------------------------------------
+
+
+async def install(control: Control, database: Database, cluster_name: str) -> int:
+    """Create or renew the schema on every shard, store the placements, and return the epoch.
+
+    Can be run as often as you like, also after it was interrupted. Raises PlacementMismatch when rows would be in the
+    wrong place afterwards, and ShardError.
+    """
+    async with control.connection(database.home) as turn:
+        await turn.execute(f"SELECT pg_advisory_lock({INSTALL_LOCK})")
+        try:
+            return await _install(control, database, cluster_name)
+        finally:
+            await turn.execute(f"SELECT pg_advisory_unlock({INSTALL_LOCK})")
+
+
+async def _install(control: Control, database: Database, cluster_name: str) -> int:
+    shards = await _look_everywhere(control, database)
+    problems = _unfit(database, shards) + _foreign(cluster_name, shards, database) + _table_problems(database, shards)
+    differences, touched = _differences(database, cluster_name, shards)
+    if not problems:
+        for table, name in await _with_rows(control, database, touched):
+            of_table = [difference for difference in differences if f" {table} is " in difference] or differences
+            problems.append(f"{table} has rows on shard {name}, which do not move by themselves, and {of_table[0]}")
+    if problems:
+        raise PlacementMismatch(problems, "Empty or drop the table, or give it back the placement that it had.")
+    await asyncio.gather(*(_create(control, shard) for shard in range(len(database.shards))))
+    known = [shard.epoch for shard in shards if shard.epoch is not None]
+    fresh = all(shard.meta is None for shard in shards)
+    epoch = max(known, default=1) + (1 if differences and not fresh else 0)
+    if differences:
+        for index in range(len(database.shards)):
+            await _store(control, database, cluster_name, index, epoch)
+    return epoch
+
+
+async def _with_rows(control: Control, database: Database, tables: Iterable[TableName]) -> list[tuple[TableName, str]]:
+    """Return tables that have rows, each with a shard where it has."""
+    found = []
+    for shard, name in enumerate(database.shards):
+        async with control.connection(shard) as connection:
+            for table in sorted(tables):
+                quoted = quote_table(table)
+                if await connection.fetchval(
+                    "SELECT to_regclass($1) IS NOT NULL", quoted
+                ) and await connection.fetchval(
+                    f"SELECT EXISTS (SELECT FROM {quoted})"  # noqa: S608 - quoted
+                ):
+                    found.append((table, name))
+    return found
+
+
+async def _create(control: Control, shard: int) -> None:
+    statements = [*record.install_sql(), *TABLES, NOTE_CHANGE, GUARD, *GRANTS]
+    async with control.connection(shard) as connection:
+        await connection.execute("SET client_min_messages = warning")
+        await connection.execute("BEGIN")
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+            await connection.execute("COMMIT")
+        except ShardError:
+            await connection.execute("ROLLBACK")
+            raise
+        finally:
+            await connection.execute("RESET client_min_messages")
+
+
+async def _store(control: Control, database: Database, cluster_name: str, shard: int, epoch: int) -> None:
+    """Write what the configuration says, all at once; deciders with the old epoch are waited for, and fail after it."""
+    rows = [
+        _insert("placement", table_schema=table.schema, table_name=table.name, kind=kind, key=key, slots=slots)
+        for table, (kind, key, slots) in _declared(database).items()
+    ]
+    statements = [
+        "BEGIN",
+        "LOCK TABLE pgchorus.fence IN EXCLUSIVE MODE",
+        "DELETE FROM pgchorus.meta",
+        _insert("meta", **_meta(database, cluster_name, shard)),
+        "DELETE FROM pgchorus.placement",
+        *rows,
+        NAME_KEY_TYPES,
+        f"UPDATE pgchorus.epoch SET epoch = {epoch}",  # noqa: S608 - a number
+        "COMMIT",
+    ]
+    async with control.connection(shard) as connection:
+        try:
+            await connection.execute("; ".join(statements))
+        except ShardError:
+            await connection.execute("ROLLBACK")
+            raise
+
+
+def _insert(table: str, **values: object) -> str:
+    names = ", ".join(quote_identifier(name) for name in values)
+    return f"INSERT INTO pgchorus.{table} ({names}) VALUES ({', '.join(_literal(v) for v in values.values())})"  # noqa: S608
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(_literal(item) for item in value)}]"
+    return quote_literal(str(value))
+
+
+# --- slot checks -------------------------------------------------------------------------------------------------
+
+
+async def ensure_slot_checks(control: Control, database: Database) -> None:
+    """Give every sharded table that is there the CHECK on its slots, and validate it.
+
+    Cheap where all is well. Raises PlacementMismatch for rows on the wrong shard; new ones are held off even then.
+    """
+    if len(database.shards) == 1:
+        return
+    problems = await asyncio.gather(*(_ensure_on(control, database, s) for s in range(len(database.shards))))
+    listed = [problem for of_shard in problems for problem in of_shard]
+    if listed:
+        raise PlacementMismatch(listed, "Move these rows to the shards where they belong, or delete them.")
+
+
+async def _ensure_on(control: Control, database: Database, shard: int) -> list[str]:
+    problems = []
+    async with control.connection(shard) as connection:
+        for table, placement in sorted(database.placements.items()):
+            if not isinstance(placement, Sharded):
+                continue
+            if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quote_table(table)):
+                continue
+            await connection.execute(guard_call(database, table, placement.key, shard, validate=False))
+            try:
+                await connection.execute(guard_call(database, table, placement.key, shard))
+            except ShardError as error:
+                if error.fields.sqlstate != _CHECK_VIOLATION:
+                    raise
+                count = await _misplaced(connection, database, table, placement.key, shard)
+                problems.append(f"{count} rows of {table} on shard {database.shards[shard]} belong to other shards")
+    return problems
+
+
+async def _misplaced(connection: ControlConnection, database: Database, table: TableName, key: str, shard: int) -> int:
+    """Count the rows whose slots are not this shard's."""
+    key_type = await connection.fetchval(
+        "SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+        " WHERE a.attrelid = $1::text::regclass AND a.attname = $2",
+        quote_table(table),
+        key,
+    )
+    first, last = database.slot_range(shard)
+    condition = slot_check(key_type, quote_identifier(key), database.slots, first, last)
+    count: int = await connection.fetchval(f"SELECT count(*) FROM {quote_table(table)} WHERE NOT ({condition})")  # noqa: S608
+    return count

@@ -1,0 +1,95 @@
+"""The SQL of the schema ``pgchorus`` that is not the commits': who the shard is, what is placed, what guards it.
+
+Decides what is stored and what the procedures do; when they run is :mod:`proxy.shards.schema`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS pgchorus.meta (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one), cluster text NOT NULL, shard text NOT NULL,
+    shard_index integer NOT NULL, shards text[] NOT NULL, home text NOT NULL, slots integer NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS pgchorus.placement (
+    table_schema text, table_name text, kind text NOT NULL CHECK (kind IN ('sharded', 'reference')), key text,
+    key_type text, slots integer,
+    PRIMARY KEY (table_schema, table_name), CHECK ((kind = 'sharded') = (key IS NOT NULL)))""",
+    """CREATE TABLE IF NOT EXISTS pgchorus.catalog_change (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+)
+
+NOTE_CHANGE: Final = """CREATE OR REPLACE PROCEDURE pgchorus.note_change()
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO pgchorus.catalog_change DEFAULT VALUES
+$$"""
+
+# Definitions are compared by their numbers (seed, mask, added constant, range): Postgres prints all else its own way.
+GUARD: Final = """CREATE OR REPLACE PROCEDURE pgchorus.guard(p_table text, p_key text, p_check text, p_validate boolean)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_table regclass := p_table::regclass;
+    v_hash text;
+    v_wanted text;
+    v_known record;
+BEGIN
+    SELECT CASE t.oid
+            WHEN 'int2'::regtype THEN 'hashint2extended' WHEN 'int4'::regtype THEN 'hashint4extended'
+            WHEN 'int8'::regtype THEN 'hashint8extended' WHEN 'uuid'::regtype THEN 'uuid_hash_extended'
+            WHEN 'text'::regtype THEN 'hashtextextended' WHEN 'varchar'::regtype THEN 'hashtextextended' END
+        INTO v_hash
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+        WHERE a.attrelid = v_table AND a.attname = p_key AND NOT a.attisdropped AND a.attgenerated = ''
+            AND coalesce(l.collisdeterministic, true);
+    IF v_hash IS NULL THEN
+        RAISE EXCEPTION 'table % cannot be sharded by "%"', v_table, p_key USING ERRCODE = '0A000', HINT =
+            'A sharding key is a plain column of type smallint, integer, bigint, text, varchar or uuid, '
+            'and its collation is deterministic.';
+    END IF;
+    v_wanted := format(p_check, v_hash);
+    SELECT c.conislocal, c.convalidated,
+            regexp_replace(pg_get_expr(c.conbin, c.conrelid), '[^0-9]+', ' ', 'g')
+                = regexp_replace(' ' || replace(v_wanted, '::pg_catalog.int8', ' '), '[^0-9]+', ' ', 'g') AS same
+        INTO v_known
+        FROM pg_constraint c WHERE c.conrelid = v_table AND c.conname = 'pgchorus_slot' AND c.contype = 'c';
+    IF FOUND AND NOT v_known.same AND v_known.conislocal THEN
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT pgchorus_slot', v_table);
+    END IF;
+    IF v_known.same IS NULL OR (NOT v_known.same AND v_known.conislocal) THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgchorus_slot CHECK (%s) %s', v_table, v_wanted,
+            CASE WHEN p_validate THEN '' ELSE 'NOT VALID' END);
+    ELSIF p_validate AND NOT v_known.convalidated THEN
+        EXECUTE format('ALTER TABLE %s VALIDATE CONSTRAINT pgchorus_slot', v_table);
+    END IF;
+END $$"""
+
+GRANTS: Final = (
+    "REVOKE ALL ON TABLE pgchorus.meta, pgchorus.placement, pgchorus.catalog_change FROM PUBLIC",
+    "GRANT EXECUTE ON PROCEDURE pgchorus.note_change() TO PUBLIC",
+    "GRANT EXECUTE ON PROCEDURE pgchorus.guard(text, text, text, boolean) TO PUBLIC",
+)
+
+# One text with everything that is compared. The tables are looked up by name, on a server where they may not be.
+FACTS: Final = """SELECT json_build_object(
+    'encoding', current_setting('server_encoding'),
+    'prepared', current_setting('max_prepared_transactions')::int,
+    'identity', (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid,
+    'installed', to_regclass('pgchorus.meta') IS NOT NULL AND to_regclass('pgchorus.epoch') IS NOT NULL,
+    'tables', (SELECT json_object_agg(w.name, json_build_array(c.relkind, w.type, w.deterministic)) FROM (
+        SELECT x.name, x.name::regclass AS oid, t.typname AS type,
+            coalesce(l.collisdeterministic, true) AS deterministic
+        FROM json_each_text($1::json) AS x(name, key)
+            LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(x.name) AND a.attname = x.key AND NOT a.attisdropped
+            LEFT JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+        WHERE to_regclass(x.name) IS NOT NULL) w JOIN pg_class c ON c.oid = w.oid))::text
+    FROM pg_database d WHERE d.datname = current_database()"""
+STORED: Final = """SELECT json_build_object(
+    'meta', (SELECT row_to_json(m) FROM pgchorus.meta m),
+    'epoch', (SELECT epoch FROM pgchorus.epoch),
+    'placements', (SELECT json_agg(json_build_array(table_schema, table_name, kind, key, slots))
+        FROM pgchorus.placement))::text"""
+
+NAME_KEY_TYPES: Final = """UPDATE pgchorus.placement p SET key_type = t.typname
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass(format('%I.%I', p.table_schema, p.table_name)) AND a.attname = p.key"""
+"""For people who look: what decides is the table's own catalog."""

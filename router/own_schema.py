@@ -1,0 +1,64 @@
+"""Texts that plans add to a client's own DDL: calls of what ``pgchorus init`` installs in the schema ``pgchorus``.
+
+Decides how they are written. What the procedures do is :mod:`proxy.shards.schema`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router.cluster import Sharded
+from router.sharding import slot_check
+
+if TYPE_CHECKING:
+    from router.cluster import Database, TableName
+
+SLOT_CONSTRAINT: Final = "pgchorus_slot"
+
+CATALOG_BUMP: Final = "CALL pgchorus.note_change()"
+"""Run on the home shard inside the transaction of any DDL: its commit gives other proxies another catalog version."""
+
+_ANY_HASH: Final = "hashint8extended"
+
+
+def quote_identifier(name: str) -> str:
+    """Quote a name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """Quote a text for SQL, whatever ``standard_conforming_strings`` is."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return " E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
+
+
+def quote_table(table: TableName) -> str:
+    """Quote a table's name for SQL."""
+    return f"{quote_identifier(table.schema)}.{quote_identifier(table.name)}"
+
+
+def guard_call(database: Database, table: TableName, key: str, shard: int, *, validate: bool = True) -> str:
+    """Return the call that gives a sharded table on ``shard`` the CHECK that its rows' slots belong there.
+
+    The procedure finds the key's type itself, so the text can be made before the table is. It raises 0A000 for a key
+    that cannot be one, and does nothing where the table has that very CHECK or inherits it. It runs as the caller.
+    """
+    first, last = database.slot_range(shard)
+    column = quote_identifier(key)
+    check = slot_check("int8", "\x00", database.slots, first, last).replace(_ANY_HASH, "\x01")
+    check = check.replace("%", "%%").replace("\x00", column.replace("%", "%%")).replace("\x01", "%s")
+    arguments = (
+        f"{quote_literal(quote_table(table))}, {quote_literal(key)}, {quote_literal(check)}, {str(validate).lower()}"
+    )
+    return f"CALL pgchorus.guard({arguments})"
+
+
+def after_create(database: Database, table: TableName) -> tuple[tuple[str, ...], ...]:
+    """Return what follows the CREATE of ``table`` on each shard, in the same transaction: nothing if it is not sharded.
+
+    For roots only: partitions and inheritance children inherit the CHECK.
+    """
+    placement = database.placements.get(table)
+    if not isinstance(placement, Sharded) or len(database.shards) == 1:
+        return tuple(() for _ in database.shards)
+    return tuple((guard_call(database, table, placement.key, shard),) for shard in range(len(database.shards)))
