@@ -442,9 +442,11 @@ class Walk:
 
     def step_in_copy(self) -> None:
         simple = self.machine.state is State.COPY_IN
-        name = self.random.choice(["data", "data", "done", "fail", "flush", "sync"])
+        name = self.random.choice(["data", "data", "bad data", "done", "fail", "flush", "sync"])
         if name == "data":
             self.send(CopyData(b"1\n").encode(), "")
+        elif name == "bad data":
+            self.send(CopyData(b"one\n").encode(), "EZ" if simple else "E")
         elif name == "done":
             self.copies -= simple
             self.send(CopyDone().encode(), "C" if not simple else "CZ" if not self.copies else "CG")
