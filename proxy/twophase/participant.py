@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.wire.fields import ErrorFields
@@ -111,6 +111,14 @@ def error_fields(error: Exception) -> ErrorFields | None:
     return error.fields if isinstance(error, ShardFailure) else None
 
 
+class Row(Protocol):
+    """A row of a control query, by column name."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Return a column's value."""
+        ...
+
+
 class ControlConnection(Protocol):
     """A plain connection of the control role: READ COMMITTED, synchronous_commit at least on, own lock_timeout."""
 
@@ -122,7 +130,7 @@ class ControlConnection(Protocol):
         """Run SQL as another role, in a message of its own, and return its tag."""
         ...
 
-    async def fetch(self, sql: str, *args: object) -> Sequence[Mapping[str, Any]]:
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         """Run one statement and return its rows."""
         ...
 

@@ -1,6 +1,6 @@
 """A model of a distributed commit: shards that answer as Postgres does, faults at every point, every order of events.
 
-One transaction is committed by the real machine. The explorer walks all sequences of: a message is executed and answered,
+One transaction is committed by the real machine. The explorer walks all sequences of: a message is run and answered,
 a link breaks before or after the server has read a message (or the server reads it much later), the server answers with
 an error, with the silent ROLLBACK of a PREPARE that prepared nothing, with a wait for standbys that was cut off,
 restarts, a timer runs out, another proxy's recovery looks, the proxy crashes. Faults are limited by a budget, crashes
