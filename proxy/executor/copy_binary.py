@@ -63,9 +63,11 @@ class BinarySplitter:
         """Hear that the data is over, with or without a trailer."""
         rest = b"".join(self._pieces)
         if not self._header_read:
-            if not SIGNATURE.startswith(rest[: len(SIGNATURE)]) or len(rest) < len(SIGNATURE):
+            if not rest.startswith(SIGNATURE):
                 raise CombineFailure(BAD_FORMAT, "COPY file signature not recognized")
-            raise CombineFailure(BAD_FORMAT, "invalid COPY file header (missing flags)")
+            missing = "flags" if len(rest) < len(SIGNATURE) + 4 else "length"
+            what = "wrong length" if len(rest) >= _FIXED_HEADER_BYTES else f"missing {missing}"
+            raise CombineFailure(BAD_FORMAT, f"invalid COPY file header ({what})")
         if rest and not self.ended:
             self.dealt.add(0, rest)  # an incomplete tuple: its server complains
         else:

@@ -14,7 +14,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, ProxyError
+from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
 from proxy.executor.copy_key import KeyPlacer
@@ -136,7 +136,10 @@ class CopyInResult:
             found = [self._tag_of(receiver) for receiver in self._receivers]
             self._tag = tags.agree(found) if self._splitter is None else tags.add(found)
         except CombineFailure as failure:
+            # Rows before the bad one may hold an error that Postgres would have found first.
+            await self._flush(0)
             await self.close()
+            self._raise_error(besides=QUERY_CANCELED)
             raise proxy_error(failure) from failure
         except BaseException:
             await self.close()
@@ -264,9 +267,9 @@ class CopyInResult:
             self._wake.clear()
             await self._wake.wait()
 
-    def _raise_error(self) -> None:
+    def _raise_error(self, besides: str = "") -> None:
         for receiver in self._receivers:
-            if receiver.error is not None:
+            if receiver.error is not None and receiver.error.sqlstate != besides:
                 raise self._renumbered(receiver, receiver.error)
 
     def _renumbered(self, receiver: CopyInReceiver, error: ShardError) -> ShardError:

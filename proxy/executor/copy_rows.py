@@ -16,6 +16,7 @@ https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS
 from __future__ import annotations
 
 import re
+from collections import deque
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ _COMPRESSED_SHARDS = 16  # up to here rows are dealt out by one C call for each 
 _ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|(.)|\Z)", re.DOTALL)
 _BYTE = 0xFF
+_NOT_ALONE = "end-of-copy marker is not alone on its line"
+_OTHER_END = "end-of-copy marker does not match previous newline style"
 
 
 class Dealt:
@@ -78,7 +81,7 @@ class Numbering:
     __slots__ = ("_chunks", "_dropped", "_headers", "_kept", "_lost", "_window")
 
     def __init__(self, shards: int, window: int = 4_000_000) -> None:
-        self._chunks: list[bytes] = []
+        self._chunks: deque[bytes] = deque()
         self._dropped = [0] * shards  # rows of each shard in chunks that were dropped
         self._kept = 0
         self._window = window
@@ -100,8 +103,8 @@ class Numbering:
             return
         self._chunks.append(bytes(owners))
         self._kept += len(owners)
-        while self._kept > self._window and len(self._chunks) > 1:
-            gone = self._chunks.pop(0)
+        while self._kept - len(self._chunks[0]) >= self._window:
+            gone = self._chunks.popleft()
             self._kept -= len(gone)
             for shard in range(len(self._dropped)):
                 self._dropped[shard] += gone.count(shard)
@@ -170,7 +173,7 @@ class LineSplitter:
             lines.pop()
             self._deal(lines, block)
         else:
-            rest = self._walk(data)
+            rest = self._cut(data, final=False)
         if rest and not self.ended:
             self._rest.append(rest)
 
@@ -181,7 +184,7 @@ class LineSplitter:
         data = b"".join(self._rest)
         self._rest.clear()
         if data:
-            data = self._walk(data, final=True)
+            data = self._cut(data, final=True)
         if data and not self.ended:
             # As it came, without an end: nothing follows it on any shard, and after a lone backslash an end would be data.
             self._deal_last(data)
@@ -190,8 +193,17 @@ class LineSplitter:
         """Split off the whole lines if ``bytes.split`` can cut them; an empty block if it cannot."""
         raise NotImplementedError
 
-    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
+    def _cut(self, data: bytes, *, final: bool) -> bytes:
         """Cut and deal lines one by one; returns the beginning of a line that is left."""
+        lines: list[bytes] = []
+        try:
+            rest = self._walk(data, lines, final=final)
+        finally:
+            self._deal(lines, None)  # also those before an error: a server may find another one there
+        return b"" if self.ended else rest
+
+    def _walk(self, data: bytes, lines: list[bytes], *, final: bool) -> bytes:
+        """Cut lines one by one, adding them to ``lines``; returns the beginning of a line that is left."""
         raise NotImplementedError
 
     def _field(self, line: bytes) -> tuple[bool, bytes | None]:
@@ -272,8 +284,7 @@ class TextSplitter(LineSplitter):
         self._eol = expected
         return block, data[cut:]
 
-    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
-        lines: list[bytes] = []
+    def _walk(self, data: bytes, lines: list[bytes], *, final: bool) -> bytes:
         start = 0
         at = self._resume
         search = self._special.search
@@ -294,19 +305,26 @@ class TextSplitter(LineSplitter):
             at = self._line_end(found, following, at)
             lines.append(data[start:stop])
             start = at
-        self._deal(lines, None)
         self._resume = max(min(at, len(data)) - start, 0) if match is not None else len(data) - start
-        return b"" if self.ended else data[start:]
+        return data[start:]
 
     def _marker(self, data: bytes, start: int, at: int, *, final: bool) -> bool:
         r"""Look at ``\.``: it ended the data (:attr:`ended`), or more must come to tell; anything else is an error."""
+        eol = self._eol
         after = data[at + 2 : at + 4]
-        if not final and (not after or (after == _CR and self._eol in (None, _CRLF))):
+        if len(after) < len(eol or _LF) and not final:
             return True
-        if at > start or (after and after[:1] not in (_CR, _LF)):
-            raise CombineFailure(BAD_FORMAT, "end-of-copy marker is not alone on its line")
-        if self._eol is not None and after and not after.startswith(self._eol):
-            raise CombineFailure(BAD_FORMAT, "end-of-copy marker does not match previous newline style")
+        last = after[:1]
+        if eol == _CRLF:
+            if last == _LF:
+                raise CombineFailure(BAD_FORMAT, _OTHER_END)
+            last = after[1:2] if last == _CR else b""
+        if last not in (_CR, _LF):
+            raise CombineFailure(BAD_FORMAT, _NOT_ALONE)
+        if eol is not None and last != eol[-1:]:
+            raise CombineFailure(BAD_FORMAT, _OTHER_END)
+        if at > start:
+            raise CombineFailure(BAD_FORMAT, _NOT_ALONE)
         self.ended = True
         return True
 
@@ -407,8 +425,7 @@ class CsvSplitter(LineSplitter):
         self._eol = expected
         return block, data[cut:]
 
-    def _walk(self, data: bytes, *, final: bool = False) -> bytes:
-        lines: list[bytes] = []
+    def _walk(self, data: bytes, lines: list[bytes], *, final: bool) -> bytes:
         start = 0
         at = self._resume
         quoted, escaped_at = self._quoted, self._escaped_at
@@ -439,10 +456,9 @@ class CsvSplitter(LineSplitter):
                     break
                 lines.append(data[start:stop])
                 start = at
-        self._deal(lines, None)
         self._resume = (at if match is not None else len(data)) - start
         self._quoted, self._escaped_at = quoted, escaped_at - start
-        return b"" if self.ended else data[start:]
+        return data[start:]
 
     def _line_end(self, found: bytes, following: bytes, at: int) -> int:
         """Check a line's end against the first one; returns where the next line begins."""

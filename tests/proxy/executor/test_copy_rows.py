@@ -109,16 +109,19 @@ class Server:
         expected = self.load("whole", data, copy_format)
         for pieces in ([data], cut_anywhere(data, source), [data[at : at + 1] for at in range(len(data))]):
             failure: Exception | None = None
+            splitter = splitter_for(copy_format, column, self.key_type)
             try:
-                shares = deal(splitter_for(copy_format, column, self.key_type), pieces)
+                shares = deal(splitter, pieces)
             except CombineFailure as error:
+                # What was dealt before it is on its way to the servers, which may have found another error there.
                 failure = error
-            else:
-                errors = [self.load(f"part{shard}", share, copy_format) for shard, share in enumerate(shares)]
-                failure = next((error for error in errors if error is not None), None)
+                shares = [splitter.dealt.take(shard) for shard in range(SHARDS)]
+            errors = [self.load(f"part{shard}", share, copy_format) for shard, share in enumerate(shares) if share]
+            failure = next((error for error in errors if error is not None), failure)
             assert (failure is None) == (expected is None), (data, pieces, expected, failure)
             if failure is None:
-                parts = [row for shard in range(SHARDS) for row in self.rows(f"part{shard}")]
+                loaded = [shard for shard in range(SHARDS) if shares[shard]]
+                parts = [row for shard in loaded for row in self.rows(f"part{shard}")]
                 assert sorted(map(repr, parts)) == sorted(map(repr, self.rows("whole"))), (data, pieces)
             else:
                 assert not isinstance(failure, psycopg.errors.CheckViolation), (data, pieces, failure)
@@ -157,7 +160,7 @@ def test_keys_of_every_form(
     delimiter, null = copy_format.delimiter.encode(), copy_format.null.encode()
     good = 0
     for eol in (b"\n", b"\r\n", b"\r"):
-        for _ in range(6):
+        for _ in range(4):
             lines = []
             for _ in range(source.randrange(1, 8)):
                 key = source.choice([*KEYS[key_type][:3] * 4, *KEYS[key_type], null])
@@ -179,11 +182,13 @@ def test_any_bytes(postgres: psycopg.Connection[tuple[object, ...]], name: str, 
     column = 1
     server = Server(postgres, key_type, column)
     source = random.Random(f"{SEED} {key_type} {name}")
-    delimiter, quote, escape = (text.encode() for text in (copy_format.delimiter, copy_format.quote, copy_format.escape))
+    delimiter, quote, escape = (
+        text.encode() for text in (copy_format.delimiter, copy_format.quote, copy_format.escape)
+    )
     special = [b"\\", b"\\.", b"\\\n", b"\r", b"\n", b"\r\n", quote, escape, quote * 2, escape + quote, delimiter]
     special += [b"\\N", b"\\x41", b"\\101", b"\\t", b"\\" + delimiter, b"", b"\\.\n", b"\\.\r\n", b"\\\\"]
     good = 0
-    for _ in range(150):
+    for _ in range(60):
         eol = source.choice([b"\n", b"\n", b"\r\n", b"\r"])
         rate = source.choice([0.02, 0.1, 0.4])
         data = b""
@@ -199,7 +204,7 @@ def test_any_bytes(postgres: psycopg.Connection[tuple[object, ...]], name: str, 
         if source.random() < 0.2:
             data += source.choice([b"\\.", b"\\." + eol, b"\\." + eol + b"junk", b"\\.\n", b"\\.x", b"\\", b"tail"])
         good += server.check(copy_format, column, data, source)
-    assert good > 20
+    assert good > 8
 
 
 def test_binary(postgres: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -212,7 +217,11 @@ def test_binary(postgres: psycopg.Connection[tuple[object, ...]]) -> None:
         data = SIGNATURE + struct.pack(">II", 0, source.choice([0, 0, 5]))
         data += b"12345"[: struct.unpack(">I", data[-4:])[0]]
         for _ in range(source.randrange(6)):
-            values = [b"x" * source.randrange(300), source.choice([struct.pack(">i", source.randrange(1 << 30)), None]), None]
+            values = [
+                b"x" * source.randrange(300),
+                source.choice([struct.pack(">i", source.randrange(1 << 30)), None]),
+                None,
+            ]
             count = source.choice([3] * 30 + [2, 4])
             data += struct.pack(">h", count)
             for value in (values * 2)[:count]:

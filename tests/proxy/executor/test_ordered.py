@@ -78,7 +78,9 @@ def test_keys_sort_as_postgres_sorts(
         )
         result = rows.pgresult
         assert result is not None
-        pairs = [(result.get_value(row, 0), int.from_bytes(result.get_value(row, 1) or b"")) for row in range(len(sample))]
+        pairs = [
+            (result.get_value(row, 0), int.from_bytes(result.get_value(row, 1) or b"")) for row in range(len(sample))
+        ]
     first, last = direction.split()[0] == "DESC", direction.endswith("FIRST")
     read = key_reader([SortKey(0, oid, descending=first, nulls_first=last)])
     for one, one_rank in pairs:

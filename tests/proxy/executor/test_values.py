@@ -139,7 +139,9 @@ def test_float_text(postgres: psycopg.Connection[tuple[object, ...]], name: str,
     texts += [f"{source.randrange(10**6)}e{source.randrange(-20, 20)}" for _ in range(CASES)]
     postgres.execute(sql.SQL("SET extra_float_digits TO {}").format(digits))
     try:
-        rows = fetch(postgres, f"SELECT x::{name}, encode({name}send(x::{name}), 'hex') FROM unnest(%s::text[]) x", texts)
+        rows = fetch(
+            postgres, f"SELECT x::{name}, encode({name}send(x::{name}), 'hex') FROM unnest(%s::text[]) x", texts
+        )
     finally:
         postgres.execute("RESET extra_float_digits")
     codec = values.codec(oid, extra_float_digits=digits)
