@@ -14,22 +14,24 @@ import structlog
 
 from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
+from proxy.executor.request import Limits as MergeLimits
 from proxy.shards.catalog import load_catalog, load_catalog_inside
-from proxy.tasks import spawn
 from proxy.wire import frontend
 from router.cache import PlanCache
+from router.catalog import Catalog
 from router.planner import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.limits import Limits
     from proxy.session.session import Session
     from proxy.settings import SessionSettings
     from proxy.shards.control import ControlLinks
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
-    from router.catalog import Catalog
+    from proxy.twophase.fence import Fence
     from router.cluster import Database
     from router.plan import Statement
 
@@ -48,19 +50,22 @@ class LogicalDatabase:
         control: ControlLinks,
         pools: PoolSet,
         coordinator: Coordinator,
+        fence: Fence,
         passwords: Mapping[str, str],
-        plan_cache_entries: int,
-        statements_per_link: int,
+        limits: Limits,
     ) -> None:
         self.logical = logical
         self.control = control
         self.pools = pools
         self.coordinator = coordinator
-        self.statements_per_link = statements_per_link
+        self.fence = fence
+        self.limits = limits
         self.catalog_version = 0
+        self.merge_limits = MergeLimits(**limits.group("merge"))
         self._passwords = passwords
+        self.catalog = Catalog.empty()
         self._planner: Planner | None = None
-        self._plans = PlanCache(plan_cache_entries)
+        self._plans = PlanCache(limits.plan_cache_entries)
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._reloading = asyncio.Lock()
         self._role_parameters: dict[object, dict[str, str]] = {}
@@ -102,6 +107,7 @@ class LogicalDatabase:
 
     def use_catalog(self, catalog: Catalog) -> None:
         """Plan with another catalog from now on; what was derived from the old one is forgotten."""
+        self.catalog = catalog
         self._planner = Planner(self.logical, catalog)
         self.catalog_version += 1
         self._plans.clear()
@@ -123,7 +129,9 @@ class LogicalDatabase:
 
     def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
         """Whether describing this statement needs a shard."""
-        return session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
+        return (
+            session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
+        )
 
     async def describe(self, session: Session, text: str, oids: tuple[int, ...]) -> Description:
         """Return parameter types and columns as a real shard infers them; raises its error, as at Parse."""
@@ -175,13 +183,3 @@ class LogicalDatabase:
             if len(self._role_parameters) < DESCRIPTIONS:
                 self._role_parameters[key] = known
         return known
-
-    def spawn_reload(self) -> None:
-        """Read the catalog again in the background (somebody else changed it)."""
-        spawn(self.reload_catalog(), name=f"catalog of {self.logical.name}")
-
-    async def close(self) -> None:
-        """Finish commits under way, then close all links."""
-        await self.coordinator.drain()
-        await self.pools.close()
-        await self.control.close()

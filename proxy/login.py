@@ -153,14 +153,10 @@ async def _authenticate(connection: ClientConnection, door: Door, user: str) -> 
     if secret is not None:
         salt = stable_salt(door.scram_secret, user)
         verifier = Verifier.parse(secret) if is_verifier(secret) else Verifier.of_password(secret, salt)
-    exchange = ScramServer(
-        user, verifier, nonce=secrets.token_urlsafe(_NONCE_BYTES), secret=door.scram_secret
-    )
+    exchange = ScramServer(user, verifier, nonce=secrets.token_urlsafe(_NONCE_BYTES), secret=door.scram_secret)
     connection.write(exchange.begin())
     while not exchange.done:
         kind, body = await connection.receive()
         if kind != _PASSWORD_MESSAGE:
             raise ProxyError("08P01", f"expected SASL response, got message type {kind}")
         connection.write(exchange.respond(body))
-
-

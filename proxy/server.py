@@ -25,7 +25,7 @@ from proxy.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.config import Auth, Config
+    from proxy.config import Config
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
 
@@ -39,6 +39,7 @@ class Server:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.auth = config.auth
         self.keys = CancelKeys()
         # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the clients.
         secrets_in_use = "".join(sorted(config.auth.users.values()))
@@ -51,11 +52,6 @@ class Server:
         self._at_once = False
 
     # --- the door (proxy.login.Door) --------------------------------------------------------------------------
-
-    @property
-    def auth(self) -> Auth:
-        """Who may enter, and how they prove it."""
-        return self.config.auth
 
     def database(self, name: str) -> LogicalDatabase | None:
         """Return a logical database by name."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.errors import ProxyError
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.errors import ShardError
+from proxy.tasks import spawn
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Links(Protocol):
     def release(self, link: ShardLink) -> None:
         """Give a link back; one that is not idle is closed."""
 
-    async def commit(self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]) -> Outcome:
+    async def commit(
+        self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
+    ) -> Outcome:
         """Commit everywhere or nowhere; never raises for what a shard did."""
 
 
@@ -111,6 +114,7 @@ class ClientTransaction:
     settings_changed: bool = False
     catalog_changed: bool = False
     committing: bool = False
+    abandoned: bool = False
 
     # --- what the client sees ---------------------------------------------------------------------------------
 
@@ -262,14 +266,20 @@ class ClientTransaction:
         if not self.links:
             self._end(rolled_back=False)
             return None
+        # In a task of its own: whoever waits may be cancelled, the links are the commit's until it has ended.
         self.committing = True
+        return await asyncio.shield(spawn(self._commit(), name="commit of a client's transaction"))
+
+    async def _commit(self) -> Outcome:
         try:
-            outcome = await self.database.commit(
-                dict(self.links), frozenset(self.writers), frozenset(self.must_commit)
-            )
+            outcome = await self.database.commit(dict(self.links), frozenset(self.writers), frozenset(self.must_commit))
         finally:
             self.committing = False
+        for shard in outcome.tainted:
+            self.links[shard].settings = UNKNOWN
         self._end(rolled_back=not outcome.committed)
+        if self.abandoned:
+            self.abandon()
         return outcome
 
     async def rollback(self) -> None:
@@ -315,18 +325,17 @@ class ClientTransaction:
         self.pins.clear()
 
     def abandon(self) -> None:
-        """The client is gone: whatever is open ends with its links. A running commit is not this object's any more."""
-        if not self.committing:
-            for link in self.links.values():
-                if self.in_block or link.status != ord(IDLE):
-                    link.abort()
-                self.database.release(link)
-        for shard, link in self.pinned.items():
-            if shard not in self.links:
+        """The client is gone: whatever is open ends with its links. A running commit gives its links back itself."""
+        self.abandoned = True
+        if self.committing:
+            return
+        for link in self.links.values():
+            if self.in_block or link.status != ord(IDLE):
                 link.abort()
-                self.database.release(link)
+            self.database.release(link)
+        self.pinned = {shard: link for shard, link in self.pinned.items() if shard not in self.links}
         self.links.clear()
-        self.pinned.clear()
+        self.unpin()
 
 
 async def _all(awaitables: list[Awaitable[object]]) -> None:

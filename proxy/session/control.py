@@ -5,11 +5,14 @@ Each function returns what ends the statement for the client: a command tag, or 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
+from proxy.session.outcome import RolledBack
 from proxy.session.preparing import bind_and_run, prepare
 from proxy.session.run import relay
+from proxy.session.session import OWN_CHOICES, OWN_SETTINGS
 from proxy.settings import set_config_sql
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
         Statement,
         TransactionControl,
     )
+
+OWN_PREFIX = "pgchorus."
+TEXT_OID = 25
 
 
 # --- transactions ------------------------------------------------------------------------------------------------
@@ -77,8 +83,11 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         await session.rollback()
         tag = b"ROLLBACK"
     else:
-        await session.commit()
-        tag = b"COMMIT"
+        try:
+            await session.commit()
+            tag = b"COMMIT"
+        except RolledBack:
+            tag = b"ROLLBACK"
     if plan.chain:
         session.begin(Block.EXPLICIT)
         transaction.begin(Block.EXPLICIT, modes)
@@ -116,7 +125,11 @@ async def _set_transaction(session: Session, statement: Statement, plan: Transac
 
 async def _savepoint(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
     transaction = session.transaction
-    words = {Control.SAVEPOINT: "SAVEPOINT", Control.RELEASE: "RELEASE SAVEPOINT", Control.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT"}
+    words = {
+        Control.SAVEPOINT: "SAVEPOINT",
+        Control.RELEASE: "RELEASE SAVEPOINT",
+        Control.ROLLBACK_TO: "ROLLBACK TO SAVEPOINT",
+    }
     if transaction.block is not Block.EXPLICIT:
         raise ProxyError("25P01", f"{words[plan.control]} can only be used in transaction blocks")
     if plan.control is Control.SAVEPOINT:
@@ -139,6 +152,8 @@ async def setting_control(session: Session, statement: Statement, plan: SettingC
     """SET, RESET, SHOW, DISCARD: run on one link for the client to see, noted in the session, brought to the others."""
     if plan.setting is Setting.DISCARD_ALL:
         return await _discard_all(session)
+    if plan.name.startswith(OWN_PREFIX):
+        return _own_setting(session, statement, plan)
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
@@ -158,6 +173,35 @@ async def setting_control(session: Session, statement: Statement, plan: SettingC
             link.settings = session.settings.applied
         transaction.finish_statement()
     return b""
+
+
+def _own_setting(session: Session, statement: Statement, plan: SettingControl) -> bytes:
+    """SET, SHOW and RESET of a setting that no shard hears of; it belongs to the session, rolled back or not."""
+    name = plan.name.removeprefix(OWN_PREFIX)
+    if name not in OWN_SETTINGS or plan.local:
+        known = ", ".join(OWN_PREFIX + one for one in OWN_SETTINGS)
+        raise ProxyError(
+            "42704", f'unrecognized configuration parameter "{plan.name}"', hint=f"Known (without LOCAL): {known}."
+        )
+    if plan.setting is Setting.SHOW:
+        field = backend.Field(plan.name.encode(), 0, 0, TEXT_OID, -1, -1, 0)
+        row = backend.data_row([session.own_settings[name].encode()])
+        session.write(backend.row_description([field]) + row)
+        return backend.command_complete(b"SHOW")
+    if plan.setting is Setting.RESET:
+        session.own_settings[name] = OWN_SETTINGS[name]
+        return backend.command_complete(b"RESET")
+    value = re.split(r"\s*=\s*|\s+to\s+", statement.text.rstrip("; \n"), maxsplit=1, flags=re.IGNORECASE)[-1].strip(
+        "'\" "
+    )
+    if value.lower() not in OWN_CHOICES[name]:
+        raise ProxyError(
+            "22023",
+            f'invalid value for parameter "{plan.name}": "{value}"',
+            hint=f"Available values: {', '.join(OWN_CHOICES[name])}.",
+        )
+    session.own_settings[name] = value.lower()
+    return backend.command_complete(b"SET")
 
 
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
@@ -266,9 +310,7 @@ async def _type_oids(session: Session, type_names: Sequence[str]) -> tuple[int, 
     return tuple(int(value) if value else 0 for value in await _ask_home(session, f"SELECT {quoted}"))
 
 
-async def _argument_values(
-    session: Session, arguments: Sequence[str], oids: Sequence[int]
-) -> tuple[bytes | None, ...]:
+async def _argument_values(session: Session, arguments: Sequence[str], oids: Sequence[int]) -> tuple[bytes | None, ...]:
     """Evaluate EXECUTE's arguments, which are expressions without tables, where the statement's types are known."""
     if not arguments:
         return ()
@@ -290,9 +332,9 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
             await links[shard].run(statement.text)
         session.cursors.clear()
         return backend.command_complete(b"CLOSE CURSOR ALL")
-    shard = session.cursors.get(plan.name)
-    if shard is None:
+    if plan.name not in session.cursors:
         raise ProxyError("34000", f'cursor "{plan.name}" does not exist')
+    shard = session.cursors[plan.name]
     tag = await relay(session, statement, shard, writes=False, held=held)
     if plan.closes:
         session.cursors.pop(plan.name, None)

@@ -15,18 +15,17 @@ must be closed before its name is used again, the unnamed ones are replaced.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
-from proxy.executor import execute
 from proxy.executor.request import send
 from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import key_parameters, prepare, request_of
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
-from proxy.session.run import needs_block, shard_by_shard, shards_of, writes_of
-from proxy.session.session import CLIENT_ERRORS, relayed_shard
+from proxy.session.run import needs_block, shard_by_shard, shards_of, start, writes_of
+from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from router.plan import (
@@ -41,6 +40,8 @@ from router.plan import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
 
@@ -72,7 +73,7 @@ class ExtendedProtocol:
         self.session = session
         self.batch: Batch | None = None
         self.skipping = False
-        self._handlers = {
+        self._handlers: dict[int, Callable[[Any], Awaitable[None]]] = {
             ord("P"): self._parse,
             ord("B"): self._bind,
             ord("D"): self._describe,
@@ -86,7 +87,7 @@ class ExtendedProtocol:
         """Handle one message; after an error everything up to Sync is skipped."""
         handler = self._handlers.get(kind)
         if handler is None:
-            frontend.decode(kind, body)  # raises ProtocolViolation for what is no message at all
+            frontend.decode(kind, body)  # raises a fatal ProtocolViolation for what is no message at all
             self._fail(ProxyError("0A000", f"messages of type {chr(kind)!r} are not supported"))
             if kind == ord("F"):
                 self.skipping = False
@@ -100,6 +101,7 @@ class ExtendedProtocol:
             self.session.transaction.fail()
             self._skip()
         except CLIENT_ERRORS as error:
+            raise_if_fatal(error)
             await self._fail_in_order(error)
 
     async def _fail_in_order(self, error: Exception) -> None:
@@ -253,9 +255,7 @@ class ExtendedProtocol:
         if frames:
             batch.add(frames, PARSE_ENDS, forward=False)
         bind = portal.bind
-        renamed = frontend.Bind(
-            bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats
-        )
+        renamed = frontend.Bind(bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats)
         batch.add(renamed.encode(), BIND_ENDS, forward=True)
 
     async def _describe(self, message: frontend.Describe) -> None:
@@ -313,12 +313,7 @@ class ExtendedProtocol:
         ):
             session.begin(Block.IMPLICIT)
         if portal.result is None:
-            portal.result = await execute(
-                portal.executable,
-                request_of(portal),
-                session.transaction,
-                session.database.environment(session),
-            )
+            portal.result = await start(session, portal.executable, request_of(portal))
         done = await send(portal.result, session.connection, max_rows=row_limit)
         if done:
             portal.finished = True

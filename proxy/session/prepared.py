@@ -73,9 +73,7 @@ class Portal:
             return backend.row_description(fields)
         if len(formats) == 1:
             formats = formats * len(fields)
-        return backend.row_description(
-            [with_format(field, code) for field, code in zip(fields, formats, strict=False)]
-        )
+        return backend.row_description([with_format(field, code) for field, code in zip(fields, formats, strict=False)])
 
 
 def with_format(field: Field, code: int) -> Field:
@@ -85,7 +83,9 @@ def with_format(field: Field, code: int) -> Field:
     )
 
 
-def ensure_parsed(link: ShardLink, prepared: PreparedStatement, applied: Applied, limit: int) -> tuple[bytes, bytes, int]:
+def ensure_parsed(
+    link: ShardLink, prepared: PreparedStatement, applied: Applied, limit: int
+) -> tuple[bytes, bytes, int]:
     """Return (name on the link, frames that make sure it is parsed there, how many Parse and Close answers they bring).
 
     The least recently used statement goes when the link has ``limit`` of them.

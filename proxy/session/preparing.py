@@ -16,6 +16,7 @@ from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.wire import frontend
 from router.errors import SyntaxFailure
 from router.plan import Control, Empty, PreparedControl, Statement, TransactionControl
+from router.resolve import KeyParameter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
 
-def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[tuple[bytes | None, int, int]]:
+def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[KeyParameter]:
     """Return (value, format, type OID) of each parameter."""
     formats = bind.parameter_formats
     count = len(bind.parameters)
@@ -34,7 +35,8 @@ def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[tup
         formats = (0,) * count
     elif len(formats) == 1:
         formats = formats * count
-    return list(zip(bind.parameters, formats, prepared.description.parameter_oids, strict=True))
+    oids = prepared.description.parameter_oids
+    return [KeyParameter(*each) for each in zip(bind.parameters, formats, oids, strict=True)]
 
 
 def request_of(portal: Portal) -> Request:
@@ -80,7 +82,12 @@ async def prepare(
     if description.parameter_oids and description.parameter_oids != tuple(oids):
         statement = session.plan(text, description.parameter_oids)[0]
     return PreparedStatement(
-        name, text.encode("utf-8", "surrogateescape"), tuple(oids), statement, description, session.database.catalog_version
+        name,
+        text.encode("utf-8", "surrogateescape"),
+        tuple(oids),
+        statement,
+        description,
+        session.database.catalog_version,
     )
 
 
@@ -93,9 +100,7 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
     portal = Portal(b"", prepared, bind, executable, shard)
     if shard is None:
         request = request_of(portal)
-        request = Request(
-            request.text, request.parameter_oids, (), values, (), describe_rows=True
-        )
+        request = Request(request.text, request.parameter_oids, (), values, (), describe_rows=True)
         return await run_parted(session, statement, executable, request)
     return await _run_on_link(session, portal, executable, shard)
 
@@ -109,7 +114,11 @@ async def _run_on_link(session: Session, portal: Portal, executable: Executable,
     if frames:
         script.append(Step(PARSE_ENDS, forward=False))
     script.append(Step(BIND_ENDS, forward=False))
-    script.append(Step(frozenset(b"T"), forward=True) if portal.prepared.description.fields else Step(frozenset(b"n"), forward=False))
+    script.append(
+        Step(frozenset(b"T"), forward=True)
+        if portal.prepared.description.fields
+        else Step(frozenset(b"n"), forward=False)
+    )
     script.append(Step(EXECUTE_ENDS, forward=True))
     bind = portal.bind
     packet = (

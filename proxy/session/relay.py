@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.wire.backend import decode_parameter_status
 
@@ -134,7 +134,8 @@ class Relay:
         self.copy_in = False
         while not self._future.done():
             receiving = asyncio.ensure_future(self._client.receive_many())
-            await asyncio.wait({receiving, self._future}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {receiving, self._future}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not receiving.done():
                 # The shard failed first. What the client still sends is ignored by the session, as Postgres does.
                 receiving.cancel()

@@ -6,24 +6,29 @@ protocol says around it (``simple``, ``extended``).
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor import execute
+from proxy.executor.request import Fence as FenceHooks
 from proxy.session.outcome import Reported
 from proxy.session.relay import Relay
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
+from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
 from router.plan import Ddl, Execution, ShardByShard
 
 if TYPE_CHECKING:
-    from proxy.executor.request import Request
+    from proxy.executor.request import Request, ResultStream
     from proxy.session.session import Session
+    from proxy.twophase.fence import Fence, Held
     from router.plan import Executable, Statement
 
 # A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the message's.
 MAX_PADDING = 20_000
+FENCE_RETRIES = 5
 
 
 def padded(statement: Statement) -> str:
@@ -60,7 +65,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     own_block = session.transaction.block is Block.NONE and needs_block(statement, executable)
     if own_block:
         session.begin(Block.IMPLICIT)
-    result = await execute(executable, request, session.transaction, session.database.environment(session))
+    result = await start(session, executable, request)
     if request.describe_rows and result.row_description is not None:
         session.write(backend.row_description(result.row_description))
     try:
@@ -79,6 +84,58 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if own_block:
         await session.commit()
     return backend.command_complete(result.tag)
+
+
+async def start(session: Session, executable: Executable, request: Request) -> ResultStream:
+    """Start an execution; a read of several shards takes its snapshots behind the fence.
+
+    A fence that was lost before it was confirmed has executed nothing: all starts again.
+    """
+    attempts = FENCE_RETRIES if reads_several(session, executable) else 0
+    while True:
+        snapshot = CommonSnapshot(session.database.fence, shards_of(executable)) if attempts else None
+        environment = session.environment(snapshot)
+        try:
+            return await execute(executable, request, session.transaction, environment)
+        except FenceLostError:
+            attempts -= 1
+            if attempts <= 0:
+                raise
+        finally:
+            if snapshot is not None:
+                await snapshot.end()
+
+
+class CommonSnapshot:
+    """One statement's use of the fence, in the executor's words: held from before the first Bind until all are bound."""
+
+    def __init__(self, fence: Fence, shards: list[int]) -> None:
+        self._fence = fence
+        self._shards = shards
+        self._stack = AsyncExitStack()
+        self._held: Held | None = None
+
+    def hooks(self) -> FenceHooks:
+        """Return what the executor awaits around Bind."""
+        return FenceHooks(before_bind=self._take, barrier=self._confirm)
+
+    async def _take(self) -> None:
+        self._held = await self._stack.enter_async_context(self._fence.hold(self._shards))
+
+    async def _confirm(self) -> None:
+        if self._held is not None:
+            await self._held.release_confirmed()
+
+    async def end(self) -> None:
+        """Give the fence up, however the statement went."""
+        await self._stack.aclose()
+
+
+def reads_several(session: Session, executable: Executable) -> bool:
+    """Whether a statement needs a common snapshot: it reads several shards, and the session did not choose speed."""
+    if writes_of(executable) or session.own_settings["read_consistency"] == "shard":
+        return False
+    return len(shards_of(executable)) > 1
 
 
 def needs_block(statement: Statement, executable: Executable) -> bool:
@@ -107,7 +164,9 @@ async def shard_by_shard(session: Session, statement: Statement, executable: Exe
             links = await session.transaction.join([shard], writes=True)
             answer = await links[shard].run(statement.text)
         except ShardError as error:
-            where = f"Shard {shards[shard]} failed" + (f"; done on: {', '.join(done)}." if done else "; nothing was done.")
+            where = f"Shard {shards[shard]} failed" + (
+                f"; done on: {', '.join(done)}." if done else "; nothing was done."
+            )
             fields = error.fields.replace(D=" ".join(filter(None, [error.fields.detail, where])))
             session.write(backend.error_response(fields))
             raise Reported from error
@@ -118,4 +177,3 @@ async def shard_by_shard(session: Session, statement: Statement, executable: Exe
         tag = answer.tags[-1]
         done.append(shards[shard])
     return backend.command_complete(tag)
-

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.errors import ProxyError
+from proxy.executor.request import Environment
 from proxy.session import names
+from proxy.session.outcome import RolledBack
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import Block, ClientTransaction
 from proxy.wire import backend
-from proxy.wire.errors import ProtocolViolation
+from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
 from router.errors import Refused, SyntaxFailure
 from router.plan import Execution, Single
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
     from proxy.session.prepared import Portal, PreparedStatement
+    from proxy.session.run import CommonSnapshot
     from proxy.settings import SessionSettings
     from proxy.twophase.coordinator import Outcome
     from router.plan import Executable, Statement
     from router.planner import Planner
     from router.resolve import KeyParameter
+    from router.statement import Parsed
 
 log = structlog.get_logger("pgchorus.session")
+
+# Settings of the proxy's own, pgchorus.<name>, with their defaults and what they may be.
+OWN_SETTINGS = {"read_consistency": "snapshot"}
+OWN_CHOICES = {"read_consistency": ("snapshot", "shard")}
 
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -64,6 +72,7 @@ class Session:
         self.portals: dict[bytes, Portal] = {}
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
+        self.own_settings = dict(OWN_SETTINGS)
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
     # --- what the router needs to know ------------------------------------------------------------------------
@@ -78,6 +87,11 @@ class Session:
         if self.planner_in_block is not None:
             return self.planner_in_block.plan(text, self.search_path, parameter_oids)
         return self.database.plan(text, self.search_path, parameter_oids)
+
+    def plan_one(self, parsed: Parsed) -> Statement:
+        """Plan one statement of a message, with the catalog as it is at this point of the transaction."""
+        planner = self.planner_in_block or self.database.planner
+        return planner.plan_one(parsed, self.search_path)
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
         """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
@@ -101,13 +115,19 @@ class Session:
         try:
             for portal in list(self.portals.values()):
                 await portal.close()
-            if self.transaction.in_block:
+            if self.transaction.in_block and not self.transaction.committing:
                 await self.transaction.rollback()
         except (ProxyError, ShardError) as error:
             log.info("session ended badly", client=self.connection.peer, error=str(error))
         finally:
-            self.transaction.unpin()
             self.transaction.abandon()
+            self.connection.close()
+
+    def shut_down_if_idle(self) -> None:
+        """The server drains: a session outside any transaction is told to go."""
+        if not self.in_query and not self.transaction.in_block and not self.connection.gone:
+            fields = ErrorFields.make("FATAL", "57P01", "terminating connection due to administrator command")
+            self.write(backend.error_response(fields))
             self.connection.close()
 
     def cancel(self) -> None:
@@ -140,8 +160,16 @@ class Session:
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
         self.write(error_frame(error))
-        self.database.metrics.error(sqlstate_of(error))
         self.transaction.fail()
+
+    def environment(self, snapshot: CommonSnapshot | None) -> Environment:
+        """Return what surrounds an execution of this session."""
+        return Environment(
+            client=self.connection,
+            limits=self.database.merge_limits,
+            fence=snapshot.hooks() if snapshot is not None else None,
+            on_notice=self.write,
+        )
 
     # --- ends of transactions ---------------------------------------------------------------------------------
 
@@ -153,28 +181,31 @@ class Session:
 
     async def commit(self) -> None:
         """Commit the open block; raises what made it fail, after everything was rolled back."""
-        transaction = self.transaction
-        changed = transaction.catalog_changed
+        changed = self.transaction.catalog_changed
+        explicit = self.transaction.block is Block.EXPLICIT
         try:
-            outcome = await self.database.shielded(transaction.commit())
-        except ClientGone:
-            raise
+            outcome = await self.transaction.commit()
         finally:
             await self._after_block()
         if outcome is not None:
-            self._tell(outcome)
+            self._tell(outcome, explicit=explicit)
         if changed:
             await self.database.reload_catalog()
 
-    def _tell(self, outcome: Outcome) -> None:
-        if not outcome.committed:
-            self._restore_parameters()
-            if outcome.error is not None:
-                raise outcome.error
-            raise ProxyError("XX000", "the transaction was rolled back for a reason that was lost")
-        self.parameters_at_begin = None
+    def _tell(self, outcome: Outcome, *, explicit: bool) -> None:
         for notice in outcome.notices:
             self.write(backend.notice_response(notice))
+        if outcome.committed:
+            self.parameters_at_begin = None
+            return
+        self._restore_parameters()
+        if outcome.error is None and explicit:
+            raise RolledBack
+        if outcome.error is None:
+            raise ProxyError("40000", "the transaction was rolled back")
+        raise ShardError(
+            outcome.error, self.database.logical.home if outcome.shard is None else outcome.shard, outcome.raw
+        )
 
     async def rollback(self) -> None:
         """Roll the open block back everywhere."""
@@ -258,16 +289,17 @@ def error_frame(error: Exception) -> bytes:
         )
     if isinstance(error, SyntaxFailure):
         return backend.error_response(ErrorFields.make("ERROR", "42601", error.message, position=error.position))
-    if isinstance(error, ProtocolViolation):
-        return backend.error_response(ProxyError.of_violation(error).fields())
+    if isinstance(error, WireFailure):
+        return backend.error_response(
+            ErrorFields.make(error.severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+        )
     raise error
 
 
-def sqlstate_of(error: Exception) -> str:
-    """Return the SQLSTATE of an exception that :func:`error_frame` translates."""
-    if isinstance(error, ShardError):
-        return error.fields.sqlstate
-    return str(getattr(error, "sqlstate", "42601"))
+CLIENT_ERRORS = (ShardError, ProxyError, Refused, SyntaxFailure, WireFailure)
 
 
-CLIENT_ERRORS = (ShardError, ProxyError, Refused, SyntaxFailure)
+def raise_if_fatal(error: Exception) -> None:
+    """A violation after which message boundaries cannot be trusted ends the connection, not the statement."""
+    if isinstance(error, WireFailure) and error.fatal:
+        raise error

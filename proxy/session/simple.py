@@ -12,11 +12,11 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control
 from proxy.session.outcome import Reported
-from proxy.session.run import relay, padded, relay, run_parted, shard_by_shard, shards_of, writes_of
-from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, relayed_shard
+from proxy.session.run import padded, relay, run_parted, shard_by_shard, shards_of, writes_of
+from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
-from router.errors import SyntaxFailure
+from router.errors import Refused, SyntaxFailure
 from router.plan import (
     Control,
     CursorControl,
@@ -29,11 +29,13 @@ from router.plan import (
     Statement,
     TransactionControl,
 )
+from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.session.session import Session
+    from router.statement import Parsed
 
 _ALLOWED_IN_FAILED_BLOCK = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
@@ -42,11 +44,13 @@ async def simple_query(session: Session, body: bytes) -> None:
     """Handle a Query message."""
     try:
         message = frontend.decode(ord("Q"), body)
-        await run_text(session, message.text.decode("utf-8", "surrogateescape"))
+        if isinstance(message, frontend.Query):
+            await run_text(session, message.text.decode("utf-8", "surrogateescape"))
     except Reported:
         session.transaction.fail()
         await after_error(session)
     except CLIENT_ERRORS as error:
+        raise_if_fatal(error)
         session.report_error(error)
         await after_error(session)
     session.ready()
@@ -61,19 +65,16 @@ async def after_error(session: Session) -> None:
 
 async def run_text(session: Session, text: str) -> None:
     """Run all statements of a message."""
-    try:
-        statements = session.plan(text)
-    except SyntaxFailure:
-        await session.database.let_a_shard_speak(session, text)
-        raise
-    if len(statements) > 1 and await _relay_whole(session, text, statements):
+    message = await _Message.read(session, text)
+    if message.count > 1 and message.planned and await _relay_whole(session, text, message.planned):
         return
-    last = len(statements) - 1
-    for number, statement in enumerate(statements):
+    last = message.count - 1
+    for number in range(message.count):
+        statement = message.plan(number)
         check_block(session, statement)
-        controls = isinstance(statement.plan, TransactionControl | Empty)
-        if last > 0 and not controls:
-            session.begin(Block.IMPLICIT) if session.transaction.block is Block.NONE else None
+        alone = isinstance(statement.plan, TransactionControl | Empty)
+        if last > 0 and not alone and session.transaction.block is Block.NONE:
+            session.begin(Block.IMPLICIT)
         tag = await run_statement(session, statement, held=number == last)
         if number == last and session.transaction.block is Block.IMPLICIT:
             await session.commit()
@@ -81,6 +82,41 @@ async def run_text(session: Session, text: str) -> None:
             session.write(tag)
         session.transaction.finish_statement()
         await session.connection.drain()
+
+
+class _Message:
+    """The statements of a message: planned together when that can be, else one by one, as each may change the catalog."""
+
+    def __init__(self, session: Session, text: str, parsed: Sequence[Parsed], planned: Sequence[Statement]) -> None:
+        self._text = text
+        self._session = session
+        self._parsed = parsed
+        self.planned = planned
+        self.count = len(planned) or len(parsed)
+        self._version = session.database.catalog_version
+
+    @classmethod
+    async def read(cls, session: Session, text: str) -> _Message:
+        """Parse a message; raises SyntaxFailure when no shard can say it better, Refused when it is one statement."""
+        try:
+            return cls(session, text, (), session.plan(text))
+        except SyntaxFailure:
+            await session.database.let_a_shard_speak(session, text)
+            raise
+        except Refused:
+            parsed = parse(text)
+            if len(parsed) < 2:  # noqa: PLR2004 - there is nothing that could change the refusal
+                raise
+            return cls(session, text, parsed, ())
+
+    def plan(self, number: int) -> Statement:
+        """Return a statement as the catalog is now."""
+        session = self._session
+        if self.planned and session.planner_in_block is None and session.database.catalog_version == self._version:
+            return self.planned[number]
+        if not self._parsed:
+            self._parsed = parse(self._text)
+        return session.plan_one(self._parsed[number])
 
 
 async def _relay_whole(session: Session, text: str, statements: Sequence[Statement]) -> bool:

@@ -1,0 +1,123 @@
+"""Wires one logical database together from the configuration: shards, control links, schema, catalog, commits, recovery.
+
+Decides the order in which a database becomes ready: its schema agrees with the configuration, then what an earlier proxy left
+behind is finished, then the catalog is read; only then is it served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.database import LogicalDatabase
+from proxy.shards import schema
+from proxy.shards.control import ControlLimits, ControlLinks
+from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.errors import ShardError
+from proxy.shards.health import ShardHealth
+from proxy.shards.pool import PoolLimits, PoolSet
+from proxy.tasks import spawn
+from proxy.twophase.coordinator import Coordinator
+from proxy.twophase.events import Limits as CommitLimits
+from proxy.twophase.fence import Fence, FenceLimits
+from proxy.twophase.recovery import Recovery, RecoveryLimits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from proxy.config import Config
+    from router.cluster import Database
+
+log = structlog.get_logger("pgchorus.runtime")
+
+# How often other proxies' DDL is looked for. DDL of this proxy is known before its client is answered.
+CATALOG_POLL_S = 1.0
+
+
+@asynccontextmanager
+async def open_database(config: Config, database: Database) -> AsyncIterator[LogicalDatabase]:
+    """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot be served."""
+    limits = config.limits
+    dsns = config.databases[database.name].dsns
+    endpoints = [ShardEndpoint(name, index, dsns[index]) for index, name in enumerate(database.shards)]
+    control = ControlLinks(endpoints, ControlLimits(**limits.group("control")))
+    health = ShardHealth(database.shards, control.probe)
+    control.on_failure(health.failed)
+    pools = PoolSet(endpoints, PoolLimits(**limits.group("pool")), health)
+    cluster = config.cluster.name
+    commit_limits = limits.group("commit")
+    retention_s = commit_limits.pop("retention_s")
+    try:
+        epoch = await schema.install(control, database, cluster)
+        await schema.ensure_slot_checks(control, database)
+        recovery = Recovery(
+            control,
+            cluster=cluster,
+            names=database.shards,
+            limits=RecoveryLimits(**limits.group("recovery"), retention_s=retention_s),
+        )
+        report = await recovery.run_once()
+        log.info("recovery at start", database=database.name, report=str(report))
+        coordinator = Coordinator(
+            control,
+            cluster=cluster,
+            names=database.shards,
+            limits=CommitLimits(**commit_limits),
+            retention_s=retention_s,
+            epoch=epoch,
+            leave=recovery.wake,
+        )
+        fence = Fence(
+            control,
+            cluster=cluster,
+            names=database.shards,
+            epoch=epoch,
+            limits=FenceLimits(**limits.group("fence")),
+        )
+        served = LogicalDatabase(
+            database,
+            control=control,
+            pools=pools,
+            coordinator=coordinator,
+            fence=fence,
+            passwords=config.auth.passwords,
+            limits=limits,
+        )
+        await served.reload_catalog()
+
+        async def apply_decided(shard: int) -> None:
+            # A shard that was away serves nobody before what was decided meanwhile is applied there.
+            await recovery.run_once([shard])
+
+        health.on_return(apply_decided)
+        tasks = [
+            spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
+            spawn(_watch_catalog(served), name=f"catalog watch of {database.name}"),
+        ]
+        try:
+            yield served
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await coordinator.drain()
+    finally:
+        await health.close()
+        await pools.close()
+        await control.close()
+
+
+async def _watch_catalog(served: LogicalDatabase) -> None:
+    """Notice DDL that went through other proxies, a moment late."""
+    while True:
+        await asyncio.sleep(CATALOG_POLL_S)
+        try:
+            async with served.control.connection(served.logical.home) as connection:
+                version = await schema.catalog_version(connection)
+            if version != served.catalog.version:
+                await served.reload_catalog()
+        except ShardError as error:
+            log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))
