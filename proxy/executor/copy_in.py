@@ -95,6 +95,11 @@ class CopyInReceiver:
         self.over = True
         self._wake.set()
 
+    def write(self, message: bytes) -> None:
+        """Send data, unless the shard has had enough (it failed, and the error is about to be noticed)."""
+        if not self.over:
+            self.link.write(message)
+
     def end(self, message: bytes) -> None:
         """Tell the shard that the data is over, once."""
         if not self.told_end and not self.over:
@@ -137,7 +142,8 @@ class CopyInResult:
             self._tag = tags.agree(found) if self._splitter is None else tags.add(found)
         except CombineFailure as failure:
             # Rows before the bad one may hold an error that Postgres would have found first.
-            await self._flush(0)
+            if self._splitter is not None:
+                await self._flush(0)
             await self.close()
             self._raise_error(besides=QUERY_CANCELED)
             raise proxy_error(failure) from failure
@@ -227,7 +233,7 @@ class CopyInResult:
         if self._splitter is None:
             message = CopyData(data).encode()
             for receiver in self._receivers:
-                receiver.link.write(message)
+                receiver.write(message)
             await self._drain(self._receivers)
         else:
             self._splitter.feed(data)
@@ -239,7 +245,7 @@ class CopyInResult:
         written = []
         for receiver in self._receivers:
             if dealt.sizes[receiver.position] > at_least_bytes:
-                receiver.link.write(CopyData(dealt.take(receiver.position)).encode())
+                receiver.write(CopyData(dealt.take(receiver.position)).encode())
                 written.append(receiver)
         await self._drain(written)
 

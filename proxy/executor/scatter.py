@@ -137,7 +137,10 @@ class Scatter:
     # --- waiting ----------------------------------------------------------------------------------------------
 
     async def until(self, ready: Callable[[], bool]) -> None:
-        """Wait until ``ready``; raises the first error of any shard, after all links are back."""
+        """Wait until ``ready``; raises the first error of any shard, after all links are back.
+
+        Being cancelled closes links that are in the middle of an exchange: nobody would wait for its end.
+        """
         while True:
             failure = self._failure
             if failure is None:
@@ -149,7 +152,11 @@ class Scatter:
             if ready():
                 return
             self._wake.clear()
-            await self._wake.wait()
+            try:
+                await self._wake.wait()
+            except asyncio.CancelledError:
+                self._abort()
+                raise
 
     def _compare_descriptions(self) -> None:
         first = self.streams[0]
@@ -198,10 +205,13 @@ class Scatter:
                 self._wake.clear()
                 await self._wake.wait()
         except BaseException:
-            for stream in self.streams:
-                if not stream.over:
-                    stream.link.abort()
+            self._abort()
             raise
+
+    def _abort(self) -> None:
+        for stream in self.streams:
+            if not stream.over:
+                stream.link.abort()
 
 
 def _parse(request: Request, task: Task) -> bytes:
