@@ -66,6 +66,31 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a subquery over reference tables may differ from shard to shard here",
         "Leave out LIMIT, DISTINCT ON and functions that depend on the order of rows.",
     ),
+    "volatile-function": ("a volatile function cannot be called in a query over several shards", "Declare it STABLE if it is."),
+    "distinct": ("DISTINCT over several shards needs the sharding key among its columns", "Add the key, or group by plain columns."),
+    "window": ("a window function over several shards needs PARTITION BY the sharding key", _ROUTE_HINT),
+    "having": ("HAVING over groups that span shards is not supported", "Group by the sharding key, or filter in the client."),
+    "aggregate": (
+        "this combination of aggregates over several shards is not supported",
+        "Use count, sum, min, max, avg, bool_and or bool_or of plain expressions, on their own, or group by the sharding key.",
+    ),
+    "aggregate-distinct": ("an aggregate of DISTINCT values over several shards is not supported", "Group by the sharding key."),
+    "group-by": (
+        "groups that span shards need plain columns of types whose equal values have equal bytes",
+        "Group by the sharding key, or by columns of other types.",
+    ),
+    "grouping-sets": ("GROUPING SETS, ROLLUP and CUBE over several shards are not supported", "Group by the sharding key."),
+    "order-by": (
+        "rows of several shards cannot be merged in this order",
+        "Order by columns of numeric, date, uuid and similar types, or of text in the C collation.",
+    ),
+    "limit": ("this form of LIMIT is not supported over several shards", "Use a number or a parameter."),
+    "locking-limit": ("FOR UPDATE with LIMIT over several shards would lock more rows than it returns", "Name one key."),
+    "set-operation": (
+        "this set operation over several shards is not supported",
+        "Use UNION ALL of plain queries, or select the sharding key in the same place of all of them.",
+    ),
+    "rewrite": ("the statement is written in a way that cannot be split", "Write it as a plain SELECT without parentheses around it."),
     # writes
     "modifying-cte": ("a data-modifying WITH needs all its tables on one key", _ROUTE_HINT),
     "insert-no-key": (

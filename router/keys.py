@@ -114,7 +114,7 @@ class Reader:
     def __init__(self, parameter_oids: Sequence[int], *, equality_hidden: bool, types_hidden: bool = False) -> None:
         self.parameter_oids = parameter_oids
         self.plain_equality = not equality_hidden
-        self._types_hidden = types_hidden
+        self.types_hidden = types_hidden
 
     def is_equality(self, names: list[Node]) -> bool:
         """Whether an operator is ``=`` of pg_catalog for certain."""
@@ -160,7 +160,7 @@ class Reader:
         return tuple(dict.fromkeys(found))
 
     def _type_of(self, cast: Node) -> tuple[str, int]:
-        hidden = self._types_hidden and len(cast.get("typeName", {}).get("names", ())) == 1
+        hidden = self.types_hidden and len(cast.get("typeName", {}).get("names", ())) == 1
         return ("", 0) if hidden else type_of_cast(cast)
 
     def _parameter(self, number: int, key_family: str) -> KeyTerm | None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from router.statement import Parsed, Token
 
-_OPEN = frozenset({"ASCII_40", "ASCII_91"})
-_CLOSE = frozenset({"ASCII_41", "ASCII_93"})
+OPEN = frozenset({"ASCII_40", "ASCII_91"})
+CLOSE = frozenset({"ASCII_41", "ASCII_93"})
 _COMMA = "ASCII_44"
 
 
@@ -30,9 +30,9 @@ def group_end(tokens: list[Token], start: int) -> int | None:
     """Return the index of the token that closes the parenthesis at ``start``."""
     depth = 0
     for index in range(start, len(tokens)):
-        if tokens[index].name in _OPEN:
+        if tokens[index].name in OPEN:
             depth += 1
-        elif tokens[index].name in _CLOSE:
+        elif tokens[index].name in CLOSE:
             depth -= 1
             if depth == 0:
                 return index
@@ -64,9 +64,9 @@ def cut_values(parsed: Parsed) -> CutValues | None:
 def _first_at_top(tokens: list[Token], name: str) -> int | None:
     depth = 0
     for index, token in enumerate(tokens):
-        if token.name in _OPEN:
+        if token.name in OPEN:
             depth += 1
-        elif token.name in _CLOSE:
+        elif token.name in CLOSE:
             depth -= 1
         elif depth == 0 and token.name == name:
             return index
@@ -79,9 +79,9 @@ def split_list(parsed: Parsed, start: int, end: int) -> tuple[str, ...]:
     parts: list[str] = []
     depth, begin = 0, tokens[start].end
     for token in tokens[start + 1 : end]:
-        if token.name in _OPEN:
+        if token.name in OPEN:
             depth += 1
-        elif token.name in _CLOSE:
+        elif token.name in CLOSE:
             depth -= 1
         elif token.name == _COMMA and depth == 0:
             parts.append(text[begin : token.start].strip())

@@ -112,7 +112,8 @@ def constant(node: Node) -> tuple[str, Any] | None:
 
 def same(left: Any, right: Any) -> bool:
     """Compare two trees and ignore where they stand in the text."""
-    return without_places(left) == without_places(right)
+    equal: bool = without_places(left) == without_places(right)
+    return equal
 
 
 _PLACES: Final = frozenset({"location", "stmt_location", "stmt_len", "rexpr_list_start", "rexpr_list_end",

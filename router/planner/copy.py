@@ -73,11 +73,11 @@ def _in(context: Context, relation: Relation) -> Plan:
             raise context.refuse("reference-write", at, table=relation.name)
         return CopyIn(EveryShard(), format_, None, None, len(columns))
     if not isinstance(placement, Sharded) or placement.key not in columns:
-        key = placement.key if isinstance(placement, Sharded) else ""
-        raise context.refuse("insert-no-key", at, table=relation.name, key=key)
-    column = relation.column(placement.key)
-    key_type = column.type_name if column is not None else ""
-    return CopyIn(EveryShard(), format_, key_type, columns.index(placement.key), len(columns))
+        missing = placement.key if isinstance(placement, Sharded) else ""
+        raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
+    key = next(column for column in relation.columns if column.name == placement.key)
+    position = columns.index(placement.key)
+    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier)
 
 
 _TEXTS = {"format": "format", "delimiter": "delimiter", "null": "null", "quote": "quote", "escape": "escape"}

@@ -57,7 +57,7 @@ def tag_of(parsed: Parsed) -> str:
     if parsed.kind == "VacuumStmt":
         return "VACUUM" if body.get("is_vacuumcmd") else "ANALYZE"
     if parsed.kind in {"DropStmt", "CommentStmt"}:
-        return f"{parsed.kind[:-4].upper()} {body.get('removeType', body.get('objtype', ''))[7:].replace('_', ' ')}".strip()
+        return f"{parsed.kind[:-4].upper()} {str(body.get('removeType', body.get('objtype', '')))[7:].replace('_', ' ')}".strip()
     known = _TAGS.get(parsed.kind)
     if known is not None:
         return known
@@ -120,9 +120,8 @@ def option_is_on(argument: Node | None) -> bool:
     if argument is None:
         return True
     literal = constant(argument)
-    value = literal[1] if literal is not None else argument.get("String", argument.get("Integer", argument.get("Boolean", {})))
-    if isinstance(value, dict):
-        value = value.get("sval", value.get("ival", value.get("boolval", 0)))
+    inner: Node = next(iter(argument.values()))
+    value = literal[1] if literal is not None else inner.get("sval", inner.get("ival", inner.get("boolval", 0)))
     return str(value).lower() not in {"false", "off", "0", "no"}
 
 

@@ -209,7 +209,6 @@ def _check_foreign_key(context: Context, body: Node, definition: Definition, col
         primary = relation.primary_key if relation is not None else ()
     if isinstance(target, Reference) or (isinstance(placement, Home) and isinstance(target, Home)):
         return
-    words = {"table": definition.name, "target": ".".join(parts)}
     if isinstance(placement, Sharded) and isinstance(target, Sharded):
         pairs = set(zip(columns, strings(body.get("pk_attrs")) or primary, strict=False))
         same = family(definition.types.get(placement.key, "")) == family(types.get(target.key, "")) is not None
@@ -218,7 +217,7 @@ def _check_foreign_key(context: Context, body: Node, definition: Definition, col
             only = strings(body.get("fk_del_set_cols"))
             if kept or (only and placement.key not in only and body.get("fk_upd_action", "a") in _KEEPS):
                 return
-    raise context.refuse("foreign-key", at, **words)
+    raise context.refuse("foreign-key", at, table=definition.name, target=".".join(parts))
 
 
 def _slot_checks(context: Context, definition: Definition, range_var: Node) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,191 @@
+"""Types of expressions, as far as merging rows of several shards needs them.
+
+Decides nothing that it cannot be sure of: an expression whose type or collation follows from anything but plain columns and a
+few built-ins has no type here, and what needs one is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from router.tree import constant, strings
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.planner.names import Names
+    from router.planner.scope import Scope
+    from router.tree import Node
+
+BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID = 16, 17, 18, 19, 20, 21, 23, 25, 26
+FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ = 700, 701, 1042, 1043, 1082, 1083, 1114, 1184
+INTERVAL, TIMETZ, NUMERIC, UUID, PG_LSN, XID8 = 1186, 1266, 1700, 2950, 3220, 5069
+
+_COLLATED: Final = frozenset({TEXT, VARCHAR, BPCHAR})
+SORTABLE: Final = frozenset(
+    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ,
+     INTERVAL, TIMETZ, NUMERIC, UUID, PG_LSN, XID8}
+)  # fmt: skip
+"""What :mod:`proxy.executor.ordered` compares as Postgres does (text in the C collation only)."""
+
+GROUPABLE: Final = frozenset(
+    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, TIMETZ, UUID, PG_LSN,
+     XID8, 790, 829, 774, 869, 650, 1560, 1562}
+)  # fmt: skip
+"""Types whose default btree operator class says that equal values have equal bytes (``equalimage``)."""
+
+EXTREMES: Final = frozenset(
+    {INT2, INT4, INT8, OID, FLOAT4, FLOAT8, DATE, TIME, TIMETZ, TIMESTAMP, TIMESTAMPTZ, INTERVAL, NUMERIC, TEXT}
+)
+SUMS: Final = {INT2: INT8, INT4: INT8, INT8: NUMERIC, NUMERIC: NUMERIC}
+_WIDTH: Final = (INT2, INT4, INT8, NUMERIC)
+_CASTS: Final = {
+    "int2": INT2, "int4": INT4, "int8": INT8, "numeric": NUMERIC, "date": DATE, "timestamp": TIMESTAMP,
+    "timestamptz": TIMESTAMPTZ, "bool": BOOL, "uuid": UUID, "float8": FLOAT8, "float4": FLOAT4,
+}  # fmt: skip
+_INT4_MAX: Final = (1 << 31) - 1
+_INT8_MAX: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """A type by OID. ``bytewise``: its collation (if any) sorts by bytes. ``deterministic``: equal means equal bytes."""
+
+    oid: int
+    bytewise: bool = True
+    deterministic: bool = True
+    modifier: int = -1
+
+    @property
+    def sortable(self) -> bool:
+        """Whether the executor can merge by it."""
+        return self.oid in SORTABLE and (self.oid not in _COLLATED or self.bytewise)
+
+    @property
+    def groupable(self) -> bool:
+        """Whether equal bytes are equal values."""
+        return self.deterministic and (self.oid in GROUPABLE or (self.oid == BPCHAR and self.modifier > 0))
+
+
+class Types:
+    """Infers types in one level."""
+
+    def __init__(self, context: Context, scope: Scope, names: Names) -> None:
+        self._context = context
+        self._scope = scope
+        self._names = names
+
+    def of(self, node: Node) -> Type | None:
+        """Return the type of an expression, None when it is not certain."""
+        (kind,) = node or ("",)
+        if kind == "ColumnRef":
+            return self._column(node)
+        if kind == "A_Const":
+            return _literal(node)
+        if kind == "TypeCast":
+            return self._cast(node["TypeCast"])
+        if kind == "FuncCall":
+            return self._call(node["FuncCall"])
+        if kind == "CoalesceExpr":
+            return self._common(node["CoalesceExpr"].get("args", []))
+        if kind == "A_Expr":
+            return self._operator(node["A_Expr"])
+        return None
+
+    def _column(self, node: Node) -> Type | None:
+        column = self._names.column(node)
+        if column is None:
+            return None
+        relation = self._scope.sources[column.source].relation
+        found = relation.column(column.name) if relation is not None else None
+        if found is None or found.type_schema != "pg_catalog" or not found.type_oid:
+            return None
+        return Type(found.type_oid, found.collates_as_c, found.deterministic, found.type_modifier)
+
+    def _cast(self, body: Node) -> Type | None:
+        names = strings(body.get("typeName", {}).get("names"))
+        if body["typeName"].get("arrayBounds") or (len(names) > 1 and names[0] != "pg_catalog"):
+            return None
+        if len(names) == 1 and self._context.reader.types_hidden:
+            return None
+        oid = _CASTS.get(names[-1]) if names else None
+        return None if oid is None else Type(oid)
+
+    def _common(self, nodes: list[Node]) -> Type | None:
+        """COALESCE: literals take the type of the others, which must agree."""
+        found = {self.of(node) for node in nodes if constant(node) is None}
+        literals = {_literal(node) for node in nodes if constant(node) is not None} - {None}
+        if len(found) != 1:
+            return None
+        (only,) = found
+        if only is None or any(item is None or item.oid not in _WIDTH or only.oid not in _WIDTH for item in literals):
+            return None
+        return only if all(_wider(only.oid, item.oid) == only.oid for item in literals if item is not None) else None
+
+    def _operator(self, body: Node) -> Type | None:
+        names = strings(body.get("name"))
+        if body.get("kind") != "AEXPR_OP" or names not in {("+",), ("-",), ("*",), ("/",), ("%",)}:
+            return None
+        if self._context.catalog.operator_shadowed(names[0], self._context.search_path):
+            return None
+        right = self.of(body.get("rexpr", {}))
+        if "lexpr" not in body:
+            return right if right is not None and right.oid in _WIDTH else None
+        left = self.of(body["lexpr"])
+        if left is None or right is None or left.oid not in _WIDTH or right.oid not in _WIDTH:
+            return None
+        return Type(_wider(left.oid, right.oid))
+
+    def _call(self, body: Node) -> Type | None:
+        name = self.builtin(body)
+        arguments = body.get("args", [])
+        if name == "count":
+            return Type(INT8)
+        if name in {"length", "char_length"}:
+            return Type(INT4)
+        if name == "date_trunc" and len(arguments) >= 2:  # noqa: PLR2004 - date_trunc(field, source)
+            source = self.of(arguments[1])
+            return source if source is not None and source.oid in {TIMESTAMP, TIMESTAMPTZ} else None
+        if name in {"sum", "avg", "min", "max", "abs"} and len(arguments) == 1:
+            inner = self.of(arguments[0])
+            if inner is None:
+                return None
+            if name == "sum":
+                return Type(SUMS[inner.oid]) if inner.oid in SUMS else None
+            if name == "avg":
+                return Type(NUMERIC) if inner.oid in SUMS else None
+            if name == "abs":
+                return inner if inner.oid in _WIDTH else None
+            return extreme(inner)
+        return None
+
+    def builtin(self, body: Node) -> str:
+        """Return the name of a call of a pg_catalog function for certain, '' otherwise."""
+        names = strings(body.get("funcname"))
+        if self._context.call_effect(body).user_defined or (len(names) > 1 and names[0] != "pg_catalog"):
+            return ""
+        return names[-1] if names else ""
+
+
+def extreme(inner: Type) -> Type | None:
+    """Return the type of min and max over a type."""
+    if inner.oid in {VARCHAR, NAME}:
+        inner = Type(TEXT, inner.bytewise, inner.deterministic)
+    return inner if inner.oid in EXTREMES and inner.sortable else None
+
+
+def _literal(node: Node) -> Type | None:
+    found = constant(node)
+    if found is None:
+        return None
+    kind, value = found
+    if kind == "integer":
+        return Type(INT4)
+    if kind == "float":
+        text = str(value)
+        return Type(INT8) if text.lstrip("-").isdigit() and abs(int(text)) <= _INT8_MAX else Type(NUMERIC)
+    return Type(BOOL) if kind == "boolean" else None
+
+
+def _wider(one: int, other: int) -> int:
+    return max(one, other, key=_WIDTH.index)
