@@ -254,7 +254,9 @@ class Reader:
         if root is None:
             root = yaml.MappingNode("tag:yaml.org,2002:map", [], None, None)
         content = self._section(root, form, "")
-        return content or {}
+        if content is None:
+            raise ConfigError(self.mistakes)
+        return content
 
     def wrong(self, path: str, wrong: str, right: str) -> None:
         """Note a mistake at a path that was read before (or, if it was left out, at the nearest key above it)."""
