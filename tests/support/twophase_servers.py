@@ -88,10 +88,6 @@ class CommitCluster:
                     "k int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v int NOT NULL); "
                     "GRANT ALL ON public.t TO PUBLIC; DELETE FROM pgchorus.decision"
                 )
-                for row in await connection.fetch(
-                    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
-                ):
-                    await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
         return cluster
 
     @property
@@ -101,6 +97,11 @@ class CommitCluster:
     async def close(self) -> None:
         for link in self.opened:
             link.abort()
+        # A prepared transaction keeps its locks, and its database from being dropped.
+        for shard in range(len(self.endpoints)):
+            for name in await self.prepared_at(shard):
+                async with self.control.connection(shard) as connection:
+                    await connection.execute(f"ROLLBACK PREPARED '{name}'")
         await self.control.close()
 
     async def link(self, shard: int, role: str = "postgres") -> TappedLink:
@@ -142,8 +143,11 @@ class CommitCluster:
 
     async def prepared(self) -> list[str]:
         """Return the names of everything prepared in these databases."""
+        return [name for shard in range(len(self.endpoints)) for name in await self.prepared_at(shard)]
+
+    async def prepared_at(self, shard: int) -> list[str]:
         sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid"
-        return [str(row[0]) for shard in range(len(self.endpoints)) for row in await self.ask(shard, sql)]
+        return [str(row[0]) for row in await self.ask(shard, sql)]
 
     async def decisions(self, shard: int) -> list[str]:
         return [str(row[0]) for row in await self.ask(shard, "SELECT outcome FROM pgchorus.decision")]
