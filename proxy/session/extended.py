@@ -23,11 +23,12 @@ from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import key_parameters, prepare, request_of
-from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
+from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import needs_block, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
+from proxy.wire.errors import desynchronized
 from router.plan import (
     CursorControl,
     Ddl,
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
 
 _SYNC_FRAME = frontend.Sync().encode()
-_EXECUTE, _SYNC, _BIND = ord("E"), ord("S"), ord("B")
+_EXECUTE, _SYNC, _FUNCTION_CALL = ord("E"), ord("S"), ord("F")
+_HARMLESS = frozenset(b"DCH")
 _CONTROL_PLANS = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
 
 
@@ -85,15 +87,11 @@ class ExtendedProtocol:
 
     async def handle(self, kind: int, body: bytes) -> None:
         """Handle one message; after an error everything up to Sync is skipped."""
+        if self.skipping and kind != _SYNC:
+            return
         handler = self._handlers.get(kind)
         if handler is None:
-            frontend.decode(kind, body)  # raises a fatal ProtocolViolation for what is no message at all
-            self._fail(ProxyError("0A000", f"messages of type {chr(kind)!r} are not supported"))
-            if kind == ord("F"):
-                self.skipping = False
-                self.session.ready()
-            return
-        if self.skipping and kind != _SYNC:
+            await self._no_handler(kind, body)
             return
         try:
             await handler(frontend.decode(kind, body))
@@ -103,6 +101,16 @@ class ExtendedProtocol:
         except CLIENT_ERRORS as error:
             raise_if_fatal(error)
             await self._fail_in_order(error)
+
+    async def _no_handler(self, kind: int, body: bytes) -> None:
+        """A message that is no message here is fatal; a FunctionCall is one, with a ReadyForQuery of its own."""
+        if kind != _FUNCTION_CALL:
+            frontend.decode(kind, body)  # raises for a type that does not exist
+            raise desynchronized(f"invalid frontend message type {kind}")
+        await self._fail_in_order(ProxyError("0A000", "function calls by protocol message are not supported"))
+        self.skipping = False
+        await simple.after_error(self.session)
+        self.session.ready()
 
     async def _fail_in_order(self, error: Exception) -> None:
         """Report an error of the session's own behind the answers to what came before it."""
@@ -156,8 +164,6 @@ class ExtendedProtocol:
         if batch is None or not batch.frames:
             return
         session = self.session
-        if not session.transaction.in_block and not batch.statements:
-            pass  # a Bind without Execute: Sync ends it as it would end Postgres's own
         answer = Relay(session.connection, session.on_parameter, batch.script)
         batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
         await answer.wait(batch.link)
@@ -165,9 +171,6 @@ class ExtendedProtocol:
             await answer.pass_copy_data(batch.link)
             await answer.wait(batch.link)
         if answer.failed:
-            # A Parse in this batch may not have happened: the link forgets rather than errs.
-            batch.link.statements.clear()
-            batch.link.dirty = True
             raise Reported
         for statement in batch.statements:
             session.note_effects(statement, [batch.shard])
@@ -181,6 +184,7 @@ class ExtendedProtocol:
         """Whether one Execute and then Sync is all that is to come: such a statement is a transaction of its own.
 
         Looks only at what has arrived; a client that sends in small pieces gets an implicit block, which is right as well.
+        Anything else before Sync could fail, and would have to take this statement back.
         """
         if self.session.transaction.in_block:
             return False
@@ -190,7 +194,7 @@ class ExtendedProtocol:
                 return executes <= 1
             if kind == _EXECUTE:
                 executes += 1
-            elif kind == _BIND:
+            elif kind not in _HARMLESS:
                 return False
         return False
 
@@ -248,12 +252,15 @@ class ExtendedProtocol:
         session = self.session
         assert portal.executable is not None  # noqa: S101 - narrows the type: it named the shard
         batch = await self._batch_for(shard, writes=writes_of(portal.executable), alone=self._alone())
-        limit = session.database.limits.statements_per_link
-        name, frames, closes = ensure_parsed(batch.link, portal.prepared, session.settings.applied, limit)
-        for _ in range(closes):
-            batch.script.append(Step(CLOSE_ENDS, forward=False))
-        if frames:
-            batch.add(frames, PARSE_ENDS, forward=False)
+        name, frames, script = ensure_parsed(
+            batch.link,
+            portal.prepared,
+            session.settings.applied,
+            limit=session.database.limits.statements_per_link,
+            shared=session.planner_in_block is None,
+        )
+        batch.frames += frames
+        batch.script.extend(script)
         bind = portal.bind
         renamed = frontend.Bind(bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats)
         batch.add(renamed.encode(), BIND_ENDS, forward=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from proxy.session.relay import CLOSE_ENDS, PARSE_ENDS, Step
 from proxy.wire import backend, frontend
 
 if TYPE_CHECKING:
@@ -84,25 +86,28 @@ def with_format(field: Field, code: int) -> Field:
 
 
 def ensure_parsed(
-    link: ShardLink, prepared: PreparedStatement, applied: Applied, limit: int
-) -> tuple[bytes, bytes, int]:
-    """Return (name on the link, frames that make sure it is parsed there, how many Parse and Close answers they bring).
+    link: ShardLink, prepared: PreparedStatement, applied: Applied, *, limit: int, shared: bool
+) -> tuple[bytes, bytes, list[Step]]:
+    """Return (name on the link, frames that make sure it is parsed there, the script of their answers).
 
-    The least recently used statement goes when the link has ``limit`` of them.
+    The least recently used statement goes when the link has ``limit`` of them. Not ``shared``: the transaction has changed
+    the catalog, so nothing that was parsed before it may be used, nor what is parsed in it afterwards.
     """
-    name = prepared.link_name(applied)
+    name = prepared.link_name(applied) if shared else b""
     parse = frontend.Parse(name, prepared.query, prepared.oids).encode()
     if not name:
-        return name, parse, 0
+        return name, parse, [Step(PARSE_ENDS, forward=False)]
     key = name.decode()
-    if key in link.statements:
-        link.statements.move_to_end(key)
-        return name, b"", 0
-    evicted = b""
-    closes = 0
-    while len(link.statements) >= limit:
-        oldest, _ = link.statements.popitem(last=False)
-        evicted += frontend.Close(b"S", oldest.encode()).encode()
-        closes += 1
-    link.statements[key] = None
-    return name, evicted + parse, closes
+    statements = link.statements
+    if key in statements:
+        statements.move_to_end(key)
+        return name, b"", []
+    frames = b""
+    script = []
+    while len(statements) >= limit:
+        oldest, _ = statements.popitem(last=False)
+        frames += frontend.Close(b"S", oldest.encode()).encode()
+        script.append(Step(CLOSE_ENDS, forward=False, undo=partial(statements.__setitem__, oldest, None)))
+    statements[key] = None
+    script.append(Step(PARSE_ENDS, forward=False, undo=partial(statements.pop, key, None)))
+    return name, frames + parse, script

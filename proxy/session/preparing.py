@@ -10,7 +10,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session.outcome import Reported
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
-from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
+from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.wire import frontend
@@ -108,11 +108,14 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
 async def _run_on_link(session: Session, portal: Portal, executable: Executable, shard: int) -> bytes:
     links = await session.transaction.join([shard], writes=writes_of(executable))
     link = links[shard]
-    limit = session.database.limits.statements_per_link
-    name, frames, closes = ensure_parsed(link, portal.prepared, session.settings.applied, limit)
-    script = deque(Step(CLOSE_ENDS, forward=False) for _ in range(closes))
-    if frames:
-        script.append(Step(PARSE_ENDS, forward=False))
+    name, frames, steps = ensure_parsed(
+        link,
+        portal.prepared,
+        session.settings.applied,
+        limit=session.database.limits.statements_per_link,
+        shared=session.planner_in_block is None,
+    )
+    script = deque(steps)
     script.append(Step(BIND_ENDS, forward=False))
     script.append(
         Step(frozenset(b"T"), forward=True)
@@ -133,8 +136,6 @@ async def _run_on_link(session: Session, portal: Portal, executable: Executable,
     link.exchange(packet, answer)
     await answer.wait(link)
     if answer.failed:
-        link.statements.clear()
-        link.dirty = True
         raise Reported
     session.note_effects(portal.prepared.statement, [shard])
     return answer.tag

@@ -33,12 +33,14 @@ DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
 class Step:
     """One message of ours and what becomes of its answer: up to a frame of a type in ``ends``, passed on or dropped.
 
-    ``after`` holds replies that the session itself owes the client behind this one.
+    ``after`` holds replies that the session itself owes the client behind this one; ``undo`` is called when an error kept
+    the shard from getting that far.
     """
 
     ends: frozenset[int]
     forward: bool
     after: bytearray = field(default_factory=bytearray)
+    undo: Callable[[], object] | None = None
 
 
 class Relay:
@@ -95,7 +97,7 @@ class Relay:
         if kind == _ERROR:
             self.failed = True
             if self._script is not None:
-                self._script.clear()
+                self._give_up(self._script)
             return True, b""
         if kind in _ASYNCHRONOUS:
             return True, b""
@@ -114,6 +116,13 @@ class Relay:
             script.popleft()
             return step.forward and not held, step.after
         return step.forward, b""
+
+    def _give_up(self, script: deque[Step]) -> None:
+        """After an error the shard skips to Sync: what stood in the script behind it has not happened."""
+        for step in script:
+            if step.undo is not None:
+                step.undo()
+        script.clear()
 
     def lost(self, error: ShardError) -> None:
         """The link died."""
