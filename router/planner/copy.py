@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
 from router.plan import CopyFormat, CopyIn, CopyOut, EveryShard, HomeShard, Plan, Single, Statement
-from router.planner import dml, select
+from router.planner import dml, placing
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
 from router.planner.scope import Scope
@@ -140,15 +140,15 @@ def _query(context: Context) -> Plan:
         target = one_shard(scope)
         if target is None or (written.source.place is Place.REFERENCE):
             raise context.refuse("copy-query")
-        return Single(select.placed(context, target, modifying=True), writes=True)
+        return Single(placing.placed(context, target, modifying=True), writes=True)
     level = scope.select(node)
     modifying = dml.modifying_levels(scope)
     scope.check_complete()
-    select.check_reads(context, scope)
+    placing.check_reads(context, scope)
     target = one_shard(scope)
     writes = context.whole_effect.writes or modifying
     if target is not None:
-        return Single(select.placed(context, target, modifying=modifying), writes)
+        return Single(placing.placed(context, target, modifying=modifying), writes)
     if modifying:
         raise context.refuse("copy-query")
     ordered = any(field in node for field in ("sortClause", "limitCount", "limitOffset", "distinctClause", "groupClause",
@@ -156,7 +156,7 @@ def _query(context: Context) -> Plan:
     effect = context.effect(node.get("targetList"))
     if ordered or effect.aggregate or effect.window or effect.volatile:
         raise context.refuse("copy-query")
-    select.placed(context, EveryShard(), many_rows=True)
-    select.check_no_system_columns(context)
+    placing.placed(context, EveryShard(), many_rows=True)
+    placing.check_no_system_columns(context)
     part = Spread(scope).level(level)
     return CopyOut(target_of(level, part, scope), copy_format(context))

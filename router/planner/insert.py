@@ -14,7 +14,7 @@ from router.planner import dml
 from router.planner.names import Place
 from router.planner.reference import check_expressions, check_insert_defaults
 from router.planner.scope import Scope
-from router.planner.select import check_reads, placed
+from router.planner.placing import check_reads, placed
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.rewrite import cut_values
 from router.tree import items

@@ -12,7 +12,7 @@ from router.plan import Concat, EveryShard, Ordered, Parameter, Plan, Scatter, S
 from router.planner import aggregate
 from router.planner.clauses import Clauses, apply, verified
 from router.planner.outputs import Output, expand, plain_order, sort_outputs
-from router.planner.select import check_no_system_columns, placed
+from router.planner.placing import check_no_system_columns, placed
 from router.planner.spread import Part, Spread, check_no_home, target_of
 from router.planner.types import Types
 from router.plan import Constant

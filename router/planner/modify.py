@@ -12,7 +12,7 @@ from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, Stat
 from router.planner import dml
 from router.planner.reference import check_expressions
 from router.planner.scope import Scope
-from router.planner.select import check_no_system_columns, check_reads, placed
+from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.tree import walk
 

@@ -1,0 +1,61 @@
+"""Checks that every planner of data makes: may its functions run where its rows are, may its tables be read there?
+
+Decides nothing about routes; takes a target and refuses it, or moves what could run anywhere to the home shard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.effect import Runs
+from router.plan import AnyShard, HomeShard, Target
+from router.planner.names import Place
+from router.tree import strings, walk
+
+if TYPE_CHECKING:
+    from router.planner.context import Context
+    from router.planner.scope import Scope
+
+
+def placed(context: Context, target: Target, *, modifying: bool = False, many_rows: bool = False) -> Target:
+    """Take the home shard where functions or writes need it; refuse functions that cannot run where the rows are.
+
+    ``many_rows``: over several shards, where a function that is vouched for as local would see parts of its tables.
+    """
+    runs = context.whole_effect.runs
+    if isinstance(target, AnyShard):
+        if runs is Runs.LOCAL:
+            raise context.refuse("function-local", detail=context.whole_effect.reason)
+        if runs is Runs.ANYWHERE and not modifying and not locks(context):
+            return target
+        return HomeShard()
+    if isinstance(target, HomeShard) or not context.many:
+        return target
+    if runs is Runs.LOCAL and many_rows:
+        raise context.refuse("function-local", detail=context.whole_effect.reason)
+    if runs is Runs.HOME:
+        raise context.refuse("function-home", detail=context.whole_effect.reason)
+    return target
+
+
+def check_reads(context: Context, scope: Scope) -> None:
+    """Refuse tables whose policies or rules reach rows elsewhere."""
+    for source in scope.sources:
+        if source.place in {Place.SHARDED, Place.REFERENCE, Place.HOME}:
+            context.check_access(source.relation, write=False, at=source.location)
+
+
+_SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+
+
+def check_no_system_columns(context: Context) -> None:
+    """Refuse columns whose values mean something on one shard only."""
+    for kind, body in walk({context.parsed.kind: context.body}):
+        name = strings(body.get("fields"))[-1:] if kind == "ColumnRef" else ()
+        if name and name[0] in _SYSTEM_COLUMNS:
+            raise context.refuse("system-columns", body.get("location"), name=name[0])
+
+
+def locks(context: Context) -> bool:
+    """Whether there is a FOR UPDATE or its like anywhere."""
+    return any(kind == "LockingClause" for kind, _ in walk({context.parsed.kind: context.body}))
