@@ -22,6 +22,8 @@ def access_problem(
     catalog: Catalog, relation: Relation, *, write: bool, defaults: frozenset[str] | None
 ) -> Unplaceable | None:
     """Return why reading (or writing) a relation where it lives would not be exact, None if it is."""
+    if len(catalog.database.shards) == 1:
+        return None
     placement = catalog.effective_placement(relation)
     if isinstance(placement, Unplaceable):
         return placement
@@ -54,23 +56,21 @@ def _reach_problem(
     if reach.unknown:
         reason = f"something that may touch sharded tables: {reach.unknown}"
     else:
-        reason = _tables_reason(catalog, relation, reach, placement) or _function_reason(
+        reason = _tables_reason(catalog, reach, placement) or _function_reason(
             catalog.effect_of(reach), placement, write=write
         )
     return Unplaceable(f"{relation.name} sets off {reason}") if reason else None
 
 
-def _tables_reason(catalog: Catalog, relation: Relation, reach: Reach, placement: Placement) -> str:
-    others = reach.tables - {relation.name}
-    sharded = catalog.sharded_among(others)
+def _tables_reason(catalog: Catalog, reach: Reach, placement: Placement) -> str:
+    """Judge the tables. The relation itself is no exception: a trigger that counts it would see one shard's rows."""
+    sharded = catalog.sharded_among(reach.tables)
     if sharded:
         return f"an access to the sharded table {min(sharded)}"
-    if len(catalog.database.shards) == 1:
-        return ""
-    references = {table for table in others if catalog.is_reference(table)}
+    references = {table for table in reach.tables if catalog.is_reference(table)}
     if references & reach.writes:
         return f"a write to one copy of the reference table {min(references & reach.writes)}"
-    at_home = [table for table in others - references if not catalog.is_system(table)]
+    at_home = [table for table in reach.tables - references if not catalog.is_system(table)]
     if at_home and not isinstance(placement, Home):
         return f"an access to {min(at_home)}, which lives on the home shard only"
     return ""

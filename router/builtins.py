@@ -112,13 +112,20 @@ HARMLESS_VOLATILE: Final = _names(
     query_to_xml_and_xmlschema ts_stat ts_rewrite pg_try_advisory_lock pg_try_advisory_lock_shared pg_advisory_lock
     pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all lo_get loread lo_lseek
     lo_lseek64 lo_tell lo_tell64 lo_export
+    array_sample array_shuffle current_query pg_partition_tree pg_partition_ancestors pg_notification_queue_usage
+    pg_collation_actual_version pg_database_collation_actual_version pg_xact_commit_timestamp pg_last_committed_xact
+    pg_is_wal_replay_paused pg_current_logfile pg_jit_available pg_stat_have_stats amvalidate
     """
 )
 """Volatile, but they change no data and do nothing at commit: a transaction that only calls them is no writer."""
 
+HARMLESS_PREFIXES: Final = ("pg_stat_get_", "pg_get_", "pg_ls_", "pg_control_", "pg_show_")
+"""The same, for whole families."""
+
 FREE_VOLATILE: Final = _names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until
+    array_sample array_shuffle
     """
 )
 """Volatile, but any shard may run them for its own rows: the answer is one that a single Postgres could give."""
@@ -195,10 +202,10 @@ RETURNS_SET: Final = _names(
 def assumed(name: str) -> Builtin:
     """Return what a pg_catalog function of this name is taken for when no server was asked."""
     kinds = "".join(letter for letter, names in (("a", AGGREGATES), ("w", WINDOWS)) if name in names) or "f"
-    if name in TRANSACTION_CLOCK or name in ONE_SERVER - WRITERS - HARMLESS_VOLATILE:
-        volatile = "s"
-    elif name in WRITERS or name in HARMLESS_VOLATILE or name in NO_PREPARE or name in SESSION_LOCKS:
+    if name in WRITERS or name in HARMLESS_VOLATILE or name in NO_PREPARE or name in SESSION_LOCKS:
         volatile = "v"
+    elif name in TRANSACTION_CLOCK or name in ONE_SERVER:
+        volatile = "s"
     else:
         volatile = "i"
     return Builtin(volatile, kinds, name in RETURNS_SET)

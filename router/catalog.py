@@ -184,6 +184,8 @@ class Catalog:
             return Unplaceable(f"the configuration places {name}, which is not a table")
         else:
             placement = Home()
+        if len(self.database.shards) == 1:
+            return placement
         if isinstance(placement, Home) and relation.kind in {RelationKind.VIEW, RelationKind.MATERIALIZED}:
             reach = self.closure.follow(self.closure.direct(relation, write=False))
             return self._unless_sharded(relation, reach) or placement

@@ -126,9 +126,15 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
     )
 
 
+def _harmless(name: str) -> bool:
+    return name in builtins.HARMLESS_VOLATILE or name.startswith(builtins.HARMLESS_PREFIXES)
+
+
 def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = None) -> FunctionEffect:
     """Return what calling ``pg_catalog.name`` may do; ``arguments`` is the number of arguments where it is known."""
     volatile = facts.volatile == "v"
+    if name in builtins.TEXT_QUERY_READERS and arguments not in {None, 2}:
+        volatile = False  # only the form with a query is
     kind, runs, reason, pins = EffectKind.CLOSED, Runs.ANYWHERE, "", ""
     if name in builtins.READERS or (name in builtins.TEXT_QUERY_READERS and arguments in {None, 2}):
         kind, runs = EffectKind.UNKNOWN, Runs.NOWHERE
@@ -151,7 +157,7 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         kind=kind,
         runs=runs,
         volatile=volatile,
-        writes=name in builtins.WRITERS or (volatile and name not in builtins.HARMLESS_VOLATILE),
+        writes=name in builtins.WRITERS or (volatile and not _harmless(name)),
         reason=reason,
         must_commit=builtins.NO_PREPARE.get(name, ""),
         pins=pins,

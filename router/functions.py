@@ -317,8 +317,9 @@ def identifier(text: str) -> Parts | None:
     """Return the parts of a name as in ``'a."B c"'::regclass``, folded as Postgres does; None if it is no name."""
     try:
         statements = json.loads(parse_sql_json(f"TABLE {text}")).get("stmts", [])
-        target = statements[0]["stmt"]["SelectStmt"]["fromClause"][0]["RangeVar"]
-    except (ParseError, UnicodeEncodeError, LookupError):
+        (statement,) = statements
+        target = statement["stmt"]["SelectStmt"]["fromClause"][0]["RangeVar"]
+    except (ParseError, UnicodeEncodeError, LookupError, ValueError):
         return None
     return name_parts(target)
 

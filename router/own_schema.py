@@ -46,7 +46,7 @@ def guard_call(database: Database, table: TableName, key: str, shard: int, *, va
     first, last = database.slot_range(shard)
     column = quote_identifier(key)
     check = slot_check("int8", "\x00", database.slots, first, last).replace(_ANY_HASH, "\x01")
-    check = check.replace("%", "%%").replace("\x00", column.replace("%", "%%")).replace("\x01", "%s")
+    check = check.replace("%", "%%").replace("\x00", column.replace("%", "%%")).replace("\x01", "%1$s")
     arguments = (
         f"{quote_literal(quote_table(table))}, {quote_literal(key)}, {quote_literal(check)}, {str(validate).lower()}"
     )

@@ -263,6 +263,11 @@ def slot_expression(key_type: str, column_sql: str, slots: int) -> str:
 
 
 def slot_check(key_type: str, column_sql: str, slots: int, first: int, last: int) -> str:
-    """Return the SQL condition that a row's slot is one of ``first`` to ``last`` (inclusive)."""
+    """Return the SQL condition that a row's slot is one of ``first`` to ``last`` (inclusive).
+
+    One comparison, so that a row is hashed once: slots below ``first`` wrap around and come out above its width.
+    """
     slot = slot_expression(key_type, column_sql, slots)
-    return f"({slot} OPERATOR(pg_catalog.>=) {first}) AND ({slot} OPERATOR(pg_catalog.<=) {last})"
+    moved = f"({slot} OPERATOR(pg_catalog.-) {first}::pg_catalog.int8)"
+    wrapped = f"({moved} OPERATOR(pg_catalog.&) {slots - 1}::pg_catalog.int8)"
+    return f"({wrapped} OPERATOR(pg_catalog.<=) {last - first}::pg_catalog.int8)"

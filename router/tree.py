@@ -33,6 +33,9 @@ BARE: Final = {
     "onConflictClause": "OnConflictClause",
     "over": "WindowDef",
     "alias": "Alias",
+    "funccall": "FuncCall",
+    "argType": "TypeName",
+    "ofTypename": "TypeName",
 }
 
 

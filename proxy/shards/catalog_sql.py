@@ -1,8 +1,7 @@
 """The SQL that reads a database's catalog: one statement, one JSON text, so one round trip and any kind of link.
 
 Decides what is read, not what it means. ``search_path`` must be ``pg_catalog`` while it runs: names in the definitions
-that Postgres prints are then whole. Written for PostgreSQL 14 to 18: columns that an older server lacks are read through
-``to_jsonb``.
+that Postgres prints are then whole. Written for PostgreSQL 14 to 18: what an older server lacks is read by ``to_jsonb``.
 """
 
 from __future__ import annotations
