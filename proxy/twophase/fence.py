@@ -148,6 +148,8 @@ class Fence:
         self.names = tuple(names)
         self.epoch = epoch
         self.limits = limits or FenceLimits()
+        #: How many fences were begun: fewer than readers, where these shared them.
+        self.taken = 0
         self._order: tuple[int, ...] | None = None
         self._joinable: _SharedFence | None = None
         self._places = asyncio.Semaphore(self.limits.concurrent)
@@ -172,6 +174,7 @@ class Fence:
             fence = self._joinable
             if fence is None or not fence.joinable:
                 fence = self._joinable = _SharedFence(self)
+                self.taken += 1
                 spawn(fence.run(), "fence")
             fence.join(reading)
             try:
