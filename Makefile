@@ -1,0 +1,55 @@
+# make demo    three embedded Postgres servers, the proxy before them, a small shop; Ctrl-C stops it all
+# make test    linters, types, import contracts, and all tests on embedded servers
+# make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
+#
+# Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
+# Another interpreter: make test PYTHON=/path/to/python3. Options for pytest or the demo: make test ARGS="-k config".
+
+PYTHON ?=
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.demo
+	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
+
+test: lint
+	$(RUN) -m pytest -q -n auto $(ARGS)
+
+lint: $(VENV)/.test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(VENV)/.bench
+	$(RUN) -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+
+# The stamps say what was installed since pyproject.toml changed; one that was interrupted is not there.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.made
+	$(RUN) -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.made:
+	@set -eu; \
+	python='$(PYTHON)'; \
+	for candidate in $${python:-python3 python3.13 python3.12 python3.11 python3.14}; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+		echo "make: no Python 3.11 or newer found; say where one is: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$found" --version)"; \
+	if ! "$$found" -m venv $(VENV); then \
+		echo "make: $$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	fi
+	@touch $@

@@ -1,0 +1,69 @@
+"""Every file in conf/ is loaded, and the reference is complete: each key is there, with its default and a word on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy.config import FORM, Either, Form, Named, Section, known_keys, load, load_tables
+from proxy.limits import Limits
+
+CONF = Path(__file__).parents[1] / "conf"
+TABLE_FILES = {"demo-tables.yaml"}
+ENVIRONMENT = {
+    "APP_PASSWORD": "a password",
+    "SHARD_0_DSN": "postgres://pgchorus@10.0.0.1/shop",
+    "SHARD_1_DSN": "postgres://pgchorus@10.0.0.2,10.0.0.3:5433/shop?target_session_attrs=read-write",
+    "SHARD_2_DSN": "postgres://pgchorus@10.0.0.4/shop",
+}
+REFERENCE = CONF / "reference.yaml"
+
+
+@pytest.mark.parametrize("file", sorted(CONF.iterdir()), ids=lambda file: file.name)
+def test_every_file_is_loaded(file: Path) -> None:
+    if file.name in TABLE_FILES:
+        assert load_tables(file).placements
+    else:
+        assert load(file, ENVIRONMENT).databases
+
+
+def documented(node: yaml.Node, form: Form, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the path (names of the user's choice as `*`) and the line of every key in a file."""
+    if isinstance(form, Either):
+        form = form.section
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if isinstance(form, Named):
+            yield f"{prefix}*", key.start_mark.line
+            yield from documented(value, form.form, f"{prefix}*.")
+        elif isinstance(form, Section):
+            yield f"{prefix}{key.value}", key.start_mark.line
+            yield from documented(value, form.keys[key.value].form, f"{prefix}{key.value}.")
+
+
+def test_the_reference_has_every_key_and_no_other() -> None:
+    found = {path for path, _ in documented(yaml.compose(REFERENCE.read_text()), FORM)}
+    assert found == set(known_keys())
+
+
+def test_the_reference_says_something_about_every_key() -> None:
+    lines = REFERENCE.read_text().splitlines()
+    explained: dict[str, bool] = {}
+    for path, line in documented(yaml.compose(REFERENCE.read_text()), FORM):
+        above = lines[line - 1].lstrip().startswith("# ") if line else False
+        explained[path] = explained.get(path, False) or above or " # " in lines[line]
+    assert [path for path, said in explained.items() if not said] == []
+
+
+def test_the_reference_shows_the_defaults() -> None:
+    limits = load(REFERENCE, ENVIRONMENT).limits
+    assert limits == Limits()
+    shown = REFERENCE.read_text()
+    for item in fields(Limits):
+        doc = item.metadata["doc"]
+        assert doc in shown, f"the reference words {item.name} in another way than proxy/limits.py"
