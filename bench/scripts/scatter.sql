@@ -1,0 +1,1 @@
+SELECT count(*), sum(tbalance) FROM pgbench_tellers;
