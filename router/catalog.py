@@ -71,10 +71,11 @@ _NOWHERE = Database("", ("s0",), 0)
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """Look-ups made from the facts: the first four at once, the rest when first asked for."""
+    """Look-ups made from the facts: the first five at once, the rest when first asked for."""
 
     relations: dict[TableName, Relation] = field(default_factory=dict)
     functions: dict[FunctionName, tuple[Function, ...]] = field(default_factory=dict)
+    fields: dict[str, tuple[FunctionName, ...]] = field(default_factory=dict)
     operators: dict[str, tuple[Operator, ...]] = field(default_factory=dict)
     types: dict[TableName, UserType] = field(default_factory=dict)
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
@@ -111,6 +112,8 @@ class Catalog:
             maps.relations[relation.name] = relation
         for function in self.functions:
             maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
+            if function.row_argument:
+                maps.fields[function.name.name] = (*maps.fields.get(function.name.name, ()), function.name)
         for operator in self.operators:
             maps.operators[operator.symbol] = (*maps.operators.get(operator.symbol, ()), operator)
         for kind in self.types:
@@ -387,6 +390,10 @@ class Catalog:
             sets=reach.sets,
         )
         return merge([own, *(replace(effect, aggregate=False, window=False, returns_set=False) for effect in effects)])
+
+    def field_effect(self, name: str) -> FunctionEffect:
+        """Return what ``row.name`` may do: where the row has no such column, it calls a function of that name."""
+        return merge([NO_EFFECT, *(self.user_effect(function) for function in self._maps.fields.get(name, ()))])
 
     def operator_shadowed(self, symbol: str, search_path: Sequence[str], *, schema: str | None = None) -> bool:
         """Whether a user-defined operator of this symbol could be meant: then it need not be pg_catalog's.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from router.cluster import Sharded
 from router.sharding import slot_check
 
 if TYPE_CHECKING:
@@ -51,14 +50,3 @@ def guard_call(database: Database, table: TableName, key: str, shard: int, *, va
         f"{quote_literal(quote_table(table))}, {quote_literal(key)}, {quote_literal(check)}, {str(validate).lower()}"
     )
     return f"CALL pgchorus.guard({arguments})"
-
-
-def after_create(database: Database, table: TableName) -> tuple[tuple[str, ...], ...]:
-    """Return what follows the CREATE of ``table`` on each shard, in the same transaction: nothing if it is not sharded.
-
-    For roots only: partitions and inheritance children inherit the CHECK.
-    """
-    placement = database.placements.get(table)
-    if not isinstance(placement, Sharded) or len(database.shards) == 1:
-        return tuple(() for _ in database.shards)
-    return tuple((guard_call(database, table, placement.key, shard),) for shard in range(len(database.shards)))

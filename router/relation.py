@@ -173,7 +173,7 @@ class Relation:
     definition. ``read_uses``: what reading it uses besides itself: a view's query, policies, virtual columns.
     ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain
     checks. Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
-    ``owned_by``: a sequence's table.
+    ``owned_by``: a sequence's table. ``indexes``: the names of all its indexes.
     """
 
     name: TableName
@@ -195,6 +195,7 @@ class Relation:
     read_uses: Uses = NOTHING
     write_uses: Uses = NOTHING
     checks: tuple[tuple[str, str], ...] = ()  # (name, definition) of CHECK constraints
+    indexes: frozenset[str] = frozenset()
     _by_name: dict[str, Column] = field(default_factory=dict, init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
@@ -221,7 +222,7 @@ class Function:
 
     ``arguments``: (least, most) number of arguments; most is None for VARIADIC. ``volatile`` as declared: i, s or v.
     ``kind``: f function, p procedure, a aggregate, w window. ``uses``: what its body names, or why nobody can tell.
-    ``sets``: its body (or a SET clause that outlives it) changes settings of the session.
+    ``sets``: its body changes settings of the session. ``row_argument``: it takes one row, so ``t.f`` may call it.
     """
 
     name: FunctionName
@@ -232,6 +233,7 @@ class Function:
     arguments: tuple[int, int | None] = (0, None)
     returns_set: bool = False
     sets: bool = False
+    row_argument: bool = False
 
 
 @dataclass(frozen=True, slots=True)

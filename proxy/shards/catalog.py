@@ -234,7 +234,7 @@ class _Builder:
 
     def _function(self, row: Row) -> Function:
         (oid, _, _, kind, volatile, language, arguments, defaults, variadic, returns_set) = row[:10]
-        (source, definition, atomic, default_texts, extension, _, _) = row[10:]
+        (source, definition, atomic, default_texts, extension, row_argument, _) = row[10:]
         if kind == "a":
             parts = [self._function_names[p] for p in self._aggregates.get(oid, ()) if p in self._function_names]
             uses, sets = Uses(functions=frozenset(parts)), False
@@ -250,6 +250,7 @@ class _Builder:
             (arguments - defaults - (1 if variadic else 0), None if variadic else arguments),
             returns_set,
             sets,
+            row_argument,
         )
 
     def operators(self) -> Iterable[Operator]:
@@ -269,6 +270,7 @@ class _Builder:
         columns, indexes = self._columns(), self._grouped("indexes")
         keys, checks, rules = self._grouped("foreign_keys"), self._grouped("checks"), self._grouped("rules")
         triggers, policies = self._grouped("triggers"), self._grouped("policies")
+        index_names = self._grouped("index_names")
         parents, children = self._family()
         referenced: defaultdict[TableName, list[tuple[TableName, ForeignKey]]] = defaultdict(list)
         foreign: dict[int, tuple[ForeignKey, ...]] = {}
@@ -317,6 +319,7 @@ class _Builder:
                     read_uses=read_uses,
                     write_uses=write_uses,
                     checks=own_checks,
+                    indexes=frozenset(row[0] for row in index_names.get(oid, ())),
                 )
             )
         return tuple(found)

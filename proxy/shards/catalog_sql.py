@@ -1,7 +1,7 @@
 """The SQL that reads a database's catalog: one statement, one JSON text, so one round trip and any kind of link.
 
 Decides what is read, not what it means. ``search_path`` must be ``pg_catalog`` while it runs: names in the definitions
-that Postgres prints are then whole. Written for PostgreSQL 14 to 18: what an older server lacks is read by ``to_jsonb``.
+that Postgres prints are then whole. Written for PostgreSQL 14 to 18; what an older one lacks is read by ``to_jsonb``.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ _LISTS: Final = {
     "columns": _COLUMN_LIST,
     "indexes": _INDEX_LIST,
     "foreign_keys": _FOREIGN_KEY_LIST,
+    "index_names": """
+  SELECT json_agg(json_build_array(i.indrelid::bigint, x.relname))
+  FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class x ON x.oid = i.indexrelid
+""",
     "inherits": """
   SELECT json_agg(json_build_array(i.inhrelid::bigint, i.inhparent::bigint) ORDER BY i.inhrelid, i.inhseqno)
   FROM relations r JOIN pg_inherits i ON i.inhrelid = r.oid

@@ -13,6 +13,8 @@ What is where, on every shard, beside what twophase keeps:
                       Rows are only added, so that two DDL transactions do not wait for each other.
 - ``guard``           gives a table the CHECK on its slots. Runs as the caller: only a table's owner can.
 - ``note_change``     adds a row to ``catalog_change``. Anybody can, with no harm but a reading of the catalog.
+- ``note_ddl``        the same by event triggers, for all DDL, also behind the proxies' back. Only a superuser can make
+                      event triggers: without them, DDL that does not call ``note_change`` is not noticed.
 """
 
 from __future__ import annotations
@@ -24,12 +26,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
-from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, STORED, TABLES
+from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, NOTE_DDL, STORED, TABLES
 from proxy.twophase import record
 from router.cluster import Reference, Sharded, TableName
 from router.own_schema import (
     CATALOG_BUMP,
-    after_create,
     guard_call,
     quote_identifier,
     quote_literal,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlacementMismatch",
-    "after_create",
     "catalog_bump_sql",
     "catalog_version",
     "check",
@@ -300,7 +300,7 @@ async def _with_rows(control: Control, database: Database, tables: Iterable[Tabl
 
 
 async def _create(control: Control, shard: int) -> None:
-    statements = [*record.install_sql(), *TABLES, NOTE_CHANGE, GUARD, *GRANTS]
+    statements = [*record.install_sql(), *TABLES, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
     async with control.connection(shard) as connection:
         await connection.execute("SET client_min_messages = warning")
         await connection.execute("BEGIN")

@@ -24,6 +24,35 @@ NOTE_CHANGE: Final = """CREATE OR REPLACE PROCEDURE pgchorus.note_change()
     INSERT INTO pgchorus.catalog_change DEFAULT VALUES
 $$"""
 
+# What changes no plan is left out: temporary objects, rights, comments, and what an installation does itself.
+NOTE_DDL: Final = (
+    """CREATE OR REPLACE FUNCTION pgchorus.note_ddl() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_EVENT = 'sql_drop' THEN
+        PERFORM FROM pg_event_trigger_dropped_objects()
+            WHERE NOT is_temporary AND schema_name IS DISTINCT FROM 'pgchorus';
+    ELSE
+        PERFORM FROM pg_event_trigger_ddl_commands()
+            WHERE coalesce(schema_name, '') NOT IN ('pg_temp', 'pgchorus') AND object_identity <> 'pgchorus'
+                AND command_tag NOT IN ('GRANT', 'REVOKE', 'COMMENT', 'REFRESH MATERIALIZED VIEW');
+    END IF;
+    IF FOUND THEN
+        INSERT INTO pgchorus.catalog_change DEFAULT VALUES;
+    END IF;
+END $$""",
+    """DO $$ BEGIN
+    IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgchorus_ddl') THEN
+            CREATE EVENT TRIGGER pgchorus_ddl ON ddl_command_end EXECUTE FUNCTION pgchorus.note_ddl();
+        END IF;
+        IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgchorus_drop') THEN
+            CREATE EVENT TRIGGER pgchorus_drop ON sql_drop EXECUTE FUNCTION pgchorus.note_ddl();
+        END IF;
+    END IF;
+END $$""",
+)
+
 # Definitions are compared by their numbers (seed, mask, added constant, range): Postgres prints all else its own way.
 GUARD: Final = """CREATE OR REPLACE PROCEDURE pgchorus.guard(p_table text, p_key text, p_check text, p_validate boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OWN_SCHEMA = "pgchorus"
 _QUALIFIED = 2
+_EQUALS: list[Node] = [{"String": {"sval": "="}}]
 _SET_CONFIG_ARGUMENTS = 3
 
 
@@ -133,8 +134,13 @@ class Context:
                 effects.append(replace(self.call_effect(body), found=True))
             elif kind == "A_Expr":
                 effects.append(self._operator(body.get("name")))
-            elif kind == "SubLink" and body.get("operName"):
-                effects.append(self._operator(body["operName"]))
+            elif kind == "SubLink" and body.get("subLinkType") in {"ANY_SUBLINK", "ALL_SUBLINK"}:
+                effects.append(self._operator(body.get("operName") or _EQUALS))
+            elif kind == "ColumnRef" and len(body["fields"]) > 1:
+                effects.append(self.catalog.field_effect(strings(body["fields"])[-1]))
+            elif kind == "A_Indirection":
+                fields = strings([item for item in body.get("indirection", ()) if "String" in item])
+                effects += [self.catalog.field_effect(name) for name in fields]
             elif kind == "SortBy" and body.get("useOp"):
                 effects.append(self._operator(body["useOp"]))
             elif kind == "TypeName":

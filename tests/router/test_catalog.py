@@ -371,6 +371,12 @@ def test_c2_operators_and_casts_run_functions() -> None:
     assert "implicit cast" in reason(implicit.access_problem(NOTES, write=False))
 
 
+def test_c2_a_field_may_be_a_call() -> None:
+    made = catalog(functions=(Function(function("computed"), reads("orders"), arguments=(1, 1), row_argument=True),))
+    assert made.field_effect("computed").runs is Runs.NOWHERE
+    assert made.field_effect("v").runs is Runs.ANYWHERE
+
+
 def test_c2_a_domain_whose_check_reads_a_sharded_table() -> None:
     made = catalog(
         functions=(Function(function("known"), reads("orders")),),

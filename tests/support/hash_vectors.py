@@ -68,7 +68,7 @@ def texts(rng: random.Random, count: int) -> list[str]:
 
 def values() -> dict[str, list[int] | list[str]]:
     """Return the values of each type."""
-    rng = random.Random(SEED)  # noqa: S311 - test data
+    rng = random.Random(SEED)
     return {
         "int2": integers(16, rng),
         "int4": integers(32, rng),

@@ -339,6 +339,7 @@ async def test_c2_operators_casts_and_computed_fields(single_dsn: str) -> None:
     )
     assert catalog.operator_effect("##", PATH).runs is Runs.NOWHERE
     assert catalog.operator_shadowed("##", PATH)
+    assert catalog.field_effect("computed").runs is Runs.NOWHERE
     assert catalog.function_effect(("by_body",), PATH).runs is Runs.NOWHERE
     assert catalog.function_effect(("spying",), PATH).runs is Runs.NOWHERE
     assert catalog.type_effect(("pair",), PATH).runs is Runs.NOWHERE
