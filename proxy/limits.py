@@ -56,7 +56,7 @@ class Limits:
         64 * MIB, "rows of suspended portals that are kept so that their links are free"
     )
 
-    commit_prepare_timeout_s: float = _limit(60.0, "for all shards to prepare, then the transaction is rolled back")
+    commit_prepare_timeout_s: float = _limit(20.0, "for all shards to prepare, then the transaction is rolled back")
     commit_undo_timeout_s: float = _limit(5.0, "to take back what was prepared; what is left over is for recovery")
     commit_decide_timeout_s: float = _limit(30.0, "for the commit point's COMMIT, then its outcome is asked for")
     commit_settle_timeout_s: float = _limit(
@@ -64,14 +64,14 @@ class Limits:
     )
     commit_apply_timeout_s: float = _limit(10.0, "for all shards to show a commit, then COMMIT comes with a WARNING")
     commit_commit_point_idle_ms: int = _limit(
-        120_000, "until a commit point ends a transaction whose proxy is silent", minimum=1
+        60_000, "until a commit point ends a transaction whose proxy is silent", minimum=1
     )
     commit_retention_s: float = _limit(
         86_400.0, "decision records are kept; longer than any outage of a shard", minimum=600
     )
 
     recovery_interval_s: float = _limit(5.0, "between two searches for transactions that were left behind", minimum=0.1)
-    recovery_grace_s: float = _limit(10.0, "an undecided transaction is left alone while its coordinator may be alive")
+    recovery_grace_s: float = _limit(60.0, "an undecided transaction is left alone while its coordinator may be alive")
     recovery_orphan_s: float = _limit(1.0, "the same when no backend is left that could decide about it")
     recovery_shard_timeout_s: float = _limit(15.0, "for one shard to answer a search")
     recovery_finish_timeout_s: float = _limit(2.0, "to finish one transaction")

@@ -40,14 +40,17 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long each phase may take before its links are given up."""
+    """How long each phase may take before its links are given up.
 
-    prepare_timeout_s: float = 60.0
+    Together they stay below recovery's grace time: recovery must not give up what its coordinator has not.
+    """
+
+    prepare_timeout_s: float = 20.0
     undo_timeout_s: float = 5.0
     decide_timeout_s: float = 30.0
     settle_timeout_s: float = 10.0
     apply_timeout_s: float = 10.0
-    commit_point_idle_ms: int = 120_000
+    commit_point_idle_ms: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,11 @@ from proxy.twophase.events import (
     Unfinished,
     Unsettled,
 )
+from proxy.twophase.messages import prepare_sql, ready_sql, unconfirmed
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_FAILED, STATUS_IDLE
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from proxy.twophase.events import Command, Event, Plan
 
 
@@ -123,60 +122,12 @@ TRANSITIONS: dict[tuple[State, type], frozenset[State]] = {
     (State.CLEANING, TimedOut): frozenset({State.DONE}),
 }
 
-# The setting is read before it is raised: a link whose session chose less commits its prepared part elsewhere (step 3).
-# No operators: the client's search_path may hold some.
-_XID_AND_DURABILITY = (
-    "pg_catalog.pg_current_xact_id(), "
-    "pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply'), "
-    "pg_catalog.current_setting('synchronous_commit'), "
-    "CASE WHEN pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply') "
-    "THEN NULL ELSE pg_catalog.set_config('synchronous_commit', 'on', true) END"
-)
 _DURABLE = (b"on", b"remote_apply")
-_SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
-_SYNC_WAIT_ENDED = "terminating connection due to administrator command"
 _NO_TRANSACTION = "25P01"
 
 
 class MachineError(Exception):
     """An event in a state that cannot take it: a bug in whoever drives the machine."""
-
-
-def prepare_sql(plan: Plan, shard: int) -> str:
-    """Return step 1 for a participant.
-
-    A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either.
-    """
-    return (
-        "SET LOCAL statement_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE; "
-        f"SELECT {_XID_AND_DURABILITY}; PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
-    )
-
-
-def ready_sql(plan: Plan) -> str:
-    """Return step 1 for the commit point: what could fail or wait does so now, and its backend can be known by a lock.
-
-    The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
-    the commit point's locks behind for ever.
-    """
-    limit = plan.limits.commit_point_idle_ms
-    return (
-        f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
-        "SET CONSTRAINTS ALL IMMEDIATE; "
-        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({plan.gid.lock_key}), "
-        "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
-        f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
-    )
-
-
-def unconfirmed(notices: Iterable[ErrorFields]) -> bool:
-    """Say whether a commit or prepare was cut off while it waited for its synchronous standbys."""
-    return any(
-        notice.message.startswith((_SYNC_WAIT_CANCELED, _SYNC_WAIT_ENDED))
-        or _SYNC_WAIT_CANCELED in notice.message
-        or (notice.severity == "WARNING" and notice.sqlstate == "57P01")
-        for notice in notices
-    )
 
 
 class CommitMachine:
@@ -338,7 +289,7 @@ class CommitMachine:
             xid = 0
         if event.step is Step.PREPARE:
             self._prepared[event.shard] = xid
-            if event.row[2:3] and event.row[2] not in _DURABLE:
+            if event.row[1:2] and event.row[1] not in _DURABLE:
                 self._indirect.add(event.shard)
         else:
             self._commit_point_xid = xid

@@ -58,7 +58,7 @@ class RecoveryLimits:
     ``orphan_s`` is how long an undecided part is left alone when no backend can decide about it any more.
     """
 
-    grace_s: float = 10.0
+    grace_s: float = 60.0
     orphan_s: float = 1.0
     interval_s: float = 5.0
     shard_timeout_s: float = 15.0
@@ -265,13 +265,19 @@ class Recovery:
     async def purge(self) -> int:
         """Drop decision records older than the retention, in bulk, on every shard; returns how many."""
         report = Report()
-        limits = self.limits
-        counts = await asyncio.gather(
-            *(
-                self._ask(shard, report, lambda c: c.fetchval(record.PURGE, limits.retention_s, limits.purge_rows))
-                for shard in range(len(self.names))
-            )
-        )
+        counts = await asyncio.gather(*(self._purge(shard, report) for shard in range(len(self.names))))
         for name, reason in report.unreachable.items():
             _log.warning("old decision records stay on shard %s: %s", name, reason)
-        return sum(count or 0 for count in counts)
+        return sum(counts)
+
+    async def _purge(self, shard: int, report: Report) -> int:
+        """Delete in portions, so that no statement runs for long, until there is nothing more to delete."""
+        limits = self.limits
+        total = 0
+        while True:
+            count = await self._ask(
+                shard, report, lambda c: c.fetchval(record.PURGE, limits.retention_s, limits.purge_rows)
+            )
+            total += count or 0
+            if count is None or count < limits.purge_rows:
+                return total

@@ -101,9 +101,9 @@ class FakeShard:
             self.status = "I" if step is Step.PREPARE else "E"
             return CONSTRAINT
         if step is Step.READY:
-            tags, row = (b"SET CONSTRAINTS", b"SELECT 1"), (str(self.xid).encode(), b"f", b"on")
+            tags, row = (b"SET CONSTRAINTS", b"SELECT 1"), (str(self.xid).encode(), b"on")
         elif step is Step.PREPARE:
-            row = (str(self.xid).encode(), b"f", b"on")
+            row = (str(self.xid).encode(), b"on")
             self.status = "I"
             if behaviour == "silent rollback":
                 self._abort()

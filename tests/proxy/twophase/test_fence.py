@@ -65,7 +65,7 @@ class Load:
 
     async def read(self, fence: Fence | None, count: int, seed: int) -> int:
         """Read pairs of shards; return how many reads were fractured."""
-        choice = random.Random(seed)  # noqa: S311 - a replay matters here, secrecy does not
+        choice = random.Random(seed)
         links = {shard: await self.cluster.link(shard) for shard in range(SHARDS)}
         fractured = 0
         for _ in range(count):

@@ -12,7 +12,7 @@ from proxy.shards.control import ControlLinks
 from proxy.shards.errors import ShardError
 from proxy.twophase import record
 from proxy.twophase.events import Limits, Plan, Step
-from proxy.twophase.machine import prepare_sql, ready_sql
+from proxy.twophase.messages import prepare_sql, ready_sql
 from proxy.twophase.recovery import Recovery, RecoveryLimits, Status
 from twophase_servers import AT_ONCE, CLUSTER, CommitCluster, TappedLink, make_gid
 

@@ -1,0 +1,62 @@
+"""The texts of step 1, and how a server says that it did not wait for its standbys.
+
+What the machine does with the answers is the machine's; the decision's own text is ``record``'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.twophase.events import Plan
+    from proxy.wire.fields import ErrorFields
+
+# The setting is read before it is raised: a link whose session chose less commits its prepared part elsewhere (step 3).
+# No operators: the client's search_path may hold some.
+_XID_AND_DURABILITY = (
+    "pg_catalog.pg_current_xact_id(), "
+    "pg_catalog.current_setting('synchronous_commit'), "
+    "CASE WHEN pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply') "
+    "THEN NULL ELSE pg_catalog.set_config('synchronous_commit', 'on', true) END"
+)
+_SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
+_SYNC_WAIT_ENDED = "terminating connection due to administrator command"
+
+
+def prepare_sql(plan: Plan, shard: int) -> str:
+    """Return step 1 for a participant.
+
+    A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either.
+    """
+    return (
+        "SET LOCAL statement_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT {_XID_AND_DURABILITY}; PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
+    )
+
+
+def ready_sql(plan: Plan) -> str:
+    """Return step 1 for the commit point: what could fail or wait does so now, and its backend can be known by a lock.
+
+    The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
+    the commit point's locks behind for ever.
+    """
+    limit = plan.limits.commit_point_idle_ms
+    return (
+        f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
+        "SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({plan.gid.lock_key}), "
+        "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
+        f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
+    )
+
+
+def unconfirmed(notices: Iterable[ErrorFields]) -> bool:
+    """Say whether a commit or prepare was cut off while it waited for its synchronous standbys."""
+    return any(
+        notice.message.startswith((_SYNC_WAIT_CANCELED, _SYNC_WAIT_ENDED))
+        or _SYNC_WAIT_CANCELED in notice.message
+        or (notice.severity == "WARNING" and notice.sqlstate == "57P01")
+        for notice in notices
+    )
