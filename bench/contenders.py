@@ -36,6 +36,7 @@ UNPRIVILEGED = "nobody"
 READY = "pgchorus: ready"
 LOG_LINES_SHOWN = 15
 ONE_SERVER_DATABASE = "bench_one"
+CHECKOUT = Path(__file__).parent.parent
 # Since this version PgBouncer follows prepared statements in transaction pooling.
 PGBOUNCER_PREPARES: tuple[int, int] = (1, 21)
 NOT_PREPARED = (
@@ -45,8 +46,9 @@ NOT_PREPARED = (
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would redirect libpq (PGHOST, PGSERVICE ...)."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    """Return the environment without what would redirect libpq; a child in Python finds this checkout's proxy first."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    return kept | {"PYTHONPATH": str(CHECKOUT)}
 
 
 def psql(program: str, target: Target, *statements: str, timeout: float = 120.0) -> list[str]:

@@ -1,4 +1,4 @@
-"""Options of ``python -m bench``, and pictures of made-up rows. Needs matplotlib, which only ``make bench`` installs."""
+"""Options of ``python -m bench``, and pictures of made-up rows. Needs matplotlib, which ``make bench`` installs."""
 
 from __future__ import annotations
 
