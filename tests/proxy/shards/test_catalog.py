@@ -12,6 +12,7 @@ import pytest
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.control import ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.link import open_link
 from router.catalog import Catalog, Column, EffectKind, Relation, RelationKind, Runs, Unplaceable
 from router.cluster import Database, Home, Placement, Reference, Sharded, TableName, Vouch
 
@@ -385,48 +386,28 @@ async def test_the_default_collation_is_the_databases(single_dsn: str) -> None:
     assert [one.collates_as_c for one in relation(catalog, "t").columns] == [expected, True, True, True]
 
 
-class LinkOver:
-    """As much of a link as the loader needs, over asyncpg."""
-
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self.connection = connection
-
-    @property
-    def status(self) -> int:
-        return ord("T" if self.connection.is_in_transaction() else "I")
-
-    async def run(self, sql: str) -> object:
-        before, query, after = sql.partition("SET LOCAL search_path = pg_catalog;")
-        body, _, end = after.rpartition("; ROLLBACK TO") if "ROLLBACK TO" in after else after.rpartition("; COMMIT")
-        await self.connection.execute(before + query)
-        value = await self.connection.fetchval(body)
-        await self.connection.execute(("ROLLBACK TO" if "ROLLBACK TO" in after else "COMMIT") + end)
-
-        class Rows:
-            rows = ((value.encode(),),)
-
-        return Rows()
-
-
 async def test_inside_a_transaction_its_own_ddl_is_seen(single_dsn: str) -> None:
     database = Database("d", ("s0", "s1"), 0, PLACEMENTS)
-    connection = await asyncpg.connect(single_dsn)
+    await run(single_dsn, BASE)
+    link = await open_link(ShardEndpoint("s0", 0, single_dsn), role="postgres", password=None)
     try:
-        await connection.execute(BASE)
-        await connection.execute("BEGIN; CREATE VIEW fresh AS SELECT * FROM orders; CREATE TEMP TABLE mine (a int)")
-        await connection.execute("SET search_path = public")
-        catalog = await load_catalog_inside(LinkOver(connection), database)  # type: ignore[arg-type]
+        await link.run("SET search_path = public")
+        await link.run("BEGIN; CREATE VIEW fresh AS SELECT * FROM orders; CREATE TEMP TABLE mine (a int)")
+        catalog = await load_catalog_inside(link, database)
         assert "public.orders" in why(catalog.effective_placement(table("fresh")))
         found = catalog.resolve(("mine",), PATH)
         assert found is not None
         assert found.name.schema == "pg_temp"
-        assert await connection.fetchval("SHOW search_path") == "public"
-        await connection.execute("ROLLBACK")
-        outside = await load_catalog_inside(LinkOver(connection), database)  # type: ignore[arg-type]
+        assert link.status == ord("T")
+        assert (await link.run("SHOW search_path")).rows == [[b"public"]]
+        await link.run("ROLLBACK")
+        outside = await load_catalog_inside(link, database)
+        assert link.status == ord("I")
         assert outside.relation("public", "fresh") is None
-        assert await connection.fetchval("SHOW search_path") == '"$user", public'
+        assert outside.effective_placement(table("orders")) == Sharded("k")
+        assert (await link.run("SHOW search_path")).rows == [[b"public"]]
     finally:
-        await connection.close()
+        await link.close()
 
 
 async def test_an_ordinary_database_is_read_quickly(single_dsn: str) -> None:
