@@ -1,0 +1,392 @@
+"""Who gets which link, and what a pool keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from proxy.errors import ProxyError
+from proxy.shards import pool as pool_module
+from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.errors import ShardError
+from proxy.shards.pool import LinkPool, PoolLimits, PoolSet
+from proxy.shards.relay import IDLE
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from proxy.shards.link import ShardLink
+    from proxy.shards.relay import Chunk, Frame
+
+
+class Pools:
+    """Makes pools and closes them."""
+
+    def __init__(self, endpoint: ShardEndpoint) -> None:
+        self.endpoint = endpoint
+        self.made: list[LinkPool] = []
+
+    def __call__(self, **limits: Any) -> LinkPool:
+        made = LinkPool(self.endpoint, None, "postgres", None, PoolLimits(**limits))
+        self.made.append(made)
+        return made
+
+
+@pytest.fixture
+async def make_pool(endpoint: ShardEndpoint) -> AsyncIterator[Pools]:
+    pools = Pools(endpoint)
+    yield pools
+    for pool in pools.made:
+        await pool.close()
+        for link in list(pool._lent):
+            pool.release(link)
+        await until(lambda pool=pool: pool.is_unused)
+
+
+@pytest.fixture
+async def admin(endpoint: ShardEndpoint) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(endpoint.dsn)
+    yield connection
+    await connection.close()
+
+
+async def until(condition: Any) -> None:
+    """Let the loop work until a condition holds; the test's own timeout is the limit."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+async def waiting(pool: LinkPool, count: int) -> list[asyncio.Task[ShardLink]]:
+    """Start acquirers that queue in order."""
+    tasks = []
+    for _ in range(count):
+        tasks.append(asyncio.ensure_future(pool.acquire()))
+        await asyncio.sleep(0)
+    assert pool.stats.waiting == count
+    return tasks
+
+
+async def test_the_link_that_came_back_last_is_lent_first(make_pool: Pools) -> None:
+    pool = make_pool(size=3)
+    first, second, third = [await pool.acquire() for _ in range(3)]
+    for link in (second, third, first):
+        pool.release(link)
+    assert pool.stats.idle == 3
+    assert pool.take() is first
+    assert await pool.acquire() is third
+    assert await pool.acquire() is second
+    assert pool.take() is None
+    assert pool.stats.opened == 3
+
+
+async def test_waiters_are_served_in_order(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    served: list[int] = []
+
+    async def work(number: int) -> None:
+        taken = await pool.acquire()
+        served.append(number)
+        await taken.run("SELECT 1")
+        pool.release(taken)
+
+    tasks = []
+    for number in range(20):
+        tasks.append(asyncio.ensure_future(work(number)))
+        await asyncio.sleep(0)
+    pool.release(link)
+    await asyncio.gather(*tasks)
+    assert served == list(range(20))
+    assert pool.stats.opened == 1
+
+
+async def test_an_exhausted_pool_says_53300_in_time(make_pool: Pools) -> None:
+    pool = make_pool(size=1, wait_timeout_s=0.05)
+    link = await pool.acquire()
+    with pytest.raises(ProxyError) as caught:
+        await pool.acquire()
+    assert caught.value.sqlstate == "53300"
+    assert '"s0"' in caught.value.message
+    assert pool.stats.waiting == 0
+    pool.release(link)
+    assert await pool.acquire() is link
+
+
+async def test_cancelling_those_who_wait_takes_nothing_along(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    first, second, third = await waiting(pool, 3)
+    second.cancel()
+    pool.release(link)  # handed to the first, which is cancelled before it hears of it
+    first.cancel()
+    assert await third is link
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    pool.release(link)
+    assert pool.stats == pool_module.PoolStats(in_use=0, idle=1, waiting=0, opened=1, closed=0)
+
+
+async def test_cancelling_one_who_was_given_a_place_to_open_hands_the_place_on(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    first, second = await waiting(pool, 2)
+    link.abort()
+    pool.release(link)
+    first.cancel()
+    opened = await second
+    assert opened is not link
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    pool.release(opened)
+    assert await pool.acquire() is opened
+
+
+async def test_cancelling_while_connecting_frees_the_place(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    for delay in range(30):
+        task = asyncio.ensure_future(pool.acquire())
+        for _ in range(delay):
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if not isinstance(result, BaseException):
+            result.abort()
+            pool.release(result)
+    link = await pool.acquire()
+    pool.release(link)
+    assert pool.stats.in_use == 0
+
+
+async def test_a_storm_of_cancellations_leaks_nothing(make_pool: Pools) -> None:
+    pool = make_pool(size=3)
+
+    async def work(number: int) -> None:
+        link = await pool.acquire()
+        try:
+            await link.run("SELECT 1")
+            if number % 5 == 0:
+                link.dirty = True
+        finally:
+            pool.release(link)
+
+    for _ in range(10):
+        tasks = [asyncio.ensure_future(work(number)) for number in range(30)]
+        for number, task in enumerate(tasks):
+            if number % 3 == 0:
+                task.cancel()
+            await asyncio.sleep(0.001 if number % 7 == 0 else 0)
+        for task in tasks[1::4]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    links = [await pool.acquire() for _ in range(3)]
+    assert pool.stats.in_use == 3
+    assert pool.stats.waiting == 0
+    for link in links:
+        assert link.status == IDLE
+        pool.release(link)
+
+
+async def test_a_failure_to_connect_is_raised_and_frees_the_place(endpoint: ShardEndpoint) -> None:
+    pool = LinkPool(endpoint, None, "nobody", None, PoolLimits(size=1))
+    tasks = [asyncio.ensure_future(pool.acquire()) for _ in range(3)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(result, "sqlstate", None) for result in results] == ["28000"] * 3
+    assert pool.is_unused
+    await pool.close()
+
+
+async def test_a_link_that_its_server_closed_while_idle_is_dropped_at_once(
+    make_pool: Pools, admin: asyncpg.Connection
+) -> None:
+    pool = make_pool(size=2)
+    link, other = await pool.acquire(), await pool.acquire()
+    pool.release(link)
+    pool.release(other)
+    await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", link.pid)
+    await until(lambda: pool.stats.idle == 1)
+    assert pool.stats.closed == 1
+    assert await pool.acquire() is other
+    assert not (await pool.acquire()).closed
+
+
+async def test_links_that_are_not_idle_are_closed(make_pool: Pools, admin: asyncpg.Connection) -> None:
+    pool = make_pool(size=4)
+    begun, failed, busy, stubborn = [await pool.acquire() for _ in range(4)]
+    await begun.run("BEGIN")
+    with pytest.raises(ShardError):
+        await failed.run("BEGIN; SELECT 1/0")
+    busy.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
+    stubborn.resettable = False
+    pids = [link.pid for link in (begun, failed, busy, stubborn)]
+    for link in (begun, failed, busy, stubborn):
+        pool.release(link)
+    await until(lambda: pool.is_unused)
+    assert all(link.closed for link in (begun, failed, busy, stubborn))
+    # The statement was cancelled: its backend does not sleep on for a minute.
+    while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)", pids):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_dirty_link_is_washed_before_the_next_one_has_it(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    await link.run("SET work_mem = '9MB'; PREPARE p AS SELECT 1")
+    link.settings = "mine"
+    link.dirty = True
+    pool.release(link)
+    assert pool.stats.idle == 0
+    again = await pool.acquire()
+    assert again is link
+    assert again.settings is None
+    answer = await again.run("SELECT current_setting('work_mem') = '9MB', count(*) FROM pg_prepared_statements")
+    assert answer.rows == [[b"f", b"0"]]
+
+
+async def test_a_prefix_that_never_went_out_does_not_reach_the_next_one(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    link.prefix(frame(b"Q", b"BEGIN\0"))
+    pool.release(link)
+    again = await pool.acquire()
+    assert again is link
+    assert (await again.run("SELECT 1")).status == IDLE
+
+
+async def test_a_cancelled_link_is_rinsed(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    for _ in range(20):
+        link = await pool.acquire()
+        await asyncio.gather(link.run("SELECT 1"), link.cancel(), return_exceptions=True)
+        pool.release(link)
+        again = await pool.acquire()
+        assert (await again.run("SELECT 2")).rows == [[b"2"]]
+        pool.release(again)
+
+
+async def test_a_link_that_cannot_be_washed_is_replaced(
+    make_pool: Pools, admin: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DISCARD ALL waits for a lock that it cannot get: dropping its temporary table."""
+    pool = make_pool(size=1, wash_timeout_s=0.1)
+    link = await pool.acquire()
+    await link.run("CREATE TEMP TABLE t (a int)")
+    schema = (await link.run("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")).rows[0][0]
+    assert schema is not None
+    await admin.execute(f"BEGIN; LOCK TABLE {schema.decode()}.t")
+    link.dirty = True
+    pool.release(link)
+    other = await pool.acquire()
+    assert other is not link
+    assert link.closed
+    assert "could not be reset" in caplog.text
+    await admin.execute("ROLLBACK")
+
+
+async def test_a_link_idle_for_long_is_tried_before_it_is_lent(make_pool: Pools) -> None:
+    pool = make_pool(size=2, idle_check_s=-1.0, wash_timeout_s=0.1)
+    good, dead = await pool.acquire(), await pool.acquire()
+    pool.release(good)
+    pool.release(dead)
+    assert pool.take() is None
+    dead._transport.pause_reading()  # a network that swallows everything
+    assert await pool.acquire() is good
+    assert dead.closed
+
+
+async def test_links_that_nobody_wants_are_closed(make_pool: Pools) -> None:
+    pool = make_pool(size=2, idle_lifetime_s=0.05)
+    links = [await pool.acquire(), await pool.acquire()]
+    for link in links:
+        pool.release(link)
+    await until(lambda: pool.is_unused)
+    assert all(link.closed and link.left for link in links)
+    assert pool.stats.closed == 2
+
+
+async def test_releasing_twice_is_a_mistake(make_pool: Pools) -> None:
+    pool = make_pool(size=2)
+    link = await pool.acquire()
+    pool.release(link)
+    with pytest.raises(ValueError, match="not lent"):
+        pool.release(link)
+
+
+async def test_a_receiver_may_release_the_link_in_its_last_call(make_pool: Pools) -> None:
+    """The way of the hot path: no task, no coroutine between one client's end and the next one's beginning."""
+    pool = make_pool(size=1)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Hot:
+        rounds = 3
+
+        def __init__(self, link: ShardLink) -> None:
+            self.link = link
+
+        def frames(self, _chunk: Chunk, index: list[Frame], /) -> bool:
+            if index[-1][0] != ord("Z"):
+                return False
+            pool.release(self.link)
+            Hot.rounds -= 1
+            taken = pool.take()
+            assert taken is self.link
+            if Hot.rounds:
+                taken.exchange(frame(b"Q", b"SELECT 1\0"), Hot(taken))
+            else:
+                pool.release(taken)
+                done.set_result(None)
+            return True
+
+        def lost(self, error: ShardError, /) -> None:
+            done.set_exception(error)
+
+    link = await pool.acquire()
+    link.exchange(frame(b"Q", b"SELECT 1\0"), Hot(link))
+    await done
+    assert pool.stats.idle == 1
+    assert not link.closed
+
+
+async def test_closing_refuses_those_who_wait_and_waits_for_those_who_work(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    (waiter,) = await waiting(pool, 1)
+    await pool.close()
+    with pytest.raises(ProxyError, match="shutting down"):
+        await waiter
+    with pytest.raises(ProxyError, match="shutting down"):
+        await pool.acquire()
+    assert (await link.run("SELECT 1")).rows == [[b"1"]]
+    pool.release(link)
+    await until(lambda: pool.is_unused)
+    assert link.closed
+
+
+async def test_a_set_has_one_pool_for_each_shard_database_and_role(shard_databases: list[str]) -> None:
+    pools = PoolSet([ShardEndpoint(f"s{at}", at, dsn) for at, dsn in enumerate(shard_databases)], PoolLimits())
+    first = pools.pool(0, None, "postgres")
+    assert pools.pool(0, None, "postgres") is first
+    assert len({pools.pool(1, None, "postgres"), pools.pool(0, "postgres", "postgres"), first}) == 3
+    link = await first.acquire()
+    assert (await link.run("SELECT current_database()")).rows == [[shard_databases[0].rpartition("/")[2].encode()]]
+    first.release(link)
+    await pools.forget("postgres")
+    assert list(pools) == []
+    assert link.closed
+    assert pools.pool(0, None, "postgres") is not first
+    await pools.close()
+
+
+async def test_a_set_does_not_keep_pools_for_names_that_clients_make_up(endpoint: ShardEndpoint) -> None:
+    pools = PoolSet([endpoint], PoolLimits())
+    real = pools.pool(0, None, "postgres")
+    link = await real.acquire()
+    for number in range(2000):
+        pools.pool(0, None, f"role {number}")
+    assert len(list(pools)) <= pool_module._MANY_POOLS
+    assert pools.pool(0, None, "postgres") is real
+    real.release(link)
+    await pools.close()
