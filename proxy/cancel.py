@@ -1,7 +1,7 @@
 """Cancel keys: which session a CancelRequest means.
 
-A key is a process id and a secret; both are random, so that a guess costs a connection and finds nobody. Answers nothing to
-the client that asks, as Postgres does.
+A key is a process id and a secret; both are random, so that a guess costs a connection and finds nobody. Answers
+nothing to the client that asks, as Postgres does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The socket of one client: bytes in, frames out to whoever reads; bytes out with back-pressure.
 
-Decides when reading from the client pauses (too much is waiting to be handled) and when writers must wait (the client does not
-read). Left to others: what the bytes mean (proxy.wire) and what happens next (proxy.login, proxy.session).
+Decides when reading from the client pauses (too much is waiting to be handled) and when writers must wait (the client
+does not read). Left to others: what the bytes mean (proxy.wire) and what happens next (proxy.login, proxy.session).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ INBOX_LOW_WATER_BYTES = 1 << 18
 MAX_UNTYPED_BYTES = 1 << 16
 
 
-class ClientGone(ConnectionError):
+class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
     """The client's connection ended; nobody is left to be told anything."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """One accepted connection. ``on_made`` starts the login; frames wait in an inbox until :meth:`receive` is called."""
+    """One accepted connection. ``on_made`` starts the login; frames wait in an inbox until somebody receives them."""
 
     def __init__(self, on_made: Callable[[ClientConnection], None], max_message_bytes: int) -> None:
         self._on_made = on_made
@@ -140,7 +140,7 @@ class ClientConnection(asyncio.Protocol):
             self._feed(rest)
 
     async def receive(self) -> tuple[int, bytes]:
-        """Return the next frame; raises ClientGone, or ProtocolViolation when the frames before it have been handled."""
+        """Return the next frame; raises ClientGone, or ProtocolViolation once the frames before it are handled."""
         while not self.inbox:
             await self._more()
         return self._take()

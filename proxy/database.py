@@ -1,7 +1,7 @@
 """One logical database as the server runs it: its pools and control links, catalog and planner, commits and recovery.
 
-Decides when the catalog is read again and what a session may share of what a shard said (descriptions of statements). Left to
-others: what any of these do. Made once for each configured database, by the server.
+Decides when the catalog is read again and what a session may share of what a shard said (descriptions of statements).
+Left to others: what any of these do. Made once for each configured database, by the server.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class LogicalDatabase:
         self._descriptions.clear()
 
     async def reload_catalog(self) -> None:
-        """Read the catalog again. Those who ask while it is being read wait for a reading that began after they asked."""
+        """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""
         async with self._reloading:
             self.use_catalog(await load_catalog(self.control, self.logical))
 

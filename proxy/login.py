@@ -1,7 +1,8 @@
 """From an accepted socket to a session: encryption requests, cancel requests, authentication, start-up parameters.
 
-Decides who gets in. Left to others: the cryptography (proxy.wire.scram), what the session does (proxy.session). A client's
-role is the role on the shards: its first link is opened here, so that a shard's refusal reaches the client in the shard's words.
+Decides who gets in. Left to others: the cryptography (proxy.wire.scram), what the session does (proxy.session). A
+client's role is the role on the shards: its first link is opened here, so that a shard's refusal reaches the client in
+the shard's words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Wires one logical database together from the configuration: shards, control links, schema, catalog, commits, recovery.
+"""Wires one logical database together: shards, control links, schema, catalog, commits, recovery.
 
-Decides the order in which a database becomes ready: its schema agrees with the configuration, then what an earlier proxy left
-behind is finished, then the catalog is read; only then is it served.
+Decides the order in which a database becomes ready: its schema agrees with the configuration, then what an earlier
+proxy left behind is finished, then the catalog is read; only then is it served.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CATALOG_POLL_S = 1.0
 
 @asynccontextmanager
 async def open_database(config: Config, database: Database) -> AsyncIterator[LogicalDatabase]:
-    """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot be served."""
+    """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot."""
     limits = config.limits
     dsns = config.databases[database.name].dsns
     endpoints = [ShardEndpoint(name, index, dsns[index]) for index, name in enumerate(database.shards)]

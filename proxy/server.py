@@ -1,7 +1,8 @@
 """The server: listens, makes the databases ready, runs clients, drains.
 
-Order of a start: shards are reached and their schema is checked, decided transactions left behind are finished, catalogs are
-read, then the port opens. SIGTERM drains: transactions in flight end, new clients are refused (57P03); SIGINT ends at once.
+Order of a start: shards are reached and their schema is checked, decided transactions left behind are finished,
+catalogs are read, then the port opens. SIGTERM drains: transactions in flight end, new clients are refused (57P03);
+SIGINT ends at once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Server:
         self.config = config
         self.auth = config.auth
         self.keys = CancelKeys()
-        # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the clients.
+        # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the
+        # clients.
         secrets_in_use = "".join(sorted(config.auth.users.values()))
         self.scram_secret = hashlib.sha256(f"{config.cluster.name}|{secrets_in_use}".encode()).digest()
         self.draining = False

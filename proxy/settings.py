@@ -1,17 +1,19 @@
 """What a session has set, and how a pooled link is brought to it.
 
-A link serves many sessions, one transaction at a time. It remembers which settings were applied to it last (``link.settings``);
-when a session with other settings checks it out, one simple query in the same packet resets it and applies the session's own.
+A link serves many sessions, one transaction at a time. It remembers which settings were applied to it last
+(``link.settings``); when a session with other settings checks it out, one simple query in the same packet resets it and
+applies the session's own.
 
-Decided here: which texts reproduce a session's settings, what a rollback undoes, which links are beyond resetting. Left to
-others: reading SET statements (router.statement), sending (proxy.transaction).
+Decided here: which texts reproduce a session's settings, what a rollback undoes, which links are beyond resetting. Left
+to others: reading SET statements (router.statement), sending (proxy.transaction).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# SET SESSION AUTHORIZATION and ROLE are not reset by RESET ALL; the former takes the latter with it, but only when it changes.
+# SET SESSION AUTHORIZATION and ROLE are not reset by RESET ALL; the former takes the latter with it, but only when it
+# changes.
 RESET_SQL = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL"
 
 # Parameters of a StartupMessage that are not settings.
@@ -31,39 +33,32 @@ def set_config_sql(name: str, value: str) -> str:
     return f"SELECT pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, false)"
 
 
-def parse_options(options: str) -> list[tuple[str, str]]:
-    """Read the ``options`` start-up parameter: ``-c name=value`` and ``--name=value``, backslash escapes spaces.
-
-    Raises ValueError for anything else: a switch that is not understood must not be dropped.
-    """
+def _words(text: str) -> list[str]:
+    """Split at white space; a backslash takes the next character as it is (pg_split_opts of the server)."""
     words: list[str] = []
-    word, started, escaped = "", False, False
-    for character in options:
-        if escaped:
-            word, escaped = word + character, False
-        elif character == "\\":
-            started = escaped = True
-        elif character.isspace():
+    word, started = "", False
+    characters = iter(text)
+    for character in characters:
+        if character.isspace():
             if started:
                 words.append(word)
             word, started = "", False
         else:
-            word, started = word + character, True
-    if started:
-        words.append(word)
+            word, started = word + (next(characters, "") if character == "\\" else character), True
+    return [*words, word] if started else words
+
+
+def parse_options(options: str) -> list[tuple[str, str]]:
+    """Read the ``options`` start-up parameter: ``-c name=value`` and ``--name=value``.
+
+    Raises ValueError for anything else: a switch that is not understood must not be dropped.
+    """
     settings = []
-    pending = iter(words)
+    pending = iter(_words(options))
     for item in pending:
-        if item == "-c":
-            assignment = next(pending, "")
-        elif item.startswith("-c"):
-            assignment = item[2:]
-        elif item.startswith("--"):
-            assignment = item[2:]
-        else:
-            raise ValueError(item)
+        assignment = next(pending, "") if item == "-c" else item[2:]
         name, equals, value = assignment.partition("=")
-        if not equals or not name:
+        if not item.startswith(("-c", "--")) or not equals or not name:
             raise ValueError(item)
         settings.append((name.replace("-", "_").lower(), value))
     return settings
@@ -77,7 +72,7 @@ class Applied:
 
     @property
     def resettable(self) -> bool:
-        """A custom setting stays '' instead of NULL after RESET: row-level security could see it. Such a link is closed."""
+        """A custom setting stays '' instead of NULL after RESET, which policies could see: such a link is closed."""
         return not any("." in name for name, _ in self.statements)
 
     def sql(self) -> str:
@@ -106,7 +101,7 @@ class SessionSettings:
         self._refresh()
 
     def set(self, name: str, sql: str) -> None:
-        """Note that ``sql`` set ``name`` for the session. The latest goes last, as role and privileges may depend on order."""
+        """Note that ``sql`` set ``name``. The latest goes last: what may be set can depend on what was set before."""
         self.made.pop(name, None)
         self.made[name] = sql
         self._refresh()

@@ -1,13 +1,15 @@
 """A client's transaction: which shards it joined, which of them wrote, and how it ends.
 
-Decides when BEGIN goes to a shard (lazily, in the packet of the first statement there), what a shard that joins late must
-replay (savepoints, SET LOCAL), which status the client sees, and which links go back to their pools. Left to others: how
-several writers commit (proxy.twophase), what a statement means (router), what is said to the client (proxy.session).
+Decides when BEGIN goes to a shard (lazily, in the packet of the first statement there), what a shard that joins late
+must replay (savepoints, SET LOCAL), which status the client sees, and which links go back to their pools. Left to
+others: how several writers commit (proxy.twophase), what a statement means (router), what is said to the client
+(proxy.session).
 
 Three kinds of block:
 
 - *none*: one statement on its own; links join without BEGIN and go back after it;
-- *implicit*: several statements of one simple query, several messages before a Sync, or one statement that writes on several
+- *implicit*: several statements of one simple query, several messages before a Sync, or one statement that writes on
+several
   shards. BEGIN goes to the shards, the client never sees status T;
 - *explicit*: the client sent BEGIN.
 """
@@ -147,7 +149,7 @@ class ClientTransaction:
             self.modes.merge(modes)
 
     async def join(self, shards: Sequence[int], *, writes: bool) -> Mapping[int, ShardLink]:
-        """Return a link for each of ``shards``, with settings, BEGIN and replayed savepoints put before its next exchange.
+        """Return a link for each of ``shards``; settings, BEGIN and savepoints go in front of its next exchange.
 
         Links are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise
         within one statement.
@@ -303,7 +305,8 @@ class ClientTransaction:
             self.settings.restore(self.settings_at_begin)
         for shard, link in self.links.items():
             if self.settings_changed:
-                # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo; applying them anew costs less than knowing.
+                # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo; applying them anew costs less than
+                # knowing.
                 link.settings = UNKNOWN
             if shard not in self.pinned:
                 self.database.release(link)

@@ -1,7 +1,7 @@
 """Prometheus metrics, served on a port of their own by prometheus_client's thread.
 
-Names start with ``pgchorus_``. What is counted on the way of every statement is one increment of a counter whose labels were
-resolved before; everything else (pools, clients) is read when the endpoint is asked.
+Names start with ``pgchorus_``. What is counted on the way of every statement is one increment of a counter whose labels
+were resolved before; everything else (pools, clients) is read when the endpoint is asked.
 """
 
 from __future__ import annotations

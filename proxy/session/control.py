@@ -1,4 +1,4 @@
-"""Statements about the session itself: BEGIN and COMMIT, SET and SHOW, PREPARE and EXECUTE, cursors; and shard-by-shard work.
+"""Statements about the session itself: BEGIN and COMMIT, SET and SHOW, PREPARE and EXECUTE, cursors.
 
 Each function returns what ends the statement for the client: a command tag, or the whole CommandComplete frame.
 """
@@ -264,7 +264,7 @@ async def _discard_all(session: Session) -> bytes:
 # --- PREPARE, EXECUTE, DEALLOCATE --------------------------------------------------------------------------------
 
 
-async def prepared_control(session: Session, statement: Statement, plan: PreparedControl) -> bytes:
+async def prepared_control(session: Session, plan: PreparedControl) -> bytes:
     """SQL-level prepared statements share their names with those of the protocol."""
     name = plan.name.encode()
     if plan.prepared is Prepared.PREPARE:
@@ -332,9 +332,10 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
             await links[shard].run(statement.text)
         session.cursors.clear()
         return backend.command_complete(b"CLOSE CURSOR ALL")
-    if plan.name not in session.cursors:
+    portal = session.portals.get(plan.name.encode())  # FETCH reads portals of the protocol as well
+    shard = session.cursors.get(plan.name, portal.shard if portal is not None else None)
+    if shard is None:
         raise ProxyError("34000", f'cursor "{plan.name}" does not exist')
-    shard = session.cursors[plan.name]
     tag = await relay(session, statement, shard, writes=False, held=held)
     if plan.closes:
         session.cursors.pop(plan.name, None)

@@ -1,15 +1,16 @@
 """The extended query protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
 
-Theory of operation. Messages for one shard are collected in a *batch*: frames for the link, and a script that says which of the
-answers the client gets (proxy.session.relay). The batch goes out in one packet when the client syncs or flushes, or when a
-message needs another shard; until then nothing waits. What the session answers itself (ParseComplete, a portal over several
-shards) stands in the script behind the message before it, so the order of answers is the order of messages.
+Theory of operation. Messages for one shard are collected in a *batch*: frames for the link, and a script that says
+which of the answers the client gets (proxy.session.relay). The batch goes out in one packet when the client syncs or
+flushes, or when a message needs another shard; until then nothing waits. What the session answers itself
+(ParseComplete, a portal over several shards) stands in the script behind the message before it, so the order of answers
+is the order of messages.
 
 A lone Execute before Sync is a transaction of its own on its shard. Everything else between two Syncs is one implicit
 transaction, begun with BEGIN on each shard that it touches, and committed at Sync: atomically, however many they are.
 
-Rules that Postgres sets: an error skips to Sync; Sync ends an implicit transaction and drops its portals; a named statement
-must be closed before its name is used again, the unnamed ones are replaced.
+Rules that Postgres sets: an error skips to Sync; Sync ends an implicit transaction and drops its portals; a named
+statement must be closed before its name is used again, the unnamed ones are replaced.
 """
 
 from __future__ import annotations
@@ -183,8 +184,8 @@ class ExtendedProtocol:
     def _alone(self) -> bool:
         """Whether one Execute and then Sync is all that is to come: such a statement is a transaction of its own.
 
-        Looks only at what has arrived; a client that sends in small pieces gets an implicit block, which is right as well.
-        Anything else before Sync could fail, and would have to take this statement back.
+        Looks only at what has arrived; a client that sends in small pieces gets an implicit block, which is right as
+        well. Anything else before Sync could fail, and would have to take this statement back.
         """
         if self.session.transaction.in_block:
             return False
@@ -273,12 +274,19 @@ class ExtendedProtocol:
             rows = backend.no_data() if fields is None else backend.row_description(fields)
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
-        portal = self._portal(message.name)
-        if portal.shard is None:
-            self._reply(portal.described())
-        else:
-            batch = await self._batch_for(portal.shard, writes=False, alone=self._alone())
-            batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
+        shard = self._cursor_shard(message.name)
+        if shard is None:
+            portal = self._portal(message.name)
+            shard = portal.shard
+            if shard is None:
+                self._reply(portal.described())
+                return
+        batch = await self._batch_for(shard, writes=False, alone=self._alone())
+        batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
+
+    def _cursor_shard(self, name: bytes) -> int | None:
+        """In Postgres a cursor of DECLARE is a portal like any other: where it is, None when it is no such cursor."""
+        return self.session.cursors.get(name.decode("utf-8", "surrogateescape"))
 
     def _portal(self, name: bytes) -> Portal:
         portal = self.session.portals.get(name)
@@ -288,6 +296,11 @@ class ExtendedProtocol:
 
     async def _execute(self, message: frontend.Execute) -> None:
         session = self.session
+        shard = self._cursor_shard(message.portal)
+        if shard is not None:
+            batch = await self._batch_for(shard, writes=False, alone=False)
+            batch.add(message.encode(), EXECUTE_ENDS, forward=True)
+            return
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
@@ -342,8 +355,10 @@ class ExtendedProtocol:
             self._reply(backend.close_complete())
             return
         portal = session.portals.pop(message.name, None)
-        if portal is not None and portal.shard is not None and portal.shard in session.transaction.links:
-            batch = await self._batch_for(portal.shard, writes=False, alone=self._alone())
+        shard = portal.shard if portal is not None else self._cursor_shard(message.name)
+        if shard is not None and shard in session.transaction.links:
+            session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)
+            batch = await self._batch_for(shard, writes=False, alone=self._alone())
             batch.add(message.encode(), CLOSE_ENDS, forward=True)
             return
         if portal is not None:
@@ -379,10 +394,10 @@ class ExtendedProtocol:
 
 
 def _check_parameters(message: frontend.Bind, prepared: PreparedStatement) -> None:
-    expected = len(prepared.description.parameter_oids)
-    if len(message.parameters) != expected:
+    expected, given = len(prepared.description.parameter_oids), len(message.parameters)
+    if given != expected:
         name = prepared.name.decode(errors="replace")
         raise ProxyError(
             "08P01",
-            f'bind message supplies {len(message.parameters)} parameters, but prepared statement "{name}" requires {expected}',
+            f'bind message supplies {given} parameters, but prepared statement "{name}" requires {expected}',
         )

@@ -1,8 +1,8 @@
 """Prepared statements and portals of one session, and what a shard says about a statement.
 
-A prepared statement lives in the session; on a link it is prepared again on first use there, under a name made of everything
-that Postgres froze into it at Parse (text, parameter types, settings, the catalog's version): sessions that agree in all of
-these share it, others never do.
+A prepared statement lives in the session; on a link it is prepared again on first use there, under a name made of
+everything that Postgres froze into it at Parse (text, parameter types, settings, the catalog's version): sessions that
+agree in all of these share it, others never do.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def ensure_parsed(
 ) -> tuple[bytes, bytes, list[Step]]:
     """Return (name on the link, frames that make sure it is parsed there, the script of their answers).
 
-    The least recently used statement goes when the link has ``limit`` of them. Not ``shared``: the transaction has changed
-    the catalog, so nothing that was parsed before it may be used, nor what is parsed in it afterwards.
+    The least recently used statement goes when the link has ``limit`` of them. Not ``shared``: the transaction has
+    changed the catalog, so nothing that was parsed before it may be used, nor what is parsed in it afterwards.
     """
     name = prepared.link_name(applied) if shared else b""
     parse = frontend.Parse(name, prepared.query, prepared.oids).encode()

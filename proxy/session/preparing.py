@@ -1,4 +1,7 @@
-"""From a text to a prepared statement, and from EXECUTE's values to an answer; shared by the protocol and by SQL's PREPARE."""
+"""From a text to a prepared statement, and from EXECUTE's values to an answer.
+
+Shared by the protocol's Parse and by SQL's PREPARE.
+"""
 
 from __future__ import annotations
 

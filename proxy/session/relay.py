@@ -1,20 +1,20 @@
 """Passing a shard's answer to the client as it came.
 
-A relay is the receiver of one exchange on a link. It walks the frames, drops those the client did not ask for (answers to our
-own Parse, ReadyForQuery) and writes the rest on, in runs as long as they stand together, never decoded. A shard's
-ReadyForQuery is not the client's: the session sends its own.
+A relay is the receiver of one exchange on a link. It walks the frames, drops those the client did not ask for (answers
+to our own Parse, ReadyForQuery) and writes the rest on, in runs as long as they stand together, never decoded. A
+shard's ReadyForQuery is not the client's: the session sends its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxy.wire.backend import decode_parameter_status
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from proxy.connection import ClientConnection
@@ -33,8 +33,8 @@ DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
 class Step:
     """One message of ours and what becomes of its answer: up to a frame of a type in ``ends``, passed on or dropped.
 
-    ``after`` holds replies that the session itself owes the client behind this one; ``undo`` is called when an error kept
-    the shard from getting that far.
+    ``after`` holds replies that the session itself owes the client behind this one; ``undo`` is called when an error
+    kept the shard from getting that far.
     """
 
     ends: frozenset[int]
@@ -130,7 +130,7 @@ class Relay:
             self._future.set_exception(error)
 
     async def wait(self, link: ShardLink) -> None:
-        """Wait for the end of the exchange (or for the shard to ask for COPY data); raises ShardError when the link dies."""
+        """Wait for the end of the exchange, or for the shard to ask for COPY data; raises ShardError if the link dies."""
         self._client.feed_from(link)
         try:
             await self._future
@@ -160,7 +160,8 @@ class Relay:
             if kind in _FLUSH_SYNC:
                 continue
             if kind not in _COPY_MESSAGES:
-                # Any other message ends a COPY as a failure of the client's, in Postgres's words; it is handled afterwards.
+                # Any other message ends a COPY as a failure of the client's, in Postgres's words; it is handled
+                # afterwards.
                 text = b"unexpected message type 0x%02X during COPY from stdin\x00" % kind
                 out += b"f" + (len(text) + 4).to_bytes(4, "big") + text
                 end = position

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from proxy.twophase.fence import Fence, Held
     from router.plan import Executable, Statement
 
-# A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the message's.
+# A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the
+# message's.
 MAX_PADDING = 20_000
 FENCE_RETRIES = 5
 
@@ -107,7 +108,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
 
 
 class CommonSnapshot:
-    """One statement's use of the fence, in the executor's words: held from before the first Bind until all are bound."""
+    """One statement's use of the fence: held from before the first Bind until all shards have bound."""
 
     def __init__(self, fence: Fence, shards: list[int]) -> None:
         self._fence = fence
@@ -153,7 +154,7 @@ def shards_of(executable: Executable) -> list[int]:
 
 
 async def shard_by_shard(session: Session, statement: Statement, executable: Executable) -> bytes:
-    """Run what Postgres refuses in a transaction on each shard in turn, and say exactly where it was done if it stops."""
+    """Run what Postgres refuses in a transaction on each shard in turn; if one fails, say where it was done."""
     if session.transaction.block is Block.EXPLICIT:
         raise ProxyError("25001", f"{statement.tag or 'this statement'} cannot run inside a transaction block")
     done: list[str] = []

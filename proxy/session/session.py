@@ -1,8 +1,9 @@
 """One client's session: its state, its message loop, and the one border where exceptions become ErrorResponse.
 
-Decides the order of things: a message is handled to its end before the next one is looked at; after an error in the extended
-protocol everything up to Sync is skipped; ReadyForQuery is always the session's own. The handling itself is in the rooms
-beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execute ...), ``control`` (BEGIN, SET, PREPARE ...).
+Decides the order of things: a message is handled to its end before the next one is looked at; after an error in the
+extended protocol everything up to Sync is skipped; ReadyForQuery is always the session's own. The handling itself is in
+the rooms beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execute ...), ``control`` (BEGIN, SET, PREPARE
+...).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Session:
             raise ProxyError(
                 "0A000",
                 f"cannot tell the shard of this sharding key: {error}",
-                hint="Write the key in its canonical form (1200, not 0x4B0 or 1_200), or pass it as a binary parameter.",
+                hint="Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",
             ) from error
 
     def client_lost(self) -> None:

@@ -1,7 +1,8 @@
 """The simple query protocol: one message, any number of statements, one implicit transaction.
 
-Postgres's rules: all statements are parsed before the first one runs; those outside BEGIN and COMMIT form one transaction; the
-first error ends the message; the last statement's CommandComplete comes only when its transaction is committed.
+Postgres's rules: all statements are parsed before the first one runs; those outside BEGIN and COMMIT form one
+transaction; the first error ends the message; the last statement's CommandComplete comes only when its transaction is
+committed.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ async def run_text(session: Session, text: str) -> None:
 
 
 class _Message:
-    """The statements of a message: planned together when that can be, else one by one, as each may change the catalog."""
+    """The statements of a message: planned together if that can be, else one by one: each may change the catalog."""
 
     def __init__(self, session: Session, text: str, parsed: Sequence[Parsed], planned: Sequence[Statement]) -> None:
         self._text = text
@@ -162,7 +163,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     if isinstance(plan, SettingControl):
         return await control.setting_control(session, statement, plan)
     if isinstance(plan, PreparedControl):
-        return await control.prepared_control(session, statement, plan)
+        return await control.prepared_control(session, plan)
     if isinstance(plan, CursorControl):
         return await control.cursor_control(session, statement, plan, held=held)
     executable = session.resolve(statement)
