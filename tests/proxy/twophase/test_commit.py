@@ -12,6 +12,7 @@ from proxy.shards.errors import ShardError
 from proxy.twophase import record
 from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.events import Limits, Result
+from proxy.twophase.recovery import RecoveryLimits
 from proxy.wire.fields import ErrorFields
 from twophase_servers import CommitCluster, TappedLink
 
@@ -485,3 +486,61 @@ async def test_shards_that_are_databases_of_one_server(make_databases: Callable[
         assert await one_server.values() == [[(1, 1)], [(1, 1)]]
     finally:
         await one_server.close()
+
+
+# Standbys that do not answer
+
+
+@asynccontextmanager
+async def dead_standby(cluster: CommitCluster, shard: int) -> AsyncGenerator[None]:
+    """Make every commit on a shard wait for a synchronous standby that is not there."""
+
+    async def name_standby(name: str) -> None:
+        async with cluster.control.connection(shard) as connection:
+            await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+            await connection.execute("SELECT pg_reload_conf()")
+        await cluster.until(shard, f"SELECT current_setting('synchronous_standby_names') = '{name}'")
+
+    await name_standby("nobody")
+    try:
+        yield
+    finally:
+        await name_standby("")
+
+
+async def cancel_its_wait(cluster: CommitCluster, shard: int, pid: int) -> None:
+    await cluster.until(shard, f"SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = {pid}")
+    await cluster.ask(shard, f"SELECT pg_cancel_backend({pid})")
+
+
+async def test_a_prepare_that_no_standby_confirmed_is_no_vote(cluster: CommitCluster) -> None:
+    links = await cluster.begin(INSERT)
+    async with dead_standby(cluster, 1):
+        commit = asyncio.create_task(cluster.coordinator(0, Limits(undo_timeout_s=0.5)).commit(links, {0, 1, 2}))
+        await cancel_its_wait(cluster, 1, links[1].pid)
+        outcome = await commit
+    assert outcome.result is Result.ABORTED
+    assert outcome.error is not None
+    assert outcome.error.sqlstate == "40000"
+    await cluster.recovery().run_once()
+    assert await cluster.values() == NOWHERE
+    assert await cluster.prepared() == []
+
+
+async def test_a_decision_that_no_standby_confirmed_is_not_known(cluster: CommitCluster) -> None:
+    links = await cluster.begin("SET LOCAL synchronous_commit = local; " + INSERT)
+    async with dead_standby(cluster, 0):
+        commit = asyncio.create_task(cluster.coordinator(0, Limits(settle_timeout_s=0.5)).commit(links, {0, 1, 2}))
+        await cancel_its_wait(cluster, 0, links[0].pid)
+        outcome = await commit
+        assert outcome.result is Result.UNKNOWN
+        assert outcome.error is not None
+        assert outcome.error.sqlstate == "08007"
+        assert await cluster.decisions(0) == ["commit"]
+        assert len(await cluster.prepared()) == 2
+        # Recovery reads the record too, and does not act on what a failover could still take back.
+        cautious = RecoveryLimits(grace_s=0.0, orphan_s=0.0, shard_timeout_s=0.5)
+        assert list((await cluster.recovery(cautious).run_once()).unreachable) == ["s0"]
+        assert len(await cluster.prepared()) == 2
+    assert len((await cluster.recovery().run_once()).committed) == 2
+    assert await cluster.values() == EVERYWHERE
