@@ -91,6 +91,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Use UNION ALL of plain queries, or select the sharding key in the same place of all of them.",
     ),
     "rewrite": ("the statement is written in a way that cannot be split", "Write it as a plain SELECT without parentheses around it."),
+    "reference-lock": (
+        "FOR UPDATE of the reference table {table} beside sharded tables would lock one copy only",
+        "Name the sharded tables in FOR UPDATE OF, or lock the reference table in a statement of its own.",
+    ),
     # writes
     "modifying-cte": ("a data-modifying WITH needs all its tables on one key", _ROUTE_HINT),
     "insert-no-key": (
@@ -119,7 +123,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Name the conflict columns, the key among them.",
     ),
     "key-update": ("the sharding key {key} cannot be changed by UPDATE", "Delete the row and insert it again."),
-    "update-from": ("the statement would combine rows of different shards", _ROUTE_HINT),
     "merge": ("MERGE is supported with one sharding key only", _ROUTE_HINT),
     "reference-write": (
         "the statement could change the copies of the reference table {table} differently",
@@ -129,7 +132,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "now() and its kin would differ from copy to copy of the reference table {table}",
         "Pass the time as a parameter.",
     ),
-    "dml-volatile": ("a volatile function in a write to several shards", "Name one key, or compute the value in the client."),
     "system-columns": ("system column {name} means something on one shard only", "Name one key."),
     "view-write": (
         "view {view} reads {table}, which does not live on the home shard alone",

@@ -37,8 +37,8 @@ def plan(context: Context) -> Statement:
     if not isinstance(placement, Sharded | Reference) or relation is None:
         context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
         return context.statement(Single(HomeShard(), writes), "COPY", **context.flags)
-    context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
     if not writes:
+        context.check_access(relation, write=False, at=at)
         return context.statement(_out(context, relation), "COPY")
     return context.statement(_in(context, relation), "COPY")
 
@@ -64,12 +64,13 @@ def _in(context: Context, relation: Relation) -> Plan:
     for column in relation.columns:
         if column.name not in columns and (column.identity or column.sequence is not None):
             raise context.refuse("sequence-default", at, column=column.name, table=relation.name)
-    if "whereClause" in body:
-        context.check_callable(body["whereClause"])
+    context.check_access(relation, write=True, defaults=_omitted(relation, body), at=at)
+    placing.placed(context, EveryShard(), many_rows=True)
     placement = context.placement(relation)
     if isinstance(placement, Reference):
         check_column_defaults(context, relation, [c.name for c in relation.columns if c.name not in columns], at)
-        if "whereClause" in body and context.effect(body["whereClause"]).volatile:
+        effect = context.effect(body.get("whereClause"))
+        if effect.volatile or effect.clock:
             raise context.refuse("reference-write", at, table=relation.name)
         return CopyIn(EveryShard(), format_, None, None, len(columns))
     if not isinstance(placement, Sharded) or placement.key not in columns:

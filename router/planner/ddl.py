@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from router.errors import SyntaxFailure
 from router.cluster import Home, Placement, Reference, Sharded, TableName
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import dml, tables
 from router.planner.names import Place
 from router.planner.passthrough import makes_temporary, no_block, tag_of
 from router.planner.scope import Scope
-from router.tree import Node, items, name_parts, strings, unwrap
+from router.statement import parse
+from router.tree import Node, items, name_parts, strings, unwrap, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +41,44 @@ def statement(context: Context, target: Target, **flags: str) -> Statement:
 def everywhere(context: Context) -> Statement:
     """Objects that every shard has: types, functions, roles, extensions."""
     return statement(context, EveryShard())
+
+
+def create_function(context: Context) -> Statement:
+    """CREATE FUNCTION everywhere, but a SQL function of home tables at home: Postgres reads its body right away."""
+    options = {option["DefElem"]["defname"]: option["DefElem"].get("arg", {}) for option in context.body.get("options", ())}
+    text = strings(items(options.get("as")))
+    ranges = [body for kind, body in walk(context.body.get("sql_body")) if kind == "RangeVar"]
+    if options.get("language", {}).get("String", {}).get("sval", "sql").lower() == "sql" and text:
+        try:
+            ranges += [body for parsed in parse(text[0]) for kind, body in walk(parsed.body) if kind == "RangeVar"]
+        except SyntaxFailure:
+            return everywhere(context)  # the shards say what is wrong
+    known = [context.catalog.resolve(name_parts(body), context.search_path) for body in ranges]
+    at_home_only = any(relation is not None and _is_home_table(context, relation.name) for relation in known)
+    return statement(context, HomeShard() if at_home_only else EveryShard())
+
+
+def _is_home_table(context: Context, name: TableName) -> bool:
+    relation = context.catalog.relation(name.schema, name.name)
+    if relation is None or name.schema in {"pg_catalog", "information_schema"} or relation.kind.value == "S":
+        return False
+    return isinstance(where(context, relation), HomeShard)
+
+
+def alter_function(context: Context) -> Statement:
+    """ALTER FUNCTION where the function is."""
+    named = strings(context.body["func"].get("objname"))
+    return statement(context, together(context, [_function(context, named)]))
+
+
+def _function(context: Context, parts: tuple[str, ...]) -> Target:
+    """Return the shards that have a function, as :func:`create_function` put it."""
+    schemas = parts[-2:-1] or context.search_path
+    for function in context.catalog.functions:
+        if function.name.name == parts[-1] and function.name.schema in schemas and function.language == "sql":
+            if any(_is_home_table(context, name) for name in function.uses.reads | function.uses.writes):
+                return HomeShard()
+    return EveryShard()
 
 
 def at_home(context: Context) -> Statement:
@@ -75,7 +115,8 @@ def where(context: Context, relation: Relation) -> Target:
     if relation.name.schema == "pg_temp":
         return HomeShard()
     if relation.kind.value == "S":
-        return EveryShard()
+        owner_ = relation.owned_by and context.catalog.relation(relation.owned_by.schema, relation.owned_by.name)
+        return where(context, owner_) if owner_ else EveryShard()
     if relation.kind.value in {"v", "m"}:
         return _view(context, relation)
     placement = context.catalog.effective_placement(relation)
@@ -105,7 +146,7 @@ def _view(context: Context, relation: Relation) -> Target:
 def _locate_index(context: Context, name: str) -> Target | None:
     """Find the table of an index by its name."""
     for relation in context.catalog.relations:
-        if any(index.name == name for index in relation.unique):
+        if name in relation.indexes:
             return where(context, relation)
     return None
 
@@ -145,6 +186,9 @@ def drop(context: Context) -> Statement:
     if kind in _RELATIONS:
         names = [strings(items(entry)) for entry in objects]
         return statement(context, together(context, [locate(context, n, index=kind == "OBJECT_INDEX") for n in names]))
+    if kind in {"OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE"}:
+        named = [strings(entry["ObjectWithArgs"].get("objname")) for entry in objects]
+        return statement(context, together(context, [_function(context, name) for name in named]))
     if kind in _ON_RELATION:
         names = [strings(items(entry))[:-1] for entry in objects]
         return statement(context, together(context, [locate(context, name) for name in names]))
@@ -165,7 +209,7 @@ def comment(context: Context) -> Statement:
 def grant(context: Context) -> Statement:
     """GRANT and REVOKE."""
     body = context.body
-    if body.get("targtype") != "ACL_TARGET_OBJECT" or body.get("objtype") != "OBJECT_TABLE":
+    if body.get("targtype") != "ACL_TARGET_OBJECT" or body.get("objtype") not in {"OBJECT_TABLE", "OBJECT_SEQUENCE"}:
         return everywhere(context)
     found = [_known(context, item["RangeVar"]) for item in body.get("objects", ()) if "RangeVar" in item]
     return statement(context, together(context, found))
@@ -193,8 +237,7 @@ def rename(context: Context) -> Statement:
             raise context.refuse("key-change", range_var.get("location"), key=placement.key, table=relation.name)
     elif kind == "OBJECT_TABCONSTRAINT" and body.get("subname") == tables.SLOT_CONSTRAINT:
         raise context.refuse("slot-check", range_var.get("location"))
-    target = locate(context, parts, index=kind == "OBJECT_INDEX")
-    return statement(context, target or HomeShard())
+    return statement(context, locate(context, parts, index=kind == "OBJECT_INDEX") or HomeShard())
 
 
 def set_schema(context: Context) -> Statement:
@@ -225,11 +268,6 @@ def _check_schema_free(context: Context, schema: str) -> None:
     for table in context.database.placements:
         if table.schema == schema:
             raise context.refuse("placed-name", table=table)
-
-
-def owner(context: Context) -> Statement:
-    """ALTER ... OWNER TO of what is no relation; ALTER ... DEPENDS ON EXTENSION."""
-    return on_relation(context)
 
 
 def refuse(context: Context) -> Statement:
@@ -313,14 +351,23 @@ def reindex(context: Context) -> Statement:
     return context.statement(ShardByShard(target or HomeShard()), tag_of(context.parsed), transaction_block=block)
 
 
-def sequence(context: Context) -> Statement:
-    """Sequences exist on every shard; the home shard's is the one that counts."""
+def create_sequence(context: Context) -> Statement:
+    """CREATE SEQUENCE on every shard (the home shard's is the one that counts), but an owned one where its table is."""
+    for option in context.body.get("options", ()):
+        if option["DefElem"]["defname"] == "owned_by":
+            owner_ = strings(items(option["DefElem"].get("arg")))[:-1]
+            return statement(context, (locate(context, owner_) if owner_ else None) or EveryShard())
     return statement(context, EveryShard())
+
+
+def alter_sequence(context: Context) -> Statement:
+    """ALTER SEQUENCE where it is."""
+    return statement(context, _known(context, context.body["sequence"]) or HomeShard())
 
 
 _EVERYWHERE: Final = """
     CreateEnumStmt AlterEnumStmt CompositeTypeStmt CreateRangeStmt DefineStmt CreateDomainStmt AlterDomainStmt
-    CreateFunctionStmt AlterFunctionStmt CreateExtensionStmt AlterExtensionStmt AlterExtensionContentsStmt CreateRoleStmt
+    CreateExtensionStmt AlterExtensionStmt AlterExtensionContentsStmt CreateRoleStmt
     AlterRoleStmt AlterRoleSetStmt DropRoleStmt GrantRoleStmt CreateOpClassStmt CreateOpFamilyStmt AlterOpFamilyStmt
     AlterOperatorStmt AlterTypeStmt CreateCastStmt CreateConversionStmt CreateTransformStmt CreatePLangStmt
     AlterTSDictionaryStmt AlterTSConfigurationStmt AlterCollationStmt CreateAmStmt AlterDefaultPrivilegesStmt DropOwnedStmt
@@ -349,8 +396,10 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     "CreateStmt": tables.create,
     "AlterTableStmt": tables.alter,
     "IndexStmt": tables.index,
-    "CreateSeqStmt": sequence,
-    "AlterSeqStmt": sequence,
+    "CreateFunctionStmt": create_function,
+    "AlterFunctionStmt": alter_function,
+    "CreateSeqStmt": create_sequence,
+    "AlterSeqStmt": alter_sequence,
     "DropStmt": drop,
     "CommentStmt": comment,
     "SecLabelStmt": comment,

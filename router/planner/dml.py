@@ -113,10 +113,10 @@ def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
         if term is not None and written.source.key is not None and len(set(written.keys)) == 1:
             facts.equal.append((written.source.key, term))
     scope.sublinks(level, returning, environment, facts)
+    check_sequences(context, written, node, query)
     context.check_access(
         written.relation, write=True, defaults=defaulted(written.relation, node, query), at=written.source.location
     )
-    check_sequences(context, written, node, query)
     return written
 
 
@@ -276,15 +276,16 @@ def check_key_kept(context: Context, written: Written, targets: list[Node], leve
 
 
 def _merge(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
-    """A MERGE keeps its source's rows: what ON says holds for the target only."""
+    """A MERGE with NOT MATCHED keeps its source's rows: what ON says holds for the target only."""
     context = scope.context
-    on = Facts(level.facts)
+    clauses = [clause["MergeWhenClause"] for clause in node.get("mergeWhenClauses", ())]
+    inner = all(body.get("matchKind", "MERGE_WHEN_MATCHED") == "MERGE_WHEN_MATCHED" for body in clauses)
+    on = level.facts if inner else Facts(level.facts)
     written = _register(scope, level, node["relation"], on)
     scope.from_clause(level, [node["sourceRelation"]], environment)
     scope.condition(level, node["joinCondition"], level.names, on, environment, None)
     source = written.source
-    for clause in node.get("mergeWhenClauses", ()):
-        body = clause["MergeWhenClause"]
+    for body in clauses:
         scope.sublinks(level, body, environment, None)
         command = body.get("commandType", "")
         if body.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" and source.key is not None and context.many:

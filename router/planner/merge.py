@@ -47,11 +47,11 @@ def plan(context: Context, scope: Scope, level: Level, *, writes: bool) -> Plan:
 
 
 def _check_volatile(context: Context) -> None:
-    """A volatile user function takes a snapshot of its own per call: not the statement's."""
+    """A volatile user function that reads tables takes a snapshot of its own per call: not the statement's."""
     for kind, body in walk({context.parsed.kind: context.body}):
         if kind == "FuncCall":
             effect = context.call_effect(body)
-            if effect.user_defined and effect.volatile:
+            if effect.user_defined and effect.volatile and effect.touches:
                 raise context.refuse("volatile-function", body.get("location"))
 
 

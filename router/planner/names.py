@@ -33,7 +33,10 @@ class Place(Enum):
 
 @dataclass(eq=False, slots=True)
 class Source:
-    """A range table entry. ``key`` and ``key_type`` of sharded tables; ``level`` of derived ones."""
+    """A range table entry. ``key`` and ``key_type`` of sharded tables; ``level`` of derived ones.
+
+    ``columns`` of derived ones: (column outside, column inside) where it is plain.
+    """
 
     index: int
     place: Place
@@ -44,6 +47,8 @@ class Source:
     key_type: str = ""
     level: Level | None = None
     sampled: bool = False
+    alias: str = ""
+    columns: list[tuple[ColumnId, ColumnId]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -59,3 +59,21 @@ def check_no_system_columns(context: Context) -> None:
 def locks(context: Context) -> bool:
     """Whether there is a FOR UPDATE or its like anywhere."""
     return any(kind == "LockingClause" for kind, _ in walk({context.parsed.kind: context.body}))
+
+
+_EXCLUSIVE = frozenset({"LCS_FORUPDATE", "LCS_FORNOKEYUPDATE"})
+
+
+def check_locks(context: Context, scope: Scope) -> None:
+    """Refuse an exclusive row lock on one copy of a reference table: a locker of another copy would not wait for it.
+
+    Shared locks are right on any copy, because a writer changes all of them.
+    """
+    for kind, body in walk({context.parsed.kind: context.body}):
+        if kind != "LockingClause" or body.get("strength") not in _EXCLUSIVE:
+            continue
+        named = {item["RangeVar"]["relname"] for item in body.get("lockedRels", ())}
+        for source in scope.sources:
+            if source.place is Place.REFERENCE and (not named or source.alias in named):
+                name = source.relation.name if source.relation is not None else ""
+                raise context.refuse("reference-lock", source.location, table=name)

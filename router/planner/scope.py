@@ -123,7 +123,10 @@ class Scope:
     def check_complete(self) -> None:
         """Refuse when a table stands somewhere in the statement where this file did not look."""
         parsed = self.context.parsed
-        for kind, body in walk({parsed.kind: parsed.body}):
+        found = list(walk({parsed.kind: parsed.body}))
+        named = [item["RangeVar"] for kind, body in found if kind == "LockingClause" for item in body.get("lockedRels", ())]
+        self._seen.update(map(id, named))  # FOR UPDATE OF names aliases
+        for kind, body in found:
             if kind == "RangeVar" and id(body) not in self._seen:
                 raise self.context.refuse("unknown-node", body.get("location"), name=f"{body['relname']} in this place")
 
@@ -217,6 +220,7 @@ class Scope:
         if cte is not None:
             return self._cte_reference(level, cte, body, facts)
         source = self.table(body, facts)
+        source.alias = alias.get("aliasname", name)
         columns = relation_columns(source)
         if columns is not None:
             columns = renamed(columns, strings(alias.get("colnames")))
@@ -277,11 +281,13 @@ class Scope:
             return Leaf(source), Item(label, None)
         columns: dict[str, ColumnId | None] = {}
         for name, column in inner.items():
-            columns[name] = None if column is None else ColumnId(source.index, name, column.family)
+            outside = None if column is None else ColumnId(source.index, name, column.family)
+            columns[name] = outside
+            if column is not None and outside is not None:
+                source.columns.append((outside, column))
             if column is None or column.family is None or child.arms:
                 continue
             terms = child.facts.terms(column)
-            outside = columns[name]
             if terms is not None and len(terms) == 1 and outside is not None:
                 facts.equal.append((outside, terms[0]))
         return Leaf(source), Item(label, columns)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.plan import Single, Statement
+from router.plan import AnyShard, HomeShard, Single, Statement
 from router.planner import merge
 from router.planner.dml import modifying_levels
-from router.planner.placing import check_reads, locks, placed
+from router.planner.placing import check_locks, check_reads, locks, placed
 from router.planner.scope import Scope
 from router.planner.spread import one_shard
 
@@ -32,6 +32,8 @@ def plan(context: Context) -> Statement:
     check_reads(context, scope)
     writes = context.whole_effect.writes or locks(context) or modifying
     target = one_shard(scope)
+    if not isinstance(target, AnyShard | HomeShard):
+        check_locks(context, scope)
     if target is not None:
         return context.statement(
             Single(placed(context, target, modifying=modifying), writes), "SELECT", returns_rows=True, **context.flags

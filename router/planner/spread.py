@@ -138,7 +138,8 @@ class Spread:
             return self._leaf(tree.source)
         if isinstance(tree, Merged):
             return Part() if tree.tree is None else self._fold(tree.tree)
-        left, right = self._fold(tree.left), self._fold(tree.right)
+        left = self._fold(tree.left)
+        right = self._lateral(tree, left) or self._fold(tree.right)
         if left.keys and right.keys:
             if not _joined(left, right, tree.facts):
                 source = next(iter(self._tree_sources(tree.right)), None)
@@ -176,7 +177,33 @@ class Spread:
         if not any(item.place is Place.SHARDED for item in inner):
             self._check_copies(level)
             return Part()
-        raise self._context.refuse("subquery", next(item.location for item in inner if item.place is Place.SHARDED))
+        keys = self._whole_groups(source, level)
+        if not keys:
+            raise self._context.refuse("subquery", next(i.location for i in inner if i.place is Place.SHARDED))
+        return Part(keys)
+
+    def _whole_groups(self, source: Source, level: Level) -> tuple[ColumnId, ...]:
+        """Return the sharding keys among the columns of a subquery whose groups stay on one shard each."""
+        from router.planner.merge import Query  # noqa: PLC0415 - merge plans by what this file finds
+
+        if level.arms or any(field in level.node for field in ("limitCount", "limitOffset", "lockingClause")):
+            return ()
+        query = Query(self._context, self._scope, level, self.level(level))
+        if query.needs_merge():
+            return ()
+        found = [(outside, inside) for outside, inside in source.columns if query.is_key_column(inside)]
+        if found:
+            source.key_type = self._scope.sources[query.keys[0].source].key_type
+        return tuple(outside for outside, _ in found)
+
+    def _lateral(self, tree: Join, left: Part) -> Part | None:
+        """A LATERAL subquery whose tables are all equal by key to the row on its left stays on that row's shard."""
+        right = tree.right
+        if not isinstance(right, Leaf) or right.source.level is None or not left.keys or tree.kind == "full":
+            return None
+        tables = [item for item in self._all_sources(right.source.level) if item.place is Place.SHARDED]
+        equal = (item.key is not None and any(item.facts.same(item.key, key) for key in left.keys) for item in tables)
+        return Part() if tables and all(equal) else None
 
 
 def _joined(left: Part, right: Part, facts: Facts) -> bool:
