@@ -171,6 +171,7 @@ class _Builder:
         self._tables = {row[0]: TableName(row[1], row[2]) for row in self._list("relations")}
         self._function_names = {row[0]: FunctionName(row[1], row[2]) for row in self._list("functions")}
         self._directory = self._names_only()
+        self._expressions: dict[str, Uses] = {}
         self.types = [self._type(row) for row in self._list("types")]
         used: defaultdict[str, list[tuple[str, Uses]]] = defaultdict(list)
         for kind in self.types:
@@ -183,6 +184,7 @@ class _Builder:
             self._directory.operators,
             {name: tuple(meanings) for name, meanings in used.items()},
         )
+        self._expressions = {}  # those of types were read before types had uses
         self._domain_uses = {kind.oid: kind.uses for kind in self.types if kind.uses != NOTHING}
         self._aggregates = dict(self._list("aggregates"))
         self.functions = [self._function(row) for row in self._list("functions")]
@@ -216,7 +218,12 @@ class _Builder:
         return Directory(dict(relations), functions, frozenset(row_functions), dict(operators))
 
     def _expression(self, text: str | None) -> Uses:
-        return NOTHING if text is None else self._uses(names_of_expression(text))
+        if text is None:
+            return NOTHING
+        known = self._expressions.get(text)
+        if known is None:
+            known = self._expressions[text] = self._uses(names_of_expression(text))
+        return known
 
     def _uses(self, names: Names) -> Uses:
         uses = self._directory.resolve(names)
