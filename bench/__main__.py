@@ -126,6 +126,7 @@ def verdict_of(matrix: Matrix, failure: str) -> str:
     if failure:
         return f"FAILED: {failure}"
     checks = f"After each of {matrix.checks} writing runs the sums agreed and the history had each counted transaction."
+    checks = checks if matrix.checks else "No writing run was checked."
     trouble = f" {broken} runs were broken off." if broken else ""
     return f"{checks}{trouble} Failed transactions: {failed}."
 

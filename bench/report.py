@@ -47,6 +47,7 @@ LATENCIES = (
 )
 DURABLE = "fsync on"
 VOLATILE = "fsync OFF (figures of writing scripts are not those of a durable server)"
+ONE_ROUND = "One round only: nothing is known about how much the figures vary. Not for publication."
 TIDY = ", autovacuum off; before each writing run its database is vacuumed and a checkpoint done."
 
 Cell = tuple[str, str, int, str]
@@ -245,6 +246,8 @@ def notes(run: Run, rows: Sequence[Row]) -> list[str]:
             f"Over {shards} shards account, teller and branch fall independently: "
             f"about {share:.0%} of TPC-B transactions write more than one shard."
         )
+    if run.options.rounds == 1:
+        found.append(ONE_ROUND)
     disturbed = [row for row in rows if row.other_cpu > DISTURBED]
     if disturbed:
         worst = max(row.other_cpu for row in disturbed)

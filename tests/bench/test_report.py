@@ -145,6 +145,7 @@ def test_the_notes_admit_what_makes_the_comparison_unequal() -> None:
     assert "fsync on" in text
     assert "![throughput](throughput.png)" in text
     assert "Disturbed" not in text
+    assert "One round only" not in text
 
 
 def test_the_notes_admit_disturbance_and_volatile_servers() -> None:
