@@ -12,11 +12,24 @@ from typing import TYPE_CHECKING
 from router.errors import SyntaxFailure
 from router.keys import Facts, value_term
 from router.plan import Constant, KeyTerm
-from router.planner.names import Cte, Item, Join, Leaf, Level, Names, Place, Source, relation_columns
+from router.planner.names import (
+    Cte,
+    Item,
+    Join,
+    Leaf,
+    Level,
+    Names,
+    Place,
+    Source,
+    derived_columns,
+    outputs,
+    relation_columns,
+)
 from router.statement import parse
 from router.tree import Node, items, same, strings
 
 if TYPE_CHECKING:
+    from router.keys import ColumnId
     from router.planner.context import Context
     from router.planner.scope import Scope
     from router.relation import Column, Relation
@@ -37,7 +50,7 @@ class Written:
 def modifying_levels(scope: Scope) -> bool:
     """Build the data-modifying CTEs of a statement; returns whether there are any."""
     for cte in list(scope.modifying):
-        written = build(scope, cte.kind, cte.node, cte.environment, cte)
+        written = built(scope, cte)
         if written.source.place is Place.REFERENCE and scope.context.many:
             raise scope.context.refuse(
                 "reference-write", written.source.location, table=written.relation.name if written.relation else ""
@@ -45,6 +58,24 @@ def modifying_levels(scope: Scope) -> bool:
         if written.keys and written.source.place is Place.SHARDED:
             one_key(scope.context, written)
     return bool(scope.modifying)
+
+
+def built(scope: Scope, cte: Cte) -> Written:
+    """Return what a data-modifying CTE writes; it is built once."""
+    if id(cte.node) not in scope.written:
+        scope.written[id(cte.node)] = build(scope, cte.kind, cte.node, cte.environment, cte)
+    written: Written = scope.written[id(cte.node)]
+    return written
+
+
+def returned(written: Written, *aliases: tuple[str, ...]) -> dict[str, ColumnId | None] | None:
+    """Return the columns of RETURNING as far as they are columns of the target."""
+    targets = written.level.node.get("returningClause", {}).get("exprs")
+    if not targets:
+        return None
+    level = Level({"targetList": targets}, written.level.names, written.source.facts)
+    level.outputs = outputs(level)
+    return derived_columns(level, *aliases)
 
 
 def build(scope: Scope, kind: str, node: Node, environment: dict[str, Cte] | None, cte: Cte | None = None) -> Written:

@@ -53,6 +53,7 @@ class Scope:
         self.context = context
         self.sources: list[Source] = []
         self.modifying: list[Cte] = []
+        self.written: dict[int, Any] = {}  # what router.planner.dml built of them, by the id of their node
         self._seen: set[int] = set()
 
     # --- selects -----------------------------------------------------------------------------------------------------
@@ -251,8 +252,29 @@ class Scope:
             return Merged(child.tree), Item(label, columns)
         if cte.kind == "SelectStmt":
             return self._derived(self._cte_level(cte), label, (cte.aliases, strings(alias.get("colnames"))), facts)
-        place = Place.RECURSIVE if not cte.kind else Place.DERIVED
-        return Leaf(self.add(place, facts, body.get("location"))), Item(label, None)
+        if not cte.kind:
+            return Leaf(self.add(Place.RECURSIVE, facts, body.get("location"))), Item(label, None)
+        return self._returned(cte, label, strings(alias.get("colnames")), facts, body.get("location"))
+
+    def _returned(
+        self, cte: Cte, label: str, aliases: tuple[str, ...], facts: Facts, at: int | None
+    ) -> tuple[Tree, Item]:
+        """A data-modifying CTE's RETURNING: columns with one known value tell it to the outside."""
+        from router.planner import dml  # noqa: PLC0415 - dml builds levels by this file
+
+        source = self.add(Place.DERIVED, facts, at)
+        written = dml.built(self, cte)
+        inner = dml.returned(written, cte.aliases, aliases)
+        if inner is None:
+            return Leaf(source), Item(label, None)
+        columns: dict[str, ColumnId | None] = {}
+        for name, column in inner.items():
+            outside = None if column is None else ColumnId(source.index, name, column.family)
+            columns[name] = outside
+            terms = written.source.facts.terms(column) if column is not None and column.family is not None else None
+            if outside is not None and terms is not None and len(terms) == 1:
+                facts.equal.append((outside, terms[0]))
+        return Leaf(source), Item(label, columns)
 
     def _subselect(
         self, level: Level, body: Node, facts: Facts, environment: dict[str, Cte]
