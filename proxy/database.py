@@ -17,8 +17,8 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.wire import frontend
-from router.cache import PlanCache
 from router.catalog import Catalog
+from router.planned import PlannedStatements
 from router.planner import Planner
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class LogicalDatabase:
         self._passwords = passwords
         self.catalog = Catalog.empty()
         self._planner: Planner | None = None
-        self._plans = PlanCache(limits.plan_cache_entries)
+        self._plans = PlannedStatements(limits.plan_cache_entries)
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._reloading = asyncio.Lock()
         self._role_parameters: dict[object, dict[str, str]] = {}
@@ -91,12 +91,10 @@ class LogicalDatabase:
 
     def plan(self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...]) -> tuple[Statement, ...]:
         """Plan a message with the current catalog, from the cache if it has been planned before."""
-        key = (text, search_path, parameter_oids)
-        plans = self._plans.get(key)
-        if plans is None:
-            plans = self.planner.plan(text, search_path, parameter_oids)
-            self._plans.put(key, plans)
-        return plans
+        planner = self.planner
+        return self._plans.plan(
+            text, search_path, parameter_oids, lambda one: planner.plan(one, search_path, parameter_oids)
+        )
 
     @property
     def planner(self) -> Planner:
