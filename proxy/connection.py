@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INBOX_HIGH_WATER_BYTES = 1 << 20
 INBOX_LOW_WATER_BYTES = 1 << 18
 MAX_UNTYPED_BYTES = 1 << 16
+FLUSH_BYTES = 1 << 14
 
 
 class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
@@ -44,6 +45,9 @@ class ClientConnection(asyncio.Protocol):
         self._violation: ProtocolViolation | None = None
         self._eof = False
         self._reading_paused = False
+        self._out: list[bytes | bytearray] = []  # written, not yet given to the transport
+        self._out_bytes = 0
+        self._flush_due = False
         self._writable = asyncio.Event()
         self._writable.set()
         self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
@@ -120,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
             waiting.set_result(None)
 
     async def _wait(self) -> None:
+        self.flush()
         self._waiting = asyncio.get_running_loop().create_future()
         try:
             await self._waiting
@@ -186,8 +191,39 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client has hung up."""
         return self._eof
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue bytes for the client; into the void when it is gone."""
+    def write(self, data: bytes | bytearray) -> None:
+        """Queue bytes for the client; into the void when it is gone.
+
+        A write of the transport is a system call (15 us measured with uvloop), and an answer comes in pieces: they go
+        out together when the session waits for the next message, at the latest two turns of the loop from now.
+        """
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > FLUSH_BYTES:
+            self.flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush_in_next_turn)
+
+    def _flush_in_next_turn(self) -> None:
+        # The turn in between is the session's: it has been woken by what was written, and has more to say.
+        if self._out:
+            asyncio.get_running_loop().call_soon(self._flush_now)
+        else:
+            self._flush_due = False
+
+    def _flush_now(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Give everything that was written to the transport."""
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._out = []
+        self._out_bytes = 0
         if self._transport is not None and not self._eof:
             self._transport.write(data)
 
@@ -208,6 +244,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is queued, then close."""
+        self.flush()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 

@@ -24,6 +24,7 @@ from router.planner import Planner
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.admin.metrics import Metrics
     from proxy.limits import Limits
     from proxy.session.session import Session
     from proxy.settings import SessionSettings
@@ -53,6 +54,7 @@ class LogicalDatabase:
         fence: Fence,
         passwords: Mapping[str, str],
         limits: Limits,
+        metrics: Metrics,
     ) -> None:
         self.logical = logical
         self.control = control
@@ -60,6 +62,7 @@ class LogicalDatabase:
         self.coordinator = coordinator
         self.fence = fence
         self.limits = limits
+        self.metrics = metrics
         self.catalog_version = 0
         self.merge_limits = MergeLimits(**limits.group("merge"))
         self._passwords = passwords
@@ -85,7 +88,9 @@ class LogicalDatabase:
         self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
     ) -> Outcome:
         """Commit a transaction's links."""
-        return await self.coordinator.commit(links, writers, must_commit)
+        outcome = await self.coordinator.commit(links, writers, must_commit)
+        self.metrics.commit(outcome.result, len(writers | must_commit))
+        return outcome
 
     # --- planning ---------------------------------------------------------------------------------------------
 

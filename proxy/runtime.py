@@ -28,6 +28,7 @@ from proxy.twophase.recovery import Recovery, RecoveryLimits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from proxy.admin.metrics import Metrics
     from proxy.config import Config
     from router.cluster import Database
 
@@ -38,7 +39,7 @@ CATALOG_POLL_S = 1.0
 
 
 @asynccontextmanager
-async def open_database(config: Config, database: Database) -> AsyncIterator[LogicalDatabase]:
+async def open_database(config: Config, database: Database, metrics: Metrics) -> AsyncIterator[LogicalDatabase]:
     """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot."""
     limits = config.limits
     dsns = config.databases[database.name].dsns
@@ -85,6 +86,7 @@ async def open_database(config: Config, database: Database) -> AsyncIterator[Log
             fence=fence,
             passwords=config.auth.passwords,
             limits=limits,
+            metrics=metrics,
         )
         await served.reload_catalog()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from proxy.admin.metrics import Metrics, serve_metrics
 from proxy.cancel import CancelKeys
 from proxy.connection import ClientConnection
 from proxy.errors import ProxyError
@@ -24,11 +25,12 @@ from proxy.runtime import open_database
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.config import Config
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
+    from proxy.shards.pool import LinkPool
 
 log = structlog.get_logger("pgchorus.server")
 
@@ -47,6 +49,7 @@ class Server:
         secrets_in_use = "".join(sorted(config.auth.users.values()))
         self.scram_secret = hashlib.sha256(f"{config.cluster.name}|{secrets_in_use}".encode()).digest()
         self.draining = False
+        self.metrics = Metrics(self)
         self._databases: dict[str, LogicalDatabase] = {}
         self._sessions: set[Session] = set()
         self._clients: set[asyncio.Task[None]] = set()
@@ -69,6 +72,18 @@ class Server:
         """Count it out."""
         self._sessions.discard(session)
 
+    # --- what the metrics ask (proxy.admin.metrics.Sources) -----------------------------------------------------
+
+    def client_count(self) -> int:
+        """Return how many sessions there are."""
+        return len(self._sessions)
+
+    def link_pools(self) -> Iterator[tuple[str, LinkPool]]:
+        """Return (database, pool) pairs."""
+        for name, database in self._databases.items():
+            for pool in database.pools:
+                yield name, pool
+
     # --- life -------------------------------------------------------------------------------------------------
 
     async def run(self, on_ready: Callable[[], None]) -> None:
@@ -76,12 +91,18 @@ class Server:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             for name, database in self.config.cluster.databases.items():
-                self._databases[name] = await stack.enter_async_context(open_database(self.config, database))
+                self._databases[name] = await stack.enter_async_context(
+                    open_database(self.config, database, self.metrics)
+                )
             listen = self.config.listen
             listener = await loop.create_server(
                 self._connection, listen.host, listen.port, backlog=LISTEN_BACKLOG, reuse_address=True
             )
             stack.push_async_callback(self._close_listener, listener)
+            if self.config.metrics is not None:
+                endpoint, _ = serve_metrics(self.metrics, self.config.metrics.host, self.config.metrics.port)
+                stack.callback(endpoint.server_close)
+                stack.callback(endpoint.shutdown)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
             # What lives for the whole run is not worth looking at in every collection.

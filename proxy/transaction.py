@@ -106,6 +106,7 @@ class ClientTransaction:
     failed: bool = False
     doomed: bool = False  # a link was lost: ROLLBACK TO cannot bring it back
     modes: Modes = field(default_factory=Modes)
+    default_read_only: bool = False  # the session's default_transaction_read_only when the block began
     links: dict[int, ShardLink] = field(default_factory=dict)
     writers: set[int] = field(default_factory=set)
     must_commit: dict[int, str] = field(default_factory=dict)
@@ -157,6 +158,9 @@ class ClientTransaction:
         if writes and self.modes.read_only and self.writers:
             # READ ONLY after a write is the proxy's to enforce: a shard told so could not write the decision record.
             raise ProxyError("25006", "cannot execute a writing statement in a read-only transaction")
+        if self.default_read_only if self.modes.read_only is None else self.modes.read_only:
+            # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
+            writes = False
         self._check_isolation(shards)
         for shard in sorted(shards):
             link = self.links.get(shard)

@@ -43,7 +43,7 @@ class Metrics:
         self.commits = Counter(
             "pgchorus_commits", "COMMITs by outcome and kind.", ["outcome", "kind"], registry=self.registry
         )
-        self.registry.register(self)  # type: ignore[arg-type] # collect() is all that a collector needs
+        self.registry.register(self)
 
     def error(self, sqlstate: str) -> None:
         """Count an ErrorResponse."""

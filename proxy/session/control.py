@@ -333,10 +333,10 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
         session.cursors.clear()
         return backend.command_complete(b"CLOSE CURSOR ALL")
     portal = session.portals.get(plan.name.encode())  # FETCH reads portals of the protocol as well
-    shard = session.cursors.get(plan.name, portal.shard if portal is not None else None)
-    if shard is None:
+    where = session.cursors.get(plan.name, portal.shard if portal is not None else None)
+    if where is None:
         raise ProxyError("34000", f'cursor "{plan.name}" does not exist')
-    tag = await relay(session, statement, shard, writes=False, held=held)
+    tag = await relay(session, statement, where, writes=False, held=held)
     if plan.closes:
         session.cursors.pop(plan.name, None)
     return tag

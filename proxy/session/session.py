@@ -161,6 +161,9 @@ class Session:
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
         self.write(error_frame(error))
+        if isinstance(error, Refused):
+            self.database.metrics.refusal(error.refusal)
+        self.database.metrics.error(sqlstate_of(error))
         self.transaction.fail()
 
     def environment(self, snapshot: CommonSnapshot | None) -> Environment:
@@ -178,6 +181,7 @@ class Session:
         """Open a block if none is open."""
         if self.transaction.block is Block.NONE:
             self.parameters_at_begin = dict(self.parameters)
+            self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
         self.transaction.begin(block)
 
     async def commit(self) -> None:
@@ -295,6 +299,13 @@ def error_frame(error: Exception) -> bytes:
             ErrorFields.make(error.severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint)
         )
     raise error
+
+
+def sqlstate_of(error: Exception) -> str:
+    """Return the SQLSTATE of an exception that :func:`error_frame` translates."""
+    if isinstance(error, ShardError):
+        return error.fields.sqlstate
+    return "42601" if isinstance(error, SyntaxFailure) else str(getattr(error, "sqlstate", "XX000"))
 
 
 CLIENT_ERRORS = (ShardError, ProxyError, Refused, SyntaxFailure, WireFailure)

@@ -25,7 +25,7 @@ H = TableName("public", "h")
 def planner() -> Planner:
     database = Database("d", ("a", "b", "c"), 0, {T: Sharded("k"), U: Sharded("k")})
     columns = (Column("k", "int4", 1, 23), Column("v", "int4", 2, 23))
-    relations = [Relation(name, columns=columns) for name in (T, U, H)]
+    relations = tuple(Relation(name, columns=columns) for name in (T, U, H))
     return Planner(database, Catalog(database, relations))
 
 
