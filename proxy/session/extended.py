@@ -96,8 +96,8 @@ class ExtendedProtocol:
             return
         try:
             await handler(frontend.decode(kind, body))
-        except Reported:
-            self.session.transaction.fail()
+        except Reported as error:
+            self.session.count_error(error)
             self._skip()
         except CLIENT_ERRORS as error:
             raise_if_fatal(error)
@@ -117,8 +117,8 @@ class ExtendedProtocol:
         """Report an error of the session's own behind the answers to what came before it."""
         try:
             await self._send_batch()
-        except Reported:
-            self.session.transaction.fail()
+        except Reported as error:
+            self.session.count_error(error)
             self._skip()
             return
         except CLIENT_ERRORS as earlier:
@@ -172,7 +172,7 @@ class ExtendedProtocol:
             await answer.pass_copy_data(batch.link)
             await answer.wait(batch.link)
         if answer.failed:
-            raise Reported
+            raise Reported(answer.sqlstate)
         for statement in batch.statements:
             session.note_effects(statement, [batch.shard])
             control.follow_set_config(session, statement)
@@ -378,7 +378,8 @@ class ExtendedProtocol:
                     await session.rollback()
                 else:
                     await session.commit()
-        except Reported:
+        except Reported as error:
+            session.count_error(error)
             await simple.after_error(session)
         except CLIENT_ERRORS as error:
             session.report_error(error)

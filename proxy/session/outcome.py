@@ -6,6 +6,10 @@ from __future__ import annotations
 class Reported(Exception):  # noqa: N818 - not an error of ours: the shard's own was passed on already
     """The statement failed and the client has been told, by frames passed on from the shard."""
 
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
 
 class RolledBack(Exception):  # noqa: N818 - what COMMIT came to; Postgres answers it with a tag, not with an error
     """COMMIT of a transaction that a shard had already failed: answered ``ROLLBACK``."""

@@ -139,6 +139,6 @@ async def _run_on_link(session: Session, portal: Portal, executable: Executable,
     link.exchange(packet, answer)
     await answer.wait(link)
     if answer.failed:
-        raise Reported
+        raise Reported(answer.sqlstate)
     session.note_effects(portal.prepared.statement, [shard])
     return answer.tag

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from proxy.wire.backend import decode_parameter_status
+from proxy.wire.backend import decode_error, decode_parameter_status
 
 if TYPE_CHECKING:
     from collections import deque
@@ -57,6 +57,7 @@ class Relay:
         self._script = script
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
+        self.sqlstate = ""  # of that
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
         self.tag = b""
@@ -96,6 +97,7 @@ class Relay:
             return self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end]))), b""
         if kind == _ERROR:
             self.failed = True
+            self.sqlstate = decode_error(bytes(chunk[start + 5 : end])).sqlstate
             if self._script is not None:
                 self._give_up(self._script)
             return True, b""

@@ -54,7 +54,7 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
         await answer.pass_copy_data(link)
         await answer.wait(link)
     if answer.failed:
-        raise Reported
+        raise Reported(answer.sqlstate)
     return answer.tag
 
 
@@ -170,7 +170,7 @@ async def shard_by_shard(session: Session, statement: Statement, executable: Exe
             )
             fields = error.fields.replace(D=" ".join(filter(None, [error.fields.detail, where])))
             session.write(backend.error_response(fields))
-            raise Reported from error
+            raise Reported(fields.sqlstate) from error
         finally:
             session.transaction.finish_statement()
         for notice in answer.notices:

@@ -161,6 +161,10 @@ class Session:
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
         self.write(error_frame(error))
+        self.count_error(error)
+
+    def count_error(self, error: Exception) -> None:
+        """The client has been told of an error: count it, and fail the block."""
         if isinstance(error, Refused):
             self.database.metrics.refusal(error.refusal)
         self.database.metrics.error(sqlstate_of(error))

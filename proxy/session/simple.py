@@ -47,8 +47,8 @@ async def simple_query(session: Session, body: bytes) -> None:
         message = frontend.decode(ord("Q"), body)
         if isinstance(message, frontend.Query):
             await run_text(session, message.text.decode("utf-8", "surrogateescape"))
-    except Reported:
-        session.transaction.fail()
+    except Reported as error:
+        session.count_error(error)
         await after_error(session)
     except CLIENT_ERRORS as error:
         raise_if_fatal(error)
