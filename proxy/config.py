@@ -35,7 +35,7 @@ DEFAULT_PORT = 6432
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address. Port 0 takes any free one; the ready line says which."""
+    """A TCP address."""
 
     host: str
     port: int
@@ -248,7 +248,7 @@ class Reader:
             raise ConfigError([Mistake(str(self.file), 1, "", f"cannot be read: {error}", "")]) from error
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or "is not YAML"
+            problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "is not YAML"
             line = mark.line + 1 if mark is not None else 1
             raise ConfigError([Mistake(str(self.file), line, "", problem, "the file must be valid YAML")]) from error
         if root is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from proxy.twophase.gid import InvalidNameError, check_name
-from proxy.wire.scram import Verifier, is_verifier
+from proxy.wire.scram import Verifier
 from router.cluster import TableName
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def number(*, whole: bool, least: float) -> Callable[[str], float]:
 
 
 def port(given: str) -> int:
-    """Read a TCP port; 0 takes any that is free."""
-    value = int(number(whole=True, least=0)(given))
+    """Read a TCP port."""
+    value = int(number(whole=True, least=1)(given))
     if value > MAX_PORT:
         raise Wrong(f"{given} is not a TCP port", f"give a number up to {MAX_PORT}")
     return value
@@ -163,7 +163,7 @@ def password(given: str) -> str:
     """Read a password, or a SCRAM verifier as Postgres stores it."""
     if not given:
         raise Wrong("is empty", "give a password, env:NAME or file:PATH")
-    if is_verifier(given):
+    if given.startswith("SCRAM-SHA-256$"):
         try:
             Verifier.parse(given)
         except ValueError as error:

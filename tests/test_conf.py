@@ -1,16 +1,19 @@
-"""Every file in conf/ is loaded, and the reference is complete: each key is there, with its default and a word on it."""
+"""Every file in conf/ is loaded, and the reference is complete: every key, its default and a word on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from proxy.config import FORM, Either, Form, Named, Section, known_keys, load, load_tables
 from proxy.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONF = Path(__file__).parents[1] / "conf"
 TABLE_FILES = {"demo-tables.yaml"}
@@ -31,7 +34,7 @@ def test_every_file_is_loaded(file: Path) -> None:
         assert load(file, ENVIRONMENT).databases
 
 
-def documented(node: yaml.Node, form: Form, prefix: str = "") -> Iterator[tuple[str, int]]:
+def documented(node: yaml.Node | None, form: Form, prefix: str = "") -> Iterator[tuple[str, int]]:
     """Yield the path (names of the user's choice as `*`) and the line of every key in a file."""
     if isinstance(form, Either):
         form = form.section

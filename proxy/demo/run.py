@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +72,10 @@ def run(options: Options) -> int:
             raise DemoError(str(error)) from error
         if options.shards_only:
             _say_shards(servers, file)
-            while True:
-                signal.pause()
+            with suppress(KeyboardInterrupt):
+                while True:
+                    signal.pause()
+            return 0
         config = load(file)
         uvloop.run(_serve(config, servers[0], with_shop=options.tables is None))
     return 0
@@ -91,7 +93,8 @@ def _signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    # SIGINT too: shells start programs in the background of a script with SIGINT ignored.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
