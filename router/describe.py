@@ -1,7 +1,7 @@
 """A plan as plain data: one form for EXPLAIN (ROUTE), logs and golden tests.
 
-Decides only how a plan is written down: kind of node first, then its fields; what is at its default is left out. Values of keys
-are shown as they are in the plan, so a log must not be given this without thought.
+Decides only how a plan is written down: kind of node first, then its fields; what is at its default is left out.
+Values of keys are shown as they are in the plan, so a log must not be given this without thought.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _node(node: Any) -> dict[str, Any]:
     return found
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
     """Return a value as JSON has it."""
     if type(value) in _PLACES:
         return _PLACES[type(value)]

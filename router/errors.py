@@ -1,7 +1,7 @@
 """Refusals: what the router will not do, why, and what to do instead.
 
-Each refusal has a SQLSTATE, a stable id (for metrics, golden tests and the documentation), a message and a hint. Only this
-file makes them up; planners name them.
+Each refusal has a SQLSTATE, a stable id (for metrics, golden tests and the documentation), a message and a hint. Only
+this file makes them up; planners name them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class Refused(Exception):  # noqa: N818 - "Refused" is what happened; "RefusedEr
     ``position`` counts characters of the statement's text from 1, as Postgres's own error positions do.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the fields of an ErrorResponse
         self,
         refusal: str,
         message: str,
@@ -46,10 +46,22 @@ _ROUTE_HINT = "Compare the sharding key of every sharded table with one value or
 REFUSALS: dict[str, tuple[str, str]] = {
     # names and functions
     "own-schema": ("schema pgchorus belongs to the proxy", "Ask SHOW pgchorus.transaction or the console instead."),
-    "undefined-table": ('relation "{name}" does not exist', "The configuration places this table, but no shard has it."),
-    "unplaceable": ("{name} cannot be used over several shards", "Vouch for functions in the configuration, or query the tables."),
-    "function": ("function {name}() cannot be called over several shards", "Vouch for it in the configuration (functions:)."),
-    "function-mix": ("the functions of this statement cannot run on one shard", "Call them in statements of their own."),
+    "undefined-table": (
+        'relation "{name}" does not exist',
+        "The configuration places this table, but no shard has it.",
+    ),
+    "unplaceable": (
+        "{name} cannot be used over several shards",
+        "Vouch for functions in the configuration, or query the tables.",
+    ),
+    "function": (
+        "function {name}() cannot be called over several shards",
+        "Vouch for it in the configuration (functions:).",
+    ),
+    "function-mix": (
+        "the functions of this statement cannot run on one shard",
+        "Call them in statements of their own.",
+    ),
     "function-home": ("a function of this statement runs on the home shard only", "Call it in a statement of its own."),
     "setting": ("{name} = {value} is not supported over several shards", "Leave the setting at its default."),
     # reads
@@ -66,31 +78,52 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a subquery over reference tables may differ from shard to shard here",
         "Leave out LIMIT, DISTINCT ON and functions that depend on the order of rows.",
     ),
-    "volatile-function": ("a volatile function cannot be called in a query over several shards", "Declare it STABLE if it is."),
-    "distinct": ("DISTINCT over several shards needs the sharding key among its columns", "Add the key, or group by plain columns."),
+    "volatile-function": (
+        "a volatile function cannot be called in a query over several shards",
+        "Declare it STABLE if it is.",
+    ),
+    "distinct": (
+        "DISTINCT over several shards needs the sharding key among its columns",
+        "Add the key, or group by plain columns.",
+    ),
     "window": ("a window function over several shards needs PARTITION BY the sharding key", _ROUTE_HINT),
-    "having": ("HAVING over groups that span shards is not supported", "Group by the sharding key, or filter in the client."),
+    "having": (
+        "HAVING over groups that span shards is not supported",
+        "Group by the sharding key, or filter in the client.",
+    ),
     "aggregate": (
         "this combination of aggregates over several shards is not supported",
-        "Use count, sum, min, max, avg, bool_and or bool_or of plain expressions, on their own, or group by the sharding key.",
+        "Use count, sum, min, max, avg, bool_and or bool_or of plain expressions, or group by the sharding key.",
     ),
-    "aggregate-distinct": ("an aggregate of DISTINCT values over several shards is not supported", "Group by the sharding key."),
+    "aggregate-distinct": (
+        "an aggregate of DISTINCT values over several shards is not supported",
+        "Group by the sharding key.",
+    ),
     "group-by": (
         "groups that span shards need plain columns of types whose equal values have equal bytes",
         "Group by the sharding key, or by columns of other types.",
     ),
-    "grouping-sets": ("GROUPING SETS, ROLLUP and CUBE over several shards are not supported", "Group by the sharding key."),
+    "grouping-sets": (
+        "GROUPING SETS, ROLLUP and CUBE over several shards are not supported",
+        "Group by the sharding key.",
+    ),
     "order-by": (
         "rows of several shards cannot be merged in this order",
         "Order by columns of numeric, date, uuid and similar types, or of text in the C collation.",
     ),
     "limit": ("this form of LIMIT is not supported over several shards", "Use a number or a parameter."),
-    "locking-limit": ("FOR UPDATE with LIMIT over several shards would lock more rows than it returns", "Name one key."),
+    "locking-limit": (
+        "FOR UPDATE with LIMIT over several shards would lock more rows than it returns",
+        "Name one key.",
+    ),
     "set-operation": (
         "this set operation over several shards is not supported",
         "Use UNION ALL of plain queries, or select the sharding key in the same place of all of them.",
     ),
-    "rewrite": ("the statement is written in a way that cannot be split", "Write it as a plain SELECT without parentheses around it."),
+    "rewrite": (
+        "the statement is written in a way that cannot be split",
+        "Write it as a plain SELECT without parentheses around it.",
+    ),
     "reference-lock": (
         "FOR UPDATE of the reference table {table} beside sharded tables would lock one copy only",
         "Name the sharded tables in FOR UPDATE OF, or lock the reference table in a statement of its own.",
@@ -142,7 +175,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a function that is vouched for as local runs with one sharding key only",
         "Compare the sharding key with one value.",
     ),
-    "copy-file": ("COPY with files or programs of the server is not supported over several shards", "Use STDIN or STDOUT."),
+    "copy-file": (
+        "COPY with files or programs of the server is not supported over several shards",
+        "Use STDIN or STDOUT.",
+    ),
     "copy-option": ("COPY option {name} is not supported over several shards", "Leave it out."),
     "copy-query": (
         "COPY (query) over several shards takes plain rows only: no order, limit, grouping or aggregate",
@@ -152,12 +188,18 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "two-phase": ("{name} is not supported over several shards", "COMMIT is atomic over all shards already."),
     "transaction-snapshot": ("SET TRANSACTION SNAPSHOT is not supported over several shards", ""),
     "explain": ("EXPLAIN is supported for statements that one shard runs", "Name one key, or use pgchorus explain."),
-    "declare": ("DECLARE CURSOR is supported for queries that one shard runs", "Name one key, or read without a cursor."),
+    "declare": (
+        "DECLARE CURSOR is supported for queries that one shard runs",
+        "Name one key, or read without a cursor.",
+    ),
     "mixed-tables": (
         "tables of the home shard and tables of all shards cannot be named in one statement",
         "Use a statement for each kind.",
     ),
-    "do-block": ("DO is not supported over several shards: nobody can see what it touches", "Use a function with a vouch."),
+    "do-block": (
+        "DO is not supported over several shards: nobody can see what it touches",
+        "Use a function with a vouch.",
+    ),
     # definitions
     "key-missing": ("{table} has no column {key}, its sharding key", "Add the column, or change the configuration."),
     "key-type": (

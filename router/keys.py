@@ -1,11 +1,11 @@
 """Predicates and VALUES -> key values: the only reader of predicates.
 
-Decides which conditions say "this column equals that value" by the hash's own equality, and what follows from them. Leaves
-to :mod:`router.planner.scope` which names mean which columns and where a condition holds.
+Decides which conditions say "this column equals that value" by the hash's own equality, and what follows from them.
+Leaves to :mod:`router.planner.scope` which names mean which columns and where a condition holds.
 
 A condition counts only if Postgres would use ``=`` of pg_catalog between operands of one *family* (integers; text and
-varchar; uuid): ``int8 = float8`` matches two keys, ``char(5)`` ignores blanks, a COLLATE or a user's operator may mean anything.
-What does not count is no error: it only does not route.
+varchar; uuid): ``int8 = float8`` matches two keys, ``char(5)`` ignores blanks, a COLLATE or a user's operator may
+mean anything. What does not count is no error: it only does not route.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.plan import Constant, KeyTerm, Parameter
 from router.sharding import INTEGER_TYPES, KEY_TYPE_OIDS, TEXT_TYPES, UnsureKey, parse_key_text, stored_key
-from router.tree import Node, constant, items, strings
+from router.tree import Node, constant, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,7 +107,8 @@ class Facts:
 class Reader:
     """Reads operands and comparisons. ``parameter_oids``: declared types, 0 for open ones.
 
-    ``equality_hidden``: the search path shows a user's ``=`` beside pg_catalog's, so an unqualified one counts for nothing.
+    ``equality_hidden``: the search path shows a user's ``=`` beside pg_catalog's, so an unqualified one counts for
+    nothing.
     ``types_hidden``: an unqualified type name need not be pg_catalog's.
     """
 
@@ -188,8 +189,9 @@ class Reader:
 def type_of_cast(cast: Node) -> tuple[str, int]:
     """Return the name in pg_catalog of a cast's type and its array dimensions; ("", 0) for types that may be others.
 
-    Type names with a modifier, ``SETOF`` or ``%TYPE`` are not read. An unqualified name is taken for pg_catalog's only where
-    the grammar itself says so, or where pg_catalog is searched first, which it is unless a search path puts it elsewhere.
+    Type names with a modifier, ``SETOF`` or ``%TYPE`` are not read. An unqualified name is taken for pg_catalog's
+    only where the grammar itself says so, or where pg_catalog is searched first, which it is unless a search path
+    puts it elsewhere.
     """
     type_name = cast.get("typeName", {})
     names = strings(type_name.get("names"))

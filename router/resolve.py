@@ -13,7 +13,6 @@ from router.keys import family
 from router.plan import (
     Aggregate,
     AnyShard,
-    ByKeys,
     Concat,
     Constant,
     CopyIn,
@@ -51,7 +50,7 @@ _LARGEST = (1 << 63) - 1
 
 
 class KeyParameter(NamedTuple):
-    """A parameter as it came in Bind: the value's bytes (None: NULL), its format (0 text, 1 binary), its type (0: open)."""
+    """A parameter as it came in Bind: its bytes (None: NULL), its format (0 text, 1 binary), its type (0: open)."""
 
     data: bytes | None
     format: int
@@ -68,9 +67,7 @@ class UnresolvedKey(Exception):  # noqa: N818 - named for what the key is
 
 
 class _Resolver:
-    def __init__(
-        self, database: Database, parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter]
-    ) -> None:
+    def __init__(self, database: Database, parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter]) -> None:
         self._database = database
         self._parameters = parameters
 
@@ -143,10 +140,19 @@ def resolve(
 ) -> Executable:
     """Resolve a data plan (not one about the session).
 
-    Raises UnresolvedKey, and Refused for a negative LIMIT or OFFSET. A single shard gets the original text, whatever the
-    plan would have combined.
+    Raises UnresolvedKey, and Refused for a negative LIMIT or OFFSET. A single shard gets the original text, whatever
+    the plan would have combined.
     """
     resolver = _Resolver(database, parameters)
+    if isinstance(plan, CopyIn):
+        owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
+        return CopyInExecution(resolver.shards(plan.target), plan, owners)
+    if isinstance(plan, CopyOut):
+        return CopyOutExecution(resolver.shards(plan.target), plan)
+    return _execution(plan, resolver)
+
+
+def _execution(plan: Plan, resolver: _Resolver) -> Execution:
     if isinstance(plan, Single):
         shards = resolver.shards(plan.target)
         if len(shards) != 1:
@@ -156,17 +162,10 @@ def resolve(
         return _scatter(plan, resolver)
     if isinstance(plan, SplitInsert):
         return _split(plan, resolver)
-    if isinstance(plan, Ddl):
-        shards = resolver.shards(plan.target)
-        tasks = tuple(Task(shard, after=plan.after[shard] if plan.after else ()) for shard in shards)
+    if isinstance(plan, Ddl | ShardByShard):
+        after = plan.after if isinstance(plan, Ddl) else ()
+        tasks = tuple(Task(shard, after=after[shard] if after else ()) for shard in resolver.shards(plan.target))
         return Execution(tasks, Same(), writes=True)
-    if isinstance(plan, ShardByShard):
-        return Execution(tuple(Task(shard) for shard in resolver.shards(plan.target)), Same(), writes=True)
-    if isinstance(plan, CopyIn):
-        owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
-        return CopyInExecution(resolver.shards(plan.target), plan, owners)
-    if isinstance(plan, CopyOut):
-        return CopyOutExecution(resolver.shards(plan.target), plan)
     raise TypeError(f"{type(plan).__name__} is the session's own")
 
 

@@ -1,7 +1,8 @@
 """Text for shards: the original, cut and spliced at token positions.
 
-Decides where clauses begin and end in the text; what to put there is the planners' business. Nothing is ever printed from a
-tree: literals, comments and spelling stay as the client wrote them. Every spliced text is parsed again and compared.
+Decides where clauses begin and end in the text; what to put there is the planners' business. Nothing is ever printed
+from a tree: literals, comments and spelling stay as the client wrote them. Every spliced text is parsed again and
+compared.
 """
 
 from __future__ import annotations

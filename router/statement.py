@@ -1,8 +1,9 @@
 """The only parser: text in, one :class:`Parsed` per statement out.
 
 Decides how a message splits into statements and where things stand in the text. libpg_query's JSON tree gives places in
-bytes of the message; everything that leaves this file counts characters of the statement's own text. Leaves to others what
-a statement means. A text that does not parse raises SyntaxFailure: a real server may know better (by Parse, never Execute).
+bytes of the message; everything that leaves this file counts characters of the statement's own text. Leaves to others
+what a statement means. A text that does not parse raises SyntaxFailure: a real server may know better (by Parse,
+never Execute).
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ class Parsed:
     @cached_property
     def parameters(self) -> int:
         """The highest ``$n``."""
-        return max((body.get("number", 0) for kind, body in walk({self.kind: self.body}) if kind == "ParamRef"), default=0)
+        return max(
+            (body.get("number", 0) for kind, body in walk({self.kind: self.body}) if kind == "ParamRef"), default=0
+        )
 
 
 def parse(text: str) -> tuple[Parsed, ...]:

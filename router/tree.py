@@ -1,8 +1,8 @@
 """Reading the parse tree: plain dicts as libpg_query's JSON has them.
 
-Decides only how a node is recognised and walked. A *wrapped* node is ``{"ColumnRef": {...}}``; where the grammar allows one
-kind only, the JSON has the bare body, and :data:`BARE` says which kind a field holds. Zero, false and empty are absent.
-What a node means is left to :mod:`router.keys` and the planners.
+Decides only how a node is recognised and walked. A *wrapped* node is ``{"ColumnRef": {...}}``; where the grammar
+allows one kind only, the JSON has the bare body, and :data:`BARE` says which kind a field holds. Zero, false and
+empty are absent. What a node means is left to :mod:`router.keys` and the planners.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def items(value: Any) -> list[Node]:
     return list(value)
 
 
-def constant(node: Node) -> tuple[str, Any] | None:
-    """Return a literal as (class, value): integer, float (text), string, boolean, bits, null. None if it is no literal."""
+def constant(node: Node) -> tuple[str, Any] | None:  # noqa: PLR0911 - one line for each class
+    """Return a literal as (class, value): integer, float (text), string, boolean, bits, null; None for all else."""
     body = node.get("A_Const")
     if body is None:
         return None

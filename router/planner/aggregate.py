@@ -1,8 +1,8 @@
 """Groups that span shards: partial aggregates on each shard, combined by the proxy.
 
-Decides which queries can be combined exactly: output columns that are grouping columns or bare aggregates of a short list,
-over types whose partial values combine without loss. The rewritten text keeps the visible items in their places (so numbers in
-GROUP BY stay right) and appends what the proxy reads besides; ORDER BY and LIMIT are the proxy's.
+Decides which queries can be combined exactly: output columns that are grouping columns or bare aggregates of a short
+list, over types whose partial values combine without loss. The rewritten text keeps the visible items in their places
+(so numbers in GROUP BY stay right) and appends what the proxy reads besides; ORDER BY and LIMIT are the proxy's.
 """
 
 from __future__ import annotations
@@ -126,31 +126,33 @@ def _aggregate(partial: _Partial, call: Node, index: int | None, output: Output 
         raise query.refuse("aggregate", node)
     arguments = call.get("args", [])
     inner = query.types.of(arguments[0]) if len(arguments) == 1 else None
-    if call.get("agg_distinct") and name not in {"min", "max", "bool_and", "bool_or", "every"}:
-        if len(arguments) != 1 or not query.is_key(arguments[0]):
-            raise query.refuse("aggregate-distinct", node)
+    matters = call.get("agg_distinct") and name not in {"min", "max", *_BOOLEAN}
+    if matters and not (len(arguments) == 1 and query.is_key(arguments[0])):
+        raise query.refuse("aggregate-distinct", node)
     text = clauses.renamed_call(place, _written_name(partial, place))
-    if name == "count":
-        at = partial.append(text) if index is None else index
-        return AggregateColumn(AggregateKind.COUNT, (at,), _INT8)
-    if name in _BOOLEAN:
-        at = partial.append(text) if index is None else index
-        return AggregateColumn(_BOOLEAN[name], (at,), _BOOL)
-    if inner is None:
-        raise query.refuse("aggregate", node)
     if name in {"min", "max"}:
-        result = extreme(inner)
+        result = None if inner is None else extreme(inner)
         if result is None:
             raise query.refuse("aggregate", node)
-        kind = AggregateKind.MIN if name == "min" else AggregateKind.MAX
         first = partial.append(text)
-        return AggregateColumn(kind, (first,) if index is None else (first, index), result.oid)
-    if name == "sum" and inner.oid in SUMS:
-        at = partial.append(text) if index is None else index
-        return AggregateColumn(AggregateKind.SUM, (at,), SUMS[inner.oid])
-    if name == "avg" and inner.oid in SUMS:
+        return AggregateColumn(AggregateKind(name), (first,) if index is None else (first, index), result.oid)
+    if name == "avg" and inner is not None and inner.oid in SUMS:
         return _average(partial, place, index, output)
-    raise query.refuse("aggregate", node)
+    plain = _plain(name, inner)
+    if plain is None:
+        raise query.refuse("aggregate", node)
+    return AggregateColumn(plain[0], (partial.append(text) if index is None else index,), plain[1])
+
+
+def _plain(name: str, inner: Type | None) -> tuple[AggregateKind, int] | None:
+    """Return kind and result type of an aggregate whose partial values are of its own type."""
+    if name == "count":
+        return AggregateKind.COUNT, _INT8
+    if name in _BOOLEAN:
+        return _BOOLEAN[name], _BOOL
+    if name == "sum" and inner is not None and inner.oid in SUMS:
+        return AggregateKind.SUM, SUMS[inner.oid]
+    return None
 
 
 def _written_name(partial: _Partial, place: tuple[int, int, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from router.plan import Empty, HomeShard, Single, Statement
+from router.plan import Empty, Statement
 from router.planner import control, copy, ddl, insert, modify, passthrough, select, utility
 from router.planner.context import Context, names_own_schema
 from router.planner.passthrough import one_shard_database
@@ -64,8 +64,8 @@ class Planner:
     ) -> tuple[Statement, ...]:
         """Plan every statement of a message; raises SyntaxFailure or Refused (whose position counts in the message).
 
-        A text without any statement gives one Empty. ``search_path``: effective, ``$user`` replaced. ``parameter_oids``: as
-        far as known, 0 for open ones.
+        A text without any statement gives one Empty. ``search_path``: effective, ``$user`` replaced.
+        ``parameter_oids``: as far as known, 0 for open ones.
         """
         found = parse(text)
         if not found:
@@ -91,6 +91,3 @@ class Planner:
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
         return planner(context)
-
-
-__all__ = ["HomeShard", "Planner", "Single"]

@@ -173,7 +173,7 @@ def apply(text: str, edits: list[Edit]) -> str:
 
 
 def verified(parsed: Parsed, text: str, added: int, changed: frozenset[int] = frozenset()) -> bool:
-    """Parse a rewritten SELECT again: all is as it was, but for ``added`` targets and those at the places ``changed``."""
+    """Parse a rewritten SELECT again: all is as it was, but for ``added`` targets and those at ``changed`` places."""
     try:
         found = parse(text)
     except SyntaxFailure:

@@ -146,7 +146,9 @@ class Context:
             elif kind == "TypeName":
                 effects.append(self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path))
             elif kind == "SQLValueFunction":
-                effects.append(FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", "")))
+                effects.append(
+                    FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))
+                )
         return merge(effects)
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
@@ -189,7 +191,7 @@ class Context:
         }
 
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
-        """Return the constant ``set_config(name, value, is_local)`` calls; refuses settings that clients may not touch."""
+        """Return the constant ``set_config(name, value, is_local)`` calls; refuses what clients may not set."""
         found = []
         for kind, body in walk({self.parsed.kind: self.body}):
             if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
@@ -204,7 +206,7 @@ class Context:
         return tuple(found)
 
     def check_setting(self, name: str, values: Iterable[str], at: int | None = None) -> None:
-        """Refuse settings under which texts mean something else to a shard than to the router, or that open our schema."""
+        """Refuse settings under which a shard reads texts otherwise than the router, or that open our schema."""
         words = [value.strip().lower() for value in values]
         if name == "search_path" and any(OWN_SCHEMA in word for word in words):
             raise self.refuse("own-schema", at)

@@ -116,9 +116,7 @@ def _set_transaction_mode(context: Context, name: str, value: str) -> Statement:
     """``SET transaction_isolation = ...`` is SET TRANSACTION in other words."""
     word = value.lower()
     if name == "transaction_isolation":
-        plan = TransactionControl(
-            Control.SET_TRANSACTION, options=f"ISOLATION LEVEL {word.upper()}", isolation=word
-        )
+        plan = TransactionControl(Control.SET_TRANSACTION, options=f"ISOLATION LEVEL {word.upper()}", isolation=word)
         if word not in {"read committed", "repeatable read", "serializable", "read uncommitted"}:
             return context.statement(SettingControl(Setting.SET, name), "SET")
     elif name == "transaction_read_only":

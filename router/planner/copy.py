@@ -12,9 +12,9 @@ from router.plan import CopyFormat, CopyIn, CopyOut, EveryShard, HomeShard, Plan
 from router.planner import dml, placing
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
+from router.planner.reference import check_column_defaults
 from router.planner.scope import Scope
 from router.planner.spread import Spread, one_shard, target_of
-from router.planner.reference import check_column_defaults
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
@@ -129,6 +129,18 @@ def _check_options(context: Context, at: int | None) -> None:
             raise context.refuse("copy-option", at, name=name.upper())
 
 
+_NOT_PLAIN = (
+    "sortClause",
+    "limitCount",
+    "limitOffset",
+    "distinctClause",
+    "groupClause",
+    "havingClause",
+    "lockingClause",
+    "windowClause",
+)
+
+
 def _query(context: Context) -> Plan:
     """COPY (query) TO STDOUT: one shard, or rows in any order."""
     query = context.body["query"]
@@ -152,8 +164,7 @@ def _query(context: Context) -> Plan:
         return Single(placing.placed(context, target, modifying=modifying), writes)
     if modifying:
         raise context.refuse("copy-query")
-    ordered = any(field in node for field in ("sortClause", "limitCount", "limitOffset", "distinctClause", "groupClause",
-                                              "havingClause", "lockingClause", "windowClause"))  # fmt: skip
+    ordered = any(field in node for field in _NOT_PLAIN)
     effect = context.effect(node.get("targetList"))
     if ordered or effect.aggregate or effect.window or effect.volatile:
         raise context.refuse("copy-query")

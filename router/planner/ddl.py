@@ -1,15 +1,15 @@
 """DDL: the shards that have (or shall have) the object.
 
-Decides by kind of object: what is no relation goes to every shard; relations go where their placement says. What a table's
-definition may say over several shards is :mod:`router.planner.tables`' concern. DDL goes out as it came.
+Decides by kind of object: what is no relation goes to every shard; relations go where their placement says. What a
+table's definition may say over several shards is :mod:`router.planner.tables`' concern. DDL goes out as it came.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
-from router.cluster import Home, Placement, Reference, Sharded, TableName
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import dml, tables
 from router.planner.names import Place
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _RELATIONS: Final = frozenset(
     {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_INDEX", "OBJECT_SEQUENCE", "OBJECT_FOREIGN_TABLE"}
 )
-_ON_RELATION: Final = frozenset({"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT", "OBJECT_COLUMN"})
+_ON_RELATION: Final = frozenset(
+    {"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT", "OBJECT_COLUMN"}
+)
 
 
 def statement(context: Context, target: Target, **flags: str) -> Statement:
@@ -45,7 +47,9 @@ def everywhere(context: Context) -> Statement:
 
 def create_function(context: Context) -> Statement:
     """CREATE FUNCTION everywhere, but a SQL function of home tables at home: Postgres reads its body right away."""
-    options = {option["DefElem"]["defname"]: option["DefElem"].get("arg", {}) for option in context.body.get("options", ())}
+    options = {
+        option["DefElem"]["defname"]: option["DefElem"].get("arg", {}) for option in context.body.get("options", ())
+    }
     text = strings(items(options.get("as")))
     ranges = [body for kind, body in walk(context.body.get("sql_body")) if kind == "RangeVar"]
     if options.get("language", {}).get("String", {}).get("sval", "sql").lower() == "sql" and text:
@@ -75,9 +79,10 @@ def _function(context: Context, parts: tuple[str, ...]) -> Target:
     """Return the shards that have a function, as :func:`create_function` put it."""
     schemas = parts[-2:-1] or context.search_path
     for function in context.catalog.functions:
-        if function.name.name == parts[-1] and function.name.schema in schemas and function.language == "sql":
-            if any(_is_home_table(context, name) for name in function.uses.reads | function.uses.writes):
-                return HomeShard()
+        named = function.name.name == parts[-1] and function.name.schema in schemas
+        used = function.uses.reads | function.uses.writes if named and function.language == "sql" else ()
+        if any(_is_home_table(context, name) for name in used):
+            return HomeShard()
     return EveryShard()
 
 
@@ -365,26 +370,78 @@ def alter_sequence(context: Context) -> Statement:
     return statement(context, _known(context, context.body["sequence"]) or HomeShard())
 
 
-_EVERYWHERE: Final = """
-    CreateEnumStmt AlterEnumStmt CompositeTypeStmt CreateRangeStmt DefineStmt CreateDomainStmt AlterDomainStmt
-    CreateExtensionStmt AlterExtensionStmt AlterExtensionContentsStmt CreateRoleStmt
-    AlterRoleStmt AlterRoleSetStmt DropRoleStmt GrantRoleStmt CreateOpClassStmt CreateOpFamilyStmt AlterOpFamilyStmt
-    AlterOperatorStmt AlterTypeStmt CreateCastStmt CreateConversionStmt CreateTransformStmt CreatePLangStmt
-    AlterTSDictionaryStmt AlterTSConfigurationStmt AlterCollationStmt CreateAmStmt AlterDefaultPrivilegesStmt DropOwnedStmt
-    ReassignOwnedStmt AlterDatabaseSetStmt
-""".split()
-_AT_HOME: Final = """
-    CreateFdwStmt AlterFdwStmt CreateForeignServerStmt AlterForeignServerStmt CreateUserMappingStmt AlterUserMappingStmt
-    DropUserMappingStmt CreateForeignTableStmt ImportForeignSchemaStmt
-""".split()
-_REFUSED: Final = """
-    CreatedbStmt DropdbStmt AlterDatabaseStmt AlterDatabaseRefreshCollStmt CreateTableSpaceStmt DropTableSpaceStmt
-    AlterTableSpaceOptionsStmt AlterTableMoveAllStmt AlterSystemStmt CreateEventTrigStmt AlterEventTrigStmt
-    CreatePublicationStmt AlterPublicationStmt CreateSubscriptionStmt AlterSubscriptionStmt DropSubscriptionStmt
-""".split()
-_ON_TABLES: Final = """
-    RuleStmt CreateTrigStmt CreatePolicyStmt AlterPolicyStmt CreateStatsStmt AlterOwnerStmt AlterObjectDependsStmt
-""".split()
+_EVERYWHERE: Final = [
+    "CreateEnumStmt",
+    "AlterEnumStmt",
+    "CompositeTypeStmt",
+    "CreateRangeStmt",
+    "DefineStmt",
+    "CreateDomainStmt",
+    "AlterDomainStmt",
+    "CreateExtensionStmt",
+    "AlterExtensionStmt",
+    "AlterExtensionContentsStmt",
+    "CreateRoleStmt",
+    "AlterRoleStmt",
+    "AlterRoleSetStmt",
+    "DropRoleStmt",
+    "GrantRoleStmt",
+    "CreateOpClassStmt",
+    "CreateOpFamilyStmt",
+    "AlterOpFamilyStmt",
+    "AlterOperatorStmt",
+    "AlterTypeStmt",
+    "CreateCastStmt",
+    "CreateConversionStmt",
+    "CreateTransformStmt",
+    "CreatePLangStmt",
+    "AlterTSDictionaryStmt",
+    "AlterTSConfigurationStmt",
+    "AlterCollationStmt",
+    "CreateAmStmt",
+    "AlterDefaultPrivilegesStmt",
+    "DropOwnedStmt",
+    "ReassignOwnedStmt",
+    "AlterDatabaseSetStmt",
+]
+_AT_HOME: Final = [
+    "CreateFdwStmt",
+    "AlterFdwStmt",
+    "CreateForeignServerStmt",
+    "AlterForeignServerStmt",
+    "CreateUserMappingStmt",
+    "AlterUserMappingStmt",
+    "DropUserMappingStmt",
+    "CreateForeignTableStmt",
+    "ImportForeignSchemaStmt",
+]
+_REFUSED: Final = [
+    "CreatedbStmt",
+    "DropdbStmt",
+    "AlterDatabaseStmt",
+    "AlterDatabaseRefreshCollStmt",
+    "CreateTableSpaceStmt",
+    "DropTableSpaceStmt",
+    "AlterTableSpaceOptionsStmt",
+    "AlterTableMoveAllStmt",
+    "AlterSystemStmt",
+    "CreateEventTrigStmt",
+    "AlterEventTrigStmt",
+    "CreatePublicationStmt",
+    "AlterPublicationStmt",
+    "CreateSubscriptionStmt",
+    "AlterSubscriptionStmt",
+    "DropSubscriptionStmt",
+]
+_ON_TABLES: Final = [
+    "RuleStmt",
+    "CreateTrigStmt",
+    "CreatePolicyStmt",
+    "AlterPolicyStmt",
+    "CreateStatsStmt",
+    "AlterOwnerStmt",
+    "AlterObjectDependsStmt",
+]
 
 PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     **dict.fromkeys(_EVERYWHERE, everywhere),
@@ -412,5 +469,3 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     "ReindexStmt": reindex,
     "ClusterStmt": reindex,
 }
-
-__all__ = ["PLANNERS", "Reference", "select_into"]

@@ -1,4 +1,4 @@
-"""What INSERT, UPDATE, DELETE and MERGE have in common: the target, what its row says of the key, what a write sets off.
+"""What INSERT, UPDATE, DELETE and MERGE have in common: the target, and what its rows say of the key.
 
 Each builder registers the target among the scope's sources, with facts that say which key its rows have, so that
 :mod:`router.planner.spread` sees a target as one more table. Data-modifying WITH goes through the same builders.
@@ -199,7 +199,7 @@ def default_value(column: Column) -> Node | None:
     if not column.default:
         return None
     try:
-        (parsed,) = parse(f"SELECT {column.default}")  # noqa: S608 - parsed, never run
+        (parsed,) = parse(f"SELECT {column.default}")
     except SyntaxFailure:
         return None
     target: Node = parsed.body["targetList"][0]["ResTarget"]["val"]
@@ -222,7 +222,9 @@ def _selected_key(context: Context, written: Written, node: Node, query: Node) -
         return
     column = list(outputs.values())[position]
     targets = query.get("targetList", ())
-    starred = any(strings(t["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))[-1:] == ("*",) for t in targets)
+    starred = any(
+        strings(t["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))[-1:] == ("*",) for t in targets
+    )
     if column is not None and column.family == source.key.family:
         source.facts.equal.append((source.key, column))
     elif column is None and not starred and position < len(targets):
@@ -278,12 +280,16 @@ def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
         scope.sublinks(level, node.get(field), environment, level.facts)
     context = scope.context
     check_key_kept(context, written, node.get("targetList", ()), level)
-    defaults = [t["ResTarget"]["name"] for t in node.get("targetList", ()) if "SetToDefault" in t["ResTarget"].get("val", {})]
+    defaults = [
+        t["ResTarget"]["name"] for t in node.get("targetList", ()) if "SetToDefault" in t["ResTarget"].get("val", {})
+    ]
     context.check_access(written.relation, write=True, defaults=defaults, at=written.source.location)
     return written
 
 
-def check_key_kept(context: Context, written: Written, targets: list[Node], level: Level, *, excluded: bool = False) -> None:
+def check_key_kept(
+    context: Context, written: Written, targets: list[Node], level: Level, *, excluded: bool = False
+) -> None:
     """Refuse SET key = ... unless it sets what the key is anyway."""
     source = written.source
     if source.key is None or not context.many:
@@ -295,7 +301,9 @@ def check_key_kept(context: Context, written: Written, targets: list[Node], leve
         value = body.get("val", {})
         if level.names.column(value) == source.key:
             continue
-        if excluded and same(value, {"ColumnRef": {"fields": [{"String": {"sval": "excluded"}}, {"String": {"sval": source.key.name}}]}}):
+        if excluded and same(
+            value, {"ColumnRef": {"fields": [{"String": {"sval": "excluded"}}, {"String": {"sval": source.key.name}}]}}
+        ):
             continue
         term = value_term(context.reader, value, source.key_type)
         if term is not None and not excluded and source.facts.terms(source.key) == (term,):

@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
-from router.keys import Facts
 from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, SplitInsert, Statement, SumTags
 from router.planner import dml
-from router.planner.names import Place
+from router.planner.placing import check_reads, placed
 from router.planner.reference import check_expressions, check_insert_defaults
 from router.planner.scope import Scope
-from router.planner.placing import check_reads, placed
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.rewrite import cut_values
 from router.tree import items
@@ -140,6 +138,3 @@ def _check_conflict(context: Context, written: Written) -> None:
         if not any(e.get("name") == key.name and "collation" not in e and "opclass" not in e for e in elements):
             raise context.refuse("on-conflict", infer.get("location"), key=key.name)
     dml.check_key_kept(context, written, items(clause.get("targetList")), written.level, excluded=True)
-
-
-__all__ = ["Facts", "Place", "plan"]

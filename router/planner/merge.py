@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.plan import Concat, EveryShard, Ordered, Parameter, Plan, Scatter, SortKey
+from router.plan import Concat, Constant, EveryShard, Ordered, Parameter, Plan, Scatter, SortKey
 from router.planner import aggregate
 from router.planner.clauses import Clauses, apply, verified
 from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
 from router.planner.spread import Part, Spread, check_no_home, target_of
 from router.planner.types import Types
-from router.plan import Constant
 from router.tree import Node, constant, walk
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from router.cluster import Reference, Sharded
 from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, Statement, SumTags
 from router.planner import dml
+from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.reference import check_expressions
 from router.planner.scope import Scope
-from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.tree import walk
 

@@ -1,7 +1,7 @@
 """Names in a query: range table entries, what column references mean, the join tree.
 
-Decides nothing about shards. A name that cannot be resolved for certain means nothing (None), and what it stands in does not
-route. Built by :mod:`router.planner.scope`.
+Decides nothing about shards. A name that cannot be resolved for certain means nothing (None), and what it stands in
+does not route. Built by :mod:`router.planner.scope`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Source:
 
 @dataclass(slots=True)
 class Item:
-    """A name in FROM and its columns in order. ``columns`` None: nobody knows. A column's None: ambiguous or computed."""
+    """A name in FROM and its columns in order. ``columns`` None: nobody knows. A column None: ambiguous, computed."""
 
     alias: str
     columns: dict[str, ColumnId | None] | None
@@ -124,7 +124,7 @@ class Merged:
 
 @dataclass(slots=True)
 class Join:
-    """A join. ``facts``: what holds where its condition counts. ``kind``: inner, left (right is turned round) or full."""
+    """A join. ``facts``: what holds where its condition counts. ``kind``: inner, left (right is turned) or full."""
 
     kind: str
     left: Tree
@@ -177,6 +177,7 @@ def relation_columns(source: Source) -> dict[str, ColumnId | None] | None:
 
 
 def renamed(columns: dict[str, ColumnId | None], aliases: tuple[str, ...]) -> dict[str, ColumnId | None]:
+    """Give the first columns other names, as an alias's column list does."""
     names = [*aliases, *list(columns)[len(aliases) :]]
     found: dict[str, ColumnId | None] = {}
     for name, column in zip(names, columns.values(), strict=False):
@@ -185,6 +186,7 @@ def renamed(columns: dict[str, ColumnId | None], aliases: tuple[str, ...]) -> di
 
 
 def derived_columns(level: Level, *aliases: tuple[str, ...]) -> dict[str, ColumnId | None] | None:
+    """Return a subquery's columns under their names outside."""
     columns = level.outputs
     for names in aliases:
         columns = None if columns is None else renamed(columns, names)
@@ -226,9 +228,7 @@ def star_columns(names: Names, fields: tuple[str, ...]) -> list[tuple[str, Colum
         if any(item.columns is None for item in names.visible):
             return None
         merged = list(names.merged.items())
-        rest = [
-            pair for item in names.visible for pair in (item.columns or {}).items() if pair[0] not in names.merged
-        ]
+        rest = [pair for item in names.visible for pair in (item.columns or {}).items() if pair[0] not in names.merged]
         return [*merged, *rest]
     owners = [item for item in names.visible if item.alias == fields[-2]]
     if len(owners) != 1 or owners[0].columns is None:
@@ -242,6 +242,7 @@ def positions(level: Level) -> dict[str, ColumnId | None] | None:
 
 
 def using(body: Node, left: list[Item], right: list[Item]) -> tuple[str, ...]:
+    """Return the column names that a join's USING or NATURAL merges."""
     if not body.get("isNatural"):
         return strings(body.get("usingClause"))
     one = {name for item in left for name in item.columns or ()}
@@ -257,11 +258,13 @@ def function_name(body: Node) -> str:
     return ""
 
 
-_ONE_COLUMN = frozenset({"generate_series", "unnest", "string_to_table", "regexp_split_to_table", "generate_subscripts"})
+_ONE_COLUMN = frozenset(
+    {"generate_series", "unnest", "string_to_table", "regexp_split_to_table", "generate_subscripts"}
+)
 
 
 def function_columns(body: Node) -> dict[str, ColumnId | None] | None:
-    """Return the columns of a function in FROM where they are certain: functions of pg_catalog with one plain column."""
+    """Return the columns of a function in FROM where they are certain: those of a few functions with one column."""
     calls = items(body.get("functions"))
     name = function_name(body)
     if len(calls) != 1 or name not in _ONE_COLUMN or body.get("coldeflist") or body.get("ordinality"):

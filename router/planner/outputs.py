@@ -31,7 +31,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class SortItem:
-    """One ORDER BY item, as an expression that can stand in the target list. ``output``: its output column, if it is one."""
+    """One ORDER BY item, as an expression for the target list. ``output``: its output column, if it is one."""
 
     node: Node
     text: str

@@ -22,7 +22,9 @@ _NO_BLOCK: Final = frozenset(
     {"CreatedbStmt", "DropdbStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt", "AlterSystemStmt", "AlterDatabaseStmt",
      "CreateSubscriptionStmt", "DropSubscriptionStmt"}
 )  # fmt: skip
-_NO_CATALOG: Final = frozenset({"TruncateStmt", "LockStmt", "CheckPointStmt", "LoadStmt", "CopyStmt", "DeclareCursorStmt"})
+_NO_CATALOG: Final = frozenset(
+    {"TruncateStmt", "LockStmt", "CheckPointStmt", "LoadStmt", "CopyStmt", "DeclareCursorStmt"}
+)
 _TAGS: Final = {
     "CreateStmt": "CREATE TABLE",
     "CreateTableAsStmt": "CREATE TABLE AS",
@@ -57,7 +59,8 @@ def tag_of(parsed: Parsed) -> str:
     if parsed.kind == "VacuumStmt":
         return "VACUUM" if body.get("is_vacuumcmd") else "ANALYZE"
     if parsed.kind in {"DropStmt", "CommentStmt"}:
-        return f"{parsed.kind[:-4].upper()} {str(body.get('removeType', body.get('objtype', '')))[7:].replace('_', ' ')}".strip()
+        what = str(body.get("removeType", body.get("objtype", ""))).removeprefix("OBJECT_").replace("_", " ")
+        return f"{parsed.kind[:-4].upper()} {what}".strip()
     known = _TAGS.get(parsed.kind)
     if known is not None:
         return known
@@ -132,7 +135,8 @@ def no_block(kind: str, body: Node) -> bool:
     if kind == "ReindexStmt":
         whole = body.get("kind") in {"REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE"}
         concurrently = any(
-            p["DefElem"]["defname"] == "concurrently" and option_is_on(p["DefElem"].get("arg")) for p in body.get("params", ())
+            p["DefElem"]["defname"] == "concurrently" and option_is_on(p["DefElem"].get("arg"))
+            for p in body.get("params", ())
         )
         return whole or concurrently
     if kind == "ClusterStmt":

@@ -1,4 +1,4 @@
-"""Checks that every planner of data makes: may its functions run where its rows are, may its tables be read there?
+"""Checks that every planner of data makes: that its functions may run, and its tables be read, where its rows are.
 
 Decides nothing about routes; takes a target and refuses it, or moves what could run anywhere to the home shard.
 """

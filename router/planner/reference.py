@@ -1,7 +1,7 @@
 """Writes to reference tables: allowed only where every copy must change in the same way.
 
-Decides whether a statement's rows follow from its text, its parameters and each row's own columns alone. Everything that may
-look at other rows, at the clock or at chance is refused: two copies hold the same rows in different places.
+Decides whether a statement's rows follow from its text, its parameters and each row's own columns alone. Everything
+that may look at other rows, at the clock or at chance is refused: two copies hold the same rows in different places.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Which tables a query reads, what its names mean, and which equalities hold where.
 
-A :class:`Level` is one SELECT (or the FROM part of an UPDATE, DELETE or MERGE) with its range table. Equalities are collected
-as :class:`router.keys.Facts`: a condition holds below an inner join and in WHERE; the ON of an outer join holds only for its
-nullable side, which inherits what holds outside; a FULL JOIN's ON holds for neither. WHERE's ``=`` is strict, so pushing it to
-a scan below any outer join changes nothing (Postgres itself reduces such joins).
+A :class:`Level` is one SELECT (or the FROM part of an UPDATE, DELETE or MERGE) with its range table. Equalities are
+collected as :class:`router.keys.Facts`: a condition holds below an inner join and in WHERE; the ON of an outer join
+holds only for its nullable side, which inherits what holds outside; a FULL JOIN's ON holds for neither. WHERE's ``=``
+is strict, so pushing it to a scan below any outer join changes nothing (Postgres itself reduces such joins).
 
-Leaves to :mod:`router.planner.spread` what follows for shards. Names that cannot be resolved for certain mean nothing here:
-the condition then does not route.
+Leaves to :mod:`router.planner.spread` what follows for shards. Names that cannot be resolved for certain mean nothing
+here: the condition then does not route.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class Scope:
         environment = self.with_clause(node, level, environment or {}, outer, facts)
         if node.get("op", "SETOP_NONE") != "SETOP_NONE":
             arms = [node["larg"], node["rarg"]]
-            level.arms = tuple(
-                self.select(arm, outer=outer, facts=facts, environment=environment) for arm in arms
-            )
+            level.arms = tuple(self.select(arm, outer=outer, facts=facts, environment=environment) for arm in arms)
             level.outputs = positions(level.arms[0])
             return level
         self.from_clause(level, node.get("fromClause", ()), environment)
@@ -125,7 +123,9 @@ class Scope:
         """Refuse when a table stands somewhere in the statement where this file did not look."""
         parsed = self.context.parsed
         found = list(walk({parsed.kind: parsed.body}))
-        named = [item["RangeVar"] for kind, body in found if kind == "LockingClause" for item in body.get("lockedRels", ())]
+        named = [
+            item["RangeVar"] for kind, body in found if kind == "LockingClause" for item in body.get("lockedRels", ())
+        ]
         self._seen.update(map(id, named))  # FOR UPDATE OF names aliases
         for kind, body in found:
             if kind == "RangeVar" and id(body) not in self._seen:
@@ -146,7 +146,7 @@ class Scope:
         if node is not None:
             self.condition(level, node, level.names, level.facts, environment, level.facts)
 
-    def condition(
+    def condition(  # noqa: PLR0913, PLR0917 - a condition stands in a level, among names, under facts
         self,
         level: Level,
         node: Node,
@@ -211,9 +211,7 @@ class Scope:
         self.sources.append(source)
         return source
 
-    def _range_var(
-        self, level: Level, body: Node, facts: Facts, environment: dict[str, Cte]
-    ) -> tuple[Tree, Item]:
+    def _range_var(self, level: Level, body: Node, facts: Facts, environment: dict[str, Cte]) -> tuple[Tree, Item]:
         name = body["relname"]
         self._seen.add(id(body))
         alias = body.get("alias", {})
@@ -287,9 +285,7 @@ class Scope:
             child = self.select(node, outer=outer, environment=environment, merge_into=facts)
             level.nested.extend(child.nested)
             return Merged(child.tree), [Item(label, derived_columns(child, aliases))], {}
-        child = self.select(
-            node, outer=outer, facts=facts if body.get("lateral") else None, environment=environment
-        )
+        child = self.select(node, outer=outer, facts=facts if body.get("lateral") else None, environment=environment)
         tree, item = self._derived(child, label, (aliases,), facts)
         return tree, [item], {}
 
@@ -453,10 +449,23 @@ def _mentions(value: Any, name: str) -> bool:
     return False
 
 
+_NOT_MERGEABLE = (
+    "distinctClause",
+    "groupClause",
+    "havingClause",
+    "windowClause",
+    "limitCount",
+    "limitOffset",
+    "lockingClause",
+    "withClause",
+    "valuesLists",
+    "intoClause",
+)
+
+
 def mergeable(context: Context, node: Node) -> bool:
     """Whether a subquery is nothing but FROM, WHERE and computed columns, so that its rows are its parent's rows."""
-    if any(key in node for key in ("distinctClause", "groupClause", "havingClause", "windowClause", "limitCount",
-                                   "limitOffset", "lockingClause", "withClause", "valuesLists", "intoClause")):  # fmt: skip
+    if any(key in node for key in _NOT_MERGEABLE):
         return False
     if node.get("op", "SETOP_NONE") != "SETOP_NONE" or not node.get("fromClause"):
         return False

@@ -40,7 +40,9 @@ def plan(context: Context) -> Statement:
         )
     if modifying:
         raise context.refuse("modifying-cte", scope.modifying[0].node.get("location"))
-    return context.statement(merge.plan(context, scope, level, writes=writes), "SELECT", returns_rows=True, **context.flags)
+    return context.statement(
+        merge.plan(context, scope, level, writes=writes), "SELECT", returns_rows=True, **context.flags
+    )
 
 
 def _into(body: dict[str, object]) -> object:

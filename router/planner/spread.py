@@ -1,8 +1,8 @@
 """How the rows of a query are spread: on one shard, the same on all, or in parts that no join crosses.
 
-Decides whether a query equals the union of what its shards answer. A part's *keys* are the sharding keys of its tables: in
-every row all of them that are not NULL belong to the shard that the row is on. Tables join inside a shard if two of their
-keys are equal. Leaves to others what to do with the parts' rows (merge, aggregate).
+Decides whether a query equals the union of what its shards answer. A part's *keys* are the sharding keys of its
+tables: in every row all of them that are not NULL belong to the shard that the row is on. Tables join inside a shard
+if two of their keys are equal. Leaves to others what to do with the parts' rows (merge, aggregate).
 """
 
 from __future__ import annotations
@@ -21,7 +21,22 @@ if TYPE_CHECKING:
 
 # Aggregates that give one value whatever the order of their input: copies of a reference table agree on them.
 ORDERLESS = frozenset(
-    "count sum min max avg bool_and bool_or every bit_and bit_or bit_xor any_value stddev variance".split()
+    [
+        "count",
+        "sum",
+        "min",
+        "max",
+        "avg",
+        "bool_and",
+        "bool_or",
+        "every",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "any_value",
+        "stddev",
+        "variance",
+    ]
 ) - {"any_value", "stddev", "variance"}
 
 
@@ -124,7 +139,9 @@ class Spread:
         if not any(source.place is Place.REFERENCE for source in self._all_sources(level)):
             return
         for kind, body in walk({"SelectStmt": level.node}):
-            if kind == "SelectStmt" and ("limitCount" in body or "limitOffset" in body or any(body.get("distinctClause", ()))):
+            if kind == "SelectStmt" and (
+                "limitCount" in body or "limitOffset" in body or any(body.get("distinctClause", ()))
+            ):
                 raise self._context.refuse("replicated-subquery")
             if kind != "FuncCall":
                 continue

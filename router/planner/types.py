@@ -1,7 +1,7 @@
 """Types of expressions, as far as merging rows of several shards needs them.
 
-Decides nothing that it cannot be sure of: an expression whose type or collation follows from anything but plain columns and a
-few built-ins has no type here, and what needs one is refused.
+Decides nothing that it cannot be sure of: an expression whose type or collation follows from anything but plain
+columns and a few built-ins has no type here, and what needs one is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from router.tree import constant, strings
+from router.tree import constant, strings, unwrap
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -23,14 +23,14 @@ INTERVAL, TIMETZ, NUMERIC, UUID, PG_LSN, XID8 = 1186, 1266, 1700, 2950, 3220, 50
 
 _COLLATED: Final = frozenset({TEXT, VARCHAR, BPCHAR})
 SORTABLE: Final = frozenset(
-    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ,
-     INTERVAL, TIMETZ, NUMERIC, UUID, PG_LSN, XID8}
+    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP,
+     TIMESTAMPTZ, INTERVAL, TIMETZ, NUMERIC, UUID, PG_LSN, XID8}
 )  # fmt: skip
 """What :mod:`proxy.executor.ordered` compares as Postgres does (text in the C collation only)."""
 
 GROUPABLE: Final = frozenset(
-    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, TIMETZ, UUID, PG_LSN,
-     XID8, 790, 829, 774, 869, 650, 1560, 1562}
+    {BOOL, BYTEA, CHAR, NAME, INT8, INT2, INT4, TEXT, OID, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, TIMETZ, UUID,
+     PG_LSN, XID8, 790, 829, 774, 869, 650, 1560, 1562}
 )  # fmt: skip
 """Types whose default btree operator class says that equal values have equal bytes (``equalimage``)."""
 
@@ -43,13 +43,14 @@ _CASTS: Final = {
     "int2": INT2, "int4": INT4, "int8": INT8, "numeric": NUMERIC, "date": DATE, "timestamp": TIMESTAMP,
     "timestamptz": TIMESTAMPTZ, "bool": BOOL, "uuid": UUID, "float8": FLOAT8, "float4": FLOAT4,
 }  # fmt: skip
+_RESULTS: Final = {"count": INT8, "length": INT4, "char_length": INT4}
 _INT4_MAX: Final = (1 << 31) - 1
 _INT8_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A type by OID. ``bytewise``: its collation (if any) sorts by bytes. ``deterministic``: equal means equal bytes."""
+    """A type by OID. ``bytewise``: its collation sorts by bytes. ``deterministic``: equal means equal bytes."""
 
     oid: int
     bytewise: bool = True
@@ -77,20 +78,18 @@ class Types:
 
     def of(self, node: Node) -> Type | None:
         """Return the type of an expression, None when it is not certain."""
-        (kind,) = node or ("",)
+        kind, body = unwrap(node)
+        readers = {
+            "TypeCast": self._cast,
+            "FuncCall": self._call,
+            "CoalesceExpr": self._common,
+            "A_Expr": self._operator,
+        }
         if kind == "ColumnRef":
             return self._column(node)
         if kind == "A_Const":
             return _literal(node)
-        if kind == "TypeCast":
-            return self._cast(node["TypeCast"])
-        if kind == "FuncCall":
-            return self._call(node["FuncCall"])
-        if kind == "CoalesceExpr":
-            return self._common(node["CoalesceExpr"].get("args", []))
-        if kind == "A_Expr":
-            return self._operator(node["A_Expr"])
-        return None
+        return readers[kind](body) if kind in readers else None
 
     def _column(self, node: Node) -> Type | None:
         column = self._names.column(node)
@@ -111,8 +110,9 @@ class Types:
         oid = _CASTS.get(names[-1]) if names else None
         return None if oid is None else Type(oid)
 
-    def _common(self, nodes: list[Node]) -> Type | None:
+    def _common(self, body: Node) -> Type | None:
         """COALESCE: literals take the type of the others, which must agree."""
+        nodes = body.get("args", [])
         found = {self.of(node) for node in nodes if constant(node) is None}
         literals = {_literal(node) for node in nodes if constant(node) is not None} - {None}
         if len(found) != 1:
@@ -139,25 +139,15 @@ class Types:
     def _call(self, body: Node) -> Type | None:
         name = self.builtin(body)
         arguments = body.get("args", [])
-        if name == "count":
-            return Type(INT8)
-        if name in {"length", "char_length"}:
-            return Type(INT4)
-        if name == "date_trunc" and len(arguments) >= 2:  # noqa: PLR2004 - date_trunc(field, source)
-            source = self.of(arguments[1])
+        if name in _RESULTS:
+            return Type(_RESULTS[name])
+        if not arguments:
+            return None
+        if name == "date_trunc":
+            source = self.of(arguments[-1])
             return source if source is not None and source.oid in {TIMESTAMP, TIMESTAMPTZ} else None
-        if name in {"sum", "avg", "min", "max", "abs"} and len(arguments) == 1:
-            inner = self.of(arguments[0])
-            if inner is None:
-                return None
-            if name == "sum":
-                return Type(SUMS[inner.oid]) if inner.oid in SUMS else None
-            if name == "avg":
-                return Type(NUMERIC) if inner.oid in SUMS else None
-            if name == "abs":
-                return inner if inner.oid in _WIDTH else None
-            return extreme(inner)
-        return None
+        inner = self.of(arguments[0]) if len(arguments) == 1 else None
+        return None if inner is None else _of_one(name, inner)
 
     def builtin(self, body: Node) -> str:
         """Return the name of a call of a pg_catalog function for certain, '' otherwise."""
@@ -165,6 +155,17 @@ class Types:
         if self._context.call_effect(body).user_defined or (len(names) > 1 and names[0] != "pg_catalog"):
             return ""
         return names[-1] if names else ""
+
+
+def _of_one(name: str, inner: Type) -> Type | None:
+    """Return the type of a function of one argument of a type."""
+    if name in {"min", "max"}:
+        return extreme(inner)
+    if name == "abs":
+        return inner if inner.oid in _WIDTH else None
+    if inner.oid not in SUMS or name not in {"sum", "avg"}:
+        return None
+    return Type(SUMS[inner.oid] if name == "sum" else NUMERIC)
 
 
 def extreme(inner: Type) -> Type | None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from router.cluster import Home
 from router.effect import Runs
 from router.plan import (
-    AnyShard,
-    ByKeys,
     Ddl,
     EveryShard,
     HomeShard,
@@ -23,7 +21,6 @@ from router.plan import (
     Target,
 )
 from router.planner import insert, modify, select
-from router.planner.context import Context
 from router.planner.passthrough import analyzes, holds
 from router.statement import Parsed
 from router.tree import unwrap
@@ -31,6 +28,7 @@ from router.tree import unwrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from router.planner.context import Context
     from router.tree import Node
 
 _DATA = {
@@ -114,7 +112,9 @@ def truncate(context: Context) -> Statement:
 def vacuum(context: Context) -> Statement:
     """VACUUM runs shard by shard, outside of transactions; ANALYZE on all in one."""
     body = context.body
-    tables = [item["VacuumRelation"]["relation"] for item in body.get("rels", ()) if "relation" in item["VacuumRelation"]]
+    tables = [
+        item["VacuumRelation"]["relation"] for item in body.get("rels", ()) if "relation" in item["VacuumRelation"]
+    ]
     target = shards_of(context, tables)
     if body.get("is_vacuumcmd"):
         return context.statement(ShardByShard(target), "VACUUM", transaction_block=False)
@@ -144,6 +144,3 @@ def call(context: Context) -> Statement:
     if effect.runs is Runs.LOCAL:
         raise context.refuse("function-home", detail=effect.reason)
     return context.statement(Single(HomeShard(), writes=True), "CALL", returns_rows=True, **context.flags)
-
-
-__all__ = ["AnyShard", "ByKeys"]

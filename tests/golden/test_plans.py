@@ -1,8 +1,9 @@
 """Golden plans: every file in plans/ is a list of statements and what the router makes of them.
 
 `PGCHORUS_REWRITE_GOLDEN=1 pytest tests/golden` writes what it makes now; review the difference.
-An entry: sql; optional path (search_path), oids, shards, operators (symbols of user operators in schema public); then one of
-plan, plans (a message of several statements), refused (id; with place: the text at the error's position), syntax.
+An entry: sql; optional path (search_path), oids, shards, operators (symbols of user operators in schema public); then
+one of plan, plans (a message of several statements), refused (id; with place: the text at the error's position),
+syntax.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The catalog that router tests plan against: a shop over three shards, pgbench's tables, and objects that set traps."""
+"""The catalog that router tests plan against: a shop over three shards, pgbench's tables, and traps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from router.relation import (
     Relation,
     RelationKind,
     Trigger,
-    Uses,
     UserType,
+    Uses,
 )
 
 OIDS = {
-    "bool": 16, "bytea": 17, "int8": 20, "int2": 21, "int4": 23, "text": 25, "float4": 700, "float8": 701, "bpchar": 1042,
-    "varchar": 1043, "date": 1082, "timestamp": 1114, "timestamptz": 1184, "interval": 1186, "numeric": 1700, "uuid": 2950,
-    "jsonb": 3802,
+    "bool": 16, "bytea": 17, "int8": 20, "int2": 21, "int4": 23, "text": 25, "float4": 700, "float8": 701,
+    "bpchar": 1042, "varchar": 1043, "date": 1082, "timestamp": 1114, "timestamptz": 1184, "interval": 1186,
+    "numeric": 1700, "uuid": 2950, "jsonb": 3802,
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def public(name: str) -> TableName:
 
 
 def column(definition: str) -> Column:
-    """`name type [flags]`: notnull, locale (not the C collation), ci (nondeterministic), identity, default=..., modifier=..."""
+    """`name type [flags]`: notnull, locale (no C collation), ci (nondeterministic), default=..., modifier=..."""
     name, type_name, *flags = definition.split(" ", 2)
     words = flags[0] if flags else ""
     options = dict(part.split("=", 1) for part in words.split(";") if "=" in part)
@@ -88,10 +88,10 @@ def view(name: str, columns: str, reads: str, **facts: object) -> Relation:
 
 
 RELATIONS = (
-    table("customers", "id int8 notnull, name text, email text locale, country int4, born date, vip bool, balance numeric",
-          unique=("id",)),
-    table("orders", "customer_id int8 notnull, id int8 notnull, total numeric, placed timestamptz, status text, note text locale, "
-          "items int4, weight float8", unique=("customer_id id",),
+    table("customers", "id int8 notnull, name text, email text locale, country int4, born date, vip bool, "
+          "balance numeric", unique=("id",)),
+    table("orders", "customer_id int8 notnull, id int8 notnull, total numeric, placed timestamptz, status text, "
+          "note text locale, items int4, weight float8", unique=("customer_id id",),
           foreign_keys=(ForeignKey("orders_customer", ("customer_id",), public("customers"), ("id",)),)),
     table("order_items", "customer_id int8 notnull, order_id int8, sku text, qty int4, price numeric",
           unique=("customer_id order_id sku",)),
@@ -103,11 +103,14 @@ RELATIONS = (
     table("defaults", "k int4 default=7, v text"),
     table("late", "k int8 default=(random() * 10)::int8, v text"),
     table("countries", "id int4 notnull, name text, rate numeric", unique=("id",), plain=("countries_name",)),
-    table("currencies", "code text, seen timestamptz default=now(), id int4 default=nextval('currencies_id_seq');sequence=currencies_id_seq"),
-    table("settings", "name text, value text, changed timestamptz default=now()", unique=("name",), plain=("settings_value",)),
+    table("currencies", "code text, seen timestamptz default=now(), "
+          "id int4 default=nextval('currencies_id_seq');sequence=currencies_id_seq"),
+    table("settings", "name text, value text, changed timestamptz default=now()", unique=("name",),
+          plain=("settings_value",)),
     table("log", "id int4 default=nextval('log_id_seq');sequence=log_id_seq, line text"),
     table("audited", "k int8, v text",
-          triggers=(Trigger("audit", frozenset({"insert", "update"}), uses=Uses(writes=frozenset({public("orders")}))),)),
+          triggers=(Trigger("audit", frozenset({"insert", "update"}),
+                            uses=Uses(writes=frozenset({public("orders")}))),)),
     table("loose", "k int8, v text", unique=("k", "v")),
     table("odd", "k int8, v mood", schema="public"),
     table("measures", "k int8, f float8, span interval, j jsonb, m numeric"),

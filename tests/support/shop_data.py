@@ -7,11 +7,12 @@ import random
 SCHEMA = """
 create table countries (id int4 primary key, name text, rate numeric);
 create table customers (id int8 primary key, name text, email text, country int4, born date, vip bool, balance numeric);
-create table orders (customer_id int8, id int8, total numeric, placed timestamptz, status text, note text, items int4, weight float8,
+create table orders (customer_id int8, id int8, total numeric, placed timestamptz, status text, note text, items int4,
+weight float8,
   primary key (customer_id, id), foreign key (customer_id) references customers (id));
-create table order_items (customer_id int8, order_id int8, sku text, qty int4, price numeric, primary key (customer_id, order_id, sku));
-create table events (id uuid primary key, kind varchar, at timestamptz default now(), body jsonb);
-create table docs (slug text primary key, title text, words int4, lang char(2));
+create table order_items (customer_id int8, order_id int8, sku text, qty int4, price numeric, primary key
+(customer_id, order_id, sku)); create table events (id uuid primary key, kind varchar, at timestamptz default now(),
+body jsonb); create table docs (slug text primary key, title text, words int4, lang char(2));
 create table labels (code varchar(3), text text);
 create table measures (k int8, f float8, span interval, j jsonb, m numeric);
 create table defaults (k int4 default 7, v text);
@@ -90,8 +91,12 @@ def inserts(seed: int) -> list[str]:
         _insert("orders", orders),
         _insert("order_items", goods),
         _insert("measures", measures),
-        _insert("docs", [(f"s{n}", maybe(f"t{n % 5}"), maybe(n % 7), chance.choice(["en", "e", "de"])) for n in range(20)]),
-        _insert("events", [(f"00000000-0000-4000-8000-{n:012d}", "k", f"2024-01-{n % 9 + 1:02d}", "{}") for n in range(20)]),
+        _insert(
+            "docs", [(f"s{n}", maybe(f"t{n % 5}"), maybe(n % 7), chance.choice(["en", "e", "de"])) for n in range(20)]
+        ),
+        _insert(
+            "events", [(f"00000000-0000-4000-8000-{n:012d}", "k", f"2024-01-{n % 9 + 1:02d}", "{}") for n in range(20)]
+        ),
         _insert("labels", [("a", "x"), ("b  ", "y"), ("abc", "z"), ("abc   ", "cut")]),
         _insert("parted", [(n, f"2024-0{n % 8 + 1}-01") for n in range(12)]),
         _insert("settings", [("a", "Peru", "2024-01-01"), ("b", "x", None)]),
