@@ -5,14 +5,13 @@ Each function returns what ends the statement for the client: a command tag, or 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.session.outcome import RolledBack
+from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, prepare
 from proxy.session.run import relay
-from proxy.session.session import OWN_CHOICES, OWN_SETTINGS
 from proxy.settings import set_config_sql
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
         Statement,
         TransactionControl,
     )
-
-OWN_PREFIX = "pgchorus."
-TEXT_OID = 25
-
 
 # --- transactions ------------------------------------------------------------------------------------------------
 
@@ -148,12 +143,14 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
 # --- settings ----------------------------------------------------------------------------------------------------
 
 
-async def setting_control(session: Session, statement: Statement, plan: SettingControl) -> bytes:
+async def setting_control(
+    session: Session, statement: Statement, plan: SettingControl, *, describe: bool = True
+) -> bytes:
     """SET, RESET, SHOW, DISCARD: run on one link for the client to see, noted in the session, brought to the others."""
     if plan.setting is Setting.DISCARD_ALL:
         return await _discard_all(session)
     if plan.name.startswith(OWN_PREFIX):
-        return _own_setting(session, statement, plan)
+        return own_setting(session, statement, plan, describe=describe)
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
@@ -175,35 +172,6 @@ async def setting_control(session: Session, statement: Statement, plan: SettingC
     return b""
 
 
-def _own_setting(session: Session, statement: Statement, plan: SettingControl) -> bytes:
-    """SET, SHOW and RESET of a setting that no shard hears of; it belongs to the session, rolled back or not."""
-    name = plan.name.removeprefix(OWN_PREFIX)
-    if name not in OWN_SETTINGS or plan.local:
-        known = ", ".join(OWN_PREFIX + one for one in OWN_SETTINGS)
-        raise ProxyError(
-            "42704", f'unrecognized configuration parameter "{plan.name}"', hint=f"Known (without LOCAL): {known}."
-        )
-    if plan.setting is Setting.SHOW:
-        field = backend.Field(plan.name.encode(), 0, 0, TEXT_OID, -1, -1, 0)
-        row = backend.data_row([session.own_settings[name].encode()])
-        session.write(backend.row_description([field]) + row)
-        return backend.command_complete(b"SHOW")
-    if plan.setting is Setting.RESET:
-        session.own_settings[name] = OWN_SETTINGS[name]
-        return backend.command_complete(b"RESET")
-    value = re.split(r"\s*=\s*|\s+to\s+", statement.text.rstrip("; \n"), maxsplit=1, flags=re.IGNORECASE)[-1].strip(
-        "'\" "
-    )
-    if value.lower() not in OWN_CHOICES[name]:
-        raise ProxyError(
-            "22023",
-            f'invalid value for parameter "{plan.name}": "{value}"',
-            hint=f"Available values: {', '.join(OWN_CHOICES[name])}.",
-        )
-    session.own_settings[name] = value.lower()
-    return backend.command_complete(b"SET")
-
-
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
     if plan.setting is Setting.SET and not plan.local:
         session.settings.set(plan.name, statement.text)
@@ -215,17 +183,12 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
         session.settings.reset_all()
 
 
-def _settings_shard(session: Session) -> int:
-    """A shard that has joined already, else home."""
-    return next(iter(session.transaction.links), session.database.logical.home)
-
-
 async def _relay_setting(session: Session, statement: Statement) -> None:
-    await relay(session, statement, _settings_shard(session), writes=False, held=False)
+    await relay(session, statement, session.settings_shard, writes=False, held=False)
 
 
 async def _on_other_links(session: Session, sql: str) -> None:
-    first = _settings_shard(session)
+    first = session.settings_shard
     for shard, link in session.transaction.links.items():
         if shard != first and not link.closed:
             await link.run(sql)
@@ -296,7 +259,7 @@ async def prepared_control(session: Session, plan: PreparedControl) -> bytes:
 async def _ask_home(session: Session, sql: str) -> list[bytes | None]:
     """Run a query of ours that returns one row, on a link of the session; the statement's transaction goes on."""
     transaction = session.transaction
-    shard = _settings_shard(session)
+    shard = session.settings_shard
     links = await transaction.join([shard], writes=False)
     answer = await links[shard].run(sql)
     transaction.finish_statement()
@@ -332,11 +295,7 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
             await links[shard].run(statement.text)
         session.cursors.clear()
         return backend.command_complete(b"CLOSE CURSOR ALL")
-    portal = session.portals.get(plan.name.encode())  # FETCH reads portals of the protocol as well
-    where = session.cursors.get(plan.name, portal.shard if portal is not None else None)
-    if where is None:
-        raise ProxyError("34000", f'cursor "{plan.name}" does not exist')
-    tag = await relay(session, statement, where, writes=False, held=held)
+    tag = await relay(session, statement, session.cursor_shard(plan.name), writes=False, held=held)
     if plan.closes:
         session.cursors.pop(plan.name, None)
     return tag

@@ -22,6 +22,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.session import control, simple
 from proxy.session.outcome import Reported
+from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import key_parameters, prepare, request_of
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
@@ -35,6 +36,7 @@ from router.plan import (
     Ddl,
     Empty,
     PreparedControl,
+    Setting,
     SettingControl,
     ShardByShard,
     Statement,
@@ -117,13 +119,13 @@ class ExtendedProtocol:
         """Report an error of the session's own behind the answers to what came before it."""
         try:
             await self._send_batch()
-        except Reported as error:
-            self.session.count_error(error)
+        except Reported as reported:
+            self.session.count_error(reported)
             self._skip()
-            return
         except CLIENT_ERRORS as earlier:
-            error = earlier
-        self._fail(error)
+            self._fail(earlier)
+        else:
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.session.report_error(error)
@@ -178,6 +180,8 @@ class ExtendedProtocol:
             control.follow_set_config(session, statement)
             if statement.declares:
                 session.cursors[statement.declares] = batch.shard
+            if isinstance(statement.plan, CursorControl) and statement.plan.closes:
+                session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
                 await session.catalog_changed()
 
@@ -229,7 +233,12 @@ class ExtendedProtocol:
         if replaced is not None:
             await replaced.close()
         portal = Portal(message.portal, prepared, message, None)
-        if not isinstance(prepared.statement.plan, _CONTROL_PLANS):
+        plan = prepared.statement.plan
+        if isinstance(plan, CursorControl) and plan.name is not None:
+            portal.shard = session.cursor_shard(plan.name)
+        elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
+            portal.shard = session.settings_shard
+        elif not isinstance(plan, _CONTROL_PLANS):
             portal.executable = session.resolve(prepared.statement, key_parameters(message, prepared))
             portal.shard = relayed_shard(portal.executable, prepared.statement)
         if portal.shard is None:
@@ -251,8 +260,7 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int) -> None:
         session = self.session
-        assert portal.executable is not None  # noqa: S101 - narrows the type: it named the shard
-        batch = await self._batch_for(shard, writes=writes_of(portal.executable), alone=self._alone())
+        batch = await self._batch_for(shard, writes=_writes(portal), alone=self._alone())
         name, frames, script = ensure_parsed(
             batch.link,
             portal.prepared,
@@ -305,15 +313,14 @@ class ExtendedProtocol:
         statement = portal.prepared.statement
         simple.check_block(session, statement)
         if portal.shard is not None:
-            assert portal.executable is not None  # noqa: S101 - narrows the type
-            writes = writes_of(portal.executable)
-            batch = await self._batch_for(portal.shard, writes=writes, alone=self._alone())
+            batch = await self._batch_for(portal.shard, writes=_writes(portal), alone=self._alone())
             batch.add(message.encode(), EXECUTE_ENDS, forward=True)
             batch.statements.append(statement)
             return
         await self._send_batch()
-        if isinstance(statement.plan, _CONTROL_PLANS):
-            session.write(await simple.run_statement(session, statement, held=True))
+        tag = await simple.run_control(session, statement, held=True, describe=False)
+        if tag is not None:
+            session.write(tag)
             session.transaction.finish_statement()
             return
         assert portal.executable is not None  # noqa: S101 - narrows the type: only control plans have none
@@ -392,6 +399,11 @@ class ExtendedProtocol:
             session.portals.clear()
             session.transaction.finish_statement()
         session.ready()
+
+
+def _writes(portal: Portal) -> bool:
+    """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
+    return portal.executable is not None and writes_of(portal.executable)
 
 
 def _check_parameters(message: frontend.Bind, prepared: PreparedStatement) -> None:

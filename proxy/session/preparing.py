@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxy.description import Description
+from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
+from proxy.session import own_settings
 from proxy.session.outcome import Reported
+from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.wire import frontend
 from router.errors import SyntaxFailure
-from router.plan import Control, Empty, PreparedControl, Statement, TransactionControl
+from router.plan import Control, CursorControl, Empty, PreparedControl, SettingControl, Statement, TransactionControl
 from router.resolve import KeyParameter
 
 if TYPE_CHECKING:
@@ -78,6 +80,15 @@ async def prepare(
         raise ProxyError("25P02", FAILED_BLOCK)
     if isinstance(plan, TransactionControl | Empty | PreparedControl):
         description = Description((), None)
+    elif isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
+        description = Description((), own_settings.described(plan))
+    elif isinstance(plan, CursorControl) and plan.name is not None:
+        # Only the link with the cursor knows its columns, and the next cursor of that name has others.
+        if flush is not None:
+            await flush()
+        shard = session.cursor_shard(plan.name)
+        links = await session.transaction.join([shard], writes=False)
+        description = await ask_description(links[shard], text, ())
     else:
         if flush is not None and session.database.must_ask(session, text, tuple(oids)):
             await flush()

@@ -108,16 +108,17 @@ class Relay:
         held = self.hold_tag and kind == _COMPLETE
         if held:
             self.tag = bytes(chunk[start:end])
-        script = self._script
-        if script is None:
-            return not held, b""
-        if not script:
-            return False, b""
-        step = script[0]
-        if kind in step.ends:
-            script.popleft()
-            return step.forward and not held, step.after
-        return step.forward, b""
+        return self._follow(kind, held=held)
+
+    def _follow(self, kind: int, *, held: bool) -> tuple[bool, bytes | bytearray]:
+        """Say what the script makes of a frame; without one everything is passed on."""
+        if not self._script:
+            return self._script is None and not held, b""
+        step = self._script[0]
+        if kind not in step.ends:
+            return step.forward, b""
+        self._script.popleft()
+        return step.forward and not held, step.after
 
     def _give_up(self, script: deque[Step]) -> None:
         """After an error the shard skips to Sync: what stood in the script behind it has not happened."""
@@ -132,7 +133,7 @@ class Relay:
             self._future.set_exception(error)
 
     async def wait(self, link: ShardLink) -> None:
-        """Wait for the end of the exchange, or for the shard to ask for COPY data; raises ShardError if the link dies."""
+        """Wait for the end of the exchange, or for the shard to ask for COPY data; raises ShardError if it dies."""
         self._client.feed_from(link)
         try:
             await self._future

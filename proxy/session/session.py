@@ -14,7 +14,7 @@ import structlog
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
-from proxy.session import names
+from proxy.session import names, own_settings
 from proxy.session.outcome import RolledBack
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
     from router.statement import Parsed
 
 log = structlog.get_logger("pgchorus.session")
-
-# Settings of the proxy's own, pgchorus.<name>, with their defaults and what they may be.
-OWN_SETTINGS = {"read_consistency": "snapshot"}
-OWN_CHOICES = {"read_consistency": ("snapshot", "shard")}
 
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -73,7 +69,7 @@ class Session:
         self.portals: dict[bytes, Portal] = {}
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
-        self.own_settings = dict(OWN_SETTINGS)
+        self.own_settings = dict(own_settings.DEFAULTS)
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
     # --- what the router needs to know ------------------------------------------------------------------------
@@ -255,6 +251,19 @@ class Session:
         """In a failed block only its end is listened to."""
         if self.transaction.failed:
             raise ProxyError("25P02", FAILED_BLOCK)
+
+    def cursor_shard(self, name: str) -> int:
+        """Return where a cursor was declared; a portal of the protocol is one as well."""
+        portal = self.portals.get(name.encode())
+        shard = self.cursors.get(name, portal.shard if portal is not None else None)
+        if shard is None:
+            raise ProxyError("34000", f'cursor "{name}" does not exist')
+        return shard
+
+    @property
+    def settings_shard(self) -> int:
+        """Where settings are shown and set first: a shard that has joined already, else home."""
+        return next(iter(self.transaction.links), self.database.logical.home)
 
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""

@@ -155,28 +155,37 @@ def check_block(session: Session, statement: Statement) -> None:
 
 async def run_statement(session: Session, statement: Statement, *, held: bool) -> bytes:
     """Run one statement; return its CommandComplete when ``held``, to be sent after a commit."""
+    tag = await run_control(session, statement, held=held)
+    if tag is not None:
+        return tag
+    plan = statement.plan
+    executable = session.resolve(statement)
+    if isinstance(plan, ShardByShard) and len(shards_of(executable)) > 1:
+        return await shard_by_shard(session, statement, executable)
+    shard = relayed_shard(executable, statement)
+    if shard is None:
+        return await run_parted(session, statement, executable, Request(text=padded(statement)))
+    tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
+    session.note_effects(statement, [shard])
+    control.follow_set_config(session, statement)
+    if statement.declares:
+        session.cursors[statement.declares] = shard
+    if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
+        await session.catalog_changed()
+    return tag
+
+
+async def run_control(session: Session, statement: Statement, *, held: bool, describe: bool = True) -> bytes | None:
+    """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
     plan = statement.plan
     if isinstance(plan, Empty):
         return backend.empty_query_response()
     if isinstance(plan, TransactionControl):
         return backend.command_complete(await control.transaction_control(session, statement, plan))
     if isinstance(plan, SettingControl):
-        return await control.setting_control(session, statement, plan)
+        return await control.setting_control(session, statement, plan, describe=describe)
     if isinstance(plan, PreparedControl):
         return await control.prepared_control(session, plan)
     if isinstance(plan, CursorControl):
         return await control.cursor_control(session, statement, plan, held=held)
-    executable = session.resolve(statement)
-    if isinstance(plan, ShardByShard) and len(shards_of(executable)) > 1:
-        return await shard_by_shard(session, statement, executable)
-    shard = relayed_shard(executable, statement)
-    if shard is not None:
-        tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
-        session.note_effects(statement, [shard])
-        control.follow_set_config(session, statement)
-        if statement.declares:
-            session.cursors[statement.declares] = shard
-        if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
-            await session.catalog_changed()
-        return tag
-    return await run_parted(session, statement, executable, Request(text=padded(statement)))
+    return None

@@ -1,0 +1,55 @@
+"""Settings of the proxy's own, ``pgchorus.<name>``: no shard hears of them, and no rollback takes them back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.wire import backend
+from router.plan import Setting
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+    from router.plan import SettingControl, Statement
+
+OWN_PREFIX = "pgchorus."
+DEFAULTS = {"read_consistency": "snapshot"}
+CHOICES = {"read_consistency": ("snapshot", "shard")}
+_TEXT_OID = 25
+_ASSIGNMENT = re.compile(r"\s*=\s*|\s+to\s+", re.IGNORECASE)
+
+
+def described(plan: SettingControl) -> tuple[backend.Field, ...] | None:
+    """Return the columns of SHOW, None for the others."""
+    if plan.setting is not Setting.SHOW:
+        return None
+    return (backend.Field(plan.name.encode(), 0, 0, _TEXT_OID, -1, -1, 0),)
+
+
+def own_setting(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes:
+    """Do SET, SHOW and RESET; ``describe``: a row comes with its description (simple protocol)."""
+    name = plan.name.removeprefix(OWN_PREFIX)
+    if name not in DEFAULTS or plan.local:
+        known = ", ".join(OWN_PREFIX + one for one in DEFAULTS)
+        raise ProxyError(
+            "42704", f'unrecognized configuration parameter "{plan.name}"', hint=f"Known (without LOCAL): {known}."
+        )
+    if plan.setting is Setting.SHOW:
+        fields = described(plan)
+        if describe and fields is not None:
+            session.write(backend.row_description(fields))
+        session.write(backend.data_row([session.own_settings[name].encode()]))
+        return backend.command_complete(b"SHOW")
+    if plan.setting is Setting.RESET:
+        session.own_settings[name] = DEFAULTS[name]
+        return backend.command_complete(b"RESET")
+    value = _ASSIGNMENT.split(statement.text.rstrip("; \n"), maxsplit=1)[-1].strip("'\" ")
+    if value.lower() not in CHOICES[name]:
+        raise ProxyError(
+            "22023",
+            f'invalid value for parameter "{plan.name}": "{value}"',
+            hint=f"Available values: {', '.join(CHOICES[name])}.",
+        )
+    session.own_settings[name] = value.lower()
+    return backend.command_complete(b"SET")
