@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from proxy.shards.pool import PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.fence import Fence
+    from proxy.twophase.recovery import Recovery
     from router.cluster import Database
     from router.plan import Statement
 
@@ -52,6 +53,7 @@ class LogicalDatabase:
         pools: PoolSet,
         coordinator: Coordinator,
         fence: Fence,
+        recovery: Recovery,
         passwords: Mapping[str, str],
         limits: Limits,
         metrics: Metrics,
@@ -61,6 +63,7 @@ class LogicalDatabase:
         self.pools = pools
         self.coordinator = coordinator
         self.fence = fence
+        self.recovery = recovery
         self.limits = limits
         self.metrics = metrics
         self.catalog_version = 0
@@ -91,6 +94,14 @@ class LogicalDatabase:
         outcome = await self.coordinator.commit(links, writers, must_commit)
         self.metrics.commit(outcome.result, len(writers | must_commit))
         return outcome
+
+    async def transaction_outcome(self, gid: str) -> str:
+        """Return ``committed``, ``aborted`` or ``in doubt`` for an id that a client was told (08007, a WARNING)."""
+        try:
+            status = await self.recovery.status(gid)
+        except ValueError as error:
+            raise ProxyError("22023", f"not a transaction id of this cluster: {gid}", detail=str(error)) from error
+        return status.value
 
     # --- planning ---------------------------------------------------------------------------------------------
 

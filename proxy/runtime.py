@@ -84,6 +84,7 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
             pools=pools,
             coordinator=coordinator,
             fence=fence,
+            recovery=recovery,
             passwords=config.auth.passwords,
             limits=limits,
             metrics=metrics,

@@ -11,7 +11,7 @@ from proxy.errors import ProxyError
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, prepare
-from proxy.session.run import relay
+from proxy.session.run import relay, writes_of
 from proxy.settings import set_config_sql
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
@@ -73,7 +73,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.commit()
         return b"COMMIT"
-    modes = transaction.modes
+    modes = Modes() if transaction.failed else transaction.modes  # a failed block has lost its modes by now
     if transaction.failed:
         await session.rollback()
         tag = b"ROLLBACK"
@@ -98,7 +98,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.rollback()
         return b"ROLLBACK"
-    modes = transaction.modes
+    modes = Modes() if transaction.failed else transaction.modes
     await session.rollback()
     if plan.chain:
         session.begin(Block.EXPLICIT)
@@ -111,10 +111,7 @@ async def _set_transaction(session: Session, statement: Statement, plan: Transac
     if transaction.block is not Block.EXPLICIT:
         session.notice("WARNING", "25P01", "SET TRANSACTION can only be used in transaction blocks")
         return b"SET"
-    if not (plan.read_only and transaction.writers):
-        # READ ONLY after a write stays in the proxy: a shard told so could not write the decision record.
-        await transaction.everywhere(statement.text)
-    transaction.modes.merge(_modes(plan))
+    await transaction.set_modes(_modes(plan), statement.text)
     return b"SET"
 
 
@@ -154,13 +151,13 @@ async def setting_control(
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
-    await _relay_setting(session, statement)
+    tag = await relay(session, statement, _settings_shard(session), writes=False, held=True)
     if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
         if plan.setting is Setting.SET_CONSTRAINTS and transaction.in_block:
             await _on_other_links(session, statement.text)
             transaction.note_setting(statement.text)
         transaction.finish_statement()
-        return b""
+        return tag
     _note_setting(session, statement, plan)
     if transaction.in_block:
         await _on_other_links(session, statement.text)

@@ -312,6 +312,7 @@ class ExtendedProtocol:
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
+        session.transaction.command = statement.tag
         if portal.shard is not None:
             batch = await self._batch_for(portal.shard, writes=_writes(portal), alone=self._alone())
             batch.add(message.encode(), EXECUTE_ENDS, forward=True)

@@ -17,7 +17,26 @@ OWN_PREFIX = "pgchorus."
 DEFAULTS = {"read_consistency": "snapshot"}
 CHOICES = {"read_consistency": ("snapshot", "shard")}
 _TEXT_OID = 25
+# Not SQL, so no parser reads it: SHOW takes a name and nothing else.
+_SHOW_TRANSACTION = re.compile(r"\s*show\s+pgchorus\.transaction\s+'(?P<gid>[^']*)'\s*;?\s*", re.IGNORECASE | re.ASCII)
 _ASSIGNMENT = re.compile(r"\s*=\s*|\s+to\s+", re.IGNORECASE)
+
+
+async def show_transaction(session: Session, text: str) -> bool:
+    """Answer ``SHOW pgchorus.transaction 'gid'`` (simple protocol); False when the text is something else.
+
+    The answer is one row: ``committed``, ``aborted`` or ``in doubt``. Raises ProxyError for what is no gid of this
+    cluster, ShardError when the commit point cannot be asked.
+    """
+    asked = _SHOW_TRANSACTION.fullmatch(text)
+    if asked is None:
+        return False
+    session.check_not_failed()
+    outcome = await session.database.transaction_outcome(asked["gid"])
+    field = backend.Field(b"transaction", 0, 0, _TEXT_OID, -1, -1, 0)
+    row = backend.data_row([outcome.encode()])
+    session.write(backend.row_description([field]) + row + backend.command_complete(b"SHOW"))
+    return True
 
 
 def described(plan: SettingControl) -> tuple[backend.Field, ...] | None:

@@ -109,6 +109,7 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
     """EXECUTE: run a prepared statement with text parameters, answered as the simple protocol does."""
     bind = frontend.Bind(b"", b"", (), values, ())
     statement = prepared.statement
+    session.transaction.command = statement.tag
     executable = session.resolve(statement, key_parameters(bind, prepared))
     shard = relayed_shard(executable, statement)
     portal = Portal(b"", prepared, bind, executable, shard)

@@ -13,6 +13,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control
 from proxy.session.outcome import Reported
+from proxy.session.own_settings import show_transaction
 from proxy.session.run import padded, relay, run_parted, shard_by_shard, shards_of, writes_of
 from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
@@ -102,6 +103,8 @@ class _Message:
         try:
             return cls(session, text, (), session.plan(text))
         except SyntaxFailure:
+            if await show_transaction(session, text):
+                return cls(session, text, (), ())
             await session.database.let_a_shard_speak(session, text)
             raise
         except Refused:
@@ -178,6 +181,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
 async def run_control(session: Session, statement: Statement, *, held: bool, describe: bool = True) -> bytes | None:
     """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
     plan = statement.plan
+    session.transaction.command = statement.tag
     if isinstance(plan, Empty):
         return backend.empty_query_response()
     if isinstance(plan, TransactionControl):
