@@ -86,11 +86,19 @@ class Parsed:
         return len(self.text)
 
     @cached_property
+    def nodes(self) -> list[tuple[str, Node]]:
+        """Every node of the tree, as :func:`router.tree.walk` yields them."""
+        return list(walk({self.kind: self.body}))
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of node that occur."""
+        return frozenset(kind for kind, _ in self.nodes)
+
+    @cached_property
     def parameters(self) -> int:
         """The highest ``$n``."""
-        return max(
-            (body.get("number", 0) for kind, body in walk({self.kind: self.body}) if kind == "ParamRef"), default=0
-        )
+        return max((body.get("number", 0) for kind, body in self.nodes if kind == "ParamRef"), default=0)
 
 
 def parse(text: str) -> tuple[Parsed, ...]:

@@ -57,20 +57,34 @@ def is_wrapped(value: object) -> bool:
 def walk(value: Any, field: str = "") -> Iterator[tuple[str, Node]]:
     """Yield every node below (and including) ``value`` as kind and body; bare bodies by the field they stand in."""
     stack: list[tuple[Any, str]] = [(value, field)]
+    pop, push = stack.pop, stack.append
     while stack:
-        item, name = stack.pop()
-        if isinstance(item, list):
-            stack.extend((part, "") for part in reversed(item))
-        elif isinstance(item, dict):
-            if is_wrapped(item):
-                kind, body = unwrap(item)
+        item, name = pop()
+        if type(item) is list:
+            for part in reversed(item):
+                if type(part) is dict or type(part) is list:
+                    push((part, ""))
+            continue
+        if type(item) is not dict:
+            continue
+        if len(item) == 1:
+            (kind,) = item
+            body = item[kind]
+            if type(body) is dict and "A" <= kind[:1] <= "Z":
                 yield kind, body
-                stack.extend((body[key], key) for key in reversed(body))
-            else:
-                kind = BARE.get(name, "SelectStmt" if name in ("larg", "rarg") else "")
-                if kind:
-                    yield kind, item
-                stack.extend((item[key], key) for key in reversed(item))
+                item = body
+                name = "-"
+        if name in BARE:
+            yield BARE[name], item
+        elif name in _ARMS:
+            yield "SelectStmt", item
+        for key in reversed(item):
+            part = item[key]
+            if type(part) is dict or type(part) is list:
+                push((part, key))
+
+
+_ARMS: Final = frozenset({"larg", "rarg"})  # of a set operation; a join's are wrapped
 
 
 def strings(names: list[Node] | None) -> tuple[str, ...]:

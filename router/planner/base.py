@@ -80,10 +80,10 @@ class Planner:
         kind = parsed.kind
         session = _SESSION.get(kind)
         if session is not None:
-            if names_own_schema(kind, parsed.body):
+            if names_own_schema(parsed.text, kind, parsed.body):
                 raise context.refuse("own-schema")
             return session(context)
-        if names_own_schema(kind, parsed.body) or "pgchorus" in search_path:
+        if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
         if not context.many:
             return one_shard_database(context)

@@ -128,28 +128,26 @@ class Context:
 
     def effect(self, value: Any) -> FunctionEffect:
         """Return what all functions, operators and casts below ``value`` may do, taken together."""
-        effects = [NO_EFFECT]
-        for kind, body in walk(value):
-            if kind == "FuncCall":
-                effects.append(replace(self.call_effect(body), found=True))
-            elif kind == "A_Expr":
-                effects.append(self._operator(body.get("name")))
-            elif kind == "SubLink" and body.get("subLinkType") in {"ANY_SUBLINK", "ALL_SUBLINK"}:
-                effects.append(self._operator(body.get("operName") or _EQUALS))
-            elif kind == "ColumnRef" and len(body["fields"]) > 1:
-                effects.append(self.catalog.field_effect(strings(body["fields"])[-1]))
-            elif kind == "A_Indirection":
-                fields = strings([item for item in body.get("indirection", ()) if "String" in item])
-                effects += [self.catalog.field_effect(name) for name in fields]
-            elif kind == "SortBy" and body.get("useOp"):
-                effects.append(self._operator(body["useOp"]))
-            elif kind == "TypeName":
-                effects.append(self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path))
-            elif kind == "SQLValueFunction":
-                effects.append(
-                    FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))
-                )
-        return merge(effects)
+        return self._effect_of(walk(value))
+
+    def _effect_of(self, nodes: Iterable[tuple[str, Node]]) -> FunctionEffect:
+        found = {effect: None for kind, body in nodes if kind in _CALLING for effect in self._effects(kind, body)}
+        return merge([NO_EFFECT, *found])
+
+    def _effects(self, kind: str, body: Node) -> list[FunctionEffect]:
+        """Return the effects of one node that may call something."""
+        if kind == "FuncCall":
+            return [replace(self.call_effect(body), found=True)]
+        if kind == "TypeName":
+            return [self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path)]
+        if kind == "ColumnRef":
+            return [self.catalog.field_effect(strings(body["fields"])[-1])] if len(body["fields"]) > 1 else []
+        if kind == "A_Indirection":
+            fields = strings([item for item in body.get("indirection", ()) if "String" in item])
+            return [self.catalog.field_effect(name) for name in fields]
+        if kind == "SQLValueFunction":
+            return [FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))]
+        return [self._operator(names) for names in _operators(kind, body)]
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
         parts = strings(names)
@@ -161,10 +159,13 @@ class Context:
 
     def check_callable(self, value: Any) -> FunctionEffect:
         """Return the effect of ``value``; refuses, at its place, the first call that can run nowhere."""
-        effect = self.effect(value)
+        return self._checked(list(walk(value)))
+
+    def _checked(self, nodes: list[tuple[str, Node]]) -> FunctionEffect:
+        effect = self._effect_of(nodes)
         if not self.many or effect.runs is not Runs.NOWHERE:
             return effect
-        for kind, body in walk(value):
+        for kind, body in nodes:
             if kind == "FuncCall" and self.call_effect(body).runs is Runs.NOWHERE:
                 raise self.refuse(
                     "function",
@@ -177,7 +178,7 @@ class Context:
     @cached_property
     def whole_effect(self) -> FunctionEffect:
         """The effect of the whole statement's expressions; refuses calls that can run nowhere."""
-        return self.check_callable({self.parsed.kind: self.body})
+        return self._checked(self.parsed.nodes)
 
     @cached_property
     def flags(self) -> dict[str, Any]:
@@ -193,7 +194,7 @@ class Context:
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
         """Return the constant ``set_config(name, value, is_local)`` calls; refuses what clients may not set."""
         found = []
-        for kind, body in walk({self.parsed.kind: self.body}):
+        for kind, body in self.parsed.nodes:
             if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
                 continue
             literals = [constant(_uncast(argument)) for argument in body.get("args", ())]
@@ -219,6 +220,24 @@ class Context:
             raise self.refuse("setting", at, name=name, value=words[0])
 
 
+_CALLING = frozenset(
+    {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy", "CaseExpr",
+     "JoinExpr"}
+)  # fmt: skip
+
+
+def _operators(kind: str, body: Node) -> list[list[Node]]:
+    """Return the names of the operators that a node applies, written or not."""
+    if kind == "A_Expr":
+        return [body.get("name", [])]
+    if kind == "SubLink":
+        return [body.get("operName") or _EQUALS] if body.get("subLinkType") in {"ANY_SUBLINK", "ALL_SUBLINK"} else []
+    if kind == "SortBy":
+        return [body["useOp"]] if body.get("useOp") else []
+    implied = "arg" in body if kind == "CaseExpr" else "usingClause" in body or "isNatural" in body
+    return [_EQUALS] if implied else []
+
+
 def _uncast(node: Node) -> Node:
     inner: Node = node["TypeCast"]["arg"] if "TypeCast" in node else node
     return inner
@@ -229,8 +248,11 @@ def _sentence(reason: str) -> str:
     return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
 
 
-def names_own_schema(kind: str, body: Node) -> bool:
+def names_own_schema(text: str, kind: str, body: Node) -> bool:
     """Whether a statement names the schema ``pgchorus``, which is the proxy's own."""
+    lower = text.lower()
+    if OWN_SCHEMA not in lower and "u&" not in lower:
+        return False  # only U&"..." can spell a name without its letters
     data = kind in {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
     return _names(body, data=data)
 

@@ -140,9 +140,10 @@ def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
         facts.parent = select.facts
         written.select = select
         _selected_key(context, written, node, query)
-    for term in set(written.keys):
-        if term is not None and written.source.key is not None and len(set(written.keys)) == 1:
-            facts.equal.append((written.source.key, term))
+    terms = set(written.keys)
+    term = terms.pop() if len(terms) == 1 else None
+    if term is not None and written.source.key is not None:
+        facts.equal.append((written.source.key, term))
     scope.sublinks(level, returning, environment, facts)
     check_sequences(context, written, node, query)
     context.check_access(

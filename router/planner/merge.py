@@ -15,7 +15,7 @@ from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
 from router.planner.spread import Part, Spread, check_no_home, target_of
 from router.planner.types import Types
-from router.tree import Node, constant, walk
+from router.tree import Node, constant
 
 if TYPE_CHECKING:
     from router.keys import ColumnId
@@ -47,7 +47,7 @@ def plan(context: Context, scope: Scope, level: Level, *, writes: bool) -> Plan:
 
 def _check_volatile(context: Context) -> None:
     """A volatile user function that reads tables takes a snapshot of its own per call: not the statement's."""
-    for kind, body in walk({context.parsed.kind: context.body}):
+    for kind, body in context.parsed.nodes:
         if kind == "FuncCall":
             effect = context.call_effect(body)
             if effect.user_defined and effect.volatile and effect.touches:

@@ -14,7 +14,6 @@ from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.reference import check_expressions
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
-from router.tree import walk
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -38,7 +37,7 @@ def plan(context: Context) -> Statement:
 
 def _route(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
     placement, at = context.placement(written.relation), written.source.location
-    if context.many and any(kind == "CurrentOfExpr" for kind, _ in walk(context.body)):
+    if context.many and "CurrentOfExpr" in context.parsed.kinds:
         raise context.refuse("where-current-of", at)
     if isinstance(placement, Reference) and context.many:
         if modifying or len(scope.sources) > 1 or context.parsed.kind == "MergeStmt":

@@ -103,7 +103,7 @@ def one_shard_database(context: Context) -> Statement:
 
 def writes_by_itself(context: Context) -> bool:
     """Whether a statement may write although it is no INSERT and its like: locks, functions, WITH."""
-    kinds = {kind for kind, _ in walk({context.parsed.kind: context.body})}
+    kinds = context.parsed.kinds
     if context.parsed.kind == "ExplainStmt" and not analyzes(context.body):
         return False
     return bool(kinds & (_WRITING | {"LockingClause"})) or context.whole_effect.writes
@@ -154,10 +154,8 @@ def holds(body: Node) -> str:
 
 def makes_temporary(parsed: Parsed) -> bool:
     """Whether a statement creates a temporary relation."""
-    return any(
-        kind == "RangeVar" and body.get("relpersistence") == "t" for kind, body in walk({parsed.kind: parsed.body})
-    ) or any(
-        kind == "RangeVar" and body.get("schemaname") == "pg_temp" for kind, body in walk({parsed.kind: parsed.body})
+    return any(kind == "RangeVar" and body.get("relpersistence") == "t" for kind, body in parsed.nodes) or any(
+        kind == "RangeVar" and body.get("schemaname") == "pg_temp" for kind, body in parsed.nodes
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from router.effect import Runs
 from router.plan import AnyShard, HomeShard, Target
 from router.planner.names import Place
-from router.tree import strings, walk
+from router.tree import strings
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -50,7 +50,7 @@ _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
 
 def check_no_system_columns(context: Context) -> None:
     """Refuse columns whose values mean something on one shard only."""
-    for kind, body in walk({context.parsed.kind: context.body}):
+    for kind, body in context.parsed.nodes:
         name = strings(body.get("fields"))[-1:] if kind == "ColumnRef" else ()
         if name and name[0] in _SYSTEM_COLUMNS:
             raise context.refuse("system-columns", body.get("location"), name=name[0])
@@ -58,7 +58,7 @@ def check_no_system_columns(context: Context) -> None:
 
 def locks(context: Context) -> bool:
     """Whether there is a FOR UPDATE or its like anywhere."""
-    return any(kind == "LockingClause" for kind, _ in walk({context.parsed.kind: context.body}))
+    return "LockingClause" in context.parsed.kinds
 
 
 _EXCLUSIVE = frozenset({"LCS_FORUPDATE", "LCS_FORNOKEYUPDATE"})
@@ -69,7 +69,7 @@ def check_locks(context: Context, scope: Scope) -> None:
 
     Shared locks are right on any copy, because a writer changes all of them.
     """
-    for kind, body in walk({context.parsed.kind: context.body}):
+    for kind, body in context.parsed.nodes:
         if kind != "LockingClause" or body.get("strength") not in _EXCLUSIVE:
             continue
         named = {item["RangeVar"]["relname"] for item in body.get("lockedRels", ())}

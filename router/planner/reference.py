@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from router.effect import Runs
 from router.planner import dml
-from router.tree import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +31,7 @@ def check_expressions(context: Context, written: Written) -> None:
         raise context.refuse("reference-clock", at, table=table)
     if effect.volatile or effect.runs is not Runs.ANYWHERE or effect.aggregate or effect.window:
         raise context.refuse("reference-write", at, table=table)
-    for kind, body in walk({context.parsed.kind: context.body}):
+    for kind, body in context.parsed.nodes:
         if kind in {"SubLink", "SelectStmt", "CurrentOfExpr"} and "valuesLists" not in body:
             raise context.refuse("reference-write", body.get("location", at), table=table)
         if kind == "ColumnRef" and any(

@@ -35,7 +35,7 @@ from router.planner.names import (
     renamed,
     using,
 )
-from router.tree import Node, conjuncts, is_wrapped, items, strings, unwrap, walk
+from router.tree import Node, conjuncts, is_wrapped, items, strings, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ class Scope:
     def check_complete(self) -> None:
         """Refuse when a table stands somewhere in the statement where this file did not look."""
         parsed = self.context.parsed
-        found = list(walk({parsed.kind: parsed.body}))
+        found = parsed.nodes
         named = [
             item["RangeVar"] for kind, body in found if kind == "LockingClause" for item in body.get("lockedRels", ())
         ]
@@ -414,6 +414,8 @@ class Scope:
         names: Names | None = None,
     ) -> None:
         """Make nested levels of the subqueries in an expression."""
+        if "SubLink" not in self.context.parsed.kinds:
+            return
         for body in _sublinks(value):
             child = self.select(
                 body["subselect"]["SelectStmt"], outer=names or level.names, facts=facts, environment=environment
