@@ -222,6 +222,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "parent-placement": ("{table} and its relative live in different ways", "Place parent and child alike."),
     "table-of-type": ("CREATE TABLE OF a type is not supported for sharded tables", "Write the columns."),
     "alter-table": ("ALTER TABLE ... {command} is not supported for {table}", ""),
+    "add-column": (
+        "rows of {table} that exist would get {column} from a sequence or function of each shard",
+        "Add the column without a default, and set the default afterwards.",
+    ),
     "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
     "temporary-hides": (
         "a temporary relation cannot have the name of {table}, which is on several shards",

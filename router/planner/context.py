@@ -221,8 +221,8 @@ class Context:
 
 
 _CALLING = frozenset(
-    {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy", "CaseExpr",
-     "JoinExpr"}
+    {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy",
+     "CaseExpr", "JoinExpr"}
 )  # fmt: skip
 
 

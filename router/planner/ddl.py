@@ -307,6 +307,7 @@ def view(context: Context) -> Statement:
     if Place.HOME in places and Place.SHARDED in places:
         raise context.refuse("mixed-tables")
     if context.body["view"].get("relpersistence") == "t":
+        tables.check_temporary(context, context.body["view"])
         return statement(context, HomeShard(), pins="temporary view", must_commit="temporary view")
     target: Target = EveryShard() if places and Place.HOME not in places else HomeShard()
     return statement(context, target)

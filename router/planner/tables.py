@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from router import sharding
 from router.cluster import Home, Placement, Reference, Sharded, TableName
+from router.effect import Runs
 from router.keys import family
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner.passthrough import tag_of
@@ -350,6 +351,9 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
         added = detail["ColumnDef"]
         definition.types[added["colname"]] = type_name(added.get("typeName", {}))
         check_column(context, added, definition)
+        _check_filled(context, added, definition)
+    if kind == "AT_AlterColumnType" and isinstance(placement, Reference):
+        _check_same(context, detail.get("ColumnDef", {}).get("raw_default"), definition, at)
     if kind in {"AT_AttachPartition", "AT_AddInherit"}:
         _check_attach(context, detail, kind, definition, at)
         return
@@ -362,6 +366,33 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
         raise context.refuse("key-change", at, key=key, table=definition.name)
     if kind in {"AT_DropConstraint", "AT_AlterConstraint"} and name == SLOT_CONSTRAINT:
         raise context.refuse("slot-check", at)
+
+
+def _check_filled(context: Context, column: Node, definition: Definition) -> None:
+    """ADD COLUMN fills the rows that exist: not from a shard's own sequence, and on all copies alike."""
+    names, at = strings(column.get("typeName", {}).get("names")), column.get("location")
+    constraints = [item["Constraint"] for item in column.get("constraints", ())]
+    kinds = {constraint.get("contype") for constraint in constraints}
+    if isinstance(definition.placement, Home):
+        return
+    if "CONSTR_IDENTITY" in kinds or (names and names[-1] in _SERIAL):
+        raise context.refuse("add-column", at, column=column["colname"], table=definition.name)
+    for constraint in constraints:
+        if constraint.get("contype") != "CONSTR_DEFAULT":
+            continue
+        if context.effect(constraint.get("raw_expr")).runs is not Runs.ANYWHERE:
+            raise context.refuse("add-column", at, column=column["colname"], table=definition.name)
+        if isinstance(definition.placement, Reference):
+            _check_same(context, constraint.get("raw_expr"), definition, at)
+
+
+def _check_same(context: Context, value: Node | None, definition: Definition, at: int | None) -> None:
+    """Refuse an expression that copies of a reference table could compute differently."""
+    effect = context.effect(value)
+    if effect.clock:
+        raise context.refuse("reference-clock", at, table=definition.name)
+    if effect.volatile:
+        raise context.refuse("reference-write", at, table=definition.name)
 
 
 def _check_attach(context: Context, detail: Node, kind: str, definition: Definition, at: int | None) -> None:

@@ -81,10 +81,9 @@ def table(
     return Relation(TableName(schema, name), columns=made, primary_key=primary, unique=indexes, indexes=names, **facts)  # type: ignore[arg-type]
 
 
-def view(name: str, columns: str, reads: str, **facts: object) -> Relation:
-    return table(
-        name, columns, kind=RelationKind.VIEW, read_uses=Uses(reads=frozenset(map(public, reads.split()))), **facts
-    )
+def view(name: str, columns: str, reads: str) -> Relation:
+    uses = Uses(reads=frozenset(map(public, reads.split())))
+    return table(name, columns, kind=RelationKind.VIEW, read_uses=uses)
 
 
 RELATIONS = (

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SCHEMA = """
 create table countries (id int4 primary key, name text, rate numeric);
@@ -48,7 +52,7 @@ def _quoted(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def _insert(table: str, rows: list[tuple[object, ...]]) -> str:
+def _insert(table: str, rows: Sequence[tuple[object, ...]]) -> str:
     return f"insert into {table} values " + ", ".join("(" + ", ".join(map(_quoted, row)) + ")" for row in rows)
 
 

@@ -1,0 +1,115 @@
+"""What golden plans do not show: positions, hidden names, one-to-one flags; and that nothing falls through."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from pglast import ast as nodes
+
+from router.cluster import TableName
+from router.describe import describe, summary
+from router.errors import Refused
+from router.plan import ByKeys, Constant, HomeShard, Parameter, Scatter, Single
+from router.planner import Planner, base
+from router.relation import Column, Relation
+from router.statement import parse
+from shop import shop
+
+CATALOG = shop()
+PLANNER = Planner(CATALOG.database, CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("select 'é', mystery()", "mystery"),
+        ("begin; select 'é'; select mystery(), 2", "mystery"),
+        ("select 1;\n\n  /* é */ select * from customers c, orders where mystery() = 1", "mystery"),
+        ("update customers set name = 'ü', id = 7 where id = 5", "id = 7"),
+    ],
+)
+def test_refusals_point_into_the_message(text: str, place: str) -> None:
+    with pytest.raises(Refused) as caught:
+        PLANNER.plan(text)
+    assert caught.value.position == text.index(place) + 1
+    assert caught.value.sqlstate == "0A000"
+    assert caught.value.message
+    assert "{" not in caught.value.message + caught.value.hint
+
+
+def test_every_statement_kind_of_the_grammar_is_known_or_refused() -> None:
+    parts = "RawStmt PlannedStmt ReturnStmt PLAssignStmt SetOperationStmt ReplicaIdentityStmt"  # of other statements
+    kinds = {name for name in dir(nodes) if name.endswith("Stmt")} - set(parts.split())
+    assert set(base._SESSION) | set(base._DATA) == kinds
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    (parsed,) = parse("select 1")
+    parsed.kind = "FutureStmt"
+    with pytest.raises(Refused) as caught:
+        PLANNER.plan_one(parsed)
+    assert caught.value.refusal == "unknown-statement"
+
+
+def test_a_known_parameter_type_may_close_a_route() -> None:
+    (by_key,) = PLANNER.plan("select * from customers where id = $1", ("public",), (20,))
+    (everywhere,) = PLANNER.plan("select * from customers where id = $1", ("public",), (701,))
+    assert isinstance(by_key.plan, Single)
+    assert isinstance(everywhere.plan, Scatter)
+
+
+def test_a_temporary_table_is_found_first() -> None:
+    hidden = Relation(TableName("pg_temp", "customers"), columns=(Column("id", "int8", type_oid=20),))
+    planner = Planner(CATALOG.database, CATALOG.overlaid([hidden]))
+    (statement,) = planner.plan("select * from customers where id = 5")
+    assert statement.plan == Single(HomeShard(), writes=False)
+    (statement,) = planner.plan("select * from public.customers where id = 5")
+    assert statement.plan == Single(ByKeys("int8", (Constant(5),)), writes=False)
+
+
+def test_pg_catalog_later_in_the_path_hides_type_names() -> None:
+    (statement,) = PLANNER.plan("select * from customers where id = '5'::int8", ("public", "pg_catalog"))
+    assert isinstance(statement.plan, Scatter)
+    (statement,) = PLANNER.plan("select * from customers where id = '5'::pg_catalog.int8", ("public", "pg_catalog"))
+    assert isinstance(statement.plan, Single)
+
+
+def test_columns_of_an_unknown_function_make_unqualified_names_uncertain() -> None:
+    (statement,) = PLANNER.plan("select * from customers, vouched(1) f where id = 5")
+    assert isinstance(statement.plan, Scatter)
+    (statement,) = PLANNER.plan("select * from customers c, vouched(1) f where c.id = 5")
+    assert statement.plan == Single(ByKeys("int8", (Constant(5),)), writes=True)
+
+
+def test_summaries_show_no_values() -> None:
+    (statement,) = PLANNER.plan("select * from customers where id in (424242, 5) order by id limit 3")
+    assert summary(statement) == "Scatter 2 keys Ordered"
+    assert "424242" not in summary(statement)
+    assert describe(statement)["target"] == {"keys": [424242, 5], "type": "int8"}
+
+
+def test_a_plan_is_hashable_and_equal_to_its_like() -> None:
+    text = "select status, avg(items) from orders where customer_id = $1 group by 1 order by 2 limit $2"
+    (one,), (other,) = PLANNER.plan(text), PLANNER.plan(text)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.plan == Single(ByKeys("int8", (Parameter(1),)), writes=False)
+
+
+def test_refusals_are_named_by_planners_only_if_they_exist() -> None:
+    """A planner that names a refusal that is not on the list would raise KeyError at the worst time."""
+    from router.errors import REFUSALS  # noqa: PLC0415
+
+    named: set[str] = set()
+    for path in (Path(__file__).parents[2] / "router" / "planner").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in {
+                "refuse",
+                "refusal",
+            }:
+                first = node.args[0] if node.args else None
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    named.add(first.value)
+    assert named == set(REFUSALS)
