@@ -52,10 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def describe_error(error: Exception) -> str:
     """Return an error with its detail and hint, for a person."""
-    parts = [str(error)]
-    if isinstance(error, ProxyError | Refused):
-        parts += [part for part in (error.detail, error.hint) if part and part not in parts[0]]
-    return "\n  ".join(parts)
+    if isinstance(error, ShardError):
+        parts = [error.fields.message, error.fields.detail, error.fields.hint]
+    elif isinstance(error, ProxyError | Refused):
+        parts = [error.message, error.detail, error.hint]
+    else:
+        parts = [str(error)]
+    return "\n  ".join(part for part in parts if part)
 
 
 def say(text: str) -> None:

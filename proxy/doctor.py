@@ -87,6 +87,13 @@ def _warning(shard: str, text: str) -> Finding:
     return Finding(error=False, shard=shard, text=text)
 
 
+def _words(error: ShardError | ProxyError) -> str:
+    message, detail = (
+        (error.fields.message, error.fields.detail) if isinstance(error, ShardError) else (error.message, error.detail)
+    )
+    return f"{message} ({detail})" if detail else message
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What each shard that could be asked said, by shard index, and its clock against this process's own."""
@@ -142,7 +149,7 @@ async def _ask(control: ControlLinks, database: Database, config: Config) -> tup
                 by_shard[shard] = facts
                 offsets[shard] = facts["clock"] - (before + loop.time()) / 2
         except (ShardError, ProxyError) as error:
-            findings.append(_error(database.shards[shard], f"cannot be asked: {error}"))
+            findings.append(_error(database.shards[shard], f"cannot be asked: {_words(error)}"))
 
     await asyncio.gather(*(ask(shard) for shard in range(len(database.shards))))
     return Facts(by_shard, offsets), findings
@@ -243,7 +250,7 @@ async def _logins(config: Config, control: ControlLinks, database: Database) -> 
                     connect_timeout_s=config.limits.pool_connect_timeout_s,
                 )
             except ShardError as error:
-                findings.append(_error(database.shards[endpoint.index], f"{user} cannot log in: {error}"))
+                findings.append(_error(database.shards[endpoint.index], f"{user} cannot log in: {_words(error)}"))
             else:
                 await link.close()
     return findings
@@ -287,7 +294,11 @@ async def _misplaced(control: ControlLinks, database: Database) -> list[Finding]
                     continue  # not there, or no key: the placements' check has said so
                 fits = slot_check(key_type, quote_identifier(placement.key), database.slots, first, last)
                 query = f"SELECT count(*) FROM {quote_table(table)} WHERE NOT ({fits})"  # noqa: S608 - quoted
-                count = await connection.fetchval(query)
+                try:
+                    count = await connection.fetchval(query)
+                except ShardError as error:
+                    findings.append(_error(name, f"the rows of {table} cannot be looked at: {error.fields.message}"))
+                    continue
                 if count:
                     findings.append(_error(name, f"{count} rows of {table} belong to other shards"))
     return findings

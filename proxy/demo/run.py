@@ -71,8 +71,8 @@ def run(options: Options) -> int:
         except EmbeddedError as error:
             raise DemoError(str(error)) from error
         if options.shards_only:
-            _say_shards(servers, file)
             with suppress(KeyboardInterrupt):
+                _say_shards(servers, file)
                 while True:
                     signal.pause()
             return 0

@@ -78,7 +78,7 @@ _PRODUCTS = (
 
 ONE_CUSTOMER = """SELECT name, order_id, sum(quantity * price) AS total
     FROM customers JOIN orders USING (customer_id) JOIN order_items USING (customer_id, order_id)
-    WHERE customer_id = 42 GROUP BY name, order_id ORDER BY order_id;"""
+    WHERE customer_id = 43 GROUP BY name, order_id ORDER BY order_id;"""
 ALL_CUSTOMERS = "SELECT country, count(*), avg(credit) FROM customers GROUP BY country ORDER BY 2 DESC, 1 LIMIT 5;"
 TWO_SHARDS = """BEGIN; UPDATE customers SET credit = credit - 5 WHERE customer_id = 1;
     UPDATE customers SET credit = credit + 5 WHERE customer_id = 2; COMMIT;"""
