@@ -53,6 +53,13 @@ class Links(Protocol):
     def release(self, link: ShardLink) -> None:
         """Give a link back; one that is not idle is closed."""
 
+    @property
+    def pending_sql(self) -> str:
+        """What to ask a shard for before a statement that must be settled."""
+
+    async def settle(self, shard: int, prepared: Sequence[str]) -> None:
+        """Return when what was decided of ``prepared`` is visible on the shard."""
+
     async def commit(
         self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
     ) -> Outcome:
@@ -66,6 +73,8 @@ class Replay:
     sql: str
     savepoint: str | None = None
     settings_before: dict[str, str] | None = None
+    writes_forbidden_before: bool = False
+    until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
 
 
 @dataclass(slots=True)
@@ -106,6 +115,9 @@ class ClientTransaction:
     failed: bool = False
     doomed: bool = False  # a link was lost: ROLLBACK TO cannot bring it back
     modes: Modes = field(default_factory=Modes)
+    inherited: Modes = field(default_factory=Modes)  # from the block before this one, by AND CHAIN
+    writes_forbidden: bool = False  # SET TRANSACTION READ ONLY after a write: ours to enforce
+    command: str = ""  # the tag of the statement that runs, for errors of ours
     default_read_only: bool = False  # the session's default_transaction_read_only when the block began
     links: dict[int, ShardLink] = field(default_factory=dict)
     writers: set[int] = field(default_factory=set)
@@ -133,6 +145,11 @@ class ClientTransaction:
         """Whether statements run inside BEGIN on the shards."""
         return self.block is not Block.NONE
 
+    @property
+    def modes_for_chain(self) -> Modes:
+        """What AND CHAIN passes on; a failed block has lost the modes that it chose itself."""
+        return self.inherited if self.failed else self.modes
+
     def fail(self) -> None:
         """An error was sent to the client: a block is failed until it ends or goes back to a savepoint."""
         if self.in_block:
@@ -155,9 +172,8 @@ class ClientTransaction:
         Links are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise
         within one statement.
         """
-        if writes and self.modes.read_only and self.writers:
-            # READ ONLY after a write is the proxy's to enforce: a shard told so could not write the decision record.
-            raise ProxyError("25006", "cannot execute a writing statement in a read-only transaction")
+        if writes and self.writes_forbidden:
+            raise ProxyError("25006", f"cannot execute {self.command} in a read-only transaction")
         if self.default_read_only if self.modes.read_only is None else self.modes.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
@@ -218,6 +234,21 @@ class ClientTransaction:
         before.restore(self.settings_at_begin)
         return before.applied
 
+    async def settle(self, shards: Sequence[int]) -> None:
+        """Before a statement reads on ``shards``: what was decided elsewhere must be visible there (see settling.py).
+
+        Only a block that uses several shards can tell a difference.
+        """
+        if not self.in_block or len(self.links.keys() | set(shards)) < 2:  # noqa: PLR2004 - several
+            return
+        links = await self.join(shards, writes=False)
+        await _all([self._settle(shard, link) for shard, link in links.items()])
+
+    async def _settle(self, shard: int, link: ShardLink) -> None:
+        answer = await link.run(self.database.pending_sql)
+        if answer.rows:
+            await self.database.settle(shard, [str(row[0], "ascii") for row in answer.rows if row[0] is not None])
+
     # --- inside a block ---------------------------------------------------------------------------------------
 
     async def everywhere(self, sql: str) -> None:
@@ -227,7 +258,14 @@ class ClientTransaction:
     async def savepoint(self, name: str, sql: str) -> None:
         """SAVEPOINT on all joined shards, and for those that join later."""
         await self.everywhere(sql)
-        self.log.append(Replay(sql, savepoint=name, settings_before=self.settings.snapshot()))
+        self.log.append(
+            Replay(
+                sql,
+                savepoint=name,
+                settings_before=self.settings.snapshot(),
+                writes_forbidden_before=self.writes_forbidden,
+            )
+        )
 
     def _find(self, name: str) -> int:
         for index in range(len(self.log) - 1, -1, -1):
@@ -236,10 +274,12 @@ class ClientTransaction:
         raise ProxyError("3B001", f'savepoint "{name}" does not exist')
 
     async def release_savepoint(self, name: str, sql: str) -> None:
-        """RELEASE: the savepoint and those after it are gone, settings made since stay."""
+        """RELEASE: the savepoint and those after it are gone, settings made since stay, but for READ ONLY."""
         index = self._find(name)
         await self.everywhere(sql)
-        self.log = self.log[:index] + [replay for replay in self.log[index:] if replay.savepoint is None]
+        self.writes_forbidden = self.log[index].writes_forbidden_before
+        stays = [replay for replay in self.log[index:] if replay.savepoint is None and not replay.until_release]
+        self.log = self.log[:index] + stays
 
     async def rollback_to(self, name: str, sql: str) -> None:
         """ROLLBACK TO: back to the savepoint on all shards, also out of the failed state."""
@@ -250,8 +290,21 @@ class ClientTransaction:
         restored = self.log[index].settings_before
         if restored is not None:
             self.settings.restore(restored)
+        self.writes_forbidden = self.log[index].writes_forbidden_before
         self.log = self.log[: index + 1]
         self.failed = False
+
+    async def set_modes(self, modes: Modes, sql: str) -> None:
+        """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
+        if modes.read_only and self.writers and self.shard_count > 1:
+            # A shard told so could not write the decision record, nor could that be taken back: enforced by join().
+            self.writes_forbidden = True
+            return
+        await self.everywhere(sql)
+        if self.log:
+            self.log.append(Replay(sql, until_release=True))
+        else:
+            self.modes.merge(modes)
 
     def note_setting(self, sql: str) -> None:
         """A SET ran inside the block on the joined links: later ones must see it, and links are not what they were."""
@@ -315,8 +368,8 @@ class ClientTransaction:
             if shard not in self.pinned:
                 self.database.release(link)
         self.block = Block.NONE
-        self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
-        self.modes = Modes()
+        self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
+        self.modes, self.inherited = Modes(), Modes()
         self.links.clear()
         self.writers.clear()
         self.must_commit.clear()

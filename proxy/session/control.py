@@ -5,13 +5,14 @@ Each function returns what ends the statement for the client: a command tag, or 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, prepare
-from proxy.session.run import relay, writes_of
+from proxy.session.run import relay
 from proxy.settings import set_config_sql
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
@@ -73,7 +74,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.commit()
         return b"COMMIT"
-    modes = Modes() if transaction.failed else transaction.modes  # a failed block has lost its modes by now
+    modes = transaction.modes_for_chain
     if transaction.failed:
         await session.rollback()
         tag = b"ROLLBACK"
@@ -86,6 +87,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
     if plan.chain:
         session.begin(Block.EXPLICIT)
         transaction.begin(Block.EXPLICIT, modes)
+        transaction.inherited = replace(modes)
     return tag
 
 
@@ -98,11 +100,12 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.rollback()
         return b"ROLLBACK"
-    modes = Modes() if transaction.failed else transaction.modes
+    modes = transaction.modes_for_chain
     await session.rollback()
     if plan.chain:
         session.begin(Block.EXPLICIT)
         transaction.begin(Block.EXPLICIT, modes)
+        transaction.inherited = replace(modes)
     return b"ROLLBACK"
 
 
@@ -151,7 +154,7 @@ async def setting_control(
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
-    tag = await relay(session, statement, _settings_shard(session), writes=False, held=True)
+    tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
     if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
         if plan.setting is Setting.SET_CONSTRAINTS and transaction.in_block:
             await _on_other_links(session, statement.text)
@@ -166,7 +169,7 @@ async def setting_control(
         for link in transaction.links.values():
             link.settings = session.settings.applied
         transaction.finish_statement()
-    return b""
+    return tag
 
 
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
@@ -178,10 +181,6 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
         session.settings.reset(plan.name)
     elif plan.setting is Setting.RESET_ALL:
         session.settings.reset_all()
-
-
-async def _relay_setting(session: Session, statement: Statement) -> None:
-    await relay(session, statement, session.settings_shard, writes=False, held=False)
 
 
 async def _on_other_links(session: Session, sql: str) -> None:

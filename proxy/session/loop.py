@@ -44,5 +44,10 @@ async def serve_session(session: Session) -> None:
     except ProtocolViolation as violation:
         fields = ErrorFields.make("FATAL", violation.sqlstate, violation.message, detail=violation.detail)
         connection.write(backend.error_response(fields))
+    except Exception:
+        # A bug of ours: the task's end logs it, the client learns that it was not its own doing.
+        fields = ErrorFields.make("FATAL", "XX000", "internal error of the proxy; its log has the details")
+        connection.write(backend.error_response(fields))
+        raise
     finally:
         await session.close()

@@ -60,7 +60,7 @@ class Relay:
         self.sqlstate = ""  # of that
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
-        self.tag = b""
+        self.tag = b""  # what was held back
 
     def frames(self, chunk: bytes | bytearray | memoryview, index: list[tuple[int, int, int]]) -> bool:
         """Pass on the frames of one chunk; True when ReadyForQuery ended the exchange."""
@@ -94,7 +94,10 @@ class Relay:
     ) -> tuple[bool, bytes | bytearray]:
         """Return whether to pass a frame on, and what follows it."""
         if kind == _PARAMETER:
-            return self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end]))), b""
+            news = self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end])))
+            if news and self.tag:
+                self.tag += bytes(chunk[start:end])  # it came after the tag, and will
+            return news and not self.tag, b""
         if kind == _ERROR:
             self.failed = True
             self.sqlstate = decode_error(bytes(chunk[start + 5 : end])).sqlstate

@@ -28,7 +28,9 @@ SLOTS = 4096
 RIGHTLY_PLACED = f"""
     SELECT count(*), count(*) FILTER (WHERE slot BETWEEN {{low}} AND {{high}}
                                       AND satisfies_hash_partition('hashed'::regclass, {SLOTS}, slot::int4, {{key}}))
-    FROM (SELECT {{key}}, ((hashint8extended({{key}}, 8816678312871386365) & 4095) + 2275) & 4095 AS slot FROM {{table}})
+    FROM (SELECT {{key}},
+                 ((hashint8extended({{key}}, 8816678312871386365) & 4095) + 2275) & 4095 AS slot
+          FROM {{table}})
 """
 
 # The four balances of TPC-B: money that one table has and another has not would be a torn transaction.

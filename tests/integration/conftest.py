@@ -1,0 +1,189 @@
+"""The same few tables in one Postgres and behind the proxy, empty at the start of each test.
+
+`town` is the pair: `town.dsn` is the proxy, `town.one` the single Postgres, `town.shards` the shards themselves. Every
+test runs on three shards; those that ask for `any_town` run on one shard as well.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from router.cluster import Database
+from router.sharding import slot_of
+from wire_client import Twins, WireClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from conftest import MakeDatabases, StartProxy
+
+    from proxy_process import ProxyProcess
+
+TABLES = {
+    "notes": {"key": "k"},
+    "parents": {"key": "id"},
+    "children": {"key": "parent"},
+    "words": {"key": "word"},
+    "kinds": "reference",
+    "made": {"key": "k"},  # tests create it
+}
+SCHEMA = (
+    "CREATE TABLE notes (k int8 PRIMARY KEY, v text, n int4 CHECK (n >= 0))",
+    "CREATE TABLE parents (id int8 PRIMARY KEY, name text)",
+    """CREATE TABLE children (parent int8, id int8, PRIMARY KEY (parent, id), CONSTRAINT children_parent
+           FOREIGN KEY (parent) REFERENCES parents DEFERRABLE INITIALLY DEFERRED)""",
+    "CREATE TABLE words (word text PRIMARY KEY, n int4)",
+    "CREATE TABLE kinds (id int4 PRIMARY KEY, name text)",
+    "CREATE TABLE plain (id int4 PRIMARY KEY, v text)",
+)
+NAMES = ["notes", "parents", "children", "words", "kinds", "plain"]
+PATIENCE_SECONDS = 20.0
+BUSY = """
+    SELECT pid, state, query FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
+          AND backend_type = 'client backend'
+    UNION ALL
+    SELECT 0, 'prepared', gid FROM pg_prepared_xacts WHERE database = current_database()
+    UNION ALL
+    SELECT l.pid, l.mode, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+    WHERE c.relname IN ('notes', 'parents', 'children', 'plain', 'kinds', 'words') AND l.pid <> pg_backend_pid()
+"""
+
+
+class Town:
+    """The tables in both places."""
+
+    def __init__(self, process: ProxyProcess, one: str, shards: Sequence[str]) -> None:
+        self.process = process
+        self.one = one
+        self.shards = list(shards)
+        self.dsn = process.dsn(shards[0].rpartition("/")[2])
+        self._layout = Database("town", tuple(self.shards), 0)
+        self._direct = {dsn: psycopg.connect(dsn, autocommit=True) for dsn in (one, *shards)}
+
+    def close(self) -> None:
+        for connection in self._direct.values():
+            connection.close()
+
+    def shard_of(self, key: int | str) -> int:
+        return self._layout.shard_of_slot(slot_of("int8" if isinstance(key, int) else "text", key, 4096))
+
+    def keys(self, shard: int, count: int = 1) -> list[int]:
+        """Return the smallest keys that live on a shard (with one shard: different ones for each number)."""
+        if len(self.shards) == 1:
+            return list(range(1 + shard, 1000, 3))[:count]
+        return [key for key in range(1, 1000) if self.shard_of(key) == shard][:count]
+
+    @property
+    def spread(self) -> tuple[int, int, int]:
+        """One key of each shard."""
+        first, second, third = (self.keys(shard)[0] for shard in range(3))
+        return first, second, third
+
+    def on_shard(self, shard: int, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask a shard directly."""
+        return self._direct[self.shards[shard]].execute(query.encode(), values or None).fetchall()
+
+    def everywhere(self, query: str) -> list[list[tuple[Any, ...]]]:
+        """Ask every shard directly."""
+        return [self.on_shard(shard, query) for shard in range(len(self.shards))]
+
+    def stored(self, query: str = "SELECT k, v FROM notes") -> list[tuple[Any, ...]]:
+        """Return what all shards hold together, in order, read around the proxy."""
+        return sorted(row for rows in self.everywhere(query) for row in rows)
+
+    def empty(self) -> None:
+        for connection in self._direct.values():
+            here = connection.execute("SELECT tablename FROM pg_tables WHERE tablename = ANY(%s)", (NAMES,)).fetchall()
+            connection.execute(("TRUNCATE " + ", ".join(name for (name,) in here)).encode())
+
+    def direct(self, query: str) -> None:
+        """Run something on every shard and on the single Postgres."""
+        for connection in self._direct.values():
+            connection.execute(query.encode())
+
+    def busy(self) -> list[Any]:
+        """Return what clients have left behind on the shards: open transactions, statements, prepared ones."""
+        return [row for rows in self.everywhere(BUSY) for row in rows]
+
+
+def eventually(holds: Callable[[], object], what: str = "") -> None:
+    """Look again and again until something holds; fail after PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, what or "it never came to hold"
+        time.sleep(0.01)
+
+
+def _town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:
+    shards = make_databases(count, "town")
+    one = make_databases(1, "one")[0]
+    process = start_proxy(shards, TABLES, **more)
+    with closing(Town(process, one, shards)) as town:
+        for dsn in (one, town.dsn):
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                for statement in SCHEMA:
+                    connection.execute(statement.encode())
+        yield town
+
+
+@pytest.fixture(scope="module")
+def _town_of_3(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from _town(3, make_module_databases, start_module_proxy)
+
+
+@pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
+def _any_town(
+    request: pytest.FixtureRequest, make_module_databases: MakeDatabases, start_module_proxy: StartProxy
+) -> Iterator[Town]:
+    if request.param == 3:
+        yield request.getfixturevalue("_town_of_3")
+    else:
+        yield from _town(1, make_module_databases, start_module_proxy)
+
+
+@pytest.fixture(scope="module")
+def _narrow_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from _town(3, make_module_databases, start_module_proxy, limits={"pool": {"size": 1}})
+
+
+def _empty(town: Town) -> Iterator[Town]:
+    town.empty()
+    yield town
+    eventually(lambda: not town.busy(), "something was left behind on the shards")
+
+
+@pytest.fixture
+def town(_town_of_3: Town) -> Iterator[Town]:
+    """Three shards, tables empty; at the end nothing may be left open on a shard."""
+    yield from _empty(_town_of_3)
+
+
+@pytest.fixture
+def any_town(_any_town: Town) -> Iterator[Town]:
+    """Three shards, then one."""
+    yield from _empty(_any_town)
+
+
+@pytest.fixture
+def narrow_town(_narrow_town: Town) -> Iterator[Town]:
+    """Three shards with one link each: two clients that follow each other get the same link."""
+    yield from _empty(_narrow_town)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., WireClient]]:
+    """Open clients that are closed at the end of the test."""
+    with ExitStack() as stack:
+        yield lambda dsn, **startup: stack.enter_context(closing(WireClient(dsn, **startup)))
+
+
+@pytest.fixture
+def twins(any_town: Town, connect: Callable[..., WireClient]) -> Twins:
+    """A client of the single Postgres and one of the proxy, over three shards and over one."""
+    return Twins(connect(any_town.one), connect(any_town.dsn))

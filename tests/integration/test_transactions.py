@@ -1,0 +1,484 @@
+"""Transactions over several shards, as clients see them: held message by message against one Postgres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from wire_client import SYNC, bind, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+
+def kinds(trace: list[tuple[Any, ...]]) -> list[str]:
+    """Return what a trace consists of, tags and statuses included."""
+    return [f"{entry[0]} {entry[1]}" if entry[0] in ("tag", "ready") else entry[0] for entry in trace]
+
+
+def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1]["C"] for entry in trace if entry[0] in ("error", "notice")]
+
+
+# ---- several statements in one simple query ----
+
+
+def test_several_statements_are_one_transaction(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query(f"insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); select count(*) from kinds")
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+    trace = twins.query(
+        f"update notes set v = 'changed' where k = {a}; insert into notes values ({c}, 'c'); select 1 / 0; select 2"
+    )
+    assert kinds(trace) == ["tag UPDATE 1", "tag INSERT 0 1", "error", "ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+def test_an_error_in_the_first_statement_stops_the_rest(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    twins.query(f"insert into notes values ({a}, 'a', -1); insert into notes values ({b}, 'b')")
+    assert any_town.stored() == []
+
+
+def test_a_syntax_error_anywhere_runs_nothing(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    trace = twins.query(f"insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); selekt 1")
+    assert sqlstates(trace) == ["42601"]
+    assert any_town.stored() == []
+
+
+def test_begin_in_the_middle_takes_what_was_before_into_the_block(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    trace = twins.query(
+        f"insert into notes values ({a}, 'a'); begin; insert into notes values ({b}, 'b')",
+    )
+    assert kinds(trace)[-1] == "ready T"
+    twins.query(f"insert into notes values ({c}, 'c')")
+    twins.query("rollback")
+    assert any_town.stored() == []
+
+
+def test_commit_in_the_middle_keeps_what_was_before(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    trace = twins.query(
+        f"insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); commit;"
+        f" insert into notes values ({c}, 'c'); select 1 / 0"
+    )
+    assert kinds(trace)[-1] == "ready I"
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+def test_commit_without_begin_in_the_middle(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    trace = twins.query(
+        f"insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); commit;"
+        f" insert into notes values ({c}, 'c'); select 1 / 0"
+    )
+    assert sqlstates(trace) == ["25P01", "22012"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+def test_rollback_in_the_middle(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query(
+        f"begin; insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); rollback;"
+        f" insert into notes values ({c}, 'c')"
+    )
+    assert any_town.stored() == [(c, "c")]
+
+
+def test_savepoints_need_a_block(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    for text in ("savepoint s", "release s", "rollback to s", "commit and chain", "rollback and chain"):
+        assert sqlstates(twins.query(text)) == ["25P01"], text
+        twins.query(f"insert into notes values ({a}, 'a'); {text}; insert into notes values ({b}, 'b')")
+    assert any_town.stored() == []
+
+
+# ---- one statement over several shards ----
+
+
+def test_one_insert_over_all_shards_is_all_or_nothing(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query(f"insert into notes values ({b}, 'b')")
+    trace = twins.query(f"insert into notes values ({a}, 'a'), ({b}, 'again'), ({c}, 'c')")
+    assert sqlstates(trace) == ["23505"]
+    assert any_town.stored() == [(b, "b")]
+    trace = twins.query(f"insert into notes values ({a}, 'a'), ({c}, 'c')")
+    assert kinds(trace) == ["tag INSERT 0 2", "ready I"]
+    trace = twins.query("update notes set v = v || '!'")
+    assert kinds(trace) == ["tag UPDATE 3", "ready I"]
+    assert any_town.stored() == sorted([(a, "a!"), (b, "b!"), (c, "c!")])
+    trace = twins.query(f"update notes set n = case when k = {c} then -1 else 1 end")
+    assert sqlstates(trace) == ["23514"]
+    assert any_town.stored("SELECT n FROM notes WHERE n IS NOT NULL") == []
+    assert kinds(twins.query("delete from notes")) == ["tag DELETE 3", "ready I"]
+
+
+def test_reference_tables_are_the_same_everywhere(twins: Twins, any_town: Town) -> None:
+    twins.query("insert into kinds values (1, 'one'), (2, 'two')")
+    twins.query("update kinds set name = upper(name) where id = 2")
+    twins.query("insert into kinds values (3, 'three'), (2, 'again')")
+    for rows in any_town.everywhere("SELECT id, name FROM kinds ORDER BY id"):
+        assert rows == [(1, "one"), (2, "TWO")]
+
+
+# ---- several messages before Sync ----
+
+
+def test_a_pipeline_is_one_transaction(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    put = parse("insert into notes values ($1, $2)", "put")
+    twins.same(put, SYNC)
+
+    def add(key: int, text: bytes) -> tuple[Any, ...]:
+        return bind(str(key).encode(), text, statement="put"), execute()
+
+    trace = twins.same(*add(a, b"a"), *add(b, b"b"), *add(c, b"c"), SYNC)
+    assert kinds(trace) == ["bound", "tag INSERT 0 1"] * 3 + ["ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b"), (c, "c")])
+    twins.query("delete from notes")
+    trace = twins.same(*add(a, b"a"), *add(b, b"b"), *add(a, b"again"), *add(c, b"c"), SYNC)
+    assert kinds(trace) == ["bound", "tag INSERT 0 1"] * 2 + ["bound", "error", "ready I"]
+    assert any_town.stored() == []
+    trace = twins.same(*add(a, b"a"), SYNC, *add(a, b"again"), SYNC, *add(b, b"b"), SYNC, ready=3)
+    assert kinds(trace).count("error") == 1
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+def test_a_pipeline_may_begin_and_end_its_own_block(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+
+    def run(text: str) -> tuple[Any, ...]:
+        return parse(text), bind(), execute()
+
+    trace = twins.same(
+        *run("begin"), *run(f"insert into notes values ({a}, 'a')"), *run(f"insert into notes values ({b}, 'b')"),
+        *run("commit"), *run(f"insert into notes values ({c}, 'c')"), *run("select 1 / 0"), SYNC,
+    )  # fmt: skip
+    assert kinds(trace)[-2:] == ["error", "ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+    trace = twins.same(*run("begin"), *run(f"insert into notes values ({c}, 'c')"), SYNC)
+    assert kinds(trace)[-1] == "ready T"
+    trace = twins.same(*run("select 1 / 0"), *run("commit"), SYNC)
+    assert kinds(trace)[-1] == "ready E"
+    trace = twins.same(*run("commit"), SYNC)
+    assert kinds(trace) == ["parsed", "bound", "tag ROLLBACK", "ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+# ---- blocks ----
+
+
+def test_a_block_over_all_shards(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    for key in (a, b, c):
+        assert kinds(twins.query(f"insert into notes values ({key}, 'x')"))[-1] == "ready T"
+    twins.query(f"select v from notes where k = {b}")
+    assert any_town.stored() == []
+    assert kinds(twins.query("commit")) == ["tag COMMIT", "ready I"]
+    assert any_town.stored() == sorted([(a, "x"), (b, "x"), (c, "x")])
+
+
+def test_a_failed_block_listens_to_its_end_only(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query(f"insert into notes values ({b}, 'b', -1)")
+    refused = f"""insert into notes values ({c}, 'c'); select 1; set work_mem = '1MB'; show work_mem; savepoint s;
+        release s; begin; prepare p as select 1; fetch 1 from c; lock notes; copy notes to stdout"""
+    for text in refused.split(";"):
+        assert sqlstates(twins.query(text)) == ["25P02"], text
+    assert kinds(twins.query("")) == ["empty", "ready E"]
+    assert kinds(twins.query("commit")) == ["tag ROLLBACK", "ready I"]
+    assert any_town.stored() == []
+    twins.query("begin")
+    twins.query("select 1 / 0")
+    assert kinds(twins.query("rollback")) == ["tag ROLLBACK", "ready I"]
+
+
+def test_errors_before_any_shard_has_joined_fail_the_block(twins: Twins, any_town: Town) -> None:
+    a, _, _ = any_town.spread
+    twins.query("begin")
+    assert sqlstates(twins.query("selekt 1")) == ["42601"]
+    assert sqlstates(twins.query(f"insert into notes values ({a}, 'a')")) == ["25P02"]
+    twins.query("commit")
+    assert any_town.stored() == []
+
+
+def test_warnings(twins: Twins) -> None:
+    assert sqlstates(twins.query("commit")) == ["25P01"]
+    assert sqlstates(twins.query("rollback")) == ["25P01"]
+    assert sqlstates(twins.query("begin; begin")) == ["25001"]
+    assert kinds(twins.query("end")) == ["tag COMMIT", "ready I"]
+    assert kinds(twins.query("start transaction")) == ["tag START TRANSACTION", "ready T"]
+    assert kinds(twins.query("abort")) == ["tag ROLLBACK", "ready I"]
+    assert sqlstates(twins.query("set local work_mem = '1MB'")) == ["25P01"]
+    assert sqlstates(twins.query("set transaction read only")) == ["25P01"]
+    assert sqlstates(twins.query("set constraints all immediate")) == ["25P01"]
+
+
+def test_read_only(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    twins.query("begin read only")
+    twins.query(f"select v from notes where k = {a}")
+    assert sqlstates(twins.query(f"insert into notes values ({b}, 'b')")) == ["25006"]
+    twins.query("commit")
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("set transaction read only")
+    assert kinds(twins.query("commit")) == ["tag COMMIT", "ready I"]
+    assert any_town.stored() == [(a, "a")]
+    twins.query("set default_transaction_read_only = on")
+    assert sqlstates(twins.query(f"insert into notes values ({b}, 'b')")) == ["25006"]
+    twins.query("begin read write")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("commit")
+    assert any_town.stored() == sorted([(a, "a"), (b, "b")])
+
+
+def test_read_only_after_writes_on_two_shards_stops_writes_and_still_commits(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("savepoint s")
+    twins.query("set transaction read only")
+    assert sqlstates(twins.query(f"delete from notes where k = {a}")) == ["25006"]
+    twins.query("rollback to s")
+    twins.query(f"insert into notes values ({c}, 'c')")
+    assert kinds(twins.query("commit")) == ["tag COMMIT", "ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (b, "b"), (c, "c")])
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_and_chain(twins: Twins, any_town: Town, end: str) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin read write")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    assert kinds(twins.query(f"{end} and chain")) == [f"tag {end.upper()}", "ready T"]
+    twins.query(f"insert into notes values ({c}, 'c')")
+    twins.query("rollback")
+    assert any_town.stored() == (sorted([(a, "a"), (b, "b")]) if end == "commit" else [])
+
+
+def test_chain_keeps_the_modes(twins: Twins, any_town: Town) -> None:
+    a, _, _ = any_town.spread
+    twins.query("begin read only")
+    twins.query("commit and chain")
+    assert sqlstates(twins.query(f"insert into notes values ({a}, 'a')")) == ["25006"]
+    assert kinds(twins.query("rollback and chain")) == ["tag ROLLBACK", "ready T"]
+    twins.query("show transaction_read_only")
+    twins.query("rollback")
+    twins.query("begin isolation level repeatable read")
+    twins.query("select 1 / 0")
+    assert kinds(twins.query("commit and chain")) == ["tag ROLLBACK", "ready T"]
+    twins.query("show transaction_isolation")
+    twins.query("rollback")
+
+
+def test_read_only_in_a_savepoint_ends_with_it(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    for end in ("rollback to s", "release s"):
+        twins.query("begin; savepoint s; set transaction read only")
+        assert sqlstates(twins.query(f"insert into notes values ({a}, 'a')")) == ["25006"]
+        twins.query("rollback to s")
+        twins.query("set transaction read only")
+        twins.query(f"select v from notes where k = {b}")
+        twins.query(end)
+        twins.query(f"insert into notes values ({a}, 'a')")
+        twins.query(f"insert into notes values ({b}, 'b')")
+        twins.query("savepoint t; set transaction read only; " + end.replace(" s", " t"))
+        twins.query(f"insert into notes values ({c}, 'c')")
+        assert kinds(twins.query("commit")) == ["tag COMMIT", "ready I"]
+        twins.query("delete from notes")
+
+
+# ---- savepoints ----
+
+
+def test_savepoints_over_shards(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("savepoint one")
+    twins.query(f"insert into notes values ({b}, 'lost')")
+    twins.query("savepoint two")
+    twins.query(f"insert into notes values ({c}, 'lost')")
+    assert kinds(twins.query("rollback to one")) == ["tag ROLLBACK", "ready T"]
+    assert sqlstates(twins.query("rollback to two")) == ["3B001"]
+    assert kinds(twins.query("rollback to one")) == ["tag ROLLBACK", "ready T"]
+    twins.query("commit")
+    assert any_town.stored() == [(a, "a")]
+
+
+def test_back_to_a_savepoint_after_an_error_on_one_shard(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("savepoint s")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    assert kinds(twins.query(f"insert into notes values ({c}, 'c', -1)")) == ["error", "ready E"]
+    assert kinds(twins.query("rollback to savepoint s")) == ["tag ROLLBACK", "ready T"]
+    twins.query(f"insert into notes values ({c}, 'c')")
+    twins.query("release savepoint s")
+    assert kinds(twins.query("commit")) == ["tag COMMIT", "ready I"]
+    assert any_town.stored() == sorted([(a, "a"), (c, "c")])
+
+
+def test_a_late_joiner_knows_earlier_savepoints(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query("savepoint one")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("savepoint two")
+    twins.query("release two")
+    twins.query("savepoint three")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("rollback to three")
+    twins.query(f"insert into notes values ({c}, 'c')")
+    twins.query("release one")
+    assert sqlstates(twins.query("rollback to three")) == ["3B001"]
+    twins.query("commit")
+    assert any_town.stored() == []
+    twins.query("begin; savepoint same")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("savepoint same")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("rollback to same")
+    twins.query("release same")
+    twins.query(f"insert into notes values ({c}, 'c')")
+    twins.query("rollback to same")
+    twins.query(f"insert into notes values ({b}, 'second')")
+    twins.query("commit")
+    assert any_town.stored() == [(b, "second")]
+
+
+def test_savepoint_names_are_read_as_postgres_reads_them(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    twins.query('begin; savepoint Mixed; savepoint "Mixed"')
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query('rollback to "Mixed"')
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("rollback to MIXED")
+    assert sqlstates(twins.query('release "Mixed"')) == ["3B001"]
+    twins.query("rollback to mixed")
+    twins.query("commit")
+    assert any_town.stored() == []
+
+
+def test_an_unknown_savepoint_fails_the_block(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    assert kinds(twins.query("release nothing")) == ["error", "ready E"]
+    assert kinds(twins.query("rollback to nothing")) == ["error", "ready E"]
+    assert kinds(twins.query("commit")) == ["tag ROLLBACK", "ready I"]
+    assert any_town.stored() == []
+
+
+def test_settings_go_back_with_savepoints(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into notes values ({a}, 'a')")
+    twins.query("set work_mem = '5MB'")
+    twins.query("savepoint s")
+    twins.query("set work_mem = '6MB'")
+    twins.query("set local statement_timeout = '61s'")
+    twins.query("rollback to s")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    twins.query("show work_mem")
+    twins.query("show statement_timeout")
+    twins.query(f"select current_setting('work_mem'), current_setting('statement_timeout') from notes where k = {b}")
+    twins.query("commit")
+    twins.query("show work_mem")
+    twins.query(f"select current_setting('work_mem') from notes where k = {b}")
+
+
+# ---- constraints that speak late ----
+
+
+def test_a_deferred_constraint_that_fails_at_commit_takes_all_back(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin")
+    twins.query(f"insert into parents values ({a}, 'a')")
+    twins.query(f"insert into children values ({a}, 1)")
+    twins.query(f"insert into children values ({b}, 1)")
+    twins.query(f"insert into parents values ({c}, 'c')")
+    trace = twins.query("commit")
+    assert sqlstates(trace) == ["23503"]
+    assert trace[0][1]["n"] == "children_parent"
+    assert kinds(trace)[-1] == "ready I"
+    assert any_town.stored("SELECT id FROM parents") == []
+    assert any_town.stored("SELECT parent FROM children") == []
+
+
+def test_a_deferred_constraint_in_an_implicit_transaction(twins: Twins, any_town: Town) -> None:
+    a, b, _ = any_town.spread
+    trace = twins.query(f"insert into parents values ({a}, 'a'); insert into children values ({b}, 1)")
+    assert kinds(trace) == ["tag INSERT 0 1", "error", "ready I"]
+    assert any_town.stored("SELECT id FROM parents") == []
+    trace = twins.query(f"insert into children values ({b}, 1)")
+    assert kinds(trace) == ["error", "ready I"]
+    twins.query(f"insert into parents values ({a}, 'a')")
+    twins.query(f"insert into children values ({a}, 1), ({b}, 1)")
+    put = (parse(f"insert into children values ({a}, 2)"), bind(), execute())
+    put_other = (parse(f"insert into children values ({b}, 2)"), bind(), execute())
+    trace = twins.same(*put_other, SYNC)
+    assert kinds(trace) == ["parsed", "bound", "tag INSERT 0 1", "error", "ready I"]
+    trace = twins.same(*put, *put_other, SYNC)
+    assert kinds(trace) == ["parsed", "bound", "tag INSERT 0 1"] * 2 + ["error", "ready I"]
+    assert any_town.stored("SELECT parent FROM children") == []
+
+
+def test_constraints_made_immediate(twins: Twins, any_town: Town) -> None:
+    a, b, c = any_town.spread
+    twins.query("begin; set constraints all immediate")
+    twins.query(f"insert into parents values ({a}, 'a')")
+    assert sqlstates(twins.query(f"insert into children values ({b}, 1)")) == ["23503"]
+    twins.query("rollback")
+    twins.query("begin")
+    twins.query(f"insert into children values ({a}, 1)")
+    twins.query(f"insert into parents values ({a}, 'a')")
+    twins.query(f"insert into children values ({b}, 1)")
+    assert sqlstates(twins.query("set constraints children_parent immediate")) == ["23503"]
+    assert kinds(twins.query("commit")) == ["tag ROLLBACK", "ready I"]
+    twins.query("begin")
+    twins.query("set constraints all deferred")
+    twins.query(f"insert into children values ({c}, 1)")
+    twins.query(f"insert into parents values ({c}, 'c')")
+    twins.query("commit")
+    assert any_town.stored("SELECT id FROM parents") == [(c,)]
+
+
+# ---- others ----
+
+
+def test_nobody_sees_half(town: Town, connect: Callable[..., WireClient]) -> None:
+    a, b, c = town.spread
+    writer, reader = connect(town.dsn), connect(town.dsn)
+    writer.query(f"begin; insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b')")
+    assert reader.rows("select count(*) from notes") == [("0",)]
+    assert writer.rows("select count(*) from notes") == [("2",)]
+    writer.query(f"insert into notes values ({c}, 'c')")
+    writer.query("commit")
+    assert reader.rows("select count(*) from notes") == [("3",)]
+
+
+def test_a_distributed_commit_was_distributed(town: Town, connect: Callable[..., WireClient]) -> None:
+    a, b, _ = town.spread
+    client = connect(town.dsn)
+    decided = "SELECT count(*) FROM pgchorus.decision WHERE outcome = 'commit'"
+    before = sum(rows[0][0] for rows in town.everywhere(decided))
+    client.query(f"begin; insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); commit")
+    client.query(f"begin; insert into notes values ({town.keys(0, 2)[1]}, 'a'); commit")
+    assert sum(rows[0][0] for rows in town.everywhere(decided)) == before + 1
