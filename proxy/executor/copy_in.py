@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from router.plan import CopyInExecution
 
 _HEADER_BYTES = 5
-_CHUNK_BYTES = 64 << 10  # rows of one shard are sent in messages of about this size
 _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
 _FLUSH_SYNC = frozenset(b"HS")
 _DONE = CopyDone().encode()
@@ -143,7 +142,7 @@ class CopyInResult:
         except CombineFailure as failure:
             # Rows before the bad one may hold an error that Postgres would have found first.
             if self._splitter is not None:
-                await self._flush(0)
+                await self._flush()
             await self.close()
             self._raise_error(besides=QUERY_CANCELED)
             raise proxy_error(failure) from failure
@@ -187,7 +186,7 @@ class CopyInResult:
                 continue
             if end == _DONE and self._splitter is not None:
                 self._splitter.finish()
-                await self._flush(0)
+                await self._flush()
             for receiver in self._receivers:
                 receiver.end(end)
             return
@@ -237,14 +236,15 @@ class CopyInResult:
             await self._drain(self._receivers)
         else:
             self._splitter.feed(data)
-            await self._flush(_CHUNK_BYTES)
+            await self._flush()
 
-    async def _flush(self, at_least_bytes: int) -> None:
+    async def _flush(self) -> None:
+        """Send what was dealt, one message for each shard. Nothing is kept back: a slow client's errors are not either."""
         assert self._splitter is not None  # noqa: S101 - narrows the type
         dealt = self._splitter.dealt
         written = []
         for receiver in self._receivers:
-            if dealt.sizes[receiver.position] > at_least_bytes:
+            if dealt.sizes[receiver.position]:
                 receiver.write(CopyData(dealt.take(receiver.position)).encode())
                 written.append(receiver)
         await self._drain(written)

@@ -290,7 +290,8 @@ async def test_home_first_stops_at_an_error_there(shards: Shards) -> None:
 
 async def test_texts_that_follow(shards: Shards) -> None:
     tasks = tuple(
-        Task(shard, None, ("ALTER TABLE f ADD CHECK (a > 0)", f"INSERT INTO f VALUES ({shard + 1})")) for shard in range(3)
+        Task(shard, None, ("ALTER TABLE f ADD CHECK (a > 0)", f"INSERT INTO f VALUES ({shard + 1})"))
+        for shard in range(3)
     )
     await shards.answer(Execution(tasks, Same(), writes=True), "CREATE TABLE f (a int)")
     assert await shards.values("SELECT a FROM f") == [[b"1"], [b"2"], [b"3"]]
