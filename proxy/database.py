@@ -16,13 +16,14 @@ from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.shards.catalog import load_catalog, load_catalog_inside
+from proxy.twophase.settling import Settler
 from proxy.wire import frontend
 from router.catalog import Catalog
 from router.planned import PlannedStatements
 from router.planner import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proxy.admin.metrics import Metrics
     from proxy.limits import Limits
@@ -64,6 +65,7 @@ class LogicalDatabase:
         self.coordinator = coordinator
         self.fence = fence
         self.recovery = recovery
+        self.settler = Settler(control, coordinator, logical.shards)
         self.limits = limits
         self.metrics = metrics
         self.catalog_version = 0
@@ -94,6 +96,15 @@ class LogicalDatabase:
         outcome = await self.coordinator.commit(links, writers, must_commit)
         self.metrics.commit(outcome.result, len(writers | must_commit))
         return outcome
+
+    @property
+    def pending_sql(self) -> str:
+        """What to ask a shard for before a read that must be settled."""
+        return self.settler.pending_sql
+
+    async def settle(self, shard: int, prepared: Sequence[str]) -> None:
+        """Return when what was decided of ``prepared`` is visible on the shard."""
+        await self.settler.settle(shard, prepared)
 
     async def transaction_outcome(self, gid: str) -> str:
         """Return ``committed``, ``aborted`` or ``in doubt`` for an id that a client was told (08007, a WARNING)."""

@@ -26,7 +26,7 @@ from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import key_parameters, prepare, request_of
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
-from proxy.session.run import needs_block, shard_by_shard, shards_of, start, writes_of
+from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -64,6 +64,7 @@ class Batch:
         self.frames = bytearray()
         self.script: deque[Step] = deque()
         self.statements: list[Statement] = []  # that Execute in this batch
+        self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
 
     def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
         """Queue a message whose answer ends with a frame of a type in ``ends``."""
@@ -167,6 +168,8 @@ class ExtendedProtocol:
         if batch is None or not batch.frames:
             return
         session = self.session
+        if batch.reads:
+            await settle_before(session, [batch.shard])
         answer = Relay(session.connection, session.on_parameter, batch.script)
         batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
         await answer.wait(batch.link)
@@ -268,6 +271,7 @@ class ExtendedProtocol:
             limit=session.database.limits.statements_per_link,
             shared=session.planner_in_block is None,
         )
+        batch.reads = batch.reads or portal.executable is not None
         batch.frames += frames
         batch.script.extend(script)
         bind = portal.bind
@@ -341,6 +345,8 @@ class ExtendedProtocol:
         ):
             session.begin(Block.IMPLICIT)
         if portal.result is None:
+            if writes_of(portal.executable):
+                await settle_before(session, shards_of(portal.executable))
             portal.result = await start(session, portal.executable, request_of(portal))
         done = await send(portal.result, session.connection, max_rows=row_limit)
         if done:

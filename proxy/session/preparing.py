@@ -16,7 +16,7 @@ from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
-from proxy.session.run import run_parted, writes_of
+from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.wire import frontend
 from router.errors import SyntaxFailure
@@ -131,6 +131,7 @@ async def _run_on_link(session: Session, portal: Portal, executable: Executable,
         shared=session.planner_in_block is None,
     )
     script = deque(steps)
+    await settle_before(session, [shard])
     script.append(Step(BIND_ENDS, forward=False))
     script.append(
         Step(frozenset(b"T"), forward=True)

@@ -66,6 +66,8 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     own_block = session.transaction.block is Block.NONE and needs_block(statement, executable)
     if own_block:
         session.begin(Block.IMPLICIT)
+    if writes_of(executable):
+        await settle_before(session, shards_of(executable))
     result = await start(session, executable, request)
     if request.describe_rows and result.row_description is not None:
         session.write(backend.row_description(result.row_description))
@@ -85,6 +87,12 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if own_block:
         await session.commit()
     return backend.command_complete(result.tag)
+
+
+async def settle_before(session: Session, shards: list[int]) -> None:
+    """See that a data statement finds on its shards what was decided before it, unless the session chose speed."""
+    if session.own_settings["read_consistency"] == "snapshot":
+        await session.transaction.settle(shards)
 
 
 async def start(session: Session, executable: Executable, request: Request) -> ResultStream:

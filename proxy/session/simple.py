@@ -14,7 +14,7 @@ from proxy.executor.request import Request
 from proxy.session import control
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
-from proxy.session.run import padded, relay, run_parted, shard_by_shard, shards_of, writes_of
+from proxy.session.run import padded, relay, run_parted, settle_before, shard_by_shard, shards_of, writes_of
 from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -168,6 +168,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     shard = relayed_shard(executable, statement)
     if shard is None:
         return await run_parted(session, statement, executable, Request(text=padded(statement)))
+    await settle_before(session, [shard])
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
     control.follow_set_config(session, statement)

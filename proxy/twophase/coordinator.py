@@ -58,6 +58,7 @@ __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
 RETENTION_S = 86_400.0
 SETTLE_PAUSE_S = 0.1
 _LOST_SEVERITIES = ("FATAL", "PANIC")
+_UNDECIDED = frozenset({State.NEW, State.PREPARING})
 _log = logging.getLogger(__name__)
 
 
@@ -92,6 +93,7 @@ class Coordinator:
         self._random_bits = random_bits
         self._keys: dict[int, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._under_way: dict[str, _Drive] = {}
 
     async def commit(
         self,
@@ -234,12 +236,30 @@ class Coordinator:
             limits=self.limits,
         )
         told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        drive = self._spawn(_Drive(self, plan, links, told).run(), f"commit {gid}")
-        drive.add_done_callback(lambda task: _pass_on(task, told))
-        outcome = await told
+        drive = _Drive(self, plan, links, told)
+        self._under_way[str(gid)] = drive
+        task = self._spawn(drive.run(), f"commit {gid}")
+        task.add_done_callback(lambda task: _pass_on(task, told))
+        try:
+            outcome = await told
+        finally:
+            del self._under_way[str(gid)]
         if outcome.error is not None and outcome.error.sqlstate == record.BAD_PROOF:
             self._keys.pop(commit_point, None)
         return outcome
+
+    def is_ours(self, gid: str) -> bool:
+        """Whether a transaction is being committed here, at this moment."""
+        return gid in self._under_way
+
+    async def applied(self, gid: str, timeout_s: float) -> None:
+        """Return when nothing of a transaction that is ours can be decided and not yet visible, or the time is up.
+
+        At once while its decision has not been sent: nobody can have seen any of it then.
+        """
+        drive = self._under_way.get(gid)
+        if drive is not None and drive.may_be_decided:
+            await asyncio.wait({drive.told}, timeout=timeout_s)
 
     def leave(self, shards: frozenset[int]) -> None:
         """Tell recovery where something may be left."""
@@ -278,13 +298,19 @@ class _Drive:
         self._coordinator = coordinator
         self._plan = plan
         self._links = links
-        self._told = told
+        self.told = told
+        self._machine = CommitMachine(plan)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def may_be_decided(self) -> bool:
+        """Whether step 2 has been sent, so that its effects may be seen at the commit point."""
+        return self._machine.state not in _UNDECIDED
+
     async def run(self) -> None:
-        machine = CommitMachine(self._plan)
+        machine = self._machine
         try:
             self._carry_out(machine.start())
             while machine.state is not State.DONE:
@@ -315,8 +341,8 @@ class _Drive:
                     loop = asyncio.get_running_loop()
                     self._timer = loop.call_later(command.seconds, self._events.put_nowait, event)
                 case Tell():
-                    if not self._told.done():
-                        self._told.set_result(command.outcome)
+                    if not self.told.done():
+                        self.told.set_result(command.outcome)
                 case Leave():
                     self._coordinator.leave(command.shards)
                 case Settle():

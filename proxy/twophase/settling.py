@@ -1,0 +1,72 @@
+"""Settle before read: what is decided is visible on a shard before a statement reads there.
+
+Between a decision and its application on a participant, the commit point shows the new rows and the participant the
+old ones. A transaction that has used one shard may have seen (or waited for) such a decision there; when it then reads
+another shard, it must not find the time before. So the statement is preceded by a look at what is prepared on its
+shard: a decided transaction is prepared there until its effects are visible. Usually there is nothing. (Shown without
+it: lock a row at the commit point, read the other shard, write back: 50 where one Postgres has 150.)
+
+Decides whether a statement may go on. Left to others: which statements need it (proxy.session), and finishing
+(finish, fence).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import LOCK_NOT_AVAILABLE
+from proxy.twophase.fence import FenceError, settle
+from proxy.twophase.gid import cluster_prefix, parse_participant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.twophase.coordinator import Coordinator
+    from proxy.twophase.participant import Control
+
+SETTLE_S = 5.0
+
+
+class Settler:
+    """Settles for the sessions of one logical database; ``names`` are its shards in order."""
+
+    def __init__(
+        self, control: Control, coordinator: Coordinator, names: Sequence[str], *, timeout_s: float = SETTLE_S
+    ) -> None:
+        self._control = control
+        self._coordinator = coordinator
+        self._names = tuple(names)
+        self._timeout_s = timeout_s
+        prefix = cluster_prefix(coordinator.cluster)
+        #: To be run on the reading link, in its transaction; the rows are for :meth:`settle`.
+        self.pending_sql = (  # the prefix is made of checked names
+            "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"  # noqa: S608
+            f" AND pg_catalog.starts_with(gid, '{prefix}')"
+        )
+
+    async def settle(self, shard: int, prepared: Sequence[str]) -> None:
+        """Return when all of ``prepared`` (on ``shard``) that was decided before the call is visible there.
+
+        What is not decided is left alone. Raises FenceError when that takes too long, what the shards' links raise.
+        """
+        of_others = False
+        for name in prepared:
+            parsed = parse_participant(name)
+            if parsed is None:
+                continue
+            gid = str(parsed[0])
+            if self._coordinator.is_ours(gid):
+                # Our own commits are the usual case, and we know how they stand without asking anybody.
+                await self._coordinator.applied(gid, self._timeout_s)
+            else:
+                of_others = True
+        if not of_others:
+            return
+        late = await settle(self._control, self._coordinator.cluster, self._names, shard, timeout_s=self._timeout_s)
+        if late:
+            raise FenceError(
+                LOCK_NOT_AVAILABLE,
+                f"a committed transaction could not be applied on shard {self._names[shard]} in time",
+                detail=f"Prepared there: {', '.join(late)}.",
+                hint="Try again.",
+            )
