@@ -1,10 +1,10 @@
 """Partial aggregates of several shards become the aggregate of all of them.
 
-Pure. Each shard has grouped and aggregated its own rows; here rows of equal groups are found (by the bytes of their grouping
-columns, which the planner allows only where equal bytes mean equal values), combined column by column as
-``router.plan.AggregateColumn`` says, sorted, and encoded in the client's formats. Values that come from the rows themselves
-(GROUP, MIN, MAX) are passed on in the bytes that a shard sent; sums, counts and averages are made here, exactly as Postgres
-would have made them over all rows.
+Pure. Each shard has grouped and aggregated its own rows; here rows of equal groups are found (by the bytes of their
+grouping columns, which the planner allows only where equal bytes mean equal values), combined column by column as
+``router.plan.AggregateColumn`` says, sorted, and encoded in the client's formats. Values that come from the rows
+themselves (GROUP, MIN, MAX) are passed on in the bytes that a shard sent; sums, counts and averages are made here,
+exactly as Postgres would have made them over all rows.
 
 https://www.postgresql.org/docs/18/functions-aggregate.html
 """
@@ -91,7 +91,10 @@ class _Extreme:
 
 
 class _Total:
-    """COUNT, SUM, BOOL_AND, BOOL_OR: a running value. NULLs do not count; nothing but NULLs is ``start`` (0 for COUNT)."""
+    """COUNT, SUM, BOOL_AND, BOOL_OR: a running value. NULLs do not count.
+
+    Nothing but NULLs is ``start`` (0 for COUNT).
+    """
 
     __slots__ = ("_codec", "_combine", "_input", "format", "value")
 
@@ -158,8 +161,8 @@ class _Average:
 class Combiner:
     """Takes the partial rows of all shards, then gives the combined ones.
 
-    ``fields`` describes the partial columns, ``formats`` are the client's for the visible output columns. At most ``max_groups``
-    groups are held (CombineFailure 53400).
+    ``fields`` describes the partial columns, ``formats`` are the client's for the visible output columns. At most
+    ``max_groups`` groups are held (CombineFailure 53400).
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Cutting COPY FROM's data into rows and dealing them out, in binary format.
 
-Pure and incremental. Every shard gets the header as it came and a trailer of its own; each tuple goes to the shard of its key
-field. What is wrong in a tuple (the number of fields, a value) is for a server to say; what makes it impossible to find the next
-tuple is said here, in Postgres's words.
+Pure and incremental. Every shard gets the header as it came and a trailer of its own; each tuple goes to the shard of
+its key field. What is wrong in a tuple (the number of fields, a value) is for a server to say; what makes it impossible
+to find the next tuple is said here, in Postgres's words.
 
 https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-BINARY-FORMAT
 """
@@ -87,44 +87,47 @@ class BinarySplitter:
     def _tuples(self, data: bytes, at: int) -> int:
         """Deal out the whole tuples from ``at``; returns where the first incomplete one begins."""
         end = len(data)
-        unpack_count, unpack_length = _COUNT.unpack_from, _LENGTH.unpack_from
-        column, place, dealt = self._column, self._place, self.dealt
         owners: list[int] = []
-        while at + 2 <= end:
-            count: int = unpack_count(data, at)[0]
+        while at + _COUNT.size <= end:
+            count: int = _COUNT.unpack_from(data, at)[0]
             if count == -1:
                 self.ended = True
-                at += 2
+                at += _COUNT.size
                 if at < end:
                     raise CombineFailure(BAD_FORMAT, "received copy data after EOF marker")
                 break
-            here = at + 2
-            key: bytes | None = None
-            for number in range(count):
-                if here + 4 > end:
-                    here = -1
-                    break
-                length: int = unpack_length(data, here)[0]
-                here += 4
-                if length >= 0:
-                    if here + length > end:
-                        # A long field comes in many pieces: they are not joined before it is whole.
-                        self._missing = here + length - end
-                        here = -1
-                        break
-                    if number == column:
-                        key = data[here : here + length]
-                    here += length
-                elif length != -1:
-                    raise CombineFailure(BAD_FORMAT, "invalid field size")
-            if here < 0:
+            stop, key = self._tuple(data, at + _COUNT.size, count)
+            if stop < 0:
                 break
-            owner = place(key, _BINARY) if count > column else 0
-            dealt.add(owner, data[at:here])
+            owner = self._place(key, _BINARY) if count > self._column else 0
+            self.dealt.add(owner, data[at:stop])
             owners.append(owner)
-            at = here
-        dealt.numbering.note(owners)
+            at = stop
+        self.dealt.numbering.note(owners)
         return at
+
+    def _tuple(self, data: bytes, at: int, count: int) -> tuple[int, bytes | None]:
+        """Return where a tuple of ``count`` fields ends, and its key field; -1 when it is not whole."""
+        end = len(data)
+        unpack, column = _LENGTH.unpack_from, self._column
+        key: bytes | None = None
+        for number in range(count):
+            start = at + 4
+            if start > end:
+                return -1, None
+            length: int = unpack(data, at)[0]
+            at = start
+            if length >= 0:
+                at += length
+                if at > end:
+                    # A long field comes in many pieces: they are not joined before it is whole.
+                    self._missing = at - end
+                    return -1, None
+                if number == column:
+                    key = data[start:at]
+            elif length != -1:
+                raise CombineFailure(BAD_FORMAT, "invalid field size")
+        return at, key
 
 
 def header_bytes(data: bytes) -> int:

@@ -1,9 +1,10 @@
 """COPY ... FROM STDIN over several shards: one CopyInResponse to the client, its rows dealt out by key, one answer.
 
-The original text goes to each shard. While data comes the session hears nothing from here: this file reads the client's messages
-itself, until CopyDone, CopyFail, or a message that has no business there (which is given back). When one shard fails, the others
-are told CopyFail, all links come back to ReadyForQuery, and there is one error; line numbers in its CONTEXT are made the client's
-own, or left out where they are not known. What the client still sends of a failed COPY is for the session to ignore.
+The original text goes to each shard. While data comes the session hears nothing from here: this file reads the client's
+messages itself, until CopyDone, CopyFail, or a message that has no business there (which is given back). When one shard
+fails, the others are told CopyFail, all links come back to ReadyForQuery, and there is one error; line numbers in its
+CONTEXT are made the client's own, or left out where they are not known. What the client still sends of a failed COPY is
+for the session to ignore.
 
 Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere.
 """
@@ -209,7 +210,10 @@ class CopyInResult:
         return receiving.result()
 
     def _sort_out(self, messages: list[tuple[int, bytes]], data: list[bytes]) -> bytes | None:
-        """Collect the data of the client's messages; returns how the COPY ends (a message for the shards), if it does."""
+        """Collect the data of the client's messages.
+
+        Returns how the COPY ends (a message for the shards), if it does.
+        """
         for position, (kind, body) in enumerate(messages):
             if kind == _COPY_DATA:
                 data.append(body)
@@ -219,7 +223,8 @@ class CopyInResult:
                 elif kind == _COPY_FAIL:
                     end, rest = CopyFail(body.rstrip(b"\0")).encode(), position + 1
                 else:
-                    # Ends the COPY as a failure of the client's, in Postgres's words; whoever it is for handles it afterwards.
+                    # Ends the COPY as a failure of the client's, in Postgres's words; whoever it is for handles it
+                    # afterwards.
                     text = b"unexpected message type 0x%02X during COPY from stdin" % kind
                     end, rest = CopyFail(text).encode(), position
                 self._client.push_back(messages[rest:])
@@ -239,7 +244,10 @@ class CopyInResult:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Send what was dealt, one message for each shard. Nothing is kept back: a slow client's errors are not either."""
+        """Send what was dealt, one message for each shard. Nothing is kept back.
+
+        A slow client's errors are not either.
+        """
         assert self._splitter is not None  # noqa: S101 - narrows the type
         dealt = self._splitter.dealt
         written = []
@@ -298,7 +306,8 @@ class CopyInResult:
         try:
             while not all(receiver.over for receiver in self._receivers):
                 for receiver in self._receivers:
-                    # Only a shard that is waiting for data may be told so; one that is not yet would take it for anything.
+                    # Only a shard that is waiting for data may be told so; one that is not yet would take it for
+                    # anything.
                     if receiver.response is not None:
                         receiver.end(fail)
                 self._wake.clear()
@@ -339,5 +348,5 @@ def _splitter(execution: CopyInExecution, request: Request, environment: Environ
         )
     if copy_format.format == "csv":
         dot_ends = environment.server_version < 18  # noqa: PLR2004 - where that changed
-        return CsvSplitter(copy_format, column, key_type, placer, dealt, dot_ends=dot_ends)
-    return TextSplitter(copy_format, column, key_type, placer, dealt)
+        return CsvSplitter(copy_format, column, placer, dealt, dot_ends=dot_ends)
+    return TextSplitter(copy_format, column, placer, dealt)

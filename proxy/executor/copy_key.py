@@ -1,9 +1,10 @@
 """Which shard a row of COPY FROM belongs to, by the key field as it stands in the data.
 
-Pure. A field whose value is certain is hashed as :mod:`router.sharding` does. A form that Postgres reads besides the canonical
-one (``' 12'``, ``+7``, ``0x1F``, ``1_000``, ``{uuid}``) is read generously: whenever Postgres accepts the field, its value is the
-one found here; whether it is accepted is for Postgres to say. What cannot be any value of the type goes to the first shard, whose
-server refuses it in its own words (and were it to accept it, the table's slot CHECK would not).
+Pure. A field whose value is certain is hashed as :mod:`router.sharding` does. A form that Postgres reads besides the
+canonical one (``' 12'``, ``+7``, ``0x1F``, ``1_000``, ``{uuid}``) is read generously: whenever Postgres accepts the
+field, its value is the one found here; whether it is accepted is for Postgres to say. What cannot be any value of the
+type goes to the first shard, whose server refuses it in its own words (and were it to accept it, the table's slot CHECK
+would not).
 """
 
 from __future__ import annotations
@@ -28,35 +29,39 @@ SAFE_DIGITS = {"int2": 4, "int4": 9, "int8": 18}
 
 
 class KeyPlacer:
-    """Places key fields. ``owners`` maps slots to positions in the list of shards; ``modifier`` is varchar's type modifier.
+    """Places key fields. ``owners`` maps slots to positions in the list of shards.
 
-    ``encoding`` is the Python codec of the data: text is hashed in UTF-8.
+    ``modifier`` is the type modifier (varchar's length), -1 for none. ``encoding`` is the Python codec of the data:
+    text is hashed in UTF-8.
     """
 
-    __slots__ = ("_encoding", "_key_type", "_modifier", "_owners", "_slots")
+    __slots__ = ("_encoding", "_modifier", "_owners", "_slots", "key_type")
 
     def __init__(self, key_type: str, owners: Sequence[int], modifier: int = -1, encoding: str = "utf-8") -> None:
         self._encoding = None if encoding.lower() in ("utf-8", "utf8", "utf_8", "ascii") else encoding
-        self._key_type = key_type
+        self.key_type = key_type
         self._owners = owners
         self._slots = len(owners)
         self._modifier = modifier
 
     def place(self, data: bytes | None, wire_format: int) -> int:
-        """Return the position of the shard for a key field, unescaped (None: NULL), in text (0) or binary (1) format."""
-        if data is not None and self._encoding is not None and self._key_type in TEXT_TYPES:
+        """Return the position of the shard for a key field, unescaped (None.
+
+        NULL), in text (0) or binary (1) format.
+        """
+        if data is not None and self._encoding is not None and self.key_type in TEXT_TYPES:
             try:
                 data = data.decode(self._encoding).encode()
             except UnicodeError:
                 return 0
         try:
-            value = decode_key(self._key_type, data, wire_format)
-            value = stored_key(self._key_type, value, self._modifier)
+            value = decode_key(self.key_type, data, wire_format)
+            value = stored_key(self.key_type, value, self._modifier)
         except UnsureKey:
             value = self._generous(data) if data is not None and wire_format == _TEXT else None
             if value is None:
                 return 0
-        return self._owners[slot_of(self._key_type, value, self._slots)]
+        return self._owners[slot_of(self.key_type, value, self._slots)]
 
     def place_integers(self, texts: Sequence[bytes]) -> list[int]:
         """Return the positions for canonical integers of at most SAFE_DIGITS digits: the fast road."""
@@ -64,7 +69,7 @@ class KeyPlacer:
         return [owners[slot(value, slots)] for value in map(int, texts)]
 
     def _generous(self, data: bytes) -> KeyValue:
-        key_type = self._key_type
+        key_type = self.key_type
         if key_type in INTEGER_TYPES:
             value = _generous_integer(data)
             try:

@@ -1,8 +1,8 @@
 """COPY ... TO STDOUT from several shards: their streams one after another, as one stream.
 
-Decides what of each shard's stream goes on: one CopyOutResponse, the header line or the binary signature once, the binary trailer
-once, one CopyDone. Data is passed on in the blocks in which it came. Postgres sends each line of text or CSV (and a header line)
-as one CopyData message; that and the binary layout is all that is relied on.
+Decides what of each shard's stream goes on: one CopyOutResponse, the header line or the binary signature once, the
+binary trailer once, one CopyDone. Data is passed on in the blocks in which it came. Postgres sends each line of text or
+CSV (and a header line) as one CopyData message; that and the binary layout is all that is relied on.
 
 https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-COPY
 """

@@ -1,14 +1,15 @@
 r"""Cutting COPY FROM's data into rows and dealing them out, in text and CSV format.
 
-Pure and incremental: data may be cut anywhere. Rows go on byte for byte as they came; only where a row ends and what its key is
-gets looked at, by the rules of Postgres 18's copyfromparse.c as the manual gives them:
+Pure and incremental: data may be cut anywhere. Rows go on byte for byte as they came; only where a row ends and what
+its key is gets looked at, by the rules of Postgres 18's copyfromparse.c as the manual gives them:
 
-- text: a backslash takes the next byte out of play, also a newline or a delimiter; ``\.`` alone on a line ends the data;
+- text: a backslash takes the next byte out of play, also a newline or a delimiter; ``\.`` alone on a line ends the
+  data;
 - CSV: between quotes everything is data; ``\.`` is data too (it ends the data before Postgres 18);
 - all rows end alike (LF, CR or CRLF, as the first one does); anything else is an error, in Postgres's words.
 
-There are two roads. Blocks of whole lines without anything remarkable are cut by ``bytes.split`` and their integer keys found by
-one regular expression; everything else is walked from one special byte to the next.
+There are two roads. Blocks of whole lines without anything remarkable are cut by ``bytes.split`` and their integer keys
+found by one regular expression; everything else is walked from one special byte to the next.
 
 https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS
 """
@@ -74,8 +75,8 @@ class Dealt:
 class Numbering:
     """Which line of the client's data a line of one shard's data was, for the CONTEXT of errors.
 
-    Keeps one byte for each of the last ``window`` rows, so that memory stays flat; older rows are unknown, and so are all rows
-    once ``lose()`` was called (a row of several lines).
+    Keeps one byte for each of the last ``window`` rows, so that memory stays flat; older rows are unknown, and so are
+    all rows once ``lose()`` was called (a row of several lines).
     """
 
     __slots__ = ("_chunks", "_dropped", "_headers", "_kept", "_lost", "_window")
@@ -135,7 +136,8 @@ class LineSplitter:
     ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures.
     """
 
-    def __init__(self, copy_format: CopyFormat, column: int, key_type: str, placer: KeyPlacer, dealt: Dealt) -> None:
+    def __init__(self, copy_format: CopyFormat, column: int, placer: KeyPlacer, dealt: Dealt) -> None:
+        key_type = placer.key_type
         self.dealt = dealt
         self.ended = False
         self._column = column
@@ -186,7 +188,8 @@ class LineSplitter:
         if data:
             data = self._cut(data, final=True)
         if data and not self.ended:
-            # As it came, without an end: nothing follows it on any shard, and after a lone backslash an end would be data.
+            # As it came, without an end: nothing follows it on any shard, and after a lone backslash an end would be
+            # data.
             self._deal_last(data)
 
     def _plain_block(self, data: bytes) -> tuple[bytes, bytes]:
@@ -390,16 +393,9 @@ class CsvSplitter(LineSplitter):
     r"""COPY's CSV format. ``dot_ends``: a line ``\.`` ends the data (servers before 18)."""
 
     def __init__(
-        self,
-        copy_format: CopyFormat,
-        column: int,
-        key_type: str,
-        placer: KeyPlacer,
-        dealt: Dealt,
-        *,
-        dot_ends: bool = False,
+        self, copy_format: CopyFormat, column: int, placer: KeyPlacer, dealt: Dealt, *, dot_ends: bool = False
     ) -> None:
-        super().__init__(copy_format, column, key_type, placer, dealt)
+        super().__init__(copy_format, column, placer, dealt)
         self._dot_ends = dot_ends
         self._quote = copy_format.quote.encode()
         self._escape = copy_format.escape.encode()

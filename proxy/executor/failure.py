@@ -1,6 +1,7 @@
 """What goes wrong while answers of several shards become one, with the SQLSTATE that a client is told.
 
-On the ground floor, so that the pure parts of the executor need no other; ``request.proxy_error`` translates it for the rest.
+On the ground floor, so that the pure parts of the executor need no other; ``request.proxy_error`` translates it for the
+rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which format each column of a rewritten statement is asked for in, and what of it the client is shown.
 
-The client's Bind names formats for the columns that it knows. Columns that a rewrite appended are asked for in binary, and
-those that stand for a visible one in the client's format for that one.
+The client's Bind names formats for the columns that it knows. Columns that a rewrite appended are asked for in binary,
+and those that stand for a visible one in the client's format for that one.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from proxy.executor.results import ListResult, ScatterResult
 
 if TYPE_CHECKING:
     from proxy.executor.scatter import Scatter
-    from router.plan import Aggregate, Ordered
+    from router.plan import Aggregate, Execution, Ordered
 
 _BATCH_ROWS = 512
 
@@ -55,7 +55,7 @@ class OrderedResult(ScatterResult):
 
 
 async def aggregate(
-    scatter: Scatter, limits: Limits, node: Aggregate, request: Request, *, limit: int | None, offset: int
+    scatter: Scatter, limits: Limits, node: Aggregate, request: Request, execution: Execution
 ) -> ListResult:
     """Read the partial rows of all shards, combine them, and return the combined rows."""
     fields = scatter.streams[0].fields
@@ -77,7 +77,7 @@ async def aggregate(
                     combiner.add(stream.take_row())
             if scatter.over:
                 break
-        rows = combiner.rows(limit=limit, offset=offset)
+        rows = combiner.rows(limit=execution.limit, offset=execution.offset)
     except CombineFailure as failure:
         await scatter.finish()
         raise proxy_error(failure) from failure

@@ -1,7 +1,7 @@
 """Postgres's numeric: its wire form, its text, and exact sums and quotients with the display scale that Postgres gives.
 
-Pure. A value is a ``decimal.Decimal`` whose exponent is minus the display scale, so ``1.00`` stays ``1.00``; NaN and the
-infinities are Decimal's own. Nothing is ever rounded except a quotient, whose scale is chosen as Postgres's
+Pure. A value is a ``decimal.Decimal`` whose exponent is minus the display scale, so ``1.00`` stays ``1.00``; NaN and
+the infinities are Decimal's own. Nothing is ever rounded except a quotient, whose scale is chosen as Postgres's
 ``select_div_scale`` documents it (at least 16 significant digits, and no less than either operand shows).
 
 https://www.postgresql.org/docs/18/datatype-numeric.html
@@ -23,7 +23,8 @@ _LARGEST_WEIGHT = 0x7FFF
 _MIN_SIGNIFICANT_DIGITS = 16
 _MAX_DISPLAY_SCALE = 1000
 
-# Traps are off: NaN and Infinity are values here. The precision is more than any numeric has, so nothing is rounded by it.
+# Traps are off: NaN and Infinity are values here. The precision is more than any numeric has, so nothing is rounded by
+# it.
 _EXACT = Context(prec=400_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF_UP, traps=[])
 ZERO = Decimal(0)
 NAN = Decimal("NaN")

@@ -1,8 +1,8 @@
 """Merging streams that Postgres has sorted: keys that compare as Postgres compares, and a k-way merge.
 
-Pure. Keys come in binary format (see ``router.plan.SortKey``); each type's bytes become a Python value whose ``<`` is the order
-of the type's default btree operator class: NaN above every number and equal to itself, -0 equal to 0, text by bytes (which is
-the C collation in UTF-8; nothing else may be sent here). Which types there are is ``COMPARABLE``.
+Pure. Keys come in binary format (see ``router.plan.SortKey``); each type's bytes become a Python value whose ``<`` is
+the order of the type's default btree operator class: NaN above every number and equal to itself, -0 equal to 0, text by
+bytes (which is the C collation in UTF-8; nothing else may be sent here). Which types there are is ``COMPARABLE``.
 
 https://www.postgresql.org/docs/18/queries-order.html
 """
@@ -173,7 +173,8 @@ class Source(Protocol):
 class Merge:
     """A k-way merge that stops when a source has nothing at hand, and goes on when it has.
 
-    Of equal rows the one of the earlier source comes first. ``limit`` None: all. Rows come out cut to ``visible`` columns.
+    Of equal rows the one of the earlier source comes first. ``limit`` None: all. Rows come out cut to ``visible``
+    columns.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The words that the session and the executor have in common.
 
-``Request`` is what the client asked for at Bind, ``Links`` where shard links come from, ``Frontend`` where rows go, ``Limits``
-what an execution may hold in memory, ``ResultStream`` the rows of one statement as they come out of all its shards. ``send``
-writes a result out with back-pressure.
+``Request`` is what the client asked for at Bind, ``Links`` where shard links come from, ``Frontend`` where rows go,
+``Limits`` what an execution may hold in memory, ``ResultStream`` the rows of one statement as they come out of all its
+shards. ``send`` writes a result out with back-pressure.
 
 Nothing here writes ReadyForQuery, ParseComplete, BindComplete or ErrorResponse: those are the session's.
 """
@@ -55,11 +55,11 @@ class Links(Protocol):
 class Request:
     """A statement as the client bound it.
 
-    ``text`` is the original text, used where a task has none of its own. The parameter fields are the client's Bind, unchanged;
-    ``parameter_oids`` are explicit types (0: the shard infers it). ``result_formats`` counts as in Bind: none is all text, one
-    is for all columns. ``describe_rows``: RowDescription goes to the client before the rows (simple protocol). ``encoding`` is
-    the Python codec of the client's ``client_encoding``, in which texts go to the shards; ``extra_float_digits`` is the session's
-    setting, for floats whose text is made here.
+    ``text`` is the original text, used where a task has none of its own. The parameter fields are the client's Bind,
+    unchanged; ``parameter_oids`` are explicit types (0: the shard infers it). ``result_formats`` counts as in Bind:
+    none is all text, one is for all columns. ``describe_rows``: RowDescription goes to the client before the rows
+    (simple protocol). ``encoding`` is the Python codec of the client's ``client_encoding``, in which texts go to the
+    shards; ``extra_float_digits`` is the session's setting, for floats whose text is made here.
     """
 
     text: str
@@ -85,8 +85,8 @@ class Limits:
 class Fence:
     """What surrounds the snapshot of a multi-shard read (DESIGN, section 8); nothing is executed if either raises.
 
-    ``before_bind`` is awaited between Parse and Bind on all shards (takes the fence), ``barrier`` between Bind and Execute
-    (gives it back, or finds that it was lost).
+    ``before_bind`` is awaited between Parse and Bind on all shards (takes the fence), ``barrier`` between Bind and
+    Execute (gives it back, or finds that it was lost).
     """
 
     before_bind: Callable[[], Awaitable[None]] | None = None
@@ -97,8 +97,8 @@ class Fence:
 class Environment:
     """What surrounds an execution.
 
-    ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``: when one
-    shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
+    ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``:
+    when one shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
     ``server_version`` is the major version of the shards (for what COPY's formats mean).
     """
 
@@ -124,7 +124,8 @@ class RowBatch(NamedTuple):
 class ResultStream(Protocol):
     """One statement's answer, pulled by its reader. The statement is over when a batch says ``done``.
 
-    Whoever holds a result reads it to the end or calls ``close``; until then its links are in the middle of an exchange.
+    Whoever holds a result reads it to the end or calls ``close``; until then its links are in the middle of an
+    exchange.
     """
 
     @property
@@ -138,11 +139,15 @@ class ResultStream(Protocol):
     async def next_rows(self, max_rows: int = 0) -> RowBatch:
         """Return at most ``max_rows`` rows (0: no limit), as many as are at hand, waiting until there is one.
 
-        Raises ShardError when a shard failed (after all links are back at ReadyForQuery), ProxyError when answers do not fit.
+        Raises ShardError when a shard failed (after all links are back at ReadyForQuery), ProxyError when answers do
+        not fit.
         """
 
     async def park(self) -> None:
-        """Read what is left into memory, so that the links are free for other statements; ProxyError 53400 if too much."""
+        """Read what is left into memory, so that the links are free for other statements.
+
+        ProxyError 53400 if too much.
+        """
 
     async def close(self) -> None:
         """Give up what is left: drains the links. Harmless when the result is done or closed already."""
@@ -151,8 +156,8 @@ class ResultStream(Protocol):
 async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -> bool:
     """Write rows and then CommandComplete (returns True) or, after ``max_rows`` of them, PortalSuspended (False).
 
-    RowDescription is not written here. As in Postgres a portal is suspended when the limit was reached, also when no row is
-    left, and the tag counts the rows of this Execute alone. Errors close the result first.
+    RowDescription is not written here. As in Postgres a portal is suspended when the limit was reached, also when no
+    row is left, and the tag counts the rows of this Execute alone. Errors close the result first.
     """
     sent = 0
     try:

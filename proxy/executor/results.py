@@ -1,8 +1,8 @@
 """Answers of several shards as one stream of rows, one class for each way to combine that keeps rows as they are.
 
-``ConcatResult`` passes blocks of rows on in the order in which shards deliver them; ``SameResult`` passes one shard's rows on
-and sees that the others agree; ``ListResult`` holds rows that are already made (aggregates, parked portals). Ordered merging
-and aggregates are computed by the pure ordered.py and aggregate.py, and driven by merged.py.
+``ConcatResult`` passes blocks of rows on in the order in which shards deliver them; ``SameResult`` passes one shard's
+rows on and sees that the others agree; ``ListResult`` holds rows that are already made (aggregates, parked portals).
+Ordered merging and aggregates are computed by the pure ordered.py and aggregate.py, and driven by merged.py.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class ConcatResult(ScatterResult):
 class SameResult(ScatterResult):
     """The same work on every shard: the first shard's rows are passed on, the tags must agree.
 
-    ``start_rest`` starts the other shards once the first one is over (home shard first: one lock order for all writers); without
-    it they run already. ``after`` runs what follows the statement on each link; the statement is over when all of that is.
+    ``start_rest`` starts the other shards once the first one is over (home shard first: one lock order for all
+    writers); without it they run already. ``after`` runs what follows the statement on each link; the statement is over
+    when all of that is.
     """
 
     def __init__(

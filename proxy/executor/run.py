@@ -1,7 +1,7 @@
 """Runs an ``Execution``: one statement on one or several shards, answered as one.
 
-Decides which result class a combine node needs. What the session does beside it: one task without rewriting is better relayed
-raw; the transaction's blocks; ReadyForQuery. COPY has files of its own (copy_in.py, copy_out.py).
+Decides which result class a combine node needs. What the session does beside it: one task without rewriting is better
+relayed raw; the transaction's blocks; ReadyForQuery. COPY has files of its own (copy_in.py, copy_out.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 async def execute(executable: Executable, request: Request, links: Links, environment: Environment) -> ResultStream:
     """Start a statement; returns when all its shards have described their rows (for aggregates: when all is combined).
 
-    Whoever holds the result reads it to its end or closes it. Raises ShardError or ProxyError with all links at ReadyForQuery.
+    Whoever holds the result reads it to its end or closes it. Raises ShardError or ProxyError with all links at
+    ReadyForQuery.
     """
     if isinstance(executable, CopyInExecution):
         return await start_copy_in(executable, request, links, environment)
@@ -66,7 +67,7 @@ async def run(execution: Execution, request: Request, links: Links, environment:
         if isinstance(combine, Ordered):
             return OrderedResult(scatter, limits, combine, limit=execution.limit, offset=execution.offset)
         if isinstance(combine, Aggregate):
-            return await aggregate(scatter, limits, combine, request, limit=execution.limit, offset=execution.offset)
+            return await aggregate(scatter, limits, combine, request, execution)
         return ConcatResult(scatter, limits, [(joined[task.shard], task) for task in tasks if task.after])
     except BaseException:
         await scatter.finish()

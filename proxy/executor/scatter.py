@@ -1,11 +1,12 @@
 """The same moment of one statement on several shards: start it everywhere, wait, end it everywhere.
 
-``Scatter`` decides what goes into each shard's packet, waits until all shards have described their rows and compares the
-descriptions, and brings every link back to ReadyForQuery whatever happened. How rows become one answer is for results.py.
+``Scatter`` decides what goes into each shard's packet, waits until all shards have described their rows and compares
+the descriptions, and brings every link back to ReadyForQuery whatever happened. How rows become one answer is for
+results.py.
 
-All tasks use the extended protocol on the unnamed statement and portal, because only Bind can ask for binary columns beside
-text ones. Usually everything goes out in one packet, ``Parse Bind Describe Execute Sync``. With a fence there are three
-(DESIGN, section 8)::
+All tasks use the extended protocol on the unnamed statement and portal, because only Bind can ask for binary columns
+beside text ones. Usually everything goes out in one packet, ``Parse Bind Describe Execute Sync``. With a fence there
+are three (DESIGN, section 8)::
 
     Parse Flush            then ``before_bind``: the fence is taken
     Bind Describe Flush    a plain SELECT's snapshot is taken at Bind; then ``barrier``: the fence is given back
@@ -40,9 +41,10 @@ _SYNC = Sync().encode()
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a scatter behaves; see ``request.Environment``. ``on_notice`` of ``notices_from_all`` shards, or of the first only.
+    """How a scatter behaves; see ``request.Environment``.
 
-    (The same work everywhere gives the same notices, and a client of one Postgres sees them once.)
+    ``notices_from_all``: False takes them from the first shard only. (The same work everywhere gives the same notices,
+    and a client of one Postgres sees them once.)
     """
 
     high_water_bytes: int = 1 << 20
@@ -166,7 +168,7 @@ class Scatter:
                     "0A000",
                     f"shards {first.link.name} and {stream.link.name} would return different columns",
                     detail=f"{_shown(first.fields)} against {_shown(stream.fields)}.",
-                    hint="The schemas of the shards differ, or the types were created there one by one; see pgchorus doctor.",
+                    hint="The schemas differ, or types were created on the shards one by one; see pgchorus doctor.",
                 )
 
     # --- ending -----------------------------------------------------------------------------------------------

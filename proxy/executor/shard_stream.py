@@ -1,11 +1,11 @@
 """One shard's answer to one statement, read frame by frame and held until somebody wants its rows.
 
-A ``ShardStream`` is installed on a link as the receiver of an exchange of the extended protocol. It decides when the link is
-paused (more than ``high_water_bytes`` of rows wait here) and keeps the first error. What the rows mean, and what happens when
-another shard fails, is for scatter.py.
+A ``ShardStream`` is installed on a link as the receiver of an exchange of the extended protocol. It decides when the
+link is paused (more than ``high_water_bytes`` of rows wait here) and keeps the first error. What the rows mean, and
+what happens when another shard fails, is for scatter.py.
 
-Rows wait in blocks, as they came off the wire: a block is a run of whole DataRow messages, and only who needs single rows
-cuts it.
+Rows wait in blocks, as they came off the wire: a block is a run of whole DataRow messages, and only who needs single
+rows cuts it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from proxy.wire.backend import Field
 
 _HEADER_BYTES = 5
-_SKIPPED = frozenset({backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE, backend.BIND_COMPLETE})
+# What tells that a shard has read the statement, and that it has said which columns there will be, if any.
+_DESCRIBED = frozenset({backend.ROW_DESCRIPTION, backend.NO_DATA, backend.ERROR_RESPONSE, backend.READY_FOR_QUERY})
+_PARSED = _DESCRIBED | {backend.PARSE_COMPLETE}
+_SKIPPED = _PARSED | {backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE, backend.BIND_COMPLETE}
 
 
 class Unexpected(Exception):  # noqa: N818 - named for what came
@@ -64,8 +67,8 @@ class Block:
 class ShardStream:
     """The receiver of one exchange; see the module.
 
-    ``parsed``, ``described``, ``over`` tell how far it is; ``fields`` is the RowDescription (None: no rows, or not yet known),
-    ``tag`` the command tag, ``error`` the first error. ``discarding`` throws rows away as they come.
+    ``parsed``, ``described``, ``over`` tell how far it is; ``fields`` is the RowDescription (None: no rows, or not yet
+    known), ``tag`` the command tag, ``error`` the first error. ``discarding`` throws rows away as they come.
     """
 
     row_kind = backend.DATA_ROW
@@ -121,36 +124,37 @@ class ShardStream:
         if self.error is None:
             self.error = error
         self.over = self.described = self.parsed = True
+        self._paused = False
         self._wake.set()
 
     def _message(self, kind: int, chunk: memoryview | bytes, start: int, end: int) -> None:
+        if kind in _PARSED:
+            self.parsed = True
+            self.described = self.described or kind in _DESCRIBED
         if kind == backend.COMMAND_COMPLETE:
             self.tag = backend.decode_command_tag(bytes(chunk[start + _HEADER_BYTES : end]))
         elif kind == backend.READY_FOR_QUERY:
-            self.over = self.described = self.parsed = True
+            self.over = True
             self._paused = False  # the end of an exchange makes the link read again by itself
-        elif kind == backend.PARSE_COMPLETE:
-            self.parsed = True
         elif kind == backend.ROW_DESCRIPTION:
             self.fields = backend.decode_row_description(bytes(chunk[start + _HEADER_BYTES : end]))
-            self.described = True
-        elif kind == backend.NO_DATA:
-            self.described = True
         elif kind == backend.ERROR_RESPONSE:
-            raw = bytes(chunk[start:end])
-            if self.error is None:
-                self.error = ShardError(backend.decode_error(raw[_HEADER_BYTES:]), shard=self.link.shard, raw=raw)
-            self.parsed = self.described = True
+            self._failed(bytes(chunk[start:end]))
         elif kind == backend.NOTICE_RESPONSE:
             if self._on_notice is not None:
                 self._on_notice(bytes(chunk[start:end]))
-        elif kind == backend.EMPTY_QUERY_RESPONSE:
-            self.tag = b""
         elif kind not in _SKIPPED:
             self._other(kind, bytes(chunk[start:end]))
 
+    def _failed(self, raw: bytes) -> None:
+        if self.error is None:
+            self.error = ShardError(backend.decode_error(raw[_HEADER_BYTES:]), shard=self.link.shard, raw=raw)
+
     def _other(self, kind: int, message: bytes) -> None:
         """Take a message that has no place in a statement of the extended protocol."""
+        if kind == backend.EMPTY_QUERY_RESPONSE:
+            self.tag = b""
+            return
         raise Unexpected(f"message {chr(kind)!r} ({len(message)} bytes) from shard {self.link.name} in a statement")
 
     # --- rows -------------------------------------------------------------------------------------------------

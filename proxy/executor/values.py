@@ -1,7 +1,7 @@
 """Values that are computed here rather than passed on: their wire forms, their sums and averages.
 
-Pure. One codec for each type that count, sum, avg, bool_and and bool_or give: int8, numeric, float8, float4, bool. The text of a
-float depends on the session's ``extra_float_digits``, which is a parameter here.
+Pure. One codec for each type that count, sum, avg, bool_and and bool_or give: int8, numeric, float8, float4, bool. The
+text of a float depends on the session's ``extra_float_digits``, which is a parameter here.
 
 https://www.postgresql.org/docs/18/datatype-numeric.html#DATATYPE-FLOAT
 """
@@ -150,7 +150,10 @@ def _divide_float8(total: float, count: int) -> float:
 
 
 def float8_text(value: float, extra_float_digits: int) -> bytes:
-    """Write a float8 as Postgres does: the shortest digits that round-trip, or as many as the setting says (0 or less)."""
+    """Write a float8 as Postgres does.
+
+    The shortest digits that round-trip, or as many as the setting says (0 or less).
+    """
     if not math.isfinite(value):
         return _special(value)
     if extra_float_digits <= 0:
@@ -179,7 +182,8 @@ def float4_text(value: float, extra_float_digits: int) -> bytes:
 def _shortest(value: float, below: Fraction, above: Fraction, most_digits: int) -> str:
     """Return the fewest digits that are nearer to ``value`` than to its neighbours (of its absolute value).
 
-    Digits exactly halfway do not count: Postgres does not rely on the reader to round those to even, and shows one more.
+    Digits exactly halfway do not count: Postgres does not rely on the reader to round those to even, and shows one
+    more.
     """
     size = Fraction(abs(value))
     low, high = (below + size) / 2, (size + above) / 2
@@ -198,7 +202,10 @@ def _special(value: float) -> bytes:
 
 
 def _laid_out(text: str, plain_digits: int) -> bytes:
-    """Lay out the digits of a number as Postgres does: with an exponent below 1e-4 and from 10 ** ``plain_digits`` on."""
+    """Lay out the digits of a number as Postgres does.
+
+    With an exponent below 1e-4 and from 10 ** ``plain_digits`` on.
+    """
     sign = "-" if text.startswith("-") else ""
     mantissa, _, exponent_text = text.lstrip("-").partition("e")
     whole, _, fraction = mantissa.partition(".")

@@ -1,4 +1,7 @@
-"""What executor tests need: links to real shards without a transaction behind them, a client that records, results read whole."""
+"""What executor tests need.
+
+Links to real shards without a transaction behind them, a client that records, results read whole.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ IDLE, IN_BLOCK, FAILED = b"ITE"
 
 
 class Client:
-    """Records what is written; what it sends is scripted. ``gate`` holds ``drain`` back, as a client that does not read does."""
+    """Records what is written; what it sends is scripted.
+
+    ``gate`` holds ``drain`` back, as a client that does not read does.
+    """
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -35,9 +41,11 @@ class Client:
         self.pushed_back: list[tuple[int, bytes]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.wrote = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         self.written += data
+        self.wrote.set()
 
     async def drain(self) -> None:
         await self.gate.wait()
@@ -133,6 +141,14 @@ async def open_shards(dsns: Sequence[str]) -> Shards:
     endpoints = [ShardEndpoint(f"s{number}", number, dsn) for number, dsn in enumerate(dsns)]
     links = await asyncio.gather(*(open_link(endpoint, role="postgres", password=None) for endpoint in endpoints))
     return Shards(dict(enumerate(links)), endpoints)
+
+
+async def server_side(link: ShardLink, condition: str) -> None:
+    """Wait, on the server, until an SQL condition holds."""
+    await link.run(
+        f"DO $wait$ BEGIN WHILE NOT ({condition}) LOOP"
+        " PERFORM pg_stat_clear_snapshot(), pg_sleep(0.002); END LOOP; END $wait$"
+    )
 
 
 async def close_shards(shards: Shards) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import pytest_asyncio
 import uvloop
 
@@ -13,6 +12,8 @@ from executor_kit import Shards, close_shards, open_shards
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable, Mapping
+
+    import pytest
 
 
 def pytest_asyncio_loop_factories(

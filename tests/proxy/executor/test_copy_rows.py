@@ -1,8 +1,7 @@
 r"""Cutting COPY data: dealt over three tables of a real Postgres, the rows must be those that one COPY gives.
 
-Random data is made of the bytes that matter (delimiters, quotes, backslashes, newlines of all kinds, ``\.``), so most of it is
-wrong: then both sides must say so. Each case is fed whole and in small pieces.
-"""
+Random data is made of the bytes that matter (delimiters, quotes, backslashes, newlines of all kinds, ``\.``), so most
+of it is wrong: then both sides must say so. Each case is fed whole and in small pieces."""
 
 from __future__ import annotations
 
@@ -42,8 +41,11 @@ FORMATS = {
 }
 
 
+def quoted(text: str) -> str:
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
 def options(copy_format: CopyFormat) -> str:
-    quoted = lambda text: "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"  # noqa: E731
     parts = [f"FORMAT {copy_format.format}"]
     if copy_format.format != "binary":
         parts += [f"DELIMITER {quoted(copy_format.delimiter)}", f"NULL {quoted(copy_format.null)}"]
@@ -59,7 +61,7 @@ def splitter_for(copy_format: CopyFormat, column: int, key_type: str) -> Splitte
     if copy_format.format == "binary":
         return BinarySplitter(column, placer, dealt)
     kind = CsvSplitter if copy_format.format == "csv" else TextSplitter
-    return kind(copy_format, column, key_type, placer, dealt)
+    return kind(copy_format, column, placer, dealt)
 
 
 def deal(splitter: Splitter, pieces: Sequence[bytes]) -> list[bytes]:

@@ -1,8 +1,7 @@
 """Ordered merges and combined aggregates over three real shards, against one Postgres that holds all the rows.
 
-The rewriting is done by hand here, as ``router.plan`` says a planner does it: sort keys appended, partial columns listed, values
-that are compared and shown listed twice.
-"""
+The rewriting is done by hand here, as ``router.plan`` says a planner does it: sort keys appended, partial columns
+listed, values that are compared and shown listed twice."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from executor_kit import server_side
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits, Request, send
 from proxy.shards.errors import ShardError
@@ -121,7 +121,7 @@ async def test_order_by_anything(pair: Pair, wire_format: int) -> None:
     source = random.Random(SEED + wire_format)
     await pair.fill(120, source)
     for _ in range(25):
-        columns = source.sample([name for name in OIDS if name != "k"], source.randrange(1, 3)) + ["k"]
+        columns = [*source.sample([name for name in OIDS if name != "k"], source.randrange(1, 3)), "k"]
         directions = [(source.random() < 0.5, source.random() < 0.5) for _ in columns]
         order = ", ".join(
             f"{name} {'DESC' if down else 'ASC'} NULLS {'FIRST' if first else 'LAST'}"
@@ -169,7 +169,8 @@ AGGREGATES: list[tuple[str, list[str], AggregateKind, int]] = [
         (f"{kind.value}({name})", [f"{kind.value}({name})"] * 2, kind, oid)
         for kind in (AggregateKind.MIN, AggregateKind.MAX)
         for name, oid in OIDS.items()
-        # No min(bool), no min(uuid) before 19; equal numerics of different scale and the two float zeros may be shown either way.
+        # No min(bool), no min(uuid) before 19; equal numerics of different scale and the two float zeros may be shown
+        # either way.
         if name not in ("b", "u", "n", "f8")
     ),
 ]
@@ -216,7 +217,8 @@ async def test_groups_with_order_and_limit(pair: Pair, group: str, wire_format: 
             got = await pair.answer(text, node, (wire_format,), limit=limit, offset=offset)
             rest = "" if limit is None else f"LIMIT {limit}"
             expected = pair.expected(
-                f"SELECT {group}, avg(i4), max(ts), count(*) FROM whole GROUP BY 1 ORDER BY {order} {rest} OFFSET {offset}",
+                f"SELECT {group}, avg(i4), max(ts), count(*) FROM whole GROUP BY 1"
+                f" ORDER BY {order} {rest} OFFSET {offset}",
                 (wire_format,),
             )
             assert got == expected
@@ -312,8 +314,7 @@ async def test_one_slow_shard_does_not_fill_memory(pair: Pair) -> None:
     result = await shards.start(execution, text, limits=Limits(max_buffer_bytes=high_water))
     sending = asyncio.ensure_future(send(result, shards.client))
     watcher = await shards.another_link(2)
-    while not (await watcher.run("SELECT 1 FROM pg_locks WHERE NOT granted")).rows:
-        await asyncio.sleep(0)
+    await server_side(watcher, "EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
     written = -1
     while len(shards.client.written) != written:  # until nothing moves any more
         written = len(shards.client.written)

@@ -29,7 +29,7 @@ SAMPLES: dict[str, tuple[int, list[str]]] = {
     "int8": (20, ["0", "-1", "9223372036854775807", "-9223372036854775808", "7"]),
     "int2": (21, ["0", "-1", "32767", "-32768"]),
     "int4": (23, ["0", "-1", "2147483647", "-2147483648", "12"]),
-    'text COLLATE "C"': (25, ["", "a", "B", "b", "ab", "a b", "é", "z", "ｚ", "🙂", "10", "9"]),
+    'text COLLATE "C"': (25, ["", "a", "B", "b", "ab", "a b", "é", "z", "\uff5a", "🙂", "10", "9"]),
     "oid": (26, ["0", "4294967295", "5"]),
     "float4": (700, ["0", "-0", "NaN", "Infinity", "-Infinity", "1.5", "-1.5", "1e-40"]),
     "float8": (701, ["0", "-0", "NaN", "Infinity", "-Infinity", "1.5", "-1.5", "1e-310", "1e308"]),
@@ -41,7 +41,7 @@ SAMPLES: dict[str, tuple[int, list[str]]] = {
     "timestamptz": (1184, ["infinity", "-infinity", "2000-01-01 00:00+02", "1999-12-31 22:00+00", "2026-01-01"]),
     "interval": (1186, ["1 mon", "30 days", "720:00", "-1 day", "infinity", "-infinity", "1 year -3 days", "0"]),
     "timetz": (1266, ["00:00+00", "02:00+02", "01:00+01", "24:00-12", "12:00+00:30"]),
-    "numeric": (1700, ["0", "0.00", "NaN", "Infinity", "-Infinity", "1.10", "1.1", "-5", "1e100", "1e-100", "12345.6789"]),
+    "numeric": (1700, ["0", "0.00", "NaN", "Infinity", "-Infinity", "1.10", "1.1", "-5", "1e100", "1e-100", "12345.6"]),
     "uuid": (2950, ["00000000-0000-0000-0000-000000000000", "ffffffff-0000-0000-0000-000000000000",
                     "0fffffff-ffff-ffff-ffff-ffffffffffff"]),
     "pg_lsn": (3220, ["0/0", "FFFFFFFF/FFFFFFFF", "1/0"]),
@@ -81,7 +81,7 @@ def test_keys_sort_as_postgres_sorts(
         pairs = [
             (result.get_value(row, 0), int.from_bytes(result.get_value(row, 1) or b"")) for row in range(len(sample))
         ]
-    first, last = direction.split()[0] == "DESC", direction.endswith("FIRST")
+    first, last = direction.startswith("DESC"), direction.endswith("FIRST")
     read = key_reader([SortKey(0, oid, descending=first, nulls_first=last)])
     for one, one_rank in pairs:
         for other, other_rank in pairs:
@@ -137,7 +137,7 @@ Value = st.none() | st.integers(-3, 3)
     offset=st.integers(0, 6),
     source=st.randoms(use_true_random=False),
 )
-def test_merge_is_a_stable_sort(
+def test_merge_is_a_stable_sort(  # noqa: PLR0913, PLR0917 - what hypothesis varies
     shards: list[list[tuple[int | None, int | None]]],
     descending: tuple[bool, bool],
     nulls_first: tuple[bool, bool],

@@ -1,4 +1,7 @@
-"""Statements over three real shards: concatenated, added up, the same everywhere; errors and lost links in the middle."""
+"""Statements over three real shards: concatenated, added up, the same everywhere.
+
+Errors and lost links in the middle.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from executor_kit import server_side
 from proxy.errors import ProxyError
 from proxy.executor.request import Fence, Limits, Request, send
 from proxy.shards.errors import ShardError
@@ -219,8 +223,9 @@ async def test_a_client_that_does_not_read_stops_the_shards(shards: Shards) -> N
 
 async def test_a_sender_that_is_cancelled_closes_links_in_the_middle(shards: Shards) -> None:
     sending = asyncio.ensure_future(shards.answer(over_all(Concat()), "SELECT pg_sleep(60)"))
-    while not all(link.busy for link in shards.links.values()):
-        await asyncio.sleep(0)
+    watcher = await shards.another_link(2)
+    await server_side(watcher, "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
+    await watcher.close()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
@@ -260,8 +265,7 @@ async def test_home_first_has_the_home_shard_to_itself(shards: Shards) -> None:
     execution = Execution(tasks, Same(home_first=True), writes=True)
     running = asyncio.ensure_future(shards.answer(execution, "UPDATE n SET k = k + 1 RETURNING k"))
     watcher = await shards.another_link(1)
-    while not (await watcher.run("SELECT 1 FROM pg_locks WHERE NOT granted")).rows:
-        await asyncio.sleep(0)
+    await server_side(watcher, "EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
     assert not shards.links[0].busy
     assert not shards.links[2].busy
     await blocker.run("COMMIT")
