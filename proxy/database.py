@@ -178,16 +178,17 @@ class LogicalDatabase:
                 self._descriptions.popitem(last=False)
         return description
 
-    async def let_a_shard_speak(self, session: Session, text: str) -> None:
-        """Show a text that we cannot read to a real shard, by Parse only: its own error is the better one.
+    async def let_a_shard_speak(self, session: Session, text: str, oids: tuple[int, ...] = ()) -> None:
+        """Show a statement that we cannot read or refuse to a real shard, by Parse only: its own error is the better one.
 
-        Returns when the shard can read it: then it is our parser that knows less.
+        On the session's own link, which knows its settings and what its transaction has created. Returns when the shard
+        has nothing against it.
         """
-        link = await self.acquire(self.logical.home, session.role)
-        try:
-            await ask_description(link, text, ())
-        finally:
-            self.release(link)
+        transaction = session.transaction
+        shard = session.settings_shard
+        links = await transaction.join([shard], writes=False)
+        await ask_description(links[shard], text, oids)
+        transaction.finish_statement()
 
     # --- sessions ---------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.wire import frontend
-from router.errors import SyntaxFailure
+from router.errors import Refused, SyntaxFailure
 from router.plan import Control, CursorControl, Empty, PreparedControl, SettingControl, Statement, TransactionControl
 from router.resolve import KeyParameter
 
@@ -67,8 +67,13 @@ async def prepare(
     """Plan one statement and let a shard describe it; raises what Postgres would raise at Parse."""
     try:
         statements = session.plan(text, tuple(oids))
+    except Refused:
+        if session.transaction.failed:
+            raise ProxyError("25P02", FAILED_BLOCK) from None
+        await _let_a_shard_speak(session, text, oids, flush)
+        raise
     except SyntaxFailure:
-        await session.database.let_a_shard_speak(session, text)
+        await _let_a_shard_speak(session, text, oids, flush)
         raise
     if len(statements) > 1:
         raise ProxyError("42601", "cannot insert multiple commands into a prepared statement")
@@ -103,6 +108,14 @@ async def prepare(
         description,
         session.database.catalog_version,
     )
+
+
+async def _let_a_shard_speak(
+    session: Session, text: str, oids: Sequence[int], flush: Callable[[], Awaitable[None]] | None
+) -> None:
+    if flush is not None:
+        await flush()
+    await session.database.let_a_shard_speak(session, text, tuple(oids))
 
 
 async def bind_and_run(session: Session, prepared: PreparedStatement, values: tuple[bytes | None, ...]) -> bytes:

@@ -34,7 +34,12 @@ FENCE_RETRIES = 5
 
 def padded(statement: Statement) -> str:
     """Return the statement's text at its place in the message."""
-    return " " * statement.offset + statement.text if statement.offset <= MAX_PADDING else statement.text
+    return at_its_place(statement.text, statement.offset)
+
+
+def at_its_place(text: str, offset: int) -> str:
+    """Return a text behind so many blanks."""
+    return " " * offset + text if offset <= MAX_PADDING else text
 
 
 def writes_of(executable: Executable) -> bool:

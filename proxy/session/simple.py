@@ -14,7 +14,16 @@ from proxy.executor.request import Request
 from proxy.session import control
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
-from proxy.session.run import padded, relay, run_parted, settle_before, shard_by_shard, shards_of, writes_of
+from proxy.session.run import (
+    at_its_place,
+    padded,
+    relay,
+    run_parted,
+    settle_before,
+    shard_by_shard,
+    shards_of,
+    writes_of,
+)
 from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -72,7 +81,7 @@ async def run_text(session: Session, text: str) -> None:
         return
     last = message.count - 1
     for number in range(message.count):
-        statement = message.plan(number)
+        statement = await message.plan(number)
         check_block(session, statement)
         alone = isinstance(statement.plan, TransactionControl | Empty)
         if last > 0 and not alone and session.transaction.block is Block.NONE:
@@ -99,7 +108,7 @@ class _Message:
 
     @classmethod
     async def read(cls, session: Session, text: str) -> _Message:
-        """Parse a message; raises SyntaxFailure when no shard can say it better, Refused when it is one statement."""
+        """Parse a message; raises SyntaxFailure when no shard can say it better."""
         try:
             return cls(session, text, (), session.plan(text))
         except SyntaxFailure:
@@ -108,19 +117,23 @@ class _Message:
             await session.database.let_a_shard_speak(session, text)
             raise
         except Refused:
-            parsed = parse(text)
-            if len(parsed) < 2:  # noqa: PLR2004 - there is nothing that could change the refusal
-                raise
-            return cls(session, text, parsed, ())
+            return cls(session, text, parse(text), ())
 
-    def plan(self, number: int) -> Statement:
-        """Return a statement as the catalog is now."""
+    async def plan(self, number: int) -> Statement:
+        """Return a statement as the catalog is now; raises Refused when a shard would not object itself."""
         session = self._session
         if self.planned and session.planner_in_block is None and session.database.catalog_version == self._version:
             return self.planned[number]
         if not self._parsed:
             self._parsed = parse(self._text)
-        return session.plan_one(self._parsed[number])
+        parsed = self._parsed[number]
+        try:
+            return session.plan_one(parsed)
+        except Refused:
+            if session.transaction.failed:
+                raise ProxyError("25P02", FAILED_BLOCK) from None
+            await session.database.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
+            raise
 
 
 async def _relay_whole(session: Session, text: str, statements: Sequence[Statement]) -> bool:

@@ -1,0 +1,95 @@
+"""psql at a terminal, as a person has it: prompts, Ctrl-C, a pager that is none."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import termios
+import time
+from typing import TYPE_CHECKING
+
+from programs import environment, program
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+PATIENCE_SECONDS = 20.0
+_PROMPT = re.compile(r"(?:^|\n)(\w+[=(\-'\"$^!][!*?]?[#>] )$")
+
+
+class Terminal:
+    """One psql. `say()` types a line and returns what was printed up to the next prompt; `prompt` is that prompt."""
+
+    def __init__(self, dsn: str) -> None:
+        ours, theirs = pty.openpty()
+        settings = termios.tcgetattr(theirs)
+        settings[3] &= ~termios.ECHO
+        termios.tcsetattr(theirs, termios.TCSANOW, settings)
+        self._terminal = ours
+        self._process = subprocess.Popen(
+            [program("psql"), "-X", "-n", dsn],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**environment(), "TERM": "dumb", "COLUMNS": "200"},
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(theirs)
+        self.prompt = ""
+        self.greeting = self.read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+    def type(self, text: str) -> None:
+        """Type without waiting for an answer."""
+        os.write(self._terminal, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.type("\x03")
+
+    def say(self, line: str) -> str:
+        """Type a line, return what it printed."""
+        self.type(line + "\n")
+        return self.read()
+
+    def read(self) -> str:
+        """Return what is printed up to the next prompt."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        printed = ""
+        while True:
+            found = _PROMPT.search(printed)
+            if found is not None:
+                self.prompt = found[1].strip()
+                return printed[: found.start(1)].strip("\n")
+            ready, _, _ = select.select([self._terminal], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no prompt after {PATIENCE_SECONDS:g} s, only: {printed}"
+            try:
+                data = os.read(self._terminal, 1 << 16)
+            except OSError as error:  # how a terminal tells that its program has ended
+                raise AssertionError(f"psql ended: {printed}") from error
+            printed += data.decode().replace("\r\n", "\n")
+
+
+def _take_terminal() -> None:
+    """Make standard input the terminal of the new session: that is what turns Ctrl-C into SIGINT."""
+    import fcntl  # noqa: PLC0415 - runs between fork and exec
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
