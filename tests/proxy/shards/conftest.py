@@ -1,4 +1,4 @@
-"""Shard links on both event loops: asyncpg's wire is lent on uvloop in production and on asyncio's own loop by whoever tests."""
+"""Shard links on uvloop and on asyncio's own loop: the loan of asyncpg's wire must work on both."""
 
 from __future__ import annotations
 

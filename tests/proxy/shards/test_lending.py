@@ -1,4 +1,4 @@
-"""The contract with asyncpg's private parts. When asyncpg changes, this file is to fail first and to say what changed."""
+"""The contract with asyncpg's private parts: when asyncpg changes, this file fails first and says what changed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 from asyncpg import connect_utils
 
+from eventually import until_waiting
 from proxy.demo.embedded import EmbeddedServer
 from proxy.shards import lending
 from proxy.shards.endpoint import ShardEndpoint
@@ -136,7 +137,7 @@ async def guarded(guarded_server: EmbeddedServer) -> ShardEndpoint:
 
 
 class TlsFront:
-    """Speaks TLS as a Postgres server would and passes everything on to one: the embedded server has no TLS of its own."""
+    """Speaks TLS as a Postgres server does and passes everything on to one: the embedded server has no TLS."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -194,8 +195,7 @@ async def everything_works(safe: ShardEndpoint, guarded: ShardEndpoint) -> None:
 
     running = asyncio.ensure_future(link.run("SELECT pg_sleep(60)"))
     admin = await asyncpg.connect(guarded.dsn)
-    while not await admin.fetchval("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", link.pid):
-        await asyncio.sleep(0.01)
+    await until_waiting(admin, link.pid)
     await link.cancel()
     with pytest.raises(ShardError, match="57014"):
         await running

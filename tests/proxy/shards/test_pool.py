@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from eventually import eventually, until_gone
 from proxy.errors import ProxyError
 from proxy.shards import pool as pool_module
 from proxy.shards.endpoint import ShardEndpoint
@@ -44,7 +45,7 @@ async def make_pool(endpoint: ShardEndpoint) -> AsyncIterator[Pools]:
         await pool.close()
         for link in list(pool._lent):
             pool.release(link)
-        await until(lambda pool=pool: pool.is_unused)
+        await eventually(lambda pool=pool: pool.is_unused)
 
 
 @pytest.fixture
@@ -52,12 +53,6 @@ async def admin(endpoint: ShardEndpoint) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(endpoint.dsn)
     yield connection
     await connection.close()
-
-
-async def until(condition: Any) -> None:
-    """Let the loop work until a condition holds; the test's own timeout is the limit."""
-    while not condition():
-        await asyncio.sleep(0.002)
 
 
 async def waiting(pool: LinkPool, count: int) -> list[asyncio.Task[ShardLink]]:
@@ -207,7 +202,7 @@ async def test_a_link_that_its_server_closed_while_idle_is_dropped_at_once(
     pool.release(link)
     pool.release(other)
     await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", link.pid)
-    await until(lambda: pool.stats.idle == 1)
+    await eventually(lambda: pool.stats.idle == 1)
     assert pool.stats.closed == 1
     assert await pool.acquire() is other
     assert not (await pool.acquire()).closed
@@ -224,11 +219,10 @@ async def test_links_that_are_not_idle_are_closed(make_pool: Pools, admin: async
     pids = [link.pid for link in (begun, failed, busy, stubborn)]
     for link in (begun, failed, busy, stubborn):
         pool.release(link)
-    await until(lambda: pool.is_unused)
+    await eventually(lambda: pool.is_unused)
     assert all(link.closed for link in (begun, failed, busy, stubborn))
     # The statement was cancelled: its backend does not sleep on for a minute.
-    while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)", pids):
-        await asyncio.sleep(0.01)
+    await until_gone(admin, *pids)
 
 
 async def test_a_dirty_link_is_washed_before_the_next_one_has_it(make_pool: Pools) -> None:
@@ -302,7 +296,7 @@ async def test_links_that_nobody_wants_are_closed(make_pool: Pools) -> None:
     links = [await pool.acquire(), await pool.acquire()]
     for link in links:
         pool.release(link)
-    await until(lambda: pool.is_unused)
+    await eventually(lambda: pool.is_unused)
     assert all(link.closed and link.left for link in links)
     assert pool.stats.closed == 2
 
@@ -361,7 +355,7 @@ async def test_closing_refuses_those_who_wait_and_waits_for_those_who_work(make_
         await pool.acquire()
     assert (await link.run("SELECT 1")).rows == [[b"1"]]
     pool.release(link)
-    await until(lambda: pool.is_unused)
+    await eventually(lambda: pool.is_unused)
     assert link.closed
 
 

@@ -110,7 +110,7 @@ def cuts(data: bytes, seed: int = 20261122) -> Iterator[list[bytes]]:
     yield [data[at : at + 1] for at in range(len(data))]
     for at in range(1, len(data)):
         yield [data[:at], data[at:]]
-    print("seed", seed)
+    print("seed", seed)  # noqa: T201 - shown with a failure
     rng = random.Random(seed)
     for _ in range(50):
         at = sorted(rng.sample(range(1, len(data)), min(7, len(data) - 1)))
@@ -183,7 +183,9 @@ async def test_a_long_frame_is_walked_once_however_many_pieces_it_comes_in(
     feed(link, [said[at : at + step] for at in range(0, len(said), step)])
     assert taker.over
     assert taker.got == said
-    assert kept == [step - len(ROW)]  # the beginning was put aside once; nothing was looked at again until all was there
+    assert kept == [
+        step - len(ROW)
+    ]  # the beginning was put aside once; nothing was looked at again until all was there
 
 
 async def test_a_prefix_goes_out_in_one_packet_and_its_answers_stay_here(link: Relay, transport: Transport) -> None:
@@ -303,7 +305,7 @@ async def test_a_gate_stays_shut_when_the_prefix_fails(link: Relay, transport: T
     assert again.got == ANSWER + READY_I
 
 
-async def test_a_fatal_error_ends_the_link_in_the_servers_words(link: Relay, transport: Transport) -> None:
+async def test_a_fatal_error_ends_the_link_in_the_servers_words(transport: Transport) -> None:
     for pieces in cuts(ANSWER + FATAL):
         wire: Any = transport
         dying = Relay(wire, 3, "s3", {})
@@ -365,7 +367,7 @@ async def test_a_receiver_that_fails_closes_the_link_and_hears_of_it(
     link: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Taker):
-        def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        def frames(self, _chunk: Chunk, _index: list[Frame], /) -> bool:
             msg = "oh"
             raise ValueError(msg)
 
