@@ -21,7 +21,7 @@ from proxy.wire import backend
 from router.plan import AggregateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from proxy.wire.backend import Field
     from router.plan import Aggregate, AggregateColumn
@@ -207,17 +207,18 @@ class Combiner:
         for state in states:
             state.add(row)
 
-    def rows(self, *, limit: int | None, offset: int) -> list[bytes]:
-        """Return the combined rows as DataRow messages, sorted and cut as the node says."""
+    def rows(self, *, limit: int | None, offset: int) -> tuple[int, Iterator[bytes]]:
+        """Return how many combined rows there are, sorted and cut as the node says, and each as a DataRow message."""
         node = self._node
         groups = list(self._groups.values())
         if node.order:
             read = key_reader(node.order)
             groups.sort(key=lambda states: read([states[key.column].binary() for key in node.order]))
         stop = None if limit is None else offset + limit
-        return [
-            backend.data_row([state.output() for state in states[: node.visible]]) for states in groups[offset:stop]
-        ]
+        groups = groups[offset:stop]
+        return len(groups), (
+            backend.data_row([state.output() for state in states[: node.visible]]) for states in groups
+        )
 
 
 def _maker(

@@ -5,6 +5,7 @@ Drives the pure ordered.py and aggregate.py with the streams of a scatter.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.errors import INTERNAL_ERROR, ProxyError
@@ -17,6 +18,7 @@ from proxy.executor.results import ListResult, ScatterResult
 
 if TYPE_CHECKING:
     from proxy.executor.scatter import Scatter
+    from proxy.executor.shard_stream import ShardStream
     from router.plan import Aggregate, Execution, Ordered
 
 _BATCH_ROWS = 512
@@ -38,6 +40,7 @@ class OrderedResult(ScatterResult):
         merge, scatter = self._merge, self._scatter
         frames: list[bytes] = []
         most = min(max_rows or _BATCH_ROWS, _BATCH_ROWS)
+        await asyncio.sleep(0)  # much may be at hand, and other sessions want their turn
         while not frames and not merge.finished:
             await scatter.until(lambda: not merge.blocked)
             for row in merge.rows():
@@ -73,15 +76,24 @@ async def aggregate(
         while True:
             await scatter.until(lambda: any(stream.has_rows for stream in streams) or scatter.over)
             for stream in streams:
-                while stream.has_rows:
-                    combiner.add(stream.take_row())
+                await _combine(combiner, stream)
             if scatter.over:
                 break
-        rows = combiner.rows(limit=execution.limit, offset=execution.offset)
+        count, rows = combiner.rows(limit=execution.limit, offset=execution.offset)
     except CombineFailure as failure:
         await scatter.finish()
         raise proxy_error(failure) from failure
     except BaseException:
         await scatter.finish()
         raise
-    return ListResult(rows, combiner.row_description, b"SELECT %d" % len(rows))
+    return ListResult(rows, combiner.row_description, b"SELECT %d" % count)
+
+
+async def _combine(combiner: Combiner, stream: ShardStream) -> None:
+    """Take the rows that are at hand, giving way to other sessions now and then."""
+    while stream.has_rows:
+        for _ in range(_BATCH_ROWS):
+            if not stream.has_rows:
+                return
+            combiner.add(stream.take_row())
+        await asyncio.sleep(0)

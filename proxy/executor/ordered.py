@@ -211,18 +211,25 @@ class Merge:
     def rows(self) -> Iterator[bytes]:
         """Give the rows that are known now; ends when :attr:`blocked` or :attr:`finished`."""
         heap, sources, columns, visible = self._heap, self._sources, self._columns, self._visible
-        while not self.full:
-            for position in tuple(self._waiting):
+        waiting, key = self._waiting, self._key
+        while self._left != 0:
+            for position in tuple(waiting):
                 if not self._ready(position):
                     return
-                self._waiting.remove(position)
+                waiting.remove(position)
                 if sources[position].has_rows:
                     row, values = cut(sources[position].take_row(), visible, columns)
-                    heapq.heappush(heap, (self._key(values), position, row))
+                    heapq.heappush(heap, (key(values), position, row))
             if not heap:
                 return
-            _, position, row = heapq.heappop(heap)
-            self._waiting.append(position)
+            _, position, row = heap[0]
+            source = sources[position]
+            if source.has_rows:
+                following, values = cut(source.take_row(), visible, columns)
+                heapq.heapreplace(heap, (key(values), position, following))
+            else:
+                heapq.heappop(heap)
+                waiting.append(position)
             if self._skip:
                 self._skip -= 1
                 continue
@@ -243,19 +250,18 @@ def cut(message: bytes, visible: int, columns: Sequence[int]) -> tuple[bytes, li
     if count == visible and not columns:
         return message, []
     unpack = _LENGTH.unpack_from
-    at = end_of_visible = _HEADER_BYTES
+    at = _HEADER_BYTES
+    for _ in range(visible):
+        length: int = unpack(message, at)[0]
+        at += length + 4 if length > 0 else 4
+    row = _HEADER.pack(_DATA_ROW, at - 1, visible) + message[_HEADER_BYTES:at]
     values: list[bytes | None] = []
-    for number in range(count):
-        if number == visible:
-            end_of_visible = at
-        (length,) = unpack(message, at)
+    for _ in range(count - visible):
+        length = unpack(message, at)[0]
         at += 4
         if length < 0:
             values.append(None)
         else:
-            values.append(message[at : at + length] if number >= visible else None)
+            values.append(message[at : at + length])
             at += length
-    if visible >= count:
-        end_of_visible = at
-    row = _HEADER.pack(_DATA_ROW, end_of_visible - 1, visible) + message[_HEADER_BYTES:end_of_visible]
-    return row, [values[column] for column in columns]
+    return row, [values[column - visible] for column in columns]

@@ -1,14 +1,13 @@
 """Answers of several shards as one stream of rows, one class for each way to combine that keeps rows as they are.
 
 ``ConcatResult`` passes blocks of rows on in the order in which shards deliver them; ``SameResult`` passes one shard's
-rows on and sees that the others agree; ``ListResult`` holds rows that are already made (aggregates, parked portals).
+rows on and sees that the others agree; ``ListResult`` gives rows that need no shard any more (aggregates).
 Ordered merging and aggregates are computed by the pure ordered.py and aggregate.py, and driven by merged.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, ProxyError
@@ -17,7 +16,7 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.request import Limits, RowBatch, proxy_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from proxy.executor.scatter import Scatter
     from proxy.shards.link import ShardLink
@@ -169,10 +168,10 @@ class SameResult(ScatterResult):
 
 
 class ListResult:
-    """Rows that are made already."""
+    """Rows that need no shard any more; encoded as they are asked for."""
 
-    def __init__(self, rows: Sequence[bytes], row_description: tuple[Field, ...] | None, tag: bytes) -> None:
-        self._rows = deque(rows)
+    def __init__(self, rows: Iterator[bytes], row_description: tuple[Field, ...] | None, tag: bytes) -> None:
+        self._rows = rows
         self._row_description = row_description
         self._tag = tag
 
@@ -190,18 +189,25 @@ class ListResult:
         """See ``ResultStream.next_rows``."""
         frames: list[bytes] = []
         size = 0
-        rows = self._rows
-        while rows and (not max_rows or len(frames) < max_rows) and size < _BATCH_BYTES:
-            size += len(rows[0])
-            frames.append(rows.popleft())
-        return RowBatch(frames, len(frames), done=not rows and not (max_rows and len(frames) == max_rows))
+        done = False
+        try:
+            while (not max_rows or len(frames) < max_rows) and size < _BATCH_BYTES:
+                row = next(self._rows, None)
+                if row is None:
+                    done = True
+                    break
+                frames.append(row)
+                size += len(row)
+        except CombineFailure as failure:
+            raise proxy_error(failure) from failure
+        return RowBatch(frames, len(frames), done)
 
     async def park(self) -> None:
         """Nothing to do: no link is involved any more."""
 
     async def close(self) -> None:
         """Forget the rows."""
-        self._rows.clear()
+        self._rows = iter(())
 
 
 async def run_after(after: Sequence[tuple[ShardLink, Task]]) -> None:

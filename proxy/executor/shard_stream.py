@@ -192,7 +192,14 @@ class ShardStream:
 
     def take_row(self) -> bytes:
         """Take one row, header included."""
-        return self.take(1)[0]
+        block = self._blocks[0]
+        row = block.take(1)
+        if not block.rows:
+            self._blocks.popleft()
+        self._queued_bytes -= len(row)
+        if self._paused:
+            self._shrink(0)
+        return row
 
     def _shrink(self, taken_bytes: int) -> None:
         self._queued_bytes -= taken_bytes
