@@ -77,6 +77,7 @@ def _in(context: Context, relation: Relation) -> Plan:
         missing = placement.key if isinstance(placement, Sharded) else ""
         raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
     key = next(column for column in relation.columns if column.name == placement.key)
+    _check_forced_key(context, key.name, at)
     position = columns.index(placement.key)
     return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier)
 
@@ -127,6 +128,16 @@ def _check_options(context: Context, at: int | None) -> None:
             raise context.refuse("copy-option", at, name="ENCODING")
         if name not in _PLAIN_OPTIONS:
             raise context.refuse("copy-option", at, name=name.upper())
+
+
+def _check_forced_key(context: Context, key: str, at: int | None) -> None:
+    """Refuse FORCE_NULL and FORCE_NOT_NULL of the key: the splitter tells NULL from a value by quotes alone."""
+    for option in context.body.get("options", ()):
+        element = option["DefElem"]
+        if element["defname"] in {"force_null", "force_not_null"}:
+            argument = element.get("arg", {})
+            if "A_Star" in argument or key in strings(argument.get("List", {}).get("items")):
+                raise context.refuse("copy-option", at, name=f"{element['defname'].upper()} of the sharding key")
 
 
 _NOT_PLAIN = (

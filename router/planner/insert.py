@@ -20,6 +20,7 @@ from router.tree import items
 if TYPE_CHECKING:
     from router.planner.context import Context
     from router.planner.dml import Written
+    from router.relation import Index
     from router.tree import Node
 
 
@@ -114,6 +115,11 @@ def _reference(context: Context, scope: Scope, written: Written) -> Plan:
     return Scatter(EveryShard(), Same(home_first=True), writes=True)
 
 
+def _contains(index: Index, key: str) -> bool:
+    """Whether a unique index tells the key's values apart as the hash does."""
+    return any(c.column == key and c.default_opclass and c.own_collation and c.equality for c in index.columns)
+
+
 # --- ON CONFLICT -----------------------------------------------------------------------------------------------------
 
 
@@ -127,11 +133,11 @@ def _check_conflict(context: Context, written: Written) -> None:
     infer = clause.get("infer")
     if infer is None:
         for index in relation.unique:
-            if not any(column.column == key.name for column in index.columns):
+            if not _contains(index, key.name):
                 raise context.refuse("on-conflict-any", at, key=key.name)
     elif "conname" in infer:
         named = next((index for index in relation.unique if index.name == infer["conname"]), None)
-        if named is not None and not any(column.column == key.name for column in named.columns):
+        if named is not None and not _contains(named, key.name):
             raise context.refuse("on-conflict", infer.get("location"), key=key.name)
     else:
         elements = [element["IndexElem"] for element in infer.get("indexElems", ())]
