@@ -396,15 +396,19 @@ class Catalog:
         return merge([NO_EFFECT, *(self.user_effect(function) for function in self._maps.fields.get(name, ()))])
 
     def operator_shadowed(self, symbol: str, search_path: Sequence[str], *, schema: str | None = None) -> bool:
-        """Whether a user-defined operator of this symbol could be meant: then it need not be pg_catalog's.
+        """Whether a user-defined operator could be meant between built-in types: then it need not be pg_catalog's.
 
         ``schema``: of ``OPERATOR(schema.symbol)``. Its position in the search path does not matter: a better match in a
-        later schema wins.
+        later schema wins. An operator of user-defined types (citext, vector) is never meant, unless values are cast to
+        these types implicitly.
         """
         if schema is not None:
             return schema != "pg_catalog"
-        operators = self._maps.operators.get(symbol)
-        return operators is not None and any(operator.schema in search_path for operator in operators)
+        reached = {cast.target for cast in self.casts if cast.context == "i"}
+        return any(
+            operator.schema in search_path and reached.issuperset(operator.operands)
+            for operator in self._maps.operators.get(symbol, ())
+        )
 
     def operator_effect(self, symbol: str, search_path: Sequence[str], *, schema: str | None = None) -> FunctionEffect:
         """Return what an operator of this symbol may do. Built-in operators do nothing but compute."""

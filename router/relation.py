@@ -238,12 +238,17 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A user-defined operator: its symbol, and the function behind it (estimators are left out)."""
+    """A user-defined operator: its symbol, and the function behind it (estimators are left out).
+
+    ``operands``: names of those operand types that are user-defined (no domains): a value of a built-in type only
+    becomes one of them by a cast.
+    """
 
     schema: str
     symbol: str
     binary: bool = True
     function: FunctionName | None = None
+    operands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

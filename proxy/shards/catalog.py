@@ -212,7 +212,7 @@ class _Builder:
             if row[15]:
                 row_functions.add(name.name)
         operators: defaultdict[str, tuple[tuple[str, FunctionName], ...]] = defaultdict(tuple)
-        for schema, symbol, _, function in self._list("operators"):
+        for schema, symbol, _, function, _ in self._list("operators"):
             if function in self._function_names:
                 operators[symbol] += ((schema, self._function_names[function]),)
         return Directory(dict(relations), functions, frozenset(row_functions), dict(operators))
@@ -262,8 +262,8 @@ class _Builder:
 
     def operators(self) -> Iterable[Operator]:
         """User-defined operators."""
-        for schema, symbol, binary, function in self._list("operators"):
-            yield Operator(schema, symbol, binary, self._function_names.get(function))
+        for schema, symbol, binary, function, operands in self._list("operators"):
+            yield Operator(schema, symbol, binary, self._function_names.get(function), tuple(operands or ()))
 
     def casts(self) -> Iterable[Cast]:
         """User-defined casts."""

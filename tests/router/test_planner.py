@@ -13,7 +13,7 @@ from router.describe import describe, summary
 from router.errors import Refused
 from router.plan import ByKeys, Constant, HomeShard, Parameter, Scatter, Single
 from router.planner import Planner, base
-from router.relation import Column, Relation
+from router.relation import Cast, Column, Operator, Relation
 from router.statement import parse
 from shop import shop
 
@@ -113,3 +113,21 @@ def test_refusals_are_named_by_planners_only_if_they_exist() -> None:
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     named.add(first.value)
     assert named == set(REFUSALS)
+
+
+@pytest.mark.parametrize(
+    ("operator", "cast", "routed"),
+    [
+        (Operator("public", "="), None, False),
+        (Operator("public", "=", operands=("citext",)), None, True),
+        (Operator("public", "=", operands=("citext",)), Cast("citext", "text", "i"), True),
+        (Operator("public", "=", operands=("odd",)), Cast("text", "odd", "i"), False),
+        (Operator("s2", "="), None, True),
+    ],
+)
+def test_an_operator_hides_equality_only_if_it_could_be_meant(
+    operator: Operator, cast: Cast | None, *, routed: bool
+) -> None:
+    catalog = shop(operators=(operator,), casts=() if cast is None else (cast,))
+    (statement,) = Planner(catalog.database, catalog).plan("select * from customers where id = 5")
+    assert isinstance(statement.plan, Single) is routed
