@@ -3,6 +3,7 @@
 Queries join sharded, reference and derived tables in all ways, with conditions on keys in all places where they
 might be taken for routes. Rows are compared as multisets; with LIMIT the order covers every column, so that ties are
 equal rows.
+"""
 
 from __future__ import annotations
 
