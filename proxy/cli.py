@@ -37,7 +37,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
-    logs.set_up(options.log_level)
+    logs.set_up(options.log_level or ("warning" if options.command == "demo" else "info"))
     try:
         return int(options.run(options))
     except ConfigError as error:
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         prog="pgchorus", description="Many Postgres servers, one voice.", allow_abbrev=False
     )
     main_parser.add_argument("--version", action="version", version=f"pgchorus {version('pgchorus')}")
-    main_parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: %(default)s")
+    main_parser.add_argument("--log-level", choices=logs.LEVELS, help="default: info; of the demo: warning")
     kinds = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, run: Any, *, config: bool = True) -> argparse.ArgumentParser:
