@@ -1,6 +1,7 @@
 """What exists and where rows live: frozen values, made from the configuration.
 
-Decides nothing about SQL. A shard is known here by name and index only; how to reach it (DSNs, passwords) is the proxy's.
+Decides nothing about SQL. A shard is known here by name and index only; how to reach it (DSNs, passwords) is the
+proxy's.
 """
 
 from __future__ import annotations

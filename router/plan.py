@@ -1,8 +1,8 @@
 """Plan nodes: a statement's route as data.
 
 Two families. A *plan* is made at Parse from the text and the catalog and may hold parameters that are not known yet. An
-*Execution* is what :mod:`router.resolve` makes of it at Bind, when the key values are known: concrete shards and texts, for
-:mod:`proxy.executor`. Nodes have no behaviour; each docstring says what the node requires of its input.
+*Execution* is what :mod:`router.resolve` makes of it at Bind, when the key values are known: concrete shards and
+texts, for :mod:`proxy.executor`. Nodes have no behaviour; each docstring says what the node requires of its input.
 
 Shards are indexes into ``Database.shards``. Result columns count from 0.
 """
@@ -84,11 +84,12 @@ class SortKey:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """Merge of sorted streams. Requires that each shard sorts by the same keys, and returns limit + offset rows at most.
+    """Merge of sorted streams.
 
-    The first ``visible`` columns go to the client, the rest are sort keys in binary: every appended column is one, and every
-    key is an appended one (``column >= visible``), for the client's format of a visible column may be text. No ``keys``:
-    LIMIT without ORDER BY. Key types are those of ``proxy.executor.ordered.COMPARABLE``; text only in the C collation.
+    Requires that each shard sorts by the same keys, and returns limit + offset rows at most. The first ``visible``
+    columns go to the client, the rest are sort keys in binary: every appended column is one, and every key is an
+    appended one (``column >= visible``), for the client's format of a visible column may be text. No ``keys``: LIMIT
+    without ORDER BY. Key types are those of ``proxy.executor.ordered.COMPARABLE``; text only in the C collation.
     """
 
     keys: tuple[SortKey, ...]
@@ -116,9 +117,11 @@ class AggregateColumn:
 
     - COUNT (int8), SUM (sum's own result type), BOOL_AND, BOOL_OR: ``(value,)``.
     - AVG: ``(sum(x), count(x))``, in this order.
-    - GROUP, MIN, MAX: ``(value, value again)``. The rewritten text lists the expression twice: the first is asked for in
-      binary and compared; the second is asked for in the client's own format and passed on unchanged, so that its text is
-      Postgres's own under any DateStyle or TimeZone. An output column that is not visible needs only ``(value,)``.
+    - GROUP, MIN, MAX: ``(value, value again)``. The rewritten text lists the expression twice: the first is asked for
+    in
+      binary and compared; the second is asked for in the client's own format and passed on unchanged, so that its
+      text is Postgres's own under any DateStyle or TimeZone. An output column that is not visible needs only
+      ``(value,)``.
 
     An input that is somebody's second must not be used for anything else. Everything else is asked for in binary.
     The *last* input carries the output column's name (alias it as the original names it), so count(x) beside avg's sum.
@@ -137,7 +140,8 @@ class Aggregate:
     """Combine partial aggregates by their GROUP columns, which need not be visible.
 
     ``group`` are partial columns that identify a group. Without it there is exactly one group, also over no rows.
-    ``order`` sorts the combined rows by *output* columns of ``columns`` (which may be invisible); then offset and limit apply.
+    ``order`` sorts the combined rows by *output* columns of ``columns`` (which may be invisible); then offset and
+    limit apply.
     """
 
     columns: tuple[AggregateColumn, ...]
@@ -181,8 +185,8 @@ class Single:
 class Scatter:
     """The same text on the target's shards, combined.
 
-    ``text`` is the rewritten text (None: the original). When the target resolves to a single shard the original text goes
-    there and nothing is combined, but for Same.
+    ``text`` is the rewritten text (None: the original). When the target resolves to a single shard the original text
+    goes there and nothing is combined, but for Same.
     """
 
     target: Target
@@ -220,8 +224,9 @@ class CopyFormat:
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """COPY t FROM STDIN. ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
+    """COPY t FROM STDIN.
 
+    ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
     ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
     """
 
@@ -245,7 +250,8 @@ class CopyOut:
 class Ddl:
     """The original text on every shard of ``target`` in one distributed transaction.
 
-    ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are none.
+    ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are
+    none.
     ``catalog_changes``: the catalog is read again before the client hears of success.
     """
 
@@ -256,7 +262,7 @@ class Ddl:
 
 @dataclass(frozen=True, slots=True)
 class ShardByShard:
-    """A statement that Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
+    """What Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
 
     target: Target
     catalog_changes: bool = False
@@ -330,7 +336,7 @@ class PreparedControl:
 
 @dataclass(frozen=True, slots=True)
 class CursorControl:
-    """FETCH, MOVE or CLOSE of an SQL cursor: it goes to the shard where the cursor was declared. ``name`` None: CLOSE ALL."""
+    """FETCH, MOVE or CLOSE of an SQL cursor: goes to the shard where it was declared. ``name`` None: CLOSE ALL."""
 
     name: str | None
     closes: bool = False
@@ -388,7 +394,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One shard's share. ``text`` None means the statement's original text; ``after`` follow in the same transaction."""
+    """One shard's share. ``text`` None: the statement's original text; ``after`` follow in the same transaction."""
 
     shard: int
     text: str | None = None
@@ -408,7 +414,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class CopyInExecution:
-    """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all of them."""
+    """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all."""
 
     shards: tuple[int, ...]
     plan: CopyIn
