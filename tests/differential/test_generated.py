@@ -20,7 +20,7 @@ from shop_data import SCHEMA, TABLES, inserts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 SEED = int(os.environ.get("PGCHORUS_SEED", "20261122"))
 QUERIES = int(os.environ.get("PGCHORUS_QUERIES", "700"))

@@ -21,7 +21,7 @@ from shop_data import SCHEMA, TABLES, inserts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 SEED = 20261122
 PLANS = Path(__file__).parents[1] / "golden" / "plans"

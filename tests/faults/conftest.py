@@ -12,7 +12,7 @@ from ledger import QUICK, Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 SHARDS = 3
 TABLES: dict[str, Any] = {"acc": {"key": "id"}}

@@ -15,10 +15,9 @@ from fault_wire import Fault
 from ledger import APPLY, DECIDE, PREPARE, QUICK, READY, check_after, eventually, move
 
 if TYPE_CHECKING:
-    from conftest import StartProxy
-
     from fault_wire import Rule, Wires
     from ledger import Ledger
+    from tests.conftest import StartProxy
 
 TABLES = {"acc": {"key": "id"}}
 DECISIONS = "SELECT gid, outcome FROM pgchorus.decision"

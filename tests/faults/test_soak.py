@@ -10,7 +10,7 @@ from ledger import QUICK
 from tpcb import TABLES, Load
 
 if TYPE_CHECKING:
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 SEED = 20261122
 KILLS = 3

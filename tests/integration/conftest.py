@@ -20,9 +20,8 @@ from wire_client import Twins, WireClient
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from conftest import MakeDatabases, StartProxy
-
     from proxy_process import ProxyProcess
+    from tests.conftest import MakeDatabases, StartProxy
 
 TABLES = {
     "notes": {"key": "k"},

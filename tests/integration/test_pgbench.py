@@ -14,7 +14,7 @@ from router.cluster import Database
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 KEYS = {
     "pgbench_accounts": "aid",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Town
+    from tests.integration.conftest import Town
 
 
 @pytest.fixture

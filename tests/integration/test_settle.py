@@ -15,7 +15,7 @@ from router.cluster import Database
 from router.sharding import slot_of
 
 if TYPE_CHECKING:
-    from conftest import MakeDatabases, StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
 
 NAMES = ("s0", "s1")
 # Nothing but the statement under test may finish what is left prepared.

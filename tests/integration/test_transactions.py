@@ -11,8 +11,7 @@ from wire_client import SYNC, bind, execute, parse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Town
-
+    from tests.integration.conftest import Town
     from wire_client import Twins, WireClient
 
 
