@@ -7,19 +7,20 @@ opening it lending.py's, lending it out pool.py's; what is prepared and set on i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachable
-from proxy.shards.receivers import DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream
+from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder
 from proxy.shards.relay import Relay
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.wire.backend import Field
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_CONNECT_TIMEOUT_S: Final = 10.0
 DEFAULT_CANCEL_TIMEOUT_S: Final = 5.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
+_FIRST_INTERRUPT_PAUSE_S: Final = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 class ShardLink(Relay):
@@ -39,7 +43,7 @@ class ShardLink(Relay):
     """
 
     __slots__ = (
-        "_cancelling",
+        "_cancels",
         "_loan",
         "cancelled",
         "database",
@@ -55,7 +59,7 @@ class ShardLink(Relay):
     def __init__(self, endpoint: ShardEndpoint, loan: lending.Loan, role: str, database: str) -> None:
         super().__init__(loan.transport, endpoint.index, endpoint.name, loan.parameters)
         self._loan = loan
-        self._cancelling = 0
+        self._cancels: set[asyncio.Future[None]] = set()
         self.role = role
         self.database = database
         self.pid = loan.pid
@@ -94,32 +98,62 @@ class ShardLink(Relay):
         self.exchange(data, stream)
         return stream
 
-    async def cancel(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
-        """Ask the server to cancel what this link is running; returns when it has hung up, having sent the signal.
+    def cancel(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> Coroutine[Any, Any, None]:
+        """Ask the server to cancel what this link is running; done when it has hung up, having sent the signal.
 
         The cancelled statement answers for itself. Raises ShardError when the request could not be delivered in time.
+        The link is marked at once, before anything is awaited: released meanwhile, it is washed before it is lent again.
         """
+        self.cancelled = not self.closed
+        return self._cancel(timeout_s)
+
+    async def _cancel(self, timeout_s: float) -> None:
         if self.closed:
             return
-        self.cancelled = True
-        self._cancelling += 1
+        delivered = asyncio.get_running_loop().create_future()
+        self._cancels.add(delivered)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._loan.cancel()
         except FOREIGN_ERRORS as error:
             raise translate(error, self.shard, self.name, connecting=True) from error
         finally:
-            self._cancelling -= 1
+            self._cancels.discard(delivered)
+            delivered.set_result(None)
 
-    @property
-    def cancelling(self) -> bool:
-        """Whether a CancelRequest is being delivered at this moment."""
-        return self._cancelling > 0
+    async def interrupt(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
+        """Stop the exchange under way before the link is closed; its receiver hears that the link is lost.
+
+        A server does not look at its socket while a statement runs, and would finish it, locks and all. One
+        CancelRequest is not enough: one that overtakes the statement finds nothing to cancel. Returns when the server
+        has answered, or after ``timeout_s``. Of several statements sent at once only the first is sure to be stopped.
+        """
+        if not self.busy:
+            return
+        rest = Remainder()
+        abandoned = self.divert(rest)
+        abandoned.lost(self.loss())
+        # A COPY FROM STDIN waits for us and cannot be cancelled; elsewhere the server ignores this.
+        self.write(COPY_FAIL)
+        try:
+            async with asyncio.timeout(timeout_s):
+                pause = _FIRST_INTERRUPT_PAUSE_S
+                while not rest.over.is_set() and not self.closed:
+                    await self.cancel(timeout_s)
+                    try:
+                        async with asyncio.timeout(pause):
+                            await rest.over.wait()
+                    except TimeoutError:
+                        pause *= 2
+        except (TimeoutError, ShardError) as error:
+            _log.warning("%r is closed with its statement still running: %s", self, error or "timed out")
 
     async def wash(self) -> None:
         """Bring an idle link back to how it was after log-in. Raises ShardError if that cannot be done."""
         self.drop_prefix()
         if self.cancelled:
+            if self._cancels:
+                await asyncio.wait(self._cancels)
             # A signal that comes late hits this empty statement, not the next user's.
             try:
                 await self.run("")

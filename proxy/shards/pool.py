@@ -275,14 +275,10 @@ class LinkPool:
     async def _retire(self, link: ShardLink) -> None:
         """Close a link and give its place away when the server has let go of it, or soon after.
 
-        A statement under way is cancelled first: the server would not notice the closed socket before it has finished.
+        A statement under way is stopped first.
         """
         try:
-            if link.busy:
-                try:
-                    await link.cancel(self.limits.wash_timeout_s)
-                except ShardError as error:
-                    _log.warning("%r is closed without its statement cancelled: %s", link, error)
+            await link.interrupt(self.limits.wash_timeout_s)
             await link.close(self.limits.wash_timeout_s)
         finally:
             link.abort()

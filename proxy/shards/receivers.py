@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_HIGH_WATER_BYTES: Final = 1 << 20
 
 _READY: Final = backend.READY_FOR_QUERY
-_COPY_FAIL: Final = frame(b"f", b"COPY FROM STDIN has no data here\0")
+COPY_FAIL: Final = frame(b"f", b"COPY FROM STDIN has no data here\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Collector:
             if kind == _READY:
                 self._cycles -= 1
             elif kind == backend.COPY_IN_RESPONSE and self._rejects_copy:
-                self._relay.write(_COPY_FAIL)
+                self._relay.write(COPY_FAIL)
         if self._cycles > 0:
             return False
         if not self.done.done():
@@ -69,6 +69,25 @@ class Collector:
         """Pass the loss to whoever waits."""
         if not self.done.done():
             self.done.set_exception(error)
+
+
+class Remainder:
+    """Swallows what is left of an exchange that nobody wants any more; ``over`` is set at its next ReadyForQuery."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    def frames(self, _chunk: Chunk, index: list[Frame], /) -> bool:
+        """Drop them."""
+        if index[-1][0] == _READY:
+            self.over.set()
+        return False
+
+    def lost(self, _error: ShardError, /) -> None:
+        """Nothing more will come: just as good."""
+        self.over.set()
 
 
 class FrameStream:

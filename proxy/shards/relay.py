@@ -115,6 +115,7 @@ class Relay(asyncio.Protocol):
         "on_lost",
         "on_notification",
         "parameters",
+        "prefix_failed",
         "shard",
         "status",
     )
@@ -142,6 +143,8 @@ class Relay(asyncio.Protocol):
         self._prefix_cycles = 0
         self._prefix_gates = False
         self._prefix_error: ShardError | None = None
+        #: Whether a prefix has failed; for those who noted what it was to do, and who reset this.
+        self.prefix_failed = False
         self._skip = 0
         self._sent: list[bytes] = []
         self._held: list[bytes] | None = None
@@ -187,7 +190,7 @@ class Relay(asyncio.Protocol):
             msg = f"{self!r}: an exchange is under way already"
             raise RuntimeError(msg)
         if self.closed:
-            self._loop.call_soon(receiver.lost, self._loss())
+            self._loop.call_soon(receiver.lost, self.loss())
             return
         self._serial += 1
         self._receiver = receiver
@@ -197,6 +200,16 @@ class Relay(asyncio.Protocol):
             self._send_with_prefix(data)
         else:
             self._transport.write(data)
+
+    def divert(self, receiver: Receiver) -> Receiver:
+        """Give the rest of the exchange under way to another receiver; returns the one that had it."""
+        if self._receiver is None:
+            msg = f"{self!r}: no exchange is under way"
+            raise RuntimeError(msg)
+        self._serial += 1
+        previous, self._receiver = self._receiver, receiver
+        self.resume_reading()
+        return previous
 
     def write(self, data: bytes | memoryview) -> None:
         """Send more whole messages within the exchange (CopyData, the rest of a pipeline); dropped on a closed link."""
@@ -212,7 +225,7 @@ class Relay(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until what was written is mostly on its way. Raises ShardError when the link is or gets lost."""
         if self.closed:
-            raise self._loss()
+            raise self.loss()
         if not self._writable:
             waiter = self._loop.create_future()
             self._drainers.append(waiter)
@@ -450,6 +463,7 @@ class Relay(asyncio.Protocol):
             if held is not None:
                 self._transport.write(b"".join(held))
             return
+        self.prefix_failed = True
         assert receiver is not None  # noqa: S101 - a prefix goes out with an exchange only
         if held is not None:
             self._end_unsent(receiver, error)
@@ -503,7 +517,8 @@ class Relay(asyncio.Protocol):
         if self.on_lost is not None:
             self.on_lost(self.lost_error)
 
-    def _loss(self) -> ShardError:
+    def loss(self) -> ShardError:
+        """Return why the link ended, or what an exchange is told that is to end with it."""
         return self.lost_error or lost_link(self.shard, self.name)
 
     def _error(self, raw: bytes, *, lost: bool = False) -> ShardError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -33,6 +33,17 @@ async def link(endpoint: ShardEndpoint) -> AsyncIterator[ShardLink]:
     opened = await open_link(endpoint, role="postgres", password=None)
     yield opened
     await opened.close()
+
+
+class Holding:
+    """A transport on which nothing goes out."""
+
+    def __init__(self, transport: asyncio.Transport, held: list[bytes]) -> None:
+        self._transport = transport
+        self.write = held.append
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 async def kill(admin: asyncpg.Connection, link: ShardLink) -> None:
@@ -128,6 +139,49 @@ async def test_being_cancelled_closes_the_link(admin: asyncpg.Connection, link: 
     assert link.left
     # The server does not look at its socket while it sleeps.
     assert await admin.fetchval("SELECT pg_cancel_backend($1)", link.pid)
+    await until_gone(admin, link.pid)
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT pg_sleep(60)", "COPY t FROM STDIN", "SELECT repeat('x', 1000) FROM generate_series(1, 10000000)"]
+)
+async def test_interrupt_stops_the_statement_however_soon_it_comes(
+    admin: asyncpg.Connection, link: ShardLink, sql: str
+) -> None:
+    await link.run("CREATE TEMP TABLE t (a text)")
+    stream = link.stream(frame(b"Q", sql.encode() + b"\0"), 1, 1000)
+    if "repeat" in sql:
+        await until_waiting(admin, link.pid, "ClientWrite")
+    await link.interrupt()
+    with pytest.raises(ShardError) as caught:
+        await stream.discard()
+    assert caught.value.lost
+    await link.close()
+    await until_gone(admin, link.pid)
+
+
+async def test_a_cancel_that_overtakes_its_statement_is_repeated(
+    admin: asyncpg.Connection, link: ShardLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bytes] = []
+    transport, cancel = link._transport, link._loan.cancel
+    cancels = 0
+
+    class Overtakes:
+        async def cancel(self) -> None:
+            nonlocal cancels
+            cancels += 1
+            await cancel()
+            while held:
+                transport.write(held.pop(0))
+
+    monkeypatch.setattr(link, "_transport", Holding(transport, held))
+    monkeypatch.setattr(link, "_loan", Overtakes())
+    link.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
+    await link.interrupt()
+    assert cancels > 1
+    monkeypatch.undo()
+    await link.close()
     await until_gone(admin, link.pid)
 
 

@@ -214,14 +214,16 @@ async def test_links_that_are_not_idle_are_closed(make_pool: Pools, admin: async
     await begun.run("BEGIN")
     with pytest.raises(ShardError):
         await failed.run("BEGIN; SELECT 1/0")
-    busy.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
+    stream = busy.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
     stubborn.resettable = False
     pids = [link.pid for link in (begun, failed, busy, stubborn)]
     for link in (begun, failed, busy, stubborn):
         pool.release(link)
     await eventually(lambda: pool.is_unused)
     assert all(link.closed for link in (begun, failed, busy, stubborn))
-    # The statement was cancelled: its backend does not sleep on for a minute.
+    with pytest.raises(ShardError, match="08006"):
+        await stream.next()
+    # The statement was cancelled, however soon after it was sent: its backend does not sleep on for a minute.
     await until_gone(admin, *pids)
 
 
@@ -259,6 +261,31 @@ async def test_a_cancelled_link_is_rinsed(make_pool: Pools) -> None:
         again = await pool.acquire()
         assert (await again.run("SELECT 2")).rows == [[b"2"]]
         pool.release(again)
+
+
+async def test_a_cancel_under_way_when_the_link_comes_back_is_waited_for(
+    make_pool: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    loan, gate = link._loan, asyncio.Event()
+
+    class Slow:
+        async def cancel(self) -> None:
+            await gate.wait()
+            await loan.cancel()
+
+    monkeypatch.setattr(link, "_loan", Slow())
+    cancelling = asyncio.ensure_future(link.cancel())
+    pool.release(link)  # before the task above has begun
+    waiter = (await waiting(pool, 1))[0]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiter.done()
+    gate.set()
+    assert await waiter is link
+    assert cancelling.done()
+    assert (await link.run("SELECT 1")).rows == [[b"1"]]
 
 
 async def test_a_link_that_cannot_be_washed_is_replaced(
