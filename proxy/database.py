@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxy.admin.metrics import Metrics
     from proxy.limits import Limits
     from proxy.session.session import Session
-    from proxy.settings import SessionSettings
+    from proxy.settings import Applied, SessionSettings
     from proxy.shards.control import ControlLinks
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import PoolSet
@@ -76,6 +76,7 @@ class LogicalDatabase:
         self._plans = PlannedStatements(limits.plan_cache_entries)
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._reloading = asyncio.Lock()
+        self.proven_settings: set[tuple[int, str, Applied]] = set()
         self._role_parameters: dict[object, dict[str, str]] = {}
 
     # --- links (proxy.transaction.Links) ----------------------------------------------------------------------
@@ -179,7 +180,7 @@ class LogicalDatabase:
         return description
 
     async def let_a_shard_speak(self, session: Session, text: str, oids: tuple[int, ...] = ()) -> None:
-        """Show a statement that we cannot read or refuse to a real shard, by Parse only: its own error is the better one.
+        """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
         On the session's own link, which knows its settings and what its transaction has created. Returns when the shard
         has nothing against it.

@@ -75,6 +75,11 @@ class Applied:
         """A custom setting stays '' instead of NULL after RESET, which policies could see: such a link is closed."""
         return not any("." in name for name, _ in self.statements)
 
+    @property
+    def names_role(self) -> bool:
+        """Whether rights depend on these settings."""
+        return any(name in ("role", "session_authorization") for name, _ in self.statements)
+
     def sql(self) -> str:
         """Return one simple query that brings any link to these settings."""
         return "; ".join([RESET_SQL, *(text for _, text in self.statements)])

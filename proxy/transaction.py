@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.twophase.coordinator import Outcome
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
+PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 
 
 class Block(Enum):
@@ -46,6 +47,8 @@ class Block(Enum):
 
 class Links(Protocol):
     """Where links come from and go to, and how a group of them commits: the database of the session."""
+
+    proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
 
     async def acquire(self, shard: int, role: str) -> ShardLink:
         """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time."""
@@ -127,6 +130,8 @@ class ClientTransaction:
     log: list[Replay] = field(default_factory=list)
     settings_at_begin: dict[str, str] = field(default_factory=dict)
     settings_changed: bool = False
+    settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
+    cancel_requested: bool = False  # by the client, for the statement that runs
     catalog_changed: bool = False
     committing: bool = False
     abandoned: bool = False
@@ -184,9 +189,15 @@ class ClientTransaction:
                 self.links[shard] = await self._checkout(shard)
             elif link.closed:
                 raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
+        self.check_cancelled()
         if writes:
             self.writers.update(shards)
         return {shard: self.links[shard] for shard in shards}
+
+    def check_cancelled(self) -> None:
+        """Raise what a cancelled statement ends with, if the client asked for it while no shard was at work."""
+        if self.cancel_requested:
+            raise ProxyError("57014", "canceling statement due to user request")
 
     def _check_isolation(self, shards: Sequence[int]) -> None:
         if self.modes.isolation in (None, "read committed", "read uncommitted"):
@@ -207,8 +218,12 @@ class ClientTransaction:
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
         applied = self._starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
-            link.prefix(Query(applied.sql().encode()).encode())
+            # No statement may run with other settings than its session's: what has not been seen to work on this shard,
+            # or could have stopped working (a role), must succeed first. The others go out in one packet.
+            proven = (shard, self.role, applied) in self.database.proven_settings and not applied.names_role
+            link.prefix(Query(applied.sql().encode()).encode(), gate=not proven)
             link.settings = applied
+            self.settings_sent.add(shard)
         if self.in_block:
             link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
             for replay in self.log:
@@ -343,6 +358,9 @@ class ClientTransaction:
 
     async def rollback(self) -> None:
         """Roll back everywhere. A link that cannot is closed, which rolls back as well."""
+        for link in self.links.values():
+            if link.busy:
+                link.abort()  # whoever waited for its answer has gone: it cannot be told anything in mid-exchange
         links = [link for link in self.links.values() if not link.closed and link.status != ord(IDLE)]
         results = await asyncio.gather(*(link.run("ROLLBACK") for link in links), return_exceptions=True)
         for link, result in zip(links, results, strict=True):
@@ -361,12 +379,10 @@ class ClientTransaction:
         if rolled_back and self.in_block:
             self.settings.restore(self.settings_at_begin)
         for shard, link in self.links.items():
-            if self.settings_changed:
-                # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo; applying them anew costs less than
-                # knowing.
-                link.settings = UNKNOWN
+            self._note_settings(shard, link)
             if shard not in self.pinned:
                 self.database.release(link)
+        self.settings_sent.clear()
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
         self.modes, self.inherited = Modes(), Modes()
@@ -374,6 +390,19 @@ class ClientTransaction:
         self.writers.clear()
         self.must_commit.clear()
         self.log.clear()
+
+    def _note_settings(self, shard: int, link: ShardLink) -> None:
+        """Before a link goes back: what it is noted to have must be what it has."""
+        if self.settings_changed or link.has_prefix or link.prefix_failed:
+            # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo, and a prefix that failed or never went out
+            # has set nothing; applying settings anew costs less than knowing.
+            link.settings = UNKNOWN
+            link.prefix_failed = False
+        elif shard in self.settings_sent and isinstance(link.settings, Applied):
+            proven = self.database.proven_settings
+            if len(proven) >= PROVEN_SETTINGS:
+                proven.clear()
+            proven.add((shard, self.role, link.settings))
 
     def unpin(self) -> None:
         """Give up pinned links (DISCARD ALL, end of session): closed, as what they hold cannot be taken off them."""
@@ -389,9 +418,10 @@ class ClientTransaction:
         self.abandoned = True
         if self.committing:
             return
-        for link in self.links.values():
+        for shard, link in self.links.items():
             if self.in_block or link.status != ord(IDLE):
                 link.abort()
+            self._note_settings(shard, link)
             self.database.release(link)
         self.pinned = {shard: link for shard, link in self.pinned.items() if shard not in self.links}
         self.links.clear()

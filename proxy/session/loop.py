@@ -30,6 +30,7 @@ async def serve_session(session: Session) -> None:
         while True:
             kind, body = await connection.receive()
             session.in_query = True
+            session.transaction.cancel_requested = False
             if kind == _QUERY:
                 if not extended.skipping:
                     extended.forget_unnamed()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.session.session import Session
-    from router.plan import Executable
+    from router.plan import Executable, Plan
 
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
@@ -83,21 +83,7 @@ async def prepare(
         isinstance(plan, Empty) or (isinstance(plan, TransactionControl) and plan.control in _ENDS_FAILURE)
     ):
         raise ProxyError("25P02", FAILED_BLOCK)
-    if isinstance(plan, TransactionControl | Empty | PreparedControl):
-        description = Description((), None)
-    elif isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
-        description = Description((), own_settings.described(plan))
-    elif isinstance(plan, CursorControl) and plan.name is not None:
-        # Only the link with the cursor knows its columns, and the next cursor of that name has others.
-        if flush is not None:
-            await flush()
-        shard = session.cursor_shard(plan.name)
-        links = await session.transaction.join([shard], writes=False)
-        description = await ask_description(links[shard], text, ())
-    else:
-        if flush is not None and session.database.must_ask(session, text, tuple(oids)):
-            await flush()
-        description = await session.database.describe(session, text, tuple(oids))
+    description = await _description(session, text, statement.plan, tuple(oids), flush)
     if description.parameter_oids and description.parameter_oids != tuple(oids):
         statement = session.plan(text, description.parameter_oids)[0]
     return PreparedStatement(
@@ -108,6 +94,26 @@ async def prepare(
         description,
         session.database.catalog_version,
     )
+
+
+async def _description(
+    session: Session, text: str, plan: Plan, oids: tuple[int, ...], flush: Callable[[], Awaitable[None]] | None
+) -> Description:
+    """Find out a statement's parameters and columns; ``flush`` is awaited before a shard is asked."""
+    if isinstance(plan, TransactionControl | Empty | PreparedControl):
+        return Description((), None)
+    if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
+        return Description((), own_settings.described(plan))
+    if isinstance(plan, CursorControl) and plan.name is not None:
+        # Only the link with the cursor knows its columns, and the next cursor of that name has others.
+        if flush is not None:
+            await flush()
+        shard = session.cursor_shard(plan.name)
+        links = await session.transaction.join([shard], writes=False)
+        return await ask_description(links[shard], text, ())
+    if flush is not None and session.database.must_ask(session, text, oids):
+        await flush()
+    return await session.database.describe(session, text, oids)
 
 
 async def _let_a_shard_speak(

@@ -23,7 +23,7 @@ from router.plan import Ddl, Execution, ShardByShard
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
     from proxy.session.session import Session
-    from proxy.twophase.fence import Fence, Held
+    from proxy.twophase.fence import Held
     from router.plan import Executable, Statement
 
 # A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the
@@ -107,7 +107,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     """
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
     while True:
-        snapshot = CommonSnapshot(session.database.fence, shards_of(executable)) if attempts else None
+        snapshot = CommonSnapshot(session, shards_of(executable)) if attempts else None
         environment = session.environment(snapshot)
         try:
             return await execute(executable, request, session.transaction, environment)
@@ -123,8 +123,9 @@ async def start(session: Session, executable: Executable, request: Request) -> R
 class CommonSnapshot:
     """One statement's use of the fence: held from before the first Bind until all shards have bound."""
 
-    def __init__(self, fence: Fence, shards: list[int]) -> None:
-        self._fence = fence
+    def __init__(self, session: Session, shards: list[int]) -> None:
+        self._transaction = session.transaction
+        self._fence = session.database.fence
         self._shards = shards
         self._stack = AsyncExitStack()
         self._held: Held | None = None
@@ -135,6 +136,7 @@ class CommonSnapshot:
 
     async def _take(self) -> None:
         self._held = await self._stack.enter_async_context(self._fence.hold(self._shards))
+        self._transaction.check_cancelled()
 
     async def _confirm(self) -> None:
         if self._held is not None:

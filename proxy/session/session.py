@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.session")
 
+_LAST_WORDS = ("FATAL", "PANIC")
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
 
@@ -103,9 +104,7 @@ class Session:
 
     def client_lost(self) -> None:
         """Stop what runs for a client that hung up, unless it is a commit."""
-        if self.in_query and not self.transaction.committing:
-            for link in self.transaction.links.values():
-                link.abort()
+        self.cancel()
 
     async def close(self) -> None:
         """End the session: roll back, give links back, close the socket."""
@@ -130,6 +129,7 @@ class Session:
     def cancel(self) -> None:
         """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
         if self.in_query and not self.transaction.committing:
+            self.transaction.cancel_requested = True
             for link in self.transaction.links.values():
                 spawn(link.cancel(), name=f"cancel on shard {link.name}")
 
@@ -171,6 +171,7 @@ class Session:
         return Environment(
             client=self.connection,
             limits=self.database.merge_limits,
+            cancel_others=True,
             fence=snapshot.hooks() if snapshot is not None else None,
             on_notice=self.write,
         )
@@ -291,6 +292,9 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
 def error_frame(error: Exception) -> bytes:
     """Translate what can go wrong into an ErrorResponse; anything else is a bug and is raised on."""
     if isinstance(error, ShardError):
+        if error.fields.severity in _LAST_WORDS:
+            # A shard's, not ours: the client's session goes on.
+            return backend.error_response(error.fields.replace(S="ERROR", V="ERROR"))
         return error.raw if error.raw is not None else backend.error_response(error.fields)
     if isinstance(error, ProxyError):
         return backend.error_response(error.fields())

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import subprocess
+import sys
 import termios
 import time
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 20.0
 _PROMPT = re.compile(r"(?:^|\n)(\w+[=(\-'\"$^!][!*?]?[#>] )$")
 
+# Makes standard input the terminal of the new session, which is what turns Ctrl-C into SIGINT, and becomes the program.
+_TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
 
 class Terminal:
     """One psql. `say()` types a line and returns what was printed up to the next prompt; `prompt` is that prompt."""
@@ -31,13 +37,12 @@ class Terminal:
         termios.tcsetattr(theirs, termios.TCSANOW, settings)
         self._terminal = ours
         self._process = subprocess.Popen(
-            [program("psql"), "-X", "-n", dsn],
+            [sys.executable, "-c", _TAKE_TERMINAL, program("psql"), "-X", "-n", dsn],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={**environment(), "TERM": "dumb", "COLUMNS": "200"},
             start_new_session=True,
-            preexec_fn=_take_terminal,
         )
         os.close(theirs)
         self.prompt = ""
@@ -66,9 +71,12 @@ class Terminal:
         self.type("\x03")
 
     def say(self, line: str) -> str:
-        """Type a line, return what it printed."""
-        self.type(line + "\n")
-        return self.read()
+        """Type a line (or several, each at its prompt), return what was printed."""
+        printed = []
+        for one in line.split("\n"):
+            self.type(one + "\n")
+            printed.append(self.read())
+        return "\n".join(filter(None, printed))
 
     def read(self) -> str:
         """Return what is printed up to the next prompt."""
@@ -86,10 +94,3 @@ class Terminal:
             except OSError as error:  # how a terminal tells that its program has ended
                 raise AssertionError(f"psql ended: {printed}") from error
             printed += data.decode().replace("\r\n", "\n")
-
-
-def _take_terminal() -> None:
-    """Make standard input the terminal of the new session: that is what turns Ctrl-C into SIGINT."""
-    import fcntl  # noqa: PLC0415 - runs between fork and exec
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
