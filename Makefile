@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
 
 test: lint
-	$(RUN) -m pytest -q -n auto $(ARGS)
+	$(RUN) -m pytest -q -n auto --maxprocesses 8 $(ARGS)
 
 lint: $(VENV)/.test
 	$(RUN) -m ruff check .

@@ -47,6 +47,13 @@ def test_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout[done.stdout.find("Contracts:") :] + done.stderr
 
 
+def test_continuous_integration_runs_what_everybody_runs() -> None:
+    run = ROOT / ".ci" / "run"
+    assert run.stat().st_mode & 0o111
+    commands = [line for line in run.read_text().splitlines() if not line.startswith("#")]
+    assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]
+
+
 def test_every_module_has_a_floor(imports: grimp.ImportGraph) -> None:
     """A new module of proxy must be put on a floor in pyproject.toml, or the contract says nothing about it."""
     text = (ROOT / "pyproject.toml").read_text()

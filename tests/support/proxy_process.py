@@ -11,6 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from watch import Watch
+
 from proxy.demo.embedded import free_port
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class ProxyProcess:
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._watch: Watch | None = None
         self._told_to_end = False
 
     @property
@@ -65,6 +68,7 @@ class ProxyProcess:
                 stderr=log,
                 text=True,
             )
+        self._watch = Watch(self._process.pid)
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=_pump, args=(self._process, lines), daemon=True)
         self._reader.start()
@@ -116,6 +120,9 @@ class ProxyProcess:
 
     def _finish(self) -> None:
         assert self._process is not None
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
         if self._reader is not None:
             self._reader.join()
         if self._process.stdout is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from watch import Watch
 
 from proxy.config import load
 from proxy.demo import shop
@@ -40,6 +41,7 @@ class Demo:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._watch = Watch(self._process.pid)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -71,6 +73,7 @@ class Demo:
             return self._process.wait(STOP_SECONDS)
         finally:
             self._process.kill()
+            self._watch.end()
             self._reader.join()
 
 
@@ -177,7 +180,7 @@ def test_servers_only_and_a_proxy_served_on_their_configuration(tmp_path: Path, 
         text=True,
     )
     assert serve.stdout is not None
-    with serve.stdout as lines:
+    with Watch(serve.pid), serve.stdout as lines:
         assert lines.readline() == f"pgchorus: ready on 127.0.0.1:{port}\n"
         with psycopg.connect(f"postgres://postgres@127.0.0.1:{port}/postgres") as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
