@@ -79,9 +79,10 @@ async def recover(config: Config) -> int:
             report = await recovery.run_once()
         lines = [f"committed {gid}" for gid in report.committed] + [f"rolled back {gid}" for gid in report.rolled_back]
         lines += [f"undecided, left alone for now: {gid}" for gid in report.waiting]
+        lines += [f"committed, and not yet shown by its shard: {gid}" for gid in report.late]
         lines += [f"for a person: {gid}: {problem}" for gid, problem in report.problems.items()]
         lines += [f"shard {shard} cannot be asked: {reason}" for shard, reason in report.unreachable.items()]
         for line in lines or ["nothing was left behind"]:
             print(f"{database.name}: {line}")
-        quiet = quiet and not (report.waiting or report.problems or report.unreachable)
+        quiet = quiet and report.quiet
     return 0 if quiet else 1

@@ -16,7 +16,7 @@ from proxy.database import LogicalDatabase
 from proxy.shards import schema
 from proxy.shards.control import ControlLimits, ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
-from proxy.shards.errors import ShardError
+from proxy.shards.errors import ShardError, not_applied
 from proxy.shards.health import ShardHealth
 from proxy.shards.pool import PoolLimits, PoolSet
 from proxy.tasks import spawn
@@ -60,8 +60,19 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
             names=database.shards,
             limits=RecoveryLimits(**limits.group("recovery"), retention_s=retention_s),
         )
+
+        async def apply_decided(shard: int) -> None:
+            # A shard that was away serves nobody before what was decided meanwhile is applied there.
+            name = database.shards[shard]
+            report = await recovery.run_once([shard])
+            if report.late or name in report.unreachable:
+                raise not_applied(shard, name)
+
+        health.on_return(apply_decided)
         report = await recovery.run_once()
         log.info("recovery at start", database=database.name, report=str(report))
+        for shard in set(report.late.values()):
+            health.failed(shard, not_applied(shard, database.shards[shard]))
         coordinator = Coordinator(
             control,
             cluster=cluster,
@@ -90,12 +101,6 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
             metrics=metrics,
         )
         await served.reload_catalog()
-
-        async def apply_decided(shard: int) -> None:
-            # A shard that was away serves nobody before what was decided meanwhile is applied there.
-            await recovery.run_once([shard])
-
-        health.on_return(apply_decided)
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
             spawn(_watch_catalog(served), name=f"catalog watch of {database.name}"),

@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from proxy.errors import CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION
+from proxy.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION
 from proxy.wire.fields import ErrorFields
 
 # asyncpg's names for the fields of an ErrorResponse, by the protocol's letters and in Postgres's own order.
@@ -89,6 +89,13 @@ def unreachable(shard: int, name: str, cause: BaseException | None = None) -> Sh
     return ShardError(
         ErrorFields.make("ERROR", UNABLE_TO_ESTABLISH_CONNECTION, message, detail=_reason(cause)), shard, lost=True
     )
+
+
+def not_applied(shard: int, name: str) -> ShardError:
+    """Make the error for a shard that is there, and on which decided transactions are still to be applied."""
+    message = f'shard "{name}" is not served yet'
+    detail = "Transactions that are committed elsewhere could not be applied there so far."
+    return ShardError(ErrorFields.make("ERROR", CANNOT_CONNECT_NOW, message, detail=detail), shard)
 
 
 def translate(error: BaseException, shard: int, name: str, *, connecting: bool = False) -> ShardError:

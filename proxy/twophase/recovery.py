@@ -70,18 +70,23 @@ class RecoveryLimits:
 
 @dataclass(slots=True)
 class Report:
-    """What one run found. ``waiting`` are undecided and young; ``problems`` are for a person; shards are by name."""
+    """What one run found. ``waiting`` are undecided and young; ``problems`` are for a person; shards are by name.
+
+    ``late`` are committed parts that could not be finished this time, with their shards' indexes: nobody should read
+    there yet.
+    """
 
     committed: list[str] = field(default_factory=list)
     rolled_back: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    late: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is prepared and every shard was seen."""
-        return not (self.waiting or self.problems or self.unreachable)
+        return not (self.waiting or self.late or self.problems or self.unreachable)
 
 
 class Recovery:
@@ -144,8 +149,8 @@ class Recovery:
             _log.warning("recovery: shard %s cannot be asked: %s", name, reason)
         if report.committed or report.rolled_back:
             _log.info("recovery: committed %s, rolled back %s", report.committed, report.rolled_back)
-        if report.waiting and not self._woken.is_set():
-            # Do not let an orphan wait for the whole interval.
+        if (report.waiting or report.late) and not self._woken.is_set():
+            # Do not let an orphan, or what is decided, wait for the whole interval.
             asyncio.get_running_loop().call_later(self.limits.orphan_s, self.wake)
 
     # --- what -------------------------------------------------------------------------------------------------
@@ -241,6 +246,8 @@ class Recovery:
             (report.committed if decision.committed else report.rolled_back).append(pending.name)
         elif result.alarm:
             report.problems[pending.name] = result.reason
+        elif decision.committed:
+            report.late[pending.name] = pending.shard
         else:
             report.waiting.append(pending.name)
 
