@@ -375,14 +375,24 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         for name, database in (content["databases"] or {}).items()
         if database is not None and (made := _database(reader, name, database)) is not None
     }
+    limits = Limits(
+        **{
+            f"{group}_{name}": value
+            for group, part in (content["limits"] or {}).items()
+            for name, value in (part or {}).items()
+            if value is not None
+        }
+    )
+    if limits.fence_concurrent >= limits.control_per_shard:
+        # Fences hold a control link to each shard while they wait for commits that need one to be finished.
+        reader.wrong(
+            "limits.fence.concurrent",
+            f"is {limits.fence_concurrent}, and limits.control.per_shard is {limits.control_per_shard}",
+            "leave at least one control link to each shard for finishing commits",
+        )
     reader.check()
     auth = content["auth"]
     listen = content["listen"] or {"host": "127.0.0.1", "port": DEFAULT_PORT}
-    limits = {
-        f"{group}_{name}": value
-        for group, part in (content["limits"] or {}).items()
-        for name, value in (part or {}).items()
-    }
     return Config(
         file=str(file),
         cluster=Cluster(content["cluster"], {name: database.logical for name, database in databases.items()}),
@@ -391,7 +401,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         metrics=Address(**content["metrics"]) if content["metrics"] else None,
         workers=content["workers"],
         auth=Auth(auth["method"], auth["users"] or {}, auth["shards"]),
-        limits=Limits(**limits),
+        limits=limits,
     )
 
 

@@ -174,6 +174,7 @@ class Session:
             cancel_others=True,
             fence=snapshot.hooks() if snapshot is not None else None,
             on_notice=self.write,
+            server_version=self.database.catalog.server_version // 10_000,
         )
 
     # --- ends of transactions ---------------------------------------------------------------------------------

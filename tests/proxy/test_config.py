@@ -373,3 +373,15 @@ def test_every_limit_has_a_section_a_reason_and_keys_that_are_known() -> None:
     limits = FORM.keys["limits"].form
     assert isinstance(limits, Section)
     assert len(list(known_keys(limits))) == len(SECTIONS) + len(fields(Limits))
+
+
+def test_fences_leave_a_control_link_for_finishing_commits(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        HEAD + "databases: {a: {home: s0, shards: {s0: postgres://h/x}}}\nlimits: {fence: {concurrent: 4}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert [mistake.path for mistake in caught.value.mistakes] == ["limits.fence.concurrent"]
+    file.write_text(file.read_text().replace("4}", "3}"))
+    assert load(file).limits.fence_concurrent == 3
