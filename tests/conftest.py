@@ -117,8 +117,7 @@ def proxy_factory(directory_of: pytest.TempPathFactory) -> Iterator[StartProxy]:
     yield start
     dead = [process.log_tail() for process in started if process.died]
     for process in reversed(started):
-        if process.running:
-            process.kill()
+        process.close()
     assert not dead, "\n".join(["a proxy ended by itself;", *dead])
 
 

@@ -11,9 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from watch import Watch
-
 from proxy.demo.embedded import free_port
+from watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,6 +95,13 @@ class ProxyProcess:
     def kill(self) -> int:
         """SIGKILL: the crash that recovery is for."""
         return self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it if it runs, and let go of what is left of it."""
+        if self.running:
+            self.kill()
+        elif self._process is not None:
+            self._finish()
 
     def restart(self) -> None:
         """Kill it and start it again on the same configuration."""

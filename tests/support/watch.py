@@ -9,7 +9,7 @@ SCRIPT = 'cat >/dev/null; kill -TERM "$1"'
 
 
 class Watch:
-    """A shell at the other end of a pipe of ours: when our end closes it sends SIGTERM. End it before you reap `pid`."""
+    """A shell at the other end of a pipe of ours: when our end closes it sends SIGTERM to `pid`. End it in time."""
 
     def __init__(self, pid: int) -> None:
         self._shell = subprocess.Popen(

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from watch import Watch
 
 from proxy.config import load
 from proxy.demo import shop
 from proxy.demo.embedded import EmbeddedServer, free_port, port_is_free
 from router.sharding import slot_of
+from watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
