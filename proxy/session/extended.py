@@ -23,7 +23,7 @@ from proxy.executor.request import send
 from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
-from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
+from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.preparing import key_parameters, prepare, request_of
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
@@ -255,9 +255,11 @@ class ExtendedProtocol:
         session = self.session
         if prepared.catalog_version == session.database.catalog_version and session.planner_in_block is None:
             return prepared
-        renewed = await prepare(
-            session, prepared.name, prepared.query.decode("utf-8", "surrogateescape"), prepared.oids, self._send_batch
-        )
+        oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
+        text = prepared.query.decode("utf-8", "surrogateescape")
+        renewed = await prepare(session, prepared.name, text, oids, self._send_batch)
+        if not same_rows(prepared.description.fields, renewed.description.fields):
+            raise ProxyError("0A000", "cached plan must not change result type")
         session.statements[prepared.name] = renewed
         return renewed
 

@@ -85,6 +85,15 @@ def with_format(field: Field, code: int) -> Field:
     )
 
 
+def same_rows(one: tuple[Field, ...] | None, other: tuple[Field, ...] | None) -> bool:
+    """Whether rows are still what a client was told, as Postgres judges it for its cached plans."""
+    if one is None or other is None:
+        return one is other
+    return [(f.name, f.type_oid, f.type_modifier) for f in one] == [
+        (f.name, f.type_oid, f.type_modifier) for f in other
+    ]
+
+
 def ensure_parsed(
     link: ShardLink, prepared: PreparedStatement, applied: Applied, *, limit: int, shared: bool
 ) -> tuple[bytes, bytes, list[Step]]:

@@ -18,7 +18,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
-from router.plan import Ddl, Execution, ShardByShard
+from router.plan import CopyInExecution, Ddl, Execution, ShardByShard
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -44,7 +44,9 @@ def at_its_place(text: str, offset: int) -> str:
 
 def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
-    return bool(getattr(executable, "writes", True))
+    if isinstance(executable, Execution):
+        return executable.writes
+    return isinstance(executable, CopyInExecution)
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -149,9 +151,10 @@ class CommonSnapshot:
 
 def reads_several(session: Session, executable: Executable) -> bool:
     """Whether a statement needs a common snapshot: it reads several shards, and the session did not choose speed."""
-    if writes_of(executable) or session.own_settings["read_consistency"] == "shard":
+    if session.own_settings["read_consistency"] == "shard":
         return False
-    return len(shards_of(executable)) > 1
+    # COPY TO takes its snapshot when it runs, shard after shard: no fence could hold that (the README says so).
+    return isinstance(executable, Execution) and not executable.writes and len(executable.tasks) > 1
 
 
 def needs_block(statement: Statement, executable: Executable) -> bool:

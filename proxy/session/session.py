@@ -22,6 +22,7 @@ from proxy.transaction import Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
+from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure
 from router.plan import Execution, Single
 from router.resolve import UnresolvedKey, resolve
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.run import CommonSnapshot
     from proxy.settings import SessionSettings
+    from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
     from router.plan import Executable, Statement
     from router.planner import Planner
@@ -66,6 +68,8 @@ class Session:
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
         )
+        self.transaction.on_notification = self.notified
+        self.pid = 0  # in BackendKeyData
         self.statements: dict[bytes, PreparedStatement] = {}
         self.portals: dict[bytes, Portal] = {}
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
@@ -146,6 +150,11 @@ class Session:
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
         """Send a notice of the proxy's own."""
         self.write(backend.notice_response(ErrorFields.make(severity, sqlstate, message)))
+
+    def notified(self, link: ShardLink, body: bytes) -> None:
+        """Pass on what a link heard that listens for this client; its own words come from the process it knows."""
+        pid = int.from_bytes(body[:4], "big")
+        self.write(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
 
     def on_parameter(self, name: str, value: str) -> bool:
         """A shard reported a setting; returns whether this is news to the client."""
@@ -258,9 +267,15 @@ class Session:
         """Return where a cursor was declared; a portal of the protocol is one as well."""
         portal = self.portals.get(name.encode())
         shard = self.cursors.get(name, portal.shard if portal is not None else None)
-        if shard is None:
-            raise ProxyError("34000", f'cursor "{name}" does not exist')
-        return shard
+        if shard is not None:
+            return shard
+        if portal is not None and portal.executable is not None:
+            raise ProxyError(
+                "0A000",
+                f'cursor "{name}" reads several shards, which FETCH and MOVE cannot in this version',
+                hint="Fetch by Execute messages with a row limit.",
+            )
+        raise ProxyError("34000", f'cursor "{name}" does not exist')
 
     @property
     def settings_shard(self) -> int:

@@ -153,6 +153,7 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     (shard,) = shards
     assert shard is not None  # noqa: S101 - narrows the type
     whole = Statement(text=text, plan=statements[0].plan, tag="")
+    await settle_before(session, [shard])
     await relay(session, whole, shard, writes=writes, held=False)
     for statement in statements:
         session.note_effects(statement, [shard])
