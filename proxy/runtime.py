@@ -48,58 +48,11 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
     health = ShardHealth(database.shards, control.probe)
     control.on_failure(health.failed)
     pools = PoolSet(endpoints, PoolLimits(**limits.group("pool")), health)
-    cluster = config.cluster.name
-    commit_limits = limits.group("commit")
-    retention_s = commit_limits.pop("retention_s")
     try:
-        epoch = await schema.install(control, database, cluster)
+        epoch = await schema.install(control, database, config.cluster.name)
         await schema.ensure_slot_checks(control, database)
-        recovery = Recovery(
-            control,
-            cluster=cluster,
-            names=database.shards,
-            limits=RecoveryLimits(**limits.group("recovery"), retention_s=retention_s),
-        )
-
-        async def apply_decided(shard: int) -> None:
-            # A shard that was away serves nobody before what was decided meanwhile is applied there.
-            name = database.shards[shard]
-            report = await recovery.run_once([shard])
-            if report.late or name in report.unreachable:
-                raise not_applied(shard, name)
-
-        health.on_return(apply_decided)
-        report = await recovery.run_once()
-        log.info("recovery at start", database=database.name, report=str(report))
-        for shard in set(report.late.values()):
-            health.failed(shard, not_applied(shard, database.shards[shard]))
-        coordinator = Coordinator(
-            control,
-            cluster=cluster,
-            names=database.shards,
-            limits=CommitLimits(**commit_limits),
-            retention_s=retention_s,
-            epoch=epoch,
-            leave=recovery.wake,
-        )
-        fence = Fence(
-            control,
-            cluster=cluster,
-            names=database.shards,
-            epoch=epoch,
-            limits=FenceLimits(**limits.group("fence")),
-        )
-        served = LogicalDatabase(
-            database,
-            control=control,
-            pools=pools,
-            coordinator=coordinator,
-            fence=fence,
-            recovery=recovery,
-            passwords=config.auth.passwords,
-            limits=limits,
-            metrics=metrics,
-        )
+        recovery = await _recover(config, database, control, health)
+        served = _assemble(config, database, control, recovery, epoch, pools=pools, metrics=metrics)
         await served.reload_catalog()
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
@@ -111,11 +64,69 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await coordinator.drain()
+            await served.coordinator.drain()
     finally:
         await health.close()
         await pools.close()
         await control.close()
+
+
+async def _recover(config: Config, database: Database, control: ControlLinks, health: ShardHealth) -> Recovery:
+    """Finish what earlier proxies left behind, and see that it is done for every shard that comes back."""
+    limits = RecoveryLimits(**config.limits.group("recovery"), retention_s=config.limits.commit_retention_s)
+    recovery = Recovery(control, cluster=config.cluster.name, names=database.shards, limits=limits)
+
+    async def apply_decided(shard: int) -> None:
+        # A shard that was away serves nobody before what was decided meanwhile is applied there.
+        name = database.shards[shard]
+        report = await recovery.run_once([shard])
+        if report.late or name in report.unreachable:
+            raise not_applied(shard, name)
+
+    health.on_return(apply_decided)
+    report = await recovery.run_once()
+    if not report.quiet or report.committed or report.rolled_back:
+        log.info("recovery at start", database=database.name, report=str(report))
+    for shard in set(report.late.values()):
+        health.failed(shard, not_applied(shard, database.shards[shard]))
+    return recovery
+
+
+def _assemble(  # noqa: PLR0913 - what it is made of
+    config: Config,
+    database: Database,
+    control: ControlLinks,
+    recovery: Recovery,
+    epoch: int,
+    *,
+    pools: PoolSet,
+    metrics: Metrics,
+) -> LogicalDatabase:
+    limits = config.limits
+    commit_limits = limits.group("commit")
+    retention_s = commit_limits.pop("retention_s")
+    cluster, names = config.cluster.name, database.shards
+    coordinator = Coordinator(
+        control,
+        cluster=cluster,
+        names=names,
+        limits=CommitLimits(**commit_limits),
+        retention_s=retention_s,
+        epoch=epoch,
+        leave=recovery.wake,
+    )
+    fence = Fence(control, cluster=cluster, names=names, epoch=epoch, limits=FenceLimits(**limits.group("fence")))
+    return LogicalDatabase(
+        database,
+        control=control,
+        pools=pools,
+        coordinator=coordinator,
+        fence=fence,
+        recovery=recovery,
+        passwords=config.auth.passwords,
+        limits=limits,
+        metrics=metrics,
+    )
 
 
 async def _watch_catalog(served: LogicalDatabase) -> None:

@@ -407,7 +407,7 @@ class Walk:
     """One random session: what is sent, what the table and the moves say will be answered."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - replayable on purpose
+        self.random = random.Random(seed)
         self.machine = ProtocolState(State.READY)
         self.sent = b""
         self.answers = ""
