@@ -102,7 +102,7 @@ class ShardLink(Relay):
         """Ask the server to cancel what this link is running; done when it has hung up, having sent the signal.
 
         The cancelled statement answers for itself. Raises ShardError when the request could not be delivered in time.
-        The link is marked at once, before anything is awaited: released meanwhile, it is washed before it is lent again.
+        The link is marked at once, before anything is awaited: released meanwhile, it is washed before it is lent.
         """
         self.cancelled = not self.closed
         return self._cancel(timeout_s)
