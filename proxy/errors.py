@@ -90,7 +90,8 @@ INTERNAL_ERROR = "XX000"
 class ProxyError(Exception):
     """An answer of the proxy's own to a client: ``severity`` ERROR ends a statement, FATAL the connection.
 
-    ``position`` counts characters of the statement's text from 1.
+    ``position`` counts characters of the statement's text from 1. ``routine`` is where Postgres would raise it, for
+    errors by which drivers go that look at nothing else.
     """
 
     def __init__(  # noqa: PLR0913 - as many as an error has parts
@@ -102,6 +103,7 @@ class ProxyError(Exception):
         detail: str = "",
         hint: str = "",
         position: int | None = None,
+        routine: str = "",
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
@@ -110,6 +112,7 @@ class ProxyError(Exception):
         self.detail = detail
         self.hint = hint
         self.position = position
+        self.routine = routine
 
     @classmethod
     def of_violation(cls, violation: WireFailure) -> Self:
@@ -124,7 +127,7 @@ class ProxyError(Exception):
 
     def fields(self) -> ErrorFields:
         """Return what goes into ErrorResponse."""
-        return ErrorFields.make(
+        made = ErrorFields.make(
             self.severity,
             self.sqlstate,
             self.message,
@@ -132,6 +135,7 @@ class ProxyError(Exception):
             hint=self.hint,
             position=self.position,
         )
+        return made.replace(R=self.routine) if self.routine else made
 
     def __str__(self) -> str:
         return f"{self.severity} {self.sqlstate}: {self.message}"

@@ -121,6 +121,7 @@ async def _log_in(connection: ClientConnection, door: Door, startup: StartupMess
     session = Session(connection, database, user, settings, parameters)
     door.enter(session)
     pid, secret = door.keys.register(session, long_key=startup.minor >= _FIRST_MINOR_WITH_LONG_KEYS)
+    session.pid = pid
     greeting = [backend.authentication_ok()]
     greeting += [backend.parameter_status(name, value) for name, value in parameters.items()]
     greeting += [backend.backend_key_data(pid, secret), backend.ready_for_query(b"I")]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.errors import ProxyError
@@ -28,7 +29,7 @@ from proxy.tasks import spawn
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
@@ -135,6 +136,7 @@ class ClientTransaction:
     catalog_changed: bool = False
     committing: bool = False
     abandoned: bool = False
+    on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
 
     # --- what the client sees ---------------------------------------------------------------------------------
 
@@ -331,7 +333,9 @@ class ClientTransaction:
         self.pins.add(reason)
         for shard in shards:
             if shard in self.links:
-                self.pinned[shard] = self.links[shard]
+                link = self.pinned[shard] = self.links[shard]
+                if self.on_notification is not None:
+                    link.on_notification = partial(self.on_notification, link)
 
     # --- ending -----------------------------------------------------------------------------------------------
 

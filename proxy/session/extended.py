@@ -259,7 +259,7 @@ class ExtendedProtocol:
         text = prepared.query.decode("utf-8", "surrogateescape")
         renewed = await prepare(session, prepared.name, text, oids, self._send_batch)
         if not same_rows(prepared.description.fields, renewed.description.fields):
-            raise ProxyError("0A000", "cached plan must not change result type")
+            raise ProxyError("0A000", "cached plan must not change result type", routine="RevalidateCachedQuery")
         session.statements[prepared.name] = renewed
         return renewed
 

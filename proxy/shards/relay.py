@@ -383,6 +383,10 @@ class Relay(asyncio.Protocol):
             index = self._skip_prefix(chunk, index)
             if not index:
                 return
+        if self.on_notification is not None:
+            index = self._take_notifications(chunk, index)
+            if not index:
+                return
         receiver = self._receiver
         if receiver is None:
             self._unsolicited(chunk, index)
@@ -413,6 +417,16 @@ class Relay(asyncio.Protocol):
             elif kind != _PARAMETER:
                 self._lose(self._violation(f"message of type {chr(kind)!r} outside an exchange"))
                 return
+
+    def _take_notifications(self, chunk: Chunk, index: list[Frame]) -> list[Frame]:
+        """Notifications are for whoever listens, not for whoever has an exchange under way; returns the rest."""
+        rest = []
+        for entry in index:
+            if entry[0] == _NOTIFICATION:
+                self._notify(chunk, entry[1], entry[2])
+            else:
+                rest.append(entry)
+        return rest
 
     def _notify(self, chunk: Chunk, start: int, stop: int) -> None:
         if self.on_notification is not None:
