@@ -135,7 +135,7 @@ async def test_a_connection_left_in_a_transaction_is_not_used_again(
 
 
 async def test_being_cancelled_closes_the_socket_and_cancels_nothing(
-    control: ControlLinks, admin: asyncpg.Connection
+    control: ControlLinks, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CancelRequest would turn a wait for a synchronous standby into a success: the command must run to its end."""
     await admin.execute("CREATE TABLE t (a int); CREATE TABLE gate (a int)")
@@ -151,9 +151,12 @@ async def test_being_cancelled_closes_the_socket_and_cancels_nothing(
     task = asyncio.ensure_future(work())
     pid = await begun
     await until_waiting(admin, pid, "Lock")
+    requests: list[object] = []
+    monkeypatch.setattr(asyncpg.Connection, "_cancel_current_command", lambda *_: requests.append(1))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert not requests
     assert await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid) == 1
     await admin.execute("COMMIT")
     await until_gone(admin, pid)
