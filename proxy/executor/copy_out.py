@@ -4,6 +4,12 @@ Decides what of each shard's stream goes on: one CopyOutResponse, the header lin
 binary trailer once, one CopyDone. Data is passed on in the blocks in which it came. Postgres sends each line of text or
 CSV (and a header line) as one CopyData message; that and the binary layout is all that is relied on.
 
+COPY takes its snapshot when it is executed, not at Bind, so the fence surrounds something else here:
+
+- outside a block, a transaction of our own on each shard, whose snapshot is fixed before COPY is sent;
+- inside a block, the start of all COPYs at once: a shard has its snapshot when its CopyOutResponse is here. A query
+  that is slow to its first rows outlasts the fence there, and fails.
+
 https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-COPY
 """
 
@@ -19,13 +25,14 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
+from proxy.shards.relay import IDLE
 from proxy.wire import backend
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from proxy.executor.request import Environment, Links, Request, ResultStream
+    from proxy.executor.request import Environment, Fence, Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import CopyOutExecution
@@ -63,6 +70,8 @@ class CopyOutResult:
         self._high_water_bytes = environment.limits.max_buffer_bytes
         self._on_notice: Callable[[bytes], None] = environment.on_notice or environment.client.write
         self._stream: CopyOutStream | None = None
+        self._started: list[CopyOutStream] = []  # inside a block: those that wait for their turn
+        self._own_transactions = False
         self._position = -1
         self._response: bytes | None = None
         self._held = b""  # binary: the last message, whose end may be the trailer
@@ -76,6 +85,45 @@ class CopyOutResult:
         if self._tag is None:
             raise AssertionError("the statement is not over")
         return self._tag
+
+    async def take_snapshots(self, fence: Fence) -> None:
+        """Have all shards see one moment. Raises ShardError, or what the fence raises, with all links idle again."""
+        try:
+            # What is to be put in front goes out now, and tells whether there is a block.
+            await self._on_all("")
+            self._own_transactions = all(link.status == IDLE for link in self._links)
+            if fence.before_bind is not None:
+                await fence.before_bind()
+            if self._own_transactions:
+                await self._on_all("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            else:
+                self._started = [self._start(link) for link in self._links]
+                for stream in self._started:
+                    await self._until(stream, lambda stream=stream: stream.described or stream.over)  # type: ignore[misc]
+            if fence.barrier is not None:
+                await fence.barrier()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _on_all(self, sql: str) -> None:
+        results = await asyncio.gather(*(link.run(sql) for link in self._links), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _end_own_transactions(self) -> None:
+        """End what was opened for the snapshot; nothing in it was for keeping. A link that fails is closed."""
+        if not self._own_transactions:
+            return
+        self._own_transactions = False
+        links = [link for link in self._links if not link.closed and link.status != IDLE]
+        results = await asyncio.gather(*(link.run("COMMIT") for link in links), return_exceptions=True)
+        for link, result in zip(links, results, strict=True):
+            if isinstance(result, ShardError):
+                link.abort()
+            elif isinstance(result, BaseException):
+                raise result
 
     async def next_rows(self, max_rows: int = 0) -> RowBatch:  # noqa: ARG002 - COPY knows no row limit
         """Return the next messages."""
@@ -97,21 +145,22 @@ class CopyOutResult:
                 except CombineFailure as failure:
                     raise proxy_error(failure) from failure
                 frames.append(backend.copy_done())
+                await self._end_own_transactions()
                 return RowBatch(frames, 0, done=True)
         return RowBatch(frames, 0, done=False)
 
     def _start_next(self) -> CopyOutStream:
         self._position += 1
         self._first_message = True
-        stream = self._stream = CopyOutStream(
-            self._links[self._position],
-            self._wake,
-            high_water_bytes=self._high_water_bytes,
-            on_notice=self._on_notice,
-        )
+        started = self._started
+        self._stream = started.pop(0) if started else self._start(self._links[self._position])
+        return self._stream
+
+    def _start(self, link: ShardLink) -> CopyOutStream:
+        stream = CopyOutStream(link, self._wake, high_water_bytes=self._high_water_bytes, on_notice=self._on_notice)
         stream.over = False
         try:
-            stream.link.exchange(self._query, stream)
+            link.exchange(self._query, stream)
         except ShardError as error:
             stream.lost(error)
         return stream
@@ -174,30 +223,35 @@ class CopyOutResult:
         """Nothing to do: COPY is never suspended."""
 
     async def close(self) -> None:
-        """Bring the current link back to ReadyForQuery."""
-        stream = self._stream
-        if stream is None:
-            return
-        stream.discard()
+        """Bring the links back to ReadyForQuery, and out of transactions of ours."""
+        streams = [*([self._stream] if self._stream is not None else []), *self._started]
+        for stream in streams:
+            stream.discard()
         try:
-            while not stream.over:
+            while not all(stream.over for stream in streams):
                 self._wake.clear()
                 await self._wake.wait()
+            await self._end_own_transactions()
         except BaseException:
-            stream.link.abort()
+            for stream in streams:
+                if not stream.over:
+                    stream.link.abort()
             raise
 
 
 async def start_copy_out(
     execution: CopyOutExecution, request: Request, links: Links, environment: Environment
 ) -> ResultStream:
-    """Prepare a COPY TO; the first shard starts with the first ``next_rows``."""
+    """Prepare a COPY TO; without a fence the first shard starts with the first ``next_rows``."""
     joined = await links.join(execution.shards, writes=False)
     copy_format = execution.plan.format
-    return CopyOutResult(
+    result = CopyOutResult(
         [joined[shard] for shard in execution.shards],
         Query(request.text.encode(request.encoding, "surrogateescape")).encode(),
         environment,
         binary=copy_format.format == "binary",
         header=copy_format.header,
     )
+    if environment.fence is not None:
+        await result.take_snapshots(environment.fence)
+    return result

@@ -153,8 +153,7 @@ def reads_several(session: Session, executable: Executable) -> bool:
     """Whether a statement needs a common snapshot: it reads several shards, and the session did not choose speed."""
     if session.own_settings["read_consistency"] == "shard":
         return False
-    # COPY TO takes its snapshot when it runs, shard after shard: no fence could hold that (the README says so).
-    return isinstance(executable, Execution) and not executable.writes and len(executable.tasks) > 1
+    return not writes_of(executable) and len(shards_of(executable)) > 1
 
 
 def needs_block(statement: Statement, executable: Executable) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import StartProxy
+
     from fault_wire import Wires
     from ledger import Ledger
     from proxy.demo.embedded import EmbeddedServer
@@ -128,10 +129,8 @@ def test_a_shard_is_served_again_only_when_the_decision_is_applied(
             limit = time.monotonic() + 2 * FAST_SECONDS
             seen = []
             while time.monotonic() < limit:
-                try:
+                with suppress(psycopg.OperationalError):
                     seen += client.execute(READ, (key,)).fetchall()
-                except psycopg.OperationalError:
-                    pass
                 client.rollback()
             assert spoiled.reached.is_set()
             assert seen == []
