@@ -374,6 +374,10 @@ class ClientTransaction:
                     raise result
         self._end(rolled_back=True)
 
+    def ended_by_shard(self, *, rolled_back: bool) -> None:
+        """The only shard has ended the block on its own."""
+        self._end(rolled_back=rolled_back)
+
     def finish_statement(self) -> None:
         """After a statement outside any block: links go back."""
         if self.block is Block.NONE:

@@ -176,13 +176,12 @@ class ExtendedProtocol:
         while answer.copy_in:
             await answer.pass_copy_data(batch.link)
             await answer.wait(batch.link)
+        await session.follow_shard(batch.link, failed=answer.failed)
         if answer.failed:
             raise Reported(answer.sqlstate)
         for statement in batch.statements:
             session.note_effects(statement, [batch.shard])
             control.follow_set_config(session, statement)
-            if statement.declares:
-                session.cursors[statement.declares] = batch.shard
             if isinstance(statement.plan, CursorControl) and statement.plan.closes:
                 session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:

@@ -60,6 +60,7 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
     while answer.copy_in:
         await answer.pass_copy_data(link)
         await answer.wait(link)
+    await session.follow_shard(link, failed=answer.failed)
     if answer.failed:
         raise Reported(answer.sqlstate)
     return answer.tag

@@ -18,7 +18,7 @@ from proxy.session import names, own_settings
 from proxy.session.outcome import RolledBack
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
-from proxy.transaction import Block, ClientTransaction
+from proxy.transaction import IDLE, Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
@@ -73,6 +73,8 @@ class Session:
         self.statements: dict[bytes, PreparedStatement] = {}
         self.portals: dict[bytes, Portal] = {}
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
+        self.held_cursors: set[str] = set()  # those of them WITH HOLD
+        self.cursors_at_begin: frozenset[str] = frozenset()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.own_settings = dict(own_settings.DEFAULTS)
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
@@ -192,6 +194,7 @@ class Session:
         """Open a block if none is open."""
         if self.transaction.block is Block.NONE:
             self.parameters_at_begin = dict(self.parameters)
+            self.cursors_at_begin = frozenset(self.cursors)
             self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
         self.transaction.begin(block)
 
@@ -199,10 +202,12 @@ class Session:
         """Commit the open block; raises what made it fail, after everything was rolled back."""
         changed = self.transaction.catalog_changed
         explicit = self.transaction.block is Block.EXPLICIT
+        committed = False
         try:
             outcome = await self.transaction.commit()
+            committed = outcome is None or outcome.committed
         finally:
-            await self._after_block()
+            await self._after_block(committed=committed)
         if outcome is not None:
             self._tell(outcome, explicit=explicit)
         if changed:
@@ -227,11 +232,21 @@ class Session:
         """Roll the open block back everywhere."""
         await self.transaction.rollback()
         self._restore_parameters()
-        await self._after_block()
+        await self._after_block(committed=False)
 
-    async def _after_block(self) -> None:
+    async def follow_shard(self, link: ShardLink, *, failed: bool) -> None:
+        """Over one shard PREPARE TRANSACTION is the client's own affair, and ends the block without a COMMIT."""
+        transaction = self.transaction
+        if transaction.shard_count == 1 and transaction.block is Block.EXPLICIT and link.status == ord(IDLE):
+            transaction.ended_by_shard(rolled_back=failed)
+            await self._after_block(committed=not failed)
+
+    async def _after_block(self, *, committed: bool) -> None:
         self.planner_in_block = None
-        self.cursors.clear()
+        # What was declared WITH HOLD outlives its commit; what a rollback took back does not.
+        staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin
+        self.cursors = {name: shard for name, shard in self.cursors.items() if name in staying}
+        self.held_cursors &= self.cursors.keys()
         for name, portal in list(self.portals.items()):
             await portal.close()
             del self.portals[name]
@@ -285,6 +300,10 @@ class Session:
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""
         transaction = self.transaction
+        if statement.declares:
+            self.cursors[statement.declares] = shards[0]
+            if statement.pins:
+                self.held_cursors.add(statement.declares)
         if statement.must_commit:
             transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
         if statement.pins:

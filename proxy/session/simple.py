@@ -164,7 +164,7 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
 def check_block(session: Session, statement: Statement) -> None:
     """In a failed block only its end and the way back to a savepoint are listened to."""
     plan = statement.plan
-    if not session.transaction.failed or isinstance(plan, Empty):
+    if not session.transaction.failed or isinstance(plan, Empty) or statement.tag == "PREPARE TRANSACTION":
         return
     if not (isinstance(plan, TransactionControl) and plan.control in _ALLOWED_IN_FAILED_BLOCK):
         raise ProxyError("25P02", FAILED_BLOCK)
@@ -186,8 +186,6 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
     control.follow_set_config(session, statement)
-    if statement.declares:
-        session.cursors[statement.declares] = shard
     if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
         await session.catalog_changed()
     return tag

@@ -136,14 +136,15 @@ def _town_of_3(make_module_databases: MakeDatabases, start_module_proxy: StartPr
     yield from _town(3, make_module_databases, start_module_proxy)
 
 
+@pytest.fixture(scope="module")
+def _town_of_1(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from _town(1, make_module_databases, start_module_proxy)
+
+
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
-def _any_town(
-    request: pytest.FixtureRequest, make_module_databases: MakeDatabases, start_module_proxy: StartProxy
-) -> Iterator[Town]:
-    if request.param == 3:
-        yield request.getfixturevalue("_town_of_3")
-    else:
-        yield from _town(1, make_module_databases, start_module_proxy)
+def _any_town(request: pytest.FixtureRequest) -> Town:
+    town: Town = request.getfixturevalue("_town_of_3" if request.param == 3 else "_town_of_1")
+    return town
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,12 @@ def _empty(town: Town) -> Iterator[Town]:
 def town(_town_of_3: Town) -> Iterator[Town]:
     """Three shards, tables empty; at the end nothing may be left open on a shard."""
     yield from _empty(_town_of_3)
+
+
+@pytest.fixture
+def town_of_1(_town_of_1: Town) -> Iterator[Town]:
+    """One shard."""
+    yield from _empty(_town_of_1)
 
 
 @pytest.fixture
