@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from programs import environment, program
@@ -65,6 +66,12 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type without waiting for an answer."""
         os.write(self._terminal, text.encode())
+
+    def wait_until_it_reads(self) -> None:
+        """Wait until psql, whose prompt was printed, sleeps in its read: before that Ctrl-C gives no new prompt."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
