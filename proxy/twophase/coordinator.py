@@ -17,6 +17,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from proxy.errors import TRANSACTION_RESOLUTION_UNKNOWN
 from proxy.twophase import record
 from proxy.twophase.events import (
     Abort,
@@ -191,21 +192,28 @@ class Coordinator:
         return None
 
     async def _commit_writer(self, link: Participant, sql: str) -> Outcome:
+        sent = not link.closed
         try:
             answer = await link.run(sql)
         except Exception as error:
             if not isinstance(error, ShardFailure):
                 raise
-            return await self._writer_failed(link, error)
+            return await self._writer_failed(link, error, sent=sent)
         result = Result.COMMITTED if answer.tags[-1:] == (b"COMMIT",) else Result.ABORTED
         return Outcome(result, shard=link.shard, notices=tuple(answer.notices))
 
-    async def _writer_failed(self, link: Participant, error: ShardFailure) -> Outcome:
+    async def _writer_failed(self, link: Participant, error: ShardFailure, *, sent: bool) -> Outcome:
         if error.fields.sqlstate == record.BAD_PROOF:
             self._keys.pop(link.shard, None)
-        if _is_lost(link, error):
+        if sent and _is_lost(link, error):
             # As with one Postgres: nobody knows. There is no record, because there is nothing to hold together.
-            return Outcome(Result.UNKNOWN, error=error.fields, raw=error.raw, shard=link.shard)
+            fields = ErrorFields.make(
+                "ERROR",
+                TRANSACTION_RESOLUTION_UNKNOWN,
+                f"nobody knows whether the transaction is committed: {error.fields.message}",
+                detail=error.fields.detail,
+            )
+            return Outcome(Result.UNKNOWN, error=fields, shard=link.shard)
         if link.status != STATUS_IDLE:
             await self._end(link, "ROLLBACK")
         return Outcome(Result.ABORTED, error=error.fields, raw=error.raw, shard=link.shard)

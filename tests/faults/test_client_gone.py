@@ -66,11 +66,11 @@ class RawClient:
         self._socket.close()
 
 
-@pytest.fixture
-def small(ledger: Ledger, wires: Wires, start_proxy: StartProxy) -> Ledger:
+@pytest.fixture(scope="module")
+def small(module_ledger: Ledger, module_wires: Wires, start_module_proxy: StartProxy) -> Ledger:
     """The ledger behind a proxy with small pools, which give up soon when they are empty."""
     limits = {**QUICK, "pool": {"size": POOL, "wait_timeout_s": 5}}
-    return ledger.through(start_proxy(wires.dsns, {"acc": {"key": "id"}}, limits=limits))
+    return module_ledger.through(start_module_proxy(module_wires.dsns, {"acc": {"key": "id"}}, limits=limits))
 
 
 @pytest.mark.parametrize("pattern", [PREPARE, READY, DECIDE, APPLY])

@@ -159,8 +159,7 @@ def test_one_writer_whose_commit_is_not_answered_is_no_known_outcome(ledger: Led
         with pytest.raises(psycopg.OperationalError) as caught:
             client.commit()
         rule.wait()
-        assert caught.value.sqlstate is not None
-        assert caught.value.sqlstate[:2] == "08", caught.value
+        assert caught.value.sqlstate == "08007", caught.value
     assert ledger.changed(before) == {key: 1}
     ledger.until_idle()
     with ledger.client() as client:
@@ -180,3 +179,15 @@ def test_a_link_that_breaks_before_commit_fails_the_transaction_and_no_other(led
     assert sum(ledger.changed(before).values()) == 0
     assert ledger.changed(before)[ledger.keys[1][0]] == MOVED
     check_after(ledger)
+
+
+def test_one_writer_whose_link_broke_before_commit_is_rolled_back_for_certain(ledger: Ledger, wires: Wires) -> None:
+    before = ledger.stored()
+    with ledger.client() as client:
+        client.execute("UPDATE acc SET balance = balance + 1 WHERE id = %s", (ledger.keys[1][0],))
+        wires.cut(1)
+        ledger.until_idle()
+        with pytest.raises(psycopg.OperationalError) as caught:
+            client.commit()
+        assert caught.value.sqlstate == "08006", caught.value
+    assert ledger.changed(before) == {}
