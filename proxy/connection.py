@@ -125,11 +125,12 @@ class ClientConnection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         self.flush()
-        self._waiting = asyncio.get_running_loop().create_future()
+        waiting = self._waiting = asyncio.get_running_loop().create_future()
         try:
-            await self._waiting
+            await waiting
         finally:
-            self._waiting = None
+            if self._waiting is waiting:  # else whoever was cancelled would take the place of the next one
+                self._waiting = None
 
     async def receive_startup(self) -> StartupPacket:
         """Return the next packet of the untyped beginning; raises ClientGone or ProtocolViolation."""

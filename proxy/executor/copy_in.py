@@ -24,6 +24,8 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
+from proxy.wire.errors import PROTOCOL_VIOLATION, desynchronized
+from proxy.wire.fields import ErrorFields
 from proxy.wire.frontend import CopyData, CopyDone, CopyFail, Query
 
 if TYPE_CHECKING:
@@ -219,15 +221,15 @@ class CopyInResult:
                 data.append(body)
             elif kind not in _FLUSH_SYNC:  # those two are ignored during COPY
                 if kind == _COPY_DONE:
-                    end, rest = _DONE, position + 1
+                    end = _DONE
                 elif kind == _COPY_FAIL:
-                    end, rest = CopyFail(body.rstrip(b"\0")).encode(), position + 1
+                    end = CopyFail(body.rstrip(b"\0")).encode()
                 else:
-                    # Ends the COPY as a failure of the client's, in Postgres's words; whoever it is for handles it
-                    # afterwards.
-                    text = b"unexpected message type 0x%02X during COPY from stdin" % kind
-                    end, rest = CopyFail(text).encode(), position
-                self._client.push_back(messages[rest:])
+                    # Postgres has not read its body when it complains, and gives up on the connection.
+                    text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
+                    self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
+                    raise desynchronized("terminating connection because protocol synchronization was lost")
+                self._client.push_back(messages[position + 1 :])
                 return end
         return None
 

@@ -14,6 +14,7 @@ from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, prepare
 from proxy.session.run import relay
 from proxy.settings import set_config_sql
+from proxy.shards.errors import ShardError
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
 from router.plan import Control, Prepared, Setting
@@ -277,7 +278,10 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
     casts = ", ".join(
         f"({argument})::{(name or b'text').decode()}" for argument, name in zip(arguments, types, strict=True)
     )
-    return tuple(await _ask_home(session, f"SELECT {casts}"))
+    try:
+        return tuple(await _ask_home(session, f"SELECT {casts}"))
+    except ShardError as error:
+        raise ShardError(error.fields.replace(P=None), error.shard) from error  # it counts in a text of ours
 
 
 # --- cursors -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
-from proxy.session.preparing import key_parameters, prepare, request_of
+from proxy.session.preparing import prepare, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
@@ -241,9 +241,10 @@ class ExtendedProtocol:
         elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
             portal.shard = session.settings_shard
         elif not isinstance(plan, _CONTROL_PLANS):
-            portal.executable = session.resolve(prepared.statement, key_parameters(message, prepared))
+            portal.executable = await resolve_bind(session, prepared, message, self._send_batch)
             portal.shard = relayed_shard(portal.executable, prepared.statement)
         if portal.shard is None:
+            _check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
         else:
             await self._bind_on_link(portal, portal.shard)
@@ -322,6 +323,8 @@ class ExtendedProtocol:
             batch = await self._batch_for(portal.shard, writes=_writes(portal), alone=self._alone())
             batch.add(message.encode(), EXECUTE_ENDS, forward=True)
             batch.statements.append(statement)
+            if statement.tag == "COPY":
+                await self._send_batch()  # what the client sends next is the data
             return
         await self._send_batch()
         tag = await simple.run_control(session, statement, held=True, describe=False)
@@ -412,6 +415,12 @@ class ExtendedProtocol:
 def _writes(portal: Portal) -> bool:
     """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
     return portal.executable is not None and writes_of(portal.executable)
+
+
+def _check_result_formats(message: frontend.Bind, prepared: PreparedStatement) -> None:
+    given, fields = len(message.result_formats), prepared.description.fields
+    if fields is not None and given > 1 and given != len(fields):
+        raise ProxyError("08P01", f"bind message has {given} result formats but query has {len(fields)} columns")
 
 
 def _check_parameters(message: frontend.Bind, prepared: PreparedStatement) -> None:

@@ -18,10 +18,12 @@ from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
-from proxy.wire import frontend
+from proxy.shards.errors import ShardError
+from proxy.wire import backend, frontend
+from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure
 from router.plan import Control, CursorControl, Empty, PreparedControl, SettingControl, Statement, TransactionControl
-from router.resolve import KeyParameter
+from router.resolve import KeyParameter, UnresolvedKey, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +44,46 @@ def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[Key
         formats = formats * count
     oids = prepared.description.parameter_oids
     return [KeyParameter(*each) for each in zip(bind.parameters, formats, oids, strict=True)]
+
+
+async def resolve_bind(
+    session: Session,
+    prepared: PreparedStatement,
+    bind: frontend.Bind,
+    flush: Callable[[], Awaitable[None]] | None = None,
+) -> Executable:
+    """Find the shards of a Bind; a key that only Postgres can read is read by a shard, which may complain about it."""
+    parameters = key_parameters(bind, prepared)
+    try:
+        return resolve(prepared.statement.plan, session.database.logical, parameters)
+    except UnresolvedKey as error:
+        if not error.parameter:
+            return session.resolve(prepared.statement, parameters)
+    if flush is not None:
+        await flush()
+    return session.resolve(prepared.statement, await _read_by_a_shard(session, prepared, bind))
+
+
+async def _read_by_a_shard(session: Session, prepared: PreparedStatement, bind: frontend.Bind) -> list[KeyParameter]:
+    """Return the parameters in the form that Postgres writes them in; raises its error for those it cannot read."""
+    oids = prepared.description.parameter_oids
+    query = "SELECT " + ", ".join(f"${number}" for number in range(1, len(oids) + 1))
+    packet = (
+        frontend.Parse(b"", query.encode(), oids).encode()
+        + frontend.Bind(b"", b"", bind.parameter_formats, bind.parameters, ()).encode()
+        + frontend.Execute(b"", 0).encode()
+        + frontend.Sync().encode()
+    )
+    shard = session.settings_shard
+    links = await session.transaction.join([shard], writes=False)
+    values: list[bytes | None] = []
+    for kind, body in await links[shard].collect(packet):
+        if kind == backend.ERROR_RESPONSE:
+            raise ShardError(backend.decode_error(body), shard, frame(b"E", body))
+        if kind == backend.DATA_ROW:
+            values = backend.decode_data_row(body)
+    session.transaction.finish_statement()
+    return [KeyParameter(value, 0, oid) for value, oid in zip(values, oids, strict=True)]
 
 
 def request_of(portal: Portal) -> Request:
@@ -129,7 +171,7 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
     bind = frontend.Bind(b"", b"", (), values, ())
     statement = prepared.statement
     session.transaction.command = statement.tag
-    executable = session.resolve(statement, key_parameters(bind, prepared))
+    executable = await resolve_bind(session, prepared, bind)
     shard = relayed_shard(executable, statement)
     portal = Portal(b"", prepared, bind, executable, shard)
     if shard is None:

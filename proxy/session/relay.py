@@ -11,7 +11,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
+from proxy.wire.errors import PROTOCOL_VIOLATION, desynchronized
+from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
     from collections import deque
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _READY, _ERROR, _PARAMETER, _COPY_IN, _COMPLETE = ord("Z"), ord("E"), ord("S"), ord("G"), ord("C")
 _ASYNCHRONOUS = frozenset(b"NA")
 _COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS")
+_SYNC_FRAME = frontend.Sync().encode()
 
 PARSE_ENDS, BIND_ENDS, CLOSE_ENDS = frozenset(b"1"), frozenset(b"2"), frozenset(b"3")
 DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
@@ -58,6 +62,7 @@ class Relay:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
+        self._copying = False  # the client's CopyData go to the shard
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
         self.tag = b""  # what was held back
@@ -85,7 +90,7 @@ class Relay:
                 write(after)
         if run_end > run_start:
             write(bytes(chunk[run_start:run_end]))
-        if (over or self.copy_in) and not self._future.done():
+        if (over or self.copy_in or (self._copying and self.failed)) and not self._future.done():
             self._future.set_result(None)
         return over
 
@@ -147,17 +152,24 @@ class Relay:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""
         self._future = asyncio.get_running_loop().create_future()
         self.copy_in = False
-        while not self._future.done():
-            receiving = asyncio.ensure_future(self._client.receive_many())
-            waited: set[asyncio.Future[Any]] = {receiving, self._future}
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                # The shard failed first. What the client still sends is ignored by the session, as Postgres does.
-                receiving.cancel()
-                return
-            if self._write_copy_data(link, receiving.result()):
-                return
-            await link.drain()
+        self._copying = True
+        try:
+            while not self._future.done():
+                receiving = asyncio.ensure_future(self._client.receive_many())
+                waited: set[asyncio.Future[Any]] = {receiving, self._future}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    break
+                if self._write_copy_data(link, receiving.result()):
+                    return
+                await link.drain()
+        finally:
+            self._copying = False
+        # The shard failed first. What the client still sends is ignored by the session, as Postgres does.
+        if self._script is not None and not link.closed:
+            self._future = asyncio.get_running_loop().create_future()
+            link.write(_SYNC_FRAME)
 
     def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
         """Write what belongs to the COPY in one go; True when it was its end."""
@@ -166,16 +178,15 @@ class Relay:
             if kind in _FLUSH_SYNC:
                 continue
             if kind not in _COPY_MESSAGES:
-                # Any other message ends a COPY as a failure of the client's, in Postgres's words; it is handled
-                # afterwards.
-                text = b"unexpected message type 0x%02X during COPY from stdin\x00" % kind
-                out += b"f" + (len(text) + 4).to_bytes(4, "big") + text
-                end = position
-            else:
-                out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
-                end = position + 1
+                # Postgres has not read its body when it complains, and gives up on the connection.
+                text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
+                self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
+                raise desynchronized("terminating connection because protocol synchronization was lost")
+            out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
             if kind != _COPY_DATA:
-                self._client.push_back(messages[end:])
+                self._client.push_back(messages[position + 1 :])
+                if self._script is not None:
+                    out += _SYNC_FRAME  # the one behind Execute was ignored in the COPY
                 link.write(bytes(out))
                 return True
         link.write(bytes(out))

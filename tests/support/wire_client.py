@@ -222,12 +222,20 @@ class Twins:
         self.one = one
         self.proxy = proxy
 
-    def same(self, *messages: Any, until: str = "Z", ready: int = 1) -> Trace:
-        """Send the same to both and hold the answers against each other; returns the proxy's."""
+    def same(self, *messages: Any, until: str = "Z", ready: int = 1, ignoring: str = "") -> Trace:
+        """Send the same to both and hold the answers against each other; returns the proxy's.
+
+        `ready`: how many ends there are to read to; `ignoring`: letters of error fields that may differ.
+        """
         traces = []
         for client in (self.one, self.proxy):
             client.send(*messages)
             traces.append([entry for _ in range(ready) for entry in client.read(until)])
+        for trace in traces:
+            for entry in trace:
+                if entry[0] in ("error", "notice"):
+                    for letter in ignoring:
+                        entry[1].pop(letter, None)
         expected, got = traces
         assert got == expected, difference(expected, got)
         return got

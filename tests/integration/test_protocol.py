@@ -1,0 +1,387 @@
+"""The extended protocol message by message, held against one Postgres: over one shard and over several."""
+
+from __future__ import annotations
+
+from struct import pack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Query
+from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse
+
+if TYPE_CHECKING:
+    from conftest import Town
+
+    from wire_client import Twins
+
+INT4, INT8, TEXT, UNKNOWN = 23, 25 - 5, 25, 705
+
+
+def names(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[0] for entry in trace]
+
+
+def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
+@pytest.fixture
+def filled(twins: Twins) -> Twins:
+    values = ", ".join(f"({key}, 'note {key}', {key % 3})" for key in range(1, 31))
+    twins.query(f"insert into notes values {values}")
+    return twins
+
+
+# ---- descriptions ----
+
+
+def test_describe_before_execute(filled: Twins) -> None:
+    for text in (
+        "select k, v from notes where k = $1",
+        "select k, v as text, n + 1 from notes where n = $1 order by k",
+        "insert into notes values ($1, $2)",
+        "insert into notes values ($1, $2) returning k, v",
+        "update notes set v = $2 where k = $1",
+        "select count(*), sum(k), avg(n) from notes",
+        "select $1, $2::text",
+        "begin",
+        "set work_mem = '1MB'",
+        "show work_mem",
+        "",
+        "create table made (k int8)",
+        "select 1; select 2",
+        "select nope",
+    ):
+        filled.same(parse(text, "s"), describe("S", "s"), SYNC)
+        filled.same(close("S", "s"), SYNC)
+
+
+def test_describe_portals_in_the_formats_asked_for(filled: Twins) -> None:
+    for results in ((), (0,), (1,), (0, 1), (1, 0)):
+        for text, values in (
+            ("select k, v from notes where k = $1", (b"7",)),
+            ("select k, v from notes where k > $1 order by k limit 2", (b"7",)),
+        ):
+            trace = filled.same(parse(text), bind(*values, results=results), describe("P"), execute(), SYNC)
+            assert "columns" in names(trace)
+    filled.same(parse("select k, v from notes where k = 7"), bind(results=(1, 0, 1)), describe("P"), execute(), SYNC)
+    filled.same(parse("delete from notes where k = 7"), bind(), describe("P"), execute(), SYNC)
+
+
+# ---- parameters ----
+
+
+@pytest.mark.parametrize(
+    ("oids", "formats", "value"),
+    [
+        ((), (), b"7"),
+        ((0,), (0,), b"7"),
+        ((INT8,), (1,), pack(">q", 7)),
+        ((), (1,), pack(">q", 7)),
+        ((INT4,), (1,), pack(">i", 7)),
+        ((INT4,), (0,), b" 7 "),
+        ((21,), (1,), pack(">h", 7)),
+        ((), (0,), b"0x7"),
+        ((), (), None),
+        ((INT8,), (1,), None),
+        ((INT8,), (1,), b"123"),
+        ((), (), b"seven"),
+        ((), (), b"9223372036854775808"),
+        ((TEXT,), (), b"7"),
+        ((1700,), (), b"7.0"),
+    ],
+)
+def test_key_parameters(filled: Twins, oids: tuple[int, ...], formats: tuple[int, ...], value: bytes | None) -> None:
+    filled.same(parse("select v from notes where k = $1", "", oids), bind(value, formats=formats), execute(), SYNC)
+
+
+def test_text_keys(twins: Twins) -> None:
+    twins.query("insert into words values ('a', 1), ('b', 2), ('é', 3), ('', 4), ('c', 5)")
+    for word in (b"a", b"b", "é".encode(), b"", b"none", b"\xff", b"a "):
+        for oids in ((), (TEXT,), (1043,), (UNKNOWN,)):
+            twins.same(parse("select n from words where word = $1", "", oids), bind(word), execute(), SYNC)
+    twins.same(parse("select n from words where word = $1"), bind(b"a", formats=(1,), results=(1,)), execute(), SYNC)
+
+
+def test_several_parameters(filled: Twins) -> None:
+    wanted = parse("select k from notes where k in ($1, $2, $3) and n = $4 order by k", "wanted")
+    filled.same(wanted, describe("S", "wanted"), SYNC)
+    for values in ((b"3", b"6", b"7", b"0"), (b"3", b"3", b"3", b"0"), (None, b"3", b"1000", b"0")):
+        filled.same(bind(*values, statement="wanted"), describe("P"), execute(), SYNC)
+    anything = parse("select k from notes where k = any($1) order by k", "anything")
+    filled.same(anything, SYNC)
+    for value in (b"{1,2,30}", b"{}", b"{5}", None, b"{7,7,NULL}"):
+        filled.same(bind(value, statement="anything"), execute(), SYNC)
+
+
+def test_counts_and_formats_that_do_not_fit(filled: Twins) -> None:
+    filled.same(parse("select v from notes where k = $1", "s"), SYNC)
+    assert sqlstates(filled.same(bind(statement="s"), SYNC)) == ["08P01"]
+    assert sqlstates(filled.same(bind(b"1", b"2", statement="s"), SYNC)) == ["08P01"]
+    assert sqlstates(filled.same(bind(b"1", statement="s", formats=(0, 0)), SYNC)) == ["08P01"]
+    assert sqlstates(filled.same(bind(b"1", statement="s", formats=(7,)), SYNC)) == ["22023"]
+    assert sqlstates(filled.same(bind(b"1", statement="s", results=(0, 0)), execute(), SYNC)) == ["08P01"]
+    assert sqlstates(filled.same(parse("select v from notes where k > $1", "w"), bind(statement="w"), SYNC)) == [
+        "08P01"
+    ]
+    assert sqlstates(filled.same(bind(b"1", statement="w", results=(0, 0)), execute(), SYNC)) == ["08P01"]
+
+
+# ---- portals ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from children where parent = 5 order by id",
+        "select k, v from notes order by k",
+        "select k from notes where n = 1 order by k desc",
+        "select generate_series(1, 25)",
+    ],
+)
+def test_row_limits(filled: Twins, text: str) -> None:
+    filled.query("insert into parents values (5, 'x'); insert into children select 5, generate_series(1, 25)")
+    trace = filled.same(parse(text), bind(), execute("", 4), execute("", 3), execute(), execute(), SYNC)
+    assert names(trace).count("suspended") == 2
+    filled.query("begin")
+    filled.same(parse(text, "s"), bind(statement="s", portal="p"), execute("p", 4), SYNC)
+    filled.query("select count(*) from notes")
+    filled.same(bind(statement="s", portal="q"), execute("q", 2), execute("p", 1), SYNC)
+    filled.same(execute("p", 2), execute("q", 100), execute("p", 100), execute("p", 100), SYNC)
+    filled.same(close("P", "p"), execute("q", 1), SYNC)
+    assert sqlstates(filled.same(execute("p"), SYNC)) == ["34000"]
+    filled.query("rollback")
+    assert sqlstates(filled.same(execute("q"), SYNC)) == ["34000"]
+
+
+def test_a_limit_that_is_the_number_of_rows(filled: Twins) -> None:
+    for text in ("select k from notes order by k", "select k from notes where k = 3"):
+        for limit in (1, 30, 31):
+            filled.same(parse(text), bind(), execute("", limit), execute("", limit), SYNC)
+
+
+def test_portals_end_with_their_transaction(filled: Twins) -> None:
+    filled.same(parse("select k from notes order by k", "s"), bind(statement="s", portal="p"), execute("p", 2), SYNC)
+    assert sqlstates(filled.same(execute("p"), SYNC)) == ["34000"]
+    filled.same(parse("select v from notes where k = 3"), bind(), SYNC)
+    assert sqlstates(filled.same(execute(), SYNC)) == ["34000"]
+    filled.query("begin")
+    filled.same(bind(statement="s", portal="p"), SYNC)
+    assert sqlstates(filled.same(bind(statement="s", portal="p"), SYNC)) == ["42P03"]
+    filled.query("rollback")
+
+
+def test_unnamed_ones_are_replaced(filled: Twins) -> None:
+    filled.same(parse("select 1"), parse("select 2"), bind(), bind(), execute(), SYNC)
+    filled.same(
+        parse("select v from notes where k = 1"), bind(), parse("select v from notes where k = 2"), execute(), SYNC
+    )
+    filled.same(parse("select 1"), SYNC)
+    filled.query("select 2")
+    assert sqlstates(filled.same(bind(), SYNC)) == ["26000"]
+
+
+def test_writing_portals(filled: Twins, any_town: Town) -> None:
+    text = "update notes set v = 'x' where k < $1 returning k"
+    for limit in (0, 1):
+        trace = filled.one.ask(parse(text), bind(b"4"), execute("", limit), SYNC)
+        ours = filled.proxy.ask(parse(text), bind(b"4"), execute("", limit), SYNC)
+        assert sorted(map(str, ours)) == sorted(map(str, trace)) or limit == 1
+        assert names(ours) == names(trace)
+    assert len([v for _, v in any_town.stored() if v == "x"]) == 3
+
+
+# ---- names, Close, errors ----
+
+
+def test_unknown_names(twins: Twins) -> None:
+    assert sqlstates(twins.same(bind(statement="nobody"), SYNC)) == ["26000"]
+    assert sqlstates(twins.same(bind(), SYNC)) == ["26000"]
+    assert sqlstates(twins.same(describe("S", "nobody"), SYNC)) == ["26000"]
+    assert sqlstates(twins.same(describe("P", "nobody"), SYNC)) == ["34000"]
+    assert sqlstates(twins.same(execute("nobody"), SYNC)) == ["34000"]
+    assert sqlstates(twins.same(execute(), SYNC)) == ["34000"]
+    assert sqlstates(twins.query("execute nobody")) == ["26000"]
+    assert sqlstates(twins.query("deallocate nobody")) == ["26000"]
+    assert sqlstates(twins.query("fetch 1 from nobody")) == ["34000"]
+    assert sqlstates(twins.query("close nobody")) == ["34000"]
+    twins.same(close("S", "nobody"), close("P", "nobody"), SYNC)
+
+
+def test_names_are_taken(twins: Twins) -> None:
+    twins.same(parse("select 1", "s"), SYNC)
+    assert sqlstates(twins.same(parse("select 2", "s"), SYNC)) == ["42P05"]
+    twins.same(close("S", "s"), parse("select 2", "s"), bind(statement="s"), execute(), SYNC)
+    assert sqlstates(twins.query("prepare s as select 3")) == ["42P05"]
+    twins.query("execute s")
+    twins.query("deallocate all")
+    assert sqlstates(twins.same(bind(statement="s"), SYNC)) == ["26000"]
+    twins.query("prepare s (int) as select $1 + 1")
+    twins.same(bind(b"4", statement="s"), describe("P"), execute(), SYNC)
+    twins.query("execute s(5 + 5)")
+    assert sqlstates(twins.query("execute s")) == ["42601"]
+    expected, got = twins.one.query("execute s('x')"), twins.proxy.query("execute s('x')")
+    assert expected[0][1].pop("P") == "11"  # the one thing that is missing
+    assert got == expected
+
+
+def test_sql_prepared_statements_reach_rows(filled: Twins) -> None:
+    filled.query("prepare one (int8) as select v from notes where k = $1")
+    filled.query("prepare many (int) as select k from notes where n = $1 order by k")
+    filled.query("prepare put (int8, text) as insert into notes values ($1, $2)")
+    for text in (
+        "execute one(7)", "execute one(3 + 4)", "execute one(null)", "execute many(1)", "execute put(100, 'x')",
+        "execute put(101, upper('y'))", "execute put(100, 'again')", "execute one(100)",
+    ):  # fmt: skip
+        expected, got = filled.one.query(text), filled.proxy.query(text)
+        if sqlstates(got) != ["0A000"]:
+            assert got == expected
+
+
+def test_errors_skip_to_sync(filled: Twins, any_town: Town) -> None:
+    trace = filled.same(
+        parse("select 1 / $1::int"), bind(b"0"), execute(), parse("delete from notes"), bind(), execute(), FLUSH,
+        close("S"), SYNC,
+    )  # fmt: skip
+    assert names(trace) == ["parsed", "error", "ready"]
+    trace = filled.same(
+        parse("select nope"), bind(), execute(), SYNC, parse("select 2"), bind(), execute(), SYNC, ready=2
+    )
+    assert names(trace) == ["error", "ready", "parsed", "bound", "row", "tag", "ready"]
+    trace = filled.same(parse("selekt"), Query(b"select 3"), SYNC)
+    assert names(trace) == ["error", "ready"]
+    assert len(any_town.stored()) == 30
+
+
+def test_flush(filled: Twins) -> None:
+    filled.same(parse("select v from notes where k = $1"), describe("S"), FLUSH, until="Tn")
+    filled.same(bind(b"4"), describe("P"), FLUSH, until="T")
+    filled.same(execute(), FLUSH, until="C")
+    filled.same(parse("select count(*) from notes"), bind(), execute(), FLUSH, until="C")
+    filled.same(SYNC)
+    filled.same(parse("insert into notes values (100, 'x')"), bind(), execute(), FLUSH, until="C")
+    filled.same(parse("insert into notes values (102, 'x')"), bind(), execute(), FLUSH, until="C")
+    filled.same(parse("select 1 / 0"), bind(), execute(), FLUSH, until="E")
+    filled.same(parse("select 1"), SYNC)
+    filled.query("select count(*) from notes")
+
+
+def test_syncs_alone_and_empty(twins: Twins) -> None:
+    twins.same(SYNC)
+    twins.same(SYNC, SYNC, SYNC, ready=3)
+    twins.same(FLUSH, SYNC)
+    twins.same(parse(""), bind(), describe("P"), execute(), SYNC)
+    twins.same(parse("/* nothing */ ;"), bind(), execute(), SYNC)
+    twins.query("")
+    twins.query(";;")
+    twins.query("-- nothing")
+    twins.same(parse("select"), bind(), describe("P"), execute(), SYNC)
+    twins.query("select")
+    twins.query("select;; select 1;")
+
+
+def test_a_long_pipeline(filled: Twins) -> None:
+    wanted = parse("select v from notes where k = $1", "wanted")
+    messages: list[Any] = [wanted]
+    for key in range(1, 31):
+        messages += [bind(str(key).encode(), statement="wanted"), execute()]
+    messages += [parse("select count(*) from notes"), bind(), execute(), SYNC]
+    trace = filled.same(*messages)
+    assert names(trace).count("row") == 31
+
+
+def test_control_by_the_extended_protocol(filled: Twins) -> None:
+    def run(text: str) -> tuple[Any, ...]:
+        return parse(text), bind(), describe("P"), execute()
+
+    filled.same(*run("begin"), SYNC)
+    filled.same(*run("savepoint s"), *run("insert into notes values (100, 'x')"), SYNC)
+    filled.same(*run("rollback to s"), *run("release s"), SYNC)
+    filled.same(*run("set local work_mem = '5MB'"), *run("show work_mem"), SYNC)
+    filled.same(*run("commit"), *run("show work_mem"), SYNC)
+    filled.same(*run("discard all"), SYNC)
+    filled.same(*run("begin"), *run("declare c cursor for select generate_series(1, 5)"), SYNC)
+    filled.same(*run("fetch 2 from c"), *run("move 1 in c"), *run("fetch all from c"), SYNC)
+    filled.same(*run("close c"), *run("select 1 / 0"), *run("commit"), SYNC)
+    filled.same(*run("rollback"), SYNC)
+    filled.same(*run("commit"), SYNC)
+    filled.same(*run("prepare p as select 5"), SYNC)
+    filled.same(bind(statement="p"), execute(), SYNC)
+    filled.same(*run("deallocate p"), SYNC)
+    filled.same(parse("vacuum notes", "v"), bind(statement="v"), execute(), SYNC)
+    filled.same(parse("truncate notes"), bind(), execute(), SYNC)
+    filled.same(parse("select count(*) from notes"), bind(), execute(), SYNC)
+
+
+def test_ddl_between_uses(twins: Twins) -> None:
+    twins.query("drop table if exists made; create table made (k int8 primary key, v text)")
+    twins.same(parse("select * from made where k = $1", "one"), parse("select * from made order by k", "all"), SYNC)
+    twins.same(parse("insert into made (k, v) values ($1, $2)", "put"), SYNC)
+    for key in (b"1", b"2", b"3"):
+        twins.same(bind(key, b"x", statement="put"), execute(), SYNC)
+    twins.same(bind(b"1", statement="one"), execute(), bind(statement="all"), execute(), SYNC)
+    twins.query("create index on made (v)")
+    twins.same(bind(b"1", statement="one"), execute(), bind(statement="all"), execute(), SYNC)
+    twins.query("alter table made add column w int4 default 9")
+    assert sqlstates(twins.same(bind(b"1", statement="one"), execute(), SYNC)) == ["0A000"]
+    assert sqlstates(twins.same(bind(statement="all"), execute(), SYNC)) == ["0A000"]
+    twins.same(bind(b"4", b"y", statement="put"), execute(), SYNC)
+    twins.same(
+        close("S", "one"), parse("select * from made where k = $1", "one"), bind(b"4", statement="one"), execute(), SYNC
+    )
+    twins.query("alter table made rename column v to u")
+    assert sqlstates(twins.same(bind(b"5", b"y", statement="put"), execute(), SYNC)) == ["42703"]
+    twins.query("drop table made")
+    assert sqlstates(twins.same(bind(b"4", statement="one"), execute(), SYNC)) == ["42P01"]
+
+
+def test_function_calls_are_refused(twins: Twins) -> None:
+    body = pack(">I", 1299) + pack(">HHH", 0, 0, 0)
+    trace = twins.proxy.ask(frame(b"F", body))
+    assert sqlstates(trace) == ["0A000"]
+    assert trace[-1] == ("ready", "I")
+    twins.query("select 1")
+
+
+# ---- COPY ----
+
+
+def test_copy_messages(twins: Twins) -> None:
+    data = frame(b"d", b"1\tone\t1\n2\ttwo\t2\n"), frame(b"d", b"3\tthr"), frame(b"d", b"ee\t3\n")
+    twins.same(Query(b"copy notes from stdin"), until="G")
+    twins.same(*data, frame(b"c", b""))
+    twins.query("select k, v from notes order by k")
+    twins.same(Query(b"copy notes from stdin"), frame(b"d", b"4\tx\t1\n3\tagain\t3\n"), frame(b"c", b""))
+    failed = frame(b"d", b"5\tx\t1\n"), frame(b"f", b"enough\0")
+    twins.same(Query(b"copy notes from stdin"), *failed, ignoring="W")
+    twins.same(Query(b"copy notes from stdin"), frame(b"d", b"5\tx\n"), frame(b"d", b"6\tx\t1\n"), frame(b"c", b""))
+    twins.same(Query(b"copy notes (k, v) from stdin; select 1 / 0"), frame(b"d", b"7\tx\n"), frame(b"c", b""))
+    twins.query("select k from notes order by k")
+    twins.same(
+        parse("copy notes from stdin"), bind(), execute(), SYNC, frame(b"d", b"9\tx\t1\n"), frame(b"c", b""), SYNC
+    )
+    twins.same(Query(b"copy (select 1, 'x') to stdout"))
+    twins.same(Query(b"copy notes from stdin"), frame(b"d", b"8\tx\t1\n\\.\n"), frame(b"c", b""))
+    twins.query("select k from notes order by k")
+
+
+def test_a_query_in_the_middle_of_a_copy(twins: Twins) -> None:
+    twins.same(Query(b"copy notes from stdin"), frame(b"d", b"1\tx\t1\n"), Query(b"select 1"), until="E", ignoring="W")
+    ends = [client.read_to_end() for client in (twins.one, twins.proxy)]
+    assert ends[0] == ends[1]
+    assert sqlstates(ends[1]) == ["08P01"]
+
+
+def test_an_error_in_a_copy_of_the_extended_protocol(twins: Twins) -> None:
+    """The client hears of it in the middle of its data, and may send Sync at once."""
+    bad = frame(b"d", b"1\tx\t1\n2\tx\tminus\n")
+    for text in ("copy notes from stdin", "copy plain from stdin", "copy kinds from stdin"):
+        twins.same(parse(text), bind(), execute(), FLUSH, until="G")
+        twins.same(bad, until="E")
+        twins.same(SYNC)
+        twins.same(parse(text), bind(), execute(), SYNC, until="G")
+        twins.same(bad, frame(b"d", b"3\tx\t1\n"), frame(b"c", b""), SYNC)
+        twins.same(parse("copy nowhere from stdin"), bind(), execute(), SYNC, bad, frame(b"c", b""), SYNC, ready=2)
+    twins.query("select count(*) from notes")
