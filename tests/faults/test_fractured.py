@@ -152,15 +152,21 @@ def test_no_other_kind_of_read_is_fractured(
     check_after(ledger)
 
 
-def test_a_lock_taken_shows_what_its_holder_did_elsewhere(ledger: Ledger, wires: Wires) -> None:
+@pytest.mark.parametrize("through", ["the same proxy", "another proxy"])
+def test_a_lock_taken_shows_what_its_holder_did_elsewhere(
+    ledger: Ledger, wires: Wires, start_proxy: StartProxy, through: str
+) -> None:
     """Lock a row, wait for who had it, then read another shard: what he did there must be seen, or an update is lost.
 
     The other's decision has released the lock on the commit point; its effects elsewhere are still on their way.
     """
-    for _ in range(4):
+    other = ledger
+    if through == "another proxy":
+        other = ledger.through(start_proxy(ledger.direct, {"acc": {"key": "id"}}, limits=dict(QUICK)))
+    for _ in range(3):
         before = ledger.stored()
         first, second = ledger.keys[0][0], ledger.keys[1][0]
-        with ledger.client() as one, ledger.client() as two:
+        with ledger.client() as one, other.client() as two:
             for key in (first, second):
                 one.execute("UPDATE acc SET balance = balance + 100 WHERE id = %s", (key,))
             decide = wires.rule(DECIDE, Fault.HOLD_MESSAGE)
