@@ -55,7 +55,7 @@ class Account:
 
     acknowledged: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)  # a definite error: it must not be there
-    unknown: set[str] = field(default_factory=set)  # the connection was lost in COMMIT, or 08007
+    unknown: set[str] = field(default_factory=set)  # the connection to the proxy was lost in COMMIT, or 08007
     errors: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
 
@@ -119,7 +119,7 @@ class Writer(threading.Thread):
             done = client.execute("COMMIT").statusmessage
         except psycopg.Error as error:
             self._count("in COMMIT", error)
-            doubtful = client.broken or error.sqlstate is None or error.sqlstate.startswith("08")
+            doubtful = client.broken or error.sqlstate in {None, "08007"}
             (self.account.unknown if doubtful else self.account.refused).add(marker)
             return
         (self.account.acknowledged if done == "COMMIT" else self.account.refused).add(marker)
