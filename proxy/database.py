@@ -16,8 +16,8 @@ from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.shards.catalog import load_catalog, load_catalog_inside
+from proxy.transaction import ClientTransaction
 from proxy.twophase.settling import Settler
-from proxy.wire import frontend
 from router.catalog import Catalog
 from router.planned import PlannedStatements
 from router.planner import Planner
@@ -198,15 +198,14 @@ class LogicalDatabase:
         key = (role, settings.applied)
         known = self._role_parameters.get(key)
         if known is None:
-            link = await self.acquire(self.logical.home, role)
+            home = self.logical.home
+            transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
             try:
-                if settings.applied.statements or link.settings is not None:
-                    link.prefix(frontend.Query(settings.applied.sql().encode()).encode())
-                    await link.run("")
-                    link.settings = settings.applied
-                known = dict(link.parameters)
+                links = await transaction.join([home], writes=False)
+                await links[home].run("")
+                known = dict(links[home].parameters)
             finally:
-                self.release(link)
+                transaction.finish_statement()
             if len(self._role_parameters) < DESCRIPTIONS:
                 self._role_parameters[key] = known
         return known

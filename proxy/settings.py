@@ -28,9 +28,10 @@ def quote_literal(value: str) -> str:
     return "'" + escaped + "'"
 
 
-def set_config_sql(name: str, value: str) -> str:
+def set_config_sql(name: str, value: str, *, local: bool = False) -> str:
     """Return SQL that sets ``name`` to a value in the form of a start-up packet (a list setting is one string)."""
-    return f"SELECT pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, false)"
+    until = "true" if local else "false"
+    return f"SELECT pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, {until})"
 
 
 def _words(text: str) -> list[str]:

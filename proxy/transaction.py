@@ -131,6 +131,7 @@ class ClientTransaction:
     log: list[Replay] = field(default_factory=list)
     settings_at_begin: dict[str, str] = field(default_factory=dict)
     settings_changed: bool = False
+    custom_settings: bool = False  # one of them was not Postgres's own
     settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
     cancel_requested: bool = False  # by the client, for the statement that runs
     catalog_changed: bool = False
@@ -218,6 +219,9 @@ class ClientTransaction:
         elif link.closed:
             del self.pinned[shard]
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
+        else:
+            # Postgres does not PREPARE what has touched temporary objects, listens, or holds a cursor.
+            self.must_commit[shard] = ", ".join(sorted(self.pins))
         applied = self._starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
             # No statement may run with other settings than its session's: what has not been seen to work on this shard,
@@ -323,9 +327,10 @@ class ClientTransaction:
         else:
             self.modes.merge(modes)
 
-    def note_setting(self, sql: str) -> None:
+    def note_setting(self, name: str, sql: str) -> None:
         """A SET ran inside the block on the joined links: later ones must see it, and links are not what they were."""
         self.settings_changed = True
+        self.custom_settings = self.custom_settings or "." in name
         self.log.append(Replay(sql))
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
@@ -391,6 +396,7 @@ class ClientTransaction:
             if shard not in self.pinned:
                 self.database.release(link)
         self.settings_sent.clear()
+        self.custom_settings = False
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
         self.modes, self.inherited = Modes(), Modes()
@@ -406,6 +412,8 @@ class ClientTransaction:
             # has set nothing; applying settings anew costs less than knowing.
             link.settings = UNKNOWN
             link.prefix_failed = False
+            if self.custom_settings or not self.settings.applied.resettable:
+                link.resettable = False  # it is not NULL any more, whatever we do
         elif shard in self.settings_sent and isinstance(link.settings, Applied):
             proven = self.database.proven_settings
             if len(proven) >= PROVEN_SETTINGS:

@@ -13,7 +13,7 @@ from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, prepare
 from proxy.session.run import relay
-from proxy.settings import set_config_sql
+from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
@@ -136,6 +136,8 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         return b"RELEASE"
     changed = transaction.catalog_changed
     await transaction.rollback_to(plan.savepoint, statement.text)
+    if transaction.settings_changed:
+        session.follow_parameters(session.settings_link)
     if changed:
         await session.catalog_changed()
     return b"ROLLBACK"
@@ -155,22 +157,46 @@ async def setting_control(
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
+    before = session.settings.applied
     tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
     if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
         if plan.setting is Setting.SET_CONSTRAINTS and transaction.in_block:
             await _on_other_links(session, statement.text)
-            transaction.note_setting(statement.text)
+            transaction.note_setting(plan.name, statement.text)
         transaction.finish_statement()
         return tag
     _note_setting(session, statement, plan)
     if transaction.in_block:
         await _on_other_links(session, statement.text)
-        transaction.note_setting(statement.text)
-    else:
+        transaction.note_setting(plan.name, statement.text)
+    await _back_to_startup(session, plan)
+    if not transaction.in_block:
         for link in transaction.links.values():
             link.settings = session.settings.applied
+            if session.settings.applied.resettable and not before.resettable:
+                link.resettable = False  # a custom setting stays behind, empty
         transaction.finish_statement()
     return tag
+
+
+async def _back_to_startup(session: Session, plan: SettingControl) -> None:
+    """RESET goes back to what the client started with; for a shard that is a setting like any other."""
+    startup = session.settings.startup
+    if plan.setting is Setting.RESET:
+        names = [plan.name]
+    elif plan.setting is Setting.RESET_ALL:
+        names = [name for name in startup if name not in ("role", "session_authorization")]
+    else:
+        return
+    sql = "; ".join(startup[name] for name in names if name in startup)
+    if not sql:
+        return
+    for link in session.transaction.links.values():
+        if not link.closed:
+            await link.run(sql)
+    session.follow_parameters(session.settings_link)
+    if session.transaction.in_block:
+        session.transaction.note_setting(plan.name, sql)
 
 
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
@@ -185,22 +211,34 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
 
 
 async def _on_other_links(session: Session, sql: str) -> None:
-    first = session.settings_shard
-    for shard, link in session.transaction.links.items():
-        if shard != first and not link.closed:
+    await _all_but(session, session.settings_shard, sql)
+
+
+async def _all_but(session: Session, shard: int, sql: str) -> None:
+    for other, link in session.transaction.links.items():
+        if other != shard and not link.closed:
             await link.run(sql)
 
 
-def follow_set_config(session: Session, statement: Statement) -> None:
-    """A SELECT called set_config with constants: the session has that setting from now on."""
-    for name, value, local in statement.set_config:
-        if value is not None and not local:
+async def follow_set_config(session: Session, statement: Statement, shard: int) -> None:
+    """A SELECT called set_config on a shard: the session has that setting from now on."""
+    transaction = session.transaction
+    link = transaction.links.get(shard)
+    if link is None or not statement.set_config:
+        return
+    for name, constant, local in statement.set_config:
+        value = constant
+        if value is None:  # a parameter or an expression: what it was is what it is now
+            answer = await link.run(f"SELECT pg_catalog.current_setting({quote_literal(name)}, true)")
+            value = (answer.rows[0][0] or b"").decode("utf-8", "surrogateescape")
+        if not local:
             session.settings.set(name, set_config_sql(name, value))
-        if session.transaction.in_block:
-            session.transaction.settings_changed = True
-    if statement.set_config and not session.transaction.in_block:
-        for link in session.transaction.links.values():
-            link.settings = session.settings.applied
+        if transaction.in_block:
+            sql = set_config_sql(name, value, local=local)
+            await _all_but(session, shard, sql)
+            transaction.note_setting(name, sql)
+    if not transaction.in_block:
+        link.settings = session.settings.applied
 
 
 async def _discard_all(session: Session) -> bytes:
@@ -214,9 +252,7 @@ async def _discard_all(session: Session) -> bytes:
     shard = session.database.logical.home
     links = await transaction.join([shard], writes=False)
     await links[shard].run("")
-    for name, value in links[shard].parameters.items():
-        if session.on_parameter(name, value):
-            session.write(backend.parameter_status(name, value))
+    session.follow_parameters(links[shard])
     transaction.finish_statement()
     return backend.command_complete(b"DISCARD ALL")
 

@@ -181,7 +181,7 @@ class ExtendedProtocol:
             raise Reported(answer.sqlstate)
         for statement in batch.statements:
             session.note_effects(statement, [batch.shard])
-            control.follow_set_config(session, statement)
+            await control.follow_set_config(session, statement, batch.shard)
             if isinstance(statement.plan, CursorControl) and statement.plan.closes:
                 session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:

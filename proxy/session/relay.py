@@ -53,11 +53,11 @@ class Relay:
     def __init__(
         self,
         client: ClientConnection,
-        on_parameter: Callable[[str, str], bool],
+        on_parameter: Callable[[str, str], None],
         script: deque[Step] | None = None,
     ) -> None:
         self._client = client
-        self._on_parameter = on_parameter  # returns whether the client should hear of it
+        self._on_parameter = on_parameter  # tells the client in its own time
         self._script = script
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
@@ -99,10 +99,8 @@ class Relay:
     ) -> tuple[bool, bytes | bytearray]:
         """Return whether to pass a frame on, and what follows it."""
         if kind == _PARAMETER:
-            news = self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end])))
-            if news and self.tag:
-                self.tag += bytes(chunk[start:end])  # it came after the tag, and will
-            return news and not self.tag, b""
+            self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end])))
+            return False, b""
         if kind == _ERROR:
             self.failed = True
             self.sqlstate = decode_error(bytes(chunk[start + 5 : end])).sqlstate

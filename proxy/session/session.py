@@ -64,6 +64,8 @@ class Session:
         self.role = role
         self.settings = settings
         self.parameters = dict(parameters)
+        self._told = dict(parameters)
+        self._changed_parameters: dict[str, None] = {}
         self.parameters_at_begin: dict[str, str] | None = None
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
@@ -146,7 +148,13 @@ class Session:
         self.connection.write(data)
 
     def ready(self) -> None:
-        """Tell the client that it may go on."""
+        """Tell the client that it may go on, and which of the settings that it knows have changed."""
+        if self._changed_parameters:
+            for name in reversed(self._changed_parameters):
+                if self._told.get(name) != self.parameters[name]:
+                    self._told[name] = self.parameters[name]
+                    self.write(backend.parameter_status(name, self.parameters[name]))
+            self._changed_parameters.clear()
         self.write(backend.ready_for_query(self.transaction.status))
 
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
@@ -158,12 +166,17 @@ class Session:
         pid = int.from_bytes(body[:4], "big")
         self.write(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
 
-    def on_parameter(self, name: str, value: str) -> bool:
-        """A shard reported a setting; returns whether this is news to the client."""
-        if self.parameters.get(name) == value:
-            return False
-        self.parameters[name] = value
-        return True
+    def on_parameter(self, name: str, value: str) -> None:
+        """A shard reported a setting; like Postgres we pass that on with ReadyForQuery, if it has not changed back."""
+        if self.parameters.get(name) != value:
+            self.parameters[name] = value
+            self._changed_parameters[name] = None
+
+    def follow_parameters(self, link: ShardLink | None) -> None:
+        """A link of the session was told something that may have changed settings (and its answer was swallowed)."""
+        if link is not None and not link.closed:
+            for name, value in link.parameters.items():
+                self.on_parameter(name, value)
 
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
@@ -203,11 +216,14 @@ class Session:
         changed = self.transaction.catalog_changed
         explicit = self.transaction.block is Block.EXPLICIT
         committed = False
+        link = self.settings_link if self.transaction.settings_changed else None
         try:
             outcome = await self.transaction.commit()
             committed = outcome is None or outcome.committed
         finally:
             await self._after_block(committed=committed)
+        if committed:
+            self.follow_parameters(link)  # SET LOCAL ends with the transaction
         if outcome is not None:
             self._tell(outcome, explicit=explicit)
         if changed:
@@ -256,9 +272,7 @@ class Session:
         if self.parameters_at_begin is None:
             return
         for name, value in self.parameters_at_begin.items():
-            if self.parameters.get(name) != value:
-                self.parameters[name] = value
-                self.write(backend.parameter_status(name, value))
+            self.on_parameter(name, value)
         self.parameters_at_begin = None
 
     async def catalog_changed(self) -> None:
@@ -296,6 +310,11 @@ class Session:
     def settings_shard(self) -> int:
         """Where settings are shown and set first: a shard that has joined already, else home."""
         return next(iter(self.transaction.links), self.database.logical.home)
+
+    @property
+    def settings_link(self) -> ShardLink | None:
+        """The link of that shard, if it has joined."""
+        return self.transaction.links.get(self.settings_shard)
 
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""

@@ -185,7 +185,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     await settle_before(session, [shard])
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
-    control.follow_set_config(session, statement)
+    await control.follow_set_config(session, statement, shard)
     if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
         await session.catalog_changed()
     return tag

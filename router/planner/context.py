@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from router.catalog import effective_path
 from router.cluster import Home, Reference, Sharded
@@ -192,18 +192,29 @@ class Context:
         }
 
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
-        """Return the constant ``set_config(name, value, is_local)`` calls; refuses what clients may not set."""
+        """Return ``set_config(name, value, is_local)`` calls, the value None if it is NULL or no constant.
+
+        Refuses what clients may not set.
+        """
         found = []
         for kind, body in self.parsed.nodes:
             if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
                 continue
             literals = [constant(_uncast(argument)) for argument in body.get("args", ())]
-            if len(literals) == _SET_CONFIG_ARGUMENTS and all(literal is not None for literal in literals):
-                name, value, local = (literal[1] if literal else None for literal in literals)
-                if self.many and isinstance(value, str):
-                    self.check_setting(str(name).lower(), (value,), body.get("location"))
-                is_local = local if isinstance(local, bool) else str(local).lower()[:1] in {"t", "y", "1"}
-                found.append((str(name).lower(), None if value is None else str(value), is_local))
+            if len(literals) != _SET_CONFIG_ARGUMENTS:
+                continue
+            name, value, local = (literal[1] if literal else None for literal in literals)
+            if name is None or local is None:
+                if self.many:
+                    raise self.refuse("setting", body.get("location"), name="set_config", value="an expression")
+                continue
+            at = body.get("location")
+            if isinstance(value, str):
+                self.check_setting(str(name).lower(), (value,), at)
+            elif self.many and str(name).lower() in _READING:
+                raise self.refuse("setting", at, name=str(name), value="an expression")
+            is_local = local if isinstance(local, bool) else str(local).lower()[:1] in {"t", "y", "1"}
+            found.append((str(name).lower(), None if value is None else str(value), is_local))
         return tuple(found)
 
     def check_setting(self, name: str, values: Iterable[str], at: int | None = None) -> None:
@@ -211,14 +222,17 @@ class Context:
         words = [value.strip().lower() for value in values]
         if name == "search_path" and any(OWN_SCHEMA in word for word in words):
             raise self.refuse("own-schema", at)
-        wrong = {
-            "standard_conforming_strings": {"off", "false", "0", "no"},
-            "transform_null_equals": {"on", "true", "1", "yes"},
-            "session_replication_role": {"replica", "local"},
-        }.get(name, set())
+        wrong = _READING.get(name, frozenset())
         if self.many and any(word in wrong for word in words):
             raise self.refuse("setting", at, name=name, value=words[0])
 
+
+# Settings under which Postgres reads or checks otherwise than the router believes, and the values that do it.
+_READING: Final = {
+    "standard_conforming_strings": frozenset({"off", "false", "0", "no"}),
+    "transform_null_equals": frozenset({"on", "true", "1", "yes"}),
+    "session_replication_role": frozenset({"replica", "local"}),
+}
 
 _CALLING = frozenset(
     {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy",

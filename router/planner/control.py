@@ -103,7 +103,8 @@ def set_variable(context: Context) -> Statement:
     context.check_setting(name.lower(), values, body.get("location"))
     if name.lower() in _READ_ONLY and values:
         return _set_transaction_mode(context, name.lower(), values[0])
-    setting = Setting.RESET if kind == "VAR_RESET" else Setting.SET
+    to_default = kind == "VAR_RESET" or (kind == "VAR_SET_DEFAULT" and not local)
+    setting = Setting.RESET if to_default else Setting.SET
     tag = "RESET" if kind == "VAR_RESET" else "SET"
     return context.statement(SettingControl(setting, name.lower(), local), tag)
 

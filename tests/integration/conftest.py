@@ -6,7 +6,6 @@ test runs on three shards; those that ask for `any_town` run on one shard as wel
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from router.cluster import Database
 from router.sharding import slot_of
+from waiting import eventually
 from wire_client import Twins, WireClient
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ SCHEMA = (
     "CREATE TABLE plain (id int4 PRIMARY KEY, v text)",
 )
 NAMES = ["notes", "parents", "children", "words", "kinds", "plain"]
-PATIENCE_SECONDS = 20.0
 BUSY = """
     SELECT pid, state, query FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
@@ -109,14 +108,6 @@ class Town:
     def busy(self) -> list[Any]:
         """Return what clients have left behind on the shards: open transactions, statements, prepared ones."""
         return [row for rows in self.everywhere(BUSY) for row in rows]
-
-
-def eventually(holds: Callable[[], object], what: str = "") -> None:
-    """Look again and again until something holds; fail after PATIENCE_SECONDS."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what or "it never came to hold"
-        time.sleep(0.01)
 
 
 def _town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:

@@ -63,7 +63,11 @@ class WireClient:
         self.key = (0, b"")
         self._unread = b""
         if log_in:
-            self.log_in()
+            try:
+                self.log_in()
+            except BaseException:
+                self.socket.close()
+                raise
 
     def close(self) -> None:
         """Close politely; what the server does with it is not waited for."""
