@@ -1,7 +1,8 @@
 """A bare client of the protocol: frames out, a readable trace in; and two of them side by side.
 
 A trace is what a client can see, message by message, in tuples that print well. Left out is what may differ between
-two servers that agree: the source file and line of an error, table OIDs (kept as "from a table"), process ids.
+two servers that agree: the source file and line of an error, table OIDs (kept as "from a table"), OIDs of types that
+were created there, process ids.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # How long a server may take for anything here; nothing waits for it to pass.
 PATIENCE_SECONDS = 20.0
+FIRST_OWN_OID = 16_384  # below are those that every server has
 
 Entry = tuple[Any, ...]
 Trace = list[Entry]
@@ -167,7 +169,10 @@ def readable(kind: int, body: bytes) -> Entry:  # noqa: PLR0911 - a form for eac
         fields = backend.decode_row_description(body)
         return (
             "columns",
-            *((f.name.decode(), bool(f.table_oid), f.column, f.type_oid, f.type_modifier, f.format) for f in fields),
+            *(
+                (f.name.decode(), bool(f.table_oid), f.column, _type(f.type_oid), f.type_modifier, f.format)
+                for f in fields
+            ),
         )
     if letter == "D":
         return ("row", backend.decode_data_row(body))
@@ -183,10 +188,14 @@ def readable(kind: int, body: bytes) -> Entry:  # noqa: PLR0911 - a form for eac
         name, value = backend.decode_parameter_status(body)
         return ("parameter", name, value)
     if letter == "t":
-        return ("parameters", *backend.decode_parameter_description(body))
+        return ("parameters", *map(_type, backend.decode_parameter_description(body)))
     if letter == "K":
         return ("key",)
     return (_NAMES.get(letter, letter), *([body] if body else []))
+
+
+def _type(oid: int) -> int | str:
+    return oid if oid < FIRST_OWN_OID else "own type"
 
 
 _NAMES = {

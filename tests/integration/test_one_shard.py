@@ -1,0 +1,131 @@
+"""Over one shard the proxy cannot be told from Postgres: all that Postgres can passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wire_client import SYNC, Twins, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+
+@pytest.fixture
+def alone(town_of_1: Town, connect: Callable[..., WireClient]) -> Twins:
+    return Twins(connect(town_of_1.one), connect(town_of_1.dsn))
+
+
+PROGRAM = """
+create type mood as enum ('sad', 'ok')
+create domain small as int check (value < 10)
+create table things (id serial primary key, k int not null, m mood default 'ok', s small, at timestamptz default now())
+create view seen as select k, m from things where s is not null
+create function twice(x int) returns int language sql immutable as $$ select x * 2 $$
+create function tell(x int) returns int language plpgsql as $$ begin raise notice 'told %', x; return x; end $$
+create function log_it() returns trigger language plpgsql as $$ begin new.k := new.k + 100; return new; end $$
+create trigger things_log before insert on things for each row execute function log_it()
+insert into things (k, s) select g, g from generate_series(1, 5) g
+insert into things (k, s) values (6, 100)
+select k, m, s from things order by k
+select * from seen order by k
+update things t set k = o.k from things o where o.id = t.id + 1 returning t.k
+with gone as (delete from things where k > 104 returning k) select count(*) from gone
+select tell(5), twice(21)
+select row_number() over (order by k), sum(k) over () from things order by 1
+select k, count(*) from things group by rollup (k) order by 1 nulls last
+select distinct on (m) m, k from things order by m, k
+select array_agg(k order by k), string_agg(k::text, ',' order by k), json_agg(m order by k) from things
+select * from things t1 join things t2 using (k) left join notes n on n.k = t1.k where false
+merge into things t using (values (101, 1)) v(k, s) on t.k = v.k when matched then update set s = 2
+create materialized view stored as select k from things
+refresh materialized view stored
+create index concurrently things_k on things (k)
+create rule no_notes as on delete to notes do instead nothing
+delete from notes
+drop rule no_notes on notes
+create schema other
+create table other.things (a int)
+select nextval('things_id_seq') > 0, currval('things_id_seq') > 0, lastval() > 0
+do $$ begin perform 1; raise warning 'careful'; end $$
+create procedure work() language plpgsql as $$ begin insert into other.things values (1); commit; end $$
+call work()
+select count(*) from other.things
+explain (costs off) select * from notes where k = 1
+lock table notes
+begin; lock table notes in exclusive mode; select 1; commit
+vacuum notes
+analyze notes
+reindex table notes
+cluster notes using notes_pkey
+comment on table notes is 'nothing'
+grant select on notes to public
+alter table notes alter column k set not null
+create table pieces (k int, v text) partition by range (k)
+create table pieces_1 partition of pieces for values from (0) to (10)
+insert into pieces values (1, 'x'), (20, 'y')
+insert into pieces values (1, 'x'), (2, 'y')
+select tableoid::regclass, * from pieces order by k
+begin; declare c scroll cursor for select generate_series(1, 9); fetch 3 from c; fetch backward 2 from c; close c; end
+begin isolation level serializable; select count(*) from notes; commit
+select to_regclass('notes'), 'notes'::regclass
+select pg_typeof(1.5), 1/0
+select * from json_table('[1,2]', '$[*]' columns (x int path '$'))
+create temporary table mine as select 1 as x
+select * from mine
+discard temp
+select lo_unlink(lo_create(0)) = 1
+truncate notes, plain restart identity cascade
+drop materialized view stored; drop view seen; drop table things, pieces, other.things; drop schema other
+drop function twice, tell, log_it; drop procedure work; drop domain small; drop type mood
+"""
+
+
+def test_everything_passes(alone: Twins) -> None:
+    for text in filter(None, PROGRAM.split("\n")):
+        alone.query(text)
+
+
+def test_the_same_by_the_extended_protocol(alone: Twins) -> None:
+    for text in filter(None, PROGRAM.split("\n")):
+        for statement in text.split("; ") if text.startswith(("begin", "drop")) else [text]:
+            alone.same(parse(statement), describe("S"), bind(), describe("P"), execute(), SYNC)
+
+
+def test_backends_are_the_shards_own(alone: Twins) -> None:
+    client = alone.proxy
+    assert client.rows("select count(*) from pg_stat_activity where pid = pg_backend_pid()") == [("1",)]
+    client.query("begin")
+    first = client.rows("select pg_backend_pid()")
+    assert client.rows("select pg_backend_pid()") == first
+    client.query("commit")
+    assert client.rows("select inet_server_port() is not null, version() like 'PostgreSQL 18%'") == [("t", "t")]
+
+
+def test_now_is_when_the_transaction_began(alone: Twins) -> None:
+    client = alone.proxy
+    client.query("begin")
+    before = client.rows("select clock_timestamp()")
+    assert client.rows(f"select now() <= '{before[0][0]}', now() = statement_timestamp()") == [("t", "f")]
+    client.query("rollback")
+
+
+def test_isolation_levels(alone: Twins, town_of_1: Town, connect: Callable[..., WireClient]) -> None:
+    other = connect(town_of_1.dsn)
+    client = alone.proxy
+    client.query("begin isolation level repeatable read; select count(*) from notes")
+    other.query("insert into notes values (1, 'x')")
+    assert client.rows("select count(*) from notes") == [("0",)]
+    client.query("update notes set v = 'y'")
+    client.query("commit")
+    client.query("begin isolation level serializable; select count(*) from notes")
+    other.query("begin isolation level serializable; select count(*) from notes; insert into notes values (2, 'x')")
+    client.query("insert into notes values (3, 'x')")
+    other.query("commit")
+    trace = client.query("commit")
+    assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["40001"]
