@@ -83,7 +83,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What surrounds the snapshot of a multi-shard read (DESIGN, section 8); nothing is executed if either raises.
+    """What surrounds the snapshot of a multi-shard read (proxy.twophase.fence); nothing is executed if either raises.
 
     ``before_bind`` is awaited between Parse and Bind on all shards (takes the fence), ``barrier`` between Bind and
     Execute (gives it back, or finds that it was lost).

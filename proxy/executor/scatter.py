@@ -6,7 +6,7 @@ results.py.
 
 All tasks use the extended protocol on the unnamed statement and portal, because only Bind can ask for binary columns
 beside text ones. Usually everything goes out in one packet, ``Parse Bind Describe Execute Sync``. With a fence there
-are three (DESIGN, section 8)::
+are three (see proxy/twophase/README.md)::
 
     Parse Flush            then ``before_bind``: the fence is taken
     Bind Describe Flush    a plain SELECT's snapshot is taken at Bind; then ``barrier``: the fence is given back

@@ -3,7 +3,7 @@
 Catalog, recovery, COMMIT PREPARED, the fence and deadlock probes run here, as the DSN's own role, on a reserve that no
 client can use up. Their wire is never lent.
 
-Rules, because a commit depends on them (DESIGN section 7):
+Rules, because a commit depends on them (proxy/twophase/README.md):
 
 1. Isolation, lock_timeout and synchronous_commit are set explicitly when connecting, whatever the role or the server
    defaults to. ``synchronous_commit`` is raised to ``on`` and never lowered from ``remote_apply``.

@@ -1,4 +1,4 @@
-"""The closure of placements and effects, on catalogs written by hand. Trap numbers are TRAPS-router's."""
+"""The closure of placements and effects, on catalogs written by hand."""
 
 from __future__ import annotations
 

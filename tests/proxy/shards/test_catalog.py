@@ -1,4 +1,4 @@
-"""The catalog as read from a real server: facts, closure, and how fast. Trap numbers are TRAPS-router's."""
+"""The catalog as read from a real server: facts, closure, and how fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema pgchorus on real servers: installing, refusing to differ, and the CHECK on slots. C11 of TRAPS-router."""
+"""The schema pgchorus on real servers: installing, refusing to differ, and the CHECK on slots."""
 
 from __future__ import annotations
 
