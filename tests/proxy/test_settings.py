@@ -1,0 +1,86 @@
+"""What a session has set: options as the server reads them, and texts that bring any link there."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.settings import NOTHING_APPLIED, Applied, SessionSettings, parse_options, quote_literal, set_config_sql
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", []),
+        ("-c work_mem=5MB", [("work_mem", "5MB")]),
+        ("-cwork_mem=5MB", [("work_mem", "5MB")]),
+        ("--work-mem=5MB", [("work_mem", "5MB")]),
+        ("-c a=1 --b=2  -c\tc=3", [("a", "1"), ("b", "2"), ("c", "3")]),
+        (r"-c search_path=a,\ b", [("search_path", "a, b")]),
+        (r"-c a=\\", [("a", "\\")]),
+        ("-c a=", [("a", "")]),
+        ("-c a=b=c", [("a", "b=c")]),
+        ("--Search-Path=x", [("search_path", "x")]),
+    ],
+)
+def test_options(options: str, expected: list[tuple[str, str]]) -> None:
+    assert parse_options(options) == expected
+
+
+@pytest.mark.parametrize("options", ["-x", "work_mem=5MB", "-c", "-c work_mem", "--", "-c =5", "-B 100", "-d 5"])
+def test_options_that_are_not_understood_are_not_dropped(options: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_options(options)
+
+
+def test_literals_are_safe_whatever_the_settings() -> None:
+    assert quote_literal("it's") == "'it''s'"
+    assert quote_literal("a\\'b") == " E'a\\\\''b'"
+    assert set_config_sql("search_path", "a, b") == "SELECT pg_catalog.set_config('search_path', 'a, b', false)"
+    assert set_config_sql("x", "y", local=True).endswith("true)")
+
+
+def test_what_was_set_last_is_applied_last() -> None:
+    settings = SessionSettings()
+    assert settings.applied == NOTHING_APPLIED
+    settings.set_startup("timezone", "UTC")
+    settings.set("role", "SET ROLE a")
+    settings.set("work_mem", "SET work_mem = 1")
+    settings.set("role", "SET ROLE b")
+    assert [name for name, _ in settings.applied.statements] == ["timezone", "work_mem", "role"]
+    assert settings.applied.sql().startswith("SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; ")
+    assert settings.applied.sql().endswith("SET work_mem = 1; SET ROLE b")
+
+
+def test_resets() -> None:
+    settings = SessionSettings()
+    settings.set_startup("timezone", "UTC")
+    before = settings.applied
+    settings.set("timezone", "SET timezone = 'Asia/Tokyo'")
+    settings.set("role", "SET ROLE a")
+    settings.reset("timezone")
+    assert [name for name, _ in settings.applied.statements] == ["timezone", "role"]
+    settings.set("work_mem", "SET work_mem = 1")
+    settings.reset_all()
+    assert [name for name, _ in settings.applied.statements] == ["timezone", "role"]
+    settings.discard_all()
+    assert settings.applied == before
+
+
+def test_a_rollback_goes_back() -> None:
+    settings = SessionSettings()
+    settings.set("work_mem", "SET work_mem = 1")
+    snapshot, applied = settings.snapshot(), settings.applied
+    settings.set("work_mem", "SET work_mem = 2")
+    settings.set("role", "SET ROLE a")
+    settings.restore(snapshot)
+    assert settings.applied == applied
+    settings.set("work_mem", "SET work_mem = 3")
+    assert snapshot == {"work_mem": "SET work_mem = 1"}
+
+
+def test_what_settings_mean_for_a_link() -> None:
+    assert Applied((("work_mem", "SET work_mem = 1"),)).resettable
+    assert not Applied((("app.tenant", "SET app.tenant = 1"),)).resettable
+    assert Applied((("role", "SET ROLE a"),)).names_role
+    assert Applied((("session_authorization", "SET SESSION AUTHORIZATION a"),)).names_role
+    assert not Applied((("work_mem", "SET work_mem = 1"),)).names_role

@@ -1,0 +1,232 @@
+"""Which links a client's transaction takes, what goes out in front of its statements, and what it notes on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.errors import ProxyError
+from proxy.settings import UNKNOWN, Applied, SessionSettings
+from proxy.transaction import Block, ClientTransaction, Modes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CUSTOM = Applied((("app.tenant", "SET app.tenant = 1"),))
+
+
+class Link:
+    """A link that keeps what is put in front of its next exchange; `go` is that exchange."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.name = f"s{shard}"
+        self.settings: object | None = None
+        self.prefixes: list[tuple[str, bool]] = []
+        self.prefix_failed = False
+        self.resettable = True
+        self.closed = self.busy = False
+        self.status = ord("I")
+        self.on_notification: object = None
+        self.ran: list[str] = []
+
+    @property
+    def has_prefix(self) -> bool:
+        return bool(self.prefixes)
+
+    def prefix(self, frames: bytes, cycles: int = 1, *, gate: bool = False) -> None:
+        assert cycles == 1
+        self.prefixes.append((frames[5:-1].decode(), gate))
+
+    def go(self) -> list[tuple[str, bool]]:
+        sent, self.prefixes = self.prefixes, []
+        return sent
+
+    async def run(self, sql: str) -> None:
+        self.go()
+        self.ran.append(sql)
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Database:
+    """Gives links out, the ones that came back first; `fails` are shards that have none."""
+
+    def __init__(self) -> None:
+        self.proven_settings: set[tuple[int, str, Applied]] = set()
+        self.idle: dict[int, Link] = {}
+        self.made: list[Link] = []
+        self.fails: set[int] = set()
+
+    async def acquire(self, shard: int, role: str) -> Link:
+        assert role == "me"
+        if shard in self.fails:
+            raise ProxyError("53300", "none is free")
+        link = self.idle.pop(shard, None)
+        if link is None:
+            link = Link(shard)
+            self.made.append(link)
+        return link
+
+    def release(self, link: Link) -> None:
+        link.go()  # as washing does
+        if not link.closed and link.resettable:
+            self.idle[link.shard] = link
+
+    async def commit(self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int]) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+def transaction(database: Any, **made: str) -> ClientTransaction:
+    settings = SessionSettings()
+    for name, value in made.items():
+        settings.set(name, f"SET {name} = {value}")
+    return ClientTransaction(database, "me", settings, 3)
+
+
+async def link_of(client: ClientTransaction, shard: int) -> Any:
+    return (await client.join([shard], writes=False))[shard]
+
+
+async def test_begin_is_lazy_and_savepoints_are_replayed(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT, Modes(read_only=True))
+    first = await link_of(client, 0)
+    assert first.go() == [("BEGIN READ ONLY", False)]
+    await client.savepoint("a", "SAVEPOINT a")
+    client.note_setting("work_mem", "SET LOCAL work_mem = 1")
+    second = await link_of(client, 1)
+    assert second.go() == [("BEGIN READ ONLY", False), ("SAVEPOINT a", False), ("SET LOCAL work_mem = 1", False)]
+    assert first.ran == ["SAVEPOINT a"]
+    assert (await link_of(client, 0)).go() == []
+
+
+async def test_settings_must_have_worked_once_before_a_statement_goes_with_them(database: Database) -> None:
+    client, other = transaction(database, work_mem="1"), transaction(database)
+    for gated in (True, False):
+        link = await link_of(client, 1)
+        ((sql, gate),) = link.go()
+        assert sql.endswith("SET work_mem = 1")
+        assert gate is gated
+        client.finish_statement()
+        assert link.settings == client.settings.applied
+        assert len((await link_of(other, 1)).go()) == 1
+        other.finish_statement()
+    link = await link_of(client, 2)
+    assert link.go()[0][1] is True, "another shard has shown nothing yet"
+    client.finish_statement()
+    assert (await link_of(client, 2)).go() == [], "it has them already"
+
+
+async def test_roles_are_always_waited_for(database: Database) -> None:
+    client, other = transaction(database, role="somebody"), transaction(database)
+    for _ in range(3):
+        assert (await link_of(client, 0)).go()[0][1] is True
+        client.finish_statement()
+        (await link_of(other, 0)).go()
+        other.finish_statement()
+
+
+async def test_a_link_has_what_it_is_noted_to_have(database: Database) -> None:
+    """Settings that never went out, or failed, must not be taken for applied by the next client with the same."""
+    client, next_client = transaction(database, work_mem="1"), transaction(database, work_mem="1")
+    database.fails = {1}
+    with pytest.raises(ProxyError, match="none is free"):
+        await client.join([0, 1], writes=False)
+    client.finish_statement()
+    link = await link_of(next_client, 0)
+    assert len(link.go()) == 1, "it was never told"
+    link.prefix_failed = True
+    next_client.finish_statement()
+    assert link.settings is UNKNOWN
+    assert not link.prefix_failed
+    assert database.proven_settings == set()
+    assert len((await link_of(client, 0)).go()) == 1
+
+
+async def test_custom_settings_end_with_their_link(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT)
+    link = await link_of(client, 0)
+    link.go()
+    client.note_setting("app.tenant", "SET LOCAL app.tenant = 1")
+    await client.rollback()
+    assert not link.resettable
+    owner, other = transaction(database), transaction(database)
+    owner.settings.set("app.tenant", "SET app.tenant = 1")
+    assert owner.settings.applied == CUSTOM
+    link = await link_of(owner, 1)
+    link.go()
+    owner.finish_statement()
+    assert await link_of(owner, 1) is link
+    owner.finish_statement()
+    assert await link_of(other, 1) is not link
+    assert link.closed
+
+
+async def test_a_rollback_does_not_wait_for_a_link_in_mid_exchange(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT)
+    first, second = await link_of(client, 0), await link_of(client, 1)
+    first.go()
+    second.go()
+    first.status = second.status = ord("T")
+    first.busy = True
+    await client.rollback()
+    assert first.closed
+    assert second.ran == ["ROLLBACK"]
+    assert not client.in_block
+
+
+async def test_a_pinned_link_is_the_commit_point(database: Database) -> None:
+    client = transaction(database)
+    link = await link_of(client, 0)
+    client.pin("temporary table", [0])
+    client.finish_statement()
+    assert database.idle == {}
+    client.begin(Block.EXPLICIT)
+    assert await link_of(client, 0) is link
+    assert client.must_commit == {0: "temporary table"}
+    await client.rollback()
+    client.unpin()
+    assert link.closed
+
+
+async def test_read_only_after_a_write_is_enforced_here(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT)
+    client.command = "DELETE"
+    await client.join([0, 1], writes=True)
+    await client.savepoint("a", "SAVEPOINT a")
+    await client.set_modes(Modes(read_only=True), "SET TRANSACTION READ ONLY")
+    assert "SET TRANSACTION READ ONLY" not in database.made[0].ran
+    with pytest.raises(ProxyError, match="cannot execute DELETE in a read-only transaction"):
+        await client.join([2], writes=True)
+    await client.join([2], writes=False)
+    await client.rollback_to("a", "ROLLBACK TO a")
+    await client.join([2], writes=True)
+
+
+async def test_a_cancel_is_heard_between_shards(database: Database) -> None:
+    client = transaction(database)
+    client.cancel_requested = True
+    with pytest.raises(ProxyError) as caught:
+        await client.join([0], writes=False)
+    assert caught.value.sqlstate == "57014"
+
+
+async def test_chained_modes(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT, Modes(isolation="serializable"))
+    assert client.modes_for_chain == Modes(isolation="serializable")
+    client.failed = True
+    assert client.modes_for_chain == Modes()
+    await client.rollback()
+    assert client.modes == Modes()
