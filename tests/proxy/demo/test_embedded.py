@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from tests.conftest import MakeDatabases
 
 STARTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from proxy.demo.embedded import EmbeddedServer
+# Who runs the tests in the background of a shell has them ignore Ctrl-C, and all their children with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = EmbeddedServer(Path(sys.argv[1]), durable=False)
 server.start()
 print(server.port, server.pid, flush=True)
@@ -105,7 +107,11 @@ def test_no_leftovers_when_the_starter_dies(tmp_path: Path, how: signal.Signals)
     with starter.stdout:
         port, pid = map(int, starter.stdout.readline().split())
         starter.send_signal(how)
-        starter.wait(30)
+        try:
+            starter.wait(30)
+        finally:
+            starter.kill()
+            starter.wait()
     give_up = time.monotonic() + 30
     while alive(pid):
         assert time.monotonic() < give_up, f"postgres {pid} outlived the process that started it"
