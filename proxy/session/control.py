@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
-from proxy.session.preparing import bind_and_run, prepare
+from proxy.session.preparing import bind_and_run, current, prepare
 from proxy.session.run import relay
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
@@ -277,7 +277,7 @@ async def prepared_control(session: Session, plan: PreparedControl) -> bytes:
     if plan.prepared is Prepared.DEALLOCATE:
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
-    prepared = session.statements[name]
+    prepared = await current(session, session.statements[name])
     expected = prepared.description.parameter_oids
     if len(expected) != len(plan.arguments):
         raise ProxyError(

@@ -23,8 +23,8 @@ from proxy.executor.request import send
 from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
-from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
-from proxy.session.preparing import prepare, request_of, resolve_bind
+from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
+from proxy.session.preparing import current, prepare, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _SYNC_FRAME = frontend.Sync().encode()
 _EXECUTE, _SYNC, _FUNCTION_CALL = ord("E"), ord("S"), ord("F")
-_HARMLESS = frozenset(b"DCH")
+_HARMLESS = frozenset(b"DC")
 _CONTROL_PLANS = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
 
 
@@ -135,6 +135,24 @@ class ExtendedProtocol:
     def _skip(self) -> None:
         self.batch = None
         self.skipping = True
+
+    async def ready_for_simple_query(self) -> bool:
+        """Run what a Query finds unsynced before it, as Postgres does.
+
+        False when that failed: then all up to Sync is skipped, the Query too.
+        """
+        try:
+            await self._send_batch()
+        except Reported as error:
+            self.session.count_error(error)
+            self._skip()
+            return False
+        except CLIENT_ERRORS as error:
+            raise_if_fatal(error)
+            self._fail(error)
+            return False
+        self.forget_unnamed()
+        return True
 
     def forget_unnamed(self) -> None:
         """A simple query does away with the unnamed statement and portal."""
@@ -226,7 +244,7 @@ class ExtendedProtocol:
 
     async def _bind(self, message: frontend.Bind) -> None:
         session = self.session
-        prepared = await self._current(self._statement(message.statement))
+        prepared = await current(session, self._statement(message.statement), self._send_batch)
         simple.check_block(session, prepared.statement)
         if message.portal and message.portal in session.portals:
             raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
@@ -249,19 +267,6 @@ class ExtendedProtocol:
         else:
             await self._bind_on_link(portal, portal.shard)
         session.portals[message.portal] = portal
-
-    async def _current(self, prepared: PreparedStatement) -> PreparedStatement:
-        """Plan a named statement anew when the catalog has changed since its Parse."""
-        session = self.session
-        if prepared.catalog_version == session.database.catalog_version and session.planner_in_block is None:
-            return prepared
-        oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
-        text = prepared.query.decode("utf-8", "surrogateescape")
-        renewed = await prepare(session, prepared.name, text, oids, self._send_batch)
-        if not same_rows(prepared.description.fields, renewed.description.fields):
-            raise ProxyError("0A000", "cached plan must not change result type", routine="RevalidateCachedQuery")
-        session.statements[prepared.name] = renewed
-        return renewed
 
     async def _bind_on_link(self, portal: Portal, shard: int) -> None:
         session = self.session
@@ -336,7 +341,7 @@ class ExtendedProtocol:
         if isinstance(statement.plan, ShardByShard):
             session.write(await shard_by_shard(session, statement, portal.executable))
             return
-        await self._execute_parted(portal, statement, message.row_limit)
+        await self._execute_parted(portal, statement, max(message.row_limit, 0))
 
     async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
         session = self.session

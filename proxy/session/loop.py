@@ -32,8 +32,7 @@ async def serve_session(session: Session) -> None:
             session.in_query = True
             session.transaction.cancel_requested = False
             if kind == _QUERY:
-                if not extended.skipping:
-                    extended.forget_unnamed()
+                if not extended.skipping and await extended.ready_for_simple_query():
                     await simple_query(session, body)
             elif kind == _TERMINATE:
                 return

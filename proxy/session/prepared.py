@@ -38,6 +38,7 @@ class PreparedStatement:
     statement: Statement
     description: Description
     catalog_version: int
+    search_path: tuple[str, ...]
 
     def link_name(self, applied: Applied) -> bytes:
         """Return the name on links; b'' when it must be parsed anew for each use."""

@@ -14,7 +14,7 @@ from proxy.executor.request import Request
 from proxy.session import own_settings
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
-from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
+from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
@@ -135,6 +135,7 @@ async def prepare(
         statement,
         description,
         session.database.catalog_version,
+        session.search_path,
     )
 
 
@@ -164,6 +165,26 @@ async def _let_a_shard_speak(
     if flush is not None:
         await flush()
     await session.database.let_a_shard_speak(session, text, tuple(oids))
+
+
+async def current(
+    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None = None
+) -> PreparedStatement:
+    """Plan a named statement anew when the catalog or the search_path is not what it was, as Postgres does."""
+    unchanged = (
+        prepared.catalog_version == session.database.catalog_version
+        and prepared.search_path == session.search_path
+        and session.planner_in_block is None
+    )
+    if unchanged:
+        return prepared
+    oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
+    text = prepared.query.decode("utf-8", "surrogateescape")
+    renewed = await prepare(session, prepared.name, text, oids, flush)
+    if not same_rows(prepared.description.fields, renewed.description.fields):
+        raise ProxyError("0A000", "cached plan must not change result type", routine="RevalidateCachedQuery")
+    session.statements[prepared.name] = renewed
+    return renewed
 
 
 async def bind_and_run(session: Session, prepared: PreparedStatement, values: tuple[bytes | None, ...]) -> bytes:

@@ -16,6 +16,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.outcome import RolledBack
+from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE, Block, ClientTransaction
@@ -101,6 +102,8 @@ class Session:
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
         """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
+        if statement.tag == "UPDATE" and "pg_settings" in statement.text.lower():
+            raise ProxyError("0A000", "pg_settings cannot be updated through the proxy", hint="Use SET.")
         try:
             return resolve(statement.plan, self.database.logical, parameters)
         except UnresolvedKey as error:
@@ -327,10 +330,18 @@ class Session:
             transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
         if statement.pins:
             transaction.pin(statement.pins, shards)
+        links = [transaction.links[shard] for shard in shards if shard in transaction.links]
         if statement.dirties:
-            for shard in shards:
-                if shard in transaction.links:
-                    transaction.links[shard].dirty = True
+            for link in links:
+                link.dirty = True
+        if statement.tag != "SELECT" and self.database.catalog.functions:
+            # A trigger may have called a function that sets something: the next user's settings are made anew.
+            for link in links:
+                link.settings = UNKNOWN
+        for name in self._changed_parameters:
+            # A function has set what a shard reports: other links follow, or names would mean other tables there.
+            self.settings.set(name.lower(), set_config_sql(name, self.parameters[name]))
+            transaction.settings_changed = transaction.settings_changed or transaction.in_block
 
 
 def relayed_shard(executable: Executable, statement: Statement) -> int | None:

@@ -105,6 +105,7 @@ class _Message:
         self.planned = planned
         self.count = len(planned) or len(parsed)
         self._version = session.database.catalog_version
+        self._search_path = session.search_path
 
     @classmethod
     async def read(cls, session: Session, text: str) -> _Message:
@@ -122,7 +123,12 @@ class _Message:
     async def plan(self, number: int) -> Statement:
         """Return a statement as the catalog is now; raises Refused when a shard would not object itself."""
         session = self._session
-        if self.planned and session.planner_in_block is None and session.database.catalog_version == self._version:
+        unchanged = (
+            session.planner_in_block is None
+            and session.database.catalog_version == self._version
+            and session.search_path == self._search_path
+        )
+        if self.planned and unchanged:
             return self.planned[number]
         if not self._parsed:
             self._parsed = parse(self._text)

@@ -267,6 +267,8 @@ def _check_name_free(context: Context, parts: tuple[str, ...], relation: Relatio
     schema = parts[-2] if len(parts) > 1 else relation.name.schema if relation is not None else ""
     if not isinstance(context.database.placement(TableName(schema, parts[-1])), Home):
         raise context.refuse("placed-name", table=".".join(parts))
+    if relation is None and any(table.name == parts[-1] for table in context.database.placements):
+        raise context.refuse("placed-name", table=parts[-1])  # a temporary table, which would hide the placed one
 
 
 def _check_schema_free(context: Context, schema: str) -> None:
@@ -306,7 +308,10 @@ def view(context: Context) -> Statement:
     places = _reads(context, context.body["query"])
     if Place.HOME in places and Place.SHARDED in places:
         raise context.refuse("mixed-tables")
-    if context.body["view"].get("relpersistence") == "t":
+    made = context.body["view"]
+    if made.get("relpersistence") == "t" or made.get("schemaname") == "pg_temp":
+        if context.many and places & {Place.SHARDED, Place.REFERENCE}:
+            raise context.refuse("mixed-tables")
         tables.check_temporary(context, context.body["view"])
         return statement(context, HomeShard(), pins="temporary view", must_commit="temporary view")
     target: Target = EveryShard() if places and Place.HOME not in places else HomeShard()

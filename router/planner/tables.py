@@ -80,6 +80,10 @@ def check_temporary(context: Context, range_var: Node) -> None:
     for table, placement in context.database.placements.items():
         if table.name == range_var["relname"] and not isinstance(placement, Home):
             raise context.refuse("temporary-hides", range_var.get("location"), table=table)
+    for relation in context.catalog.relations:
+        placed = context.catalog.effective_placement(relation)
+        if relation.name.name == range_var["relname"] and not isinstance(placed, Home):
+            raise context.refuse("temporary-hides", range_var.get("location"), table=relation.name)
 
 
 def _placement_of_new(context: Context, name: TableName, parents: list[Node], range_var: Node) -> Placement:
