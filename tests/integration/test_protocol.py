@@ -385,3 +385,26 @@ def test_an_error_in_a_copy_of_the_extended_protocol(twins: Twins) -> None:
         twins.same(bad, frame(b"d", b"3\tx\t1\n"), frame(b"c", b""), SYNC)
         twins.same(parse("copy nowhere from stdin"), bind(), execute(), SYNC, bad, frame(b"c", b""), SYNC, ready=2)
     twins.query("select count(*) from notes")
+
+
+# ---- what a breaker found ----
+
+
+def test_a_query_runs_what_was_not_synced(twins: Twins, any_town: Town) -> None:
+    """The batch before it must neither vanish nor run later on a link that is somebody else's by then.
+
+    Not compared with Postgres, which says status T behind the Query though no block is open for the client.
+    """
+    trace = twins.proxy.ask(parse("insert into notes values (1, 'kept')"), bind(), execute(), Query(b"select 7"))
+    assert names(trace) == ["parsed", "bound", "tag", "columns", "row", "tag", "ready"]
+    assert [rows[0][0] for rows in any_town.everywhere("select count(*) from notes where v = 'kept'")].count(1) == 1
+    assert twins.proxy.ask(SYNC) == [("ready", "I")]
+
+
+def test_flush_between_bind_and_execute(filled: Twins) -> None:
+    filled.same(parse("select v from notes where k = 7"), bind(), FLUSH, execute(), SYNC)
+
+
+def test_a_negative_row_limit_is_none(filled: Twins) -> None:
+    filled.same(parse("select count(*) from notes"), bind(), execute(limit=-5), SYNC)
+    filled.same(parse("select v from notes where k = 7"), bind(), execute(limit=-5), SYNC)
