@@ -222,8 +222,8 @@ class Context:
         words = [value.strip().lower() for value in values]
         if name == "search_path" and any(OWN_SCHEMA in word for word in words):
             raise self.refuse("own-schema", at)
-        if name == "search_path" and self.many and any("pg_temp" in word for word in words):
-            raise self.refuse("setting", at, name=name, value=words[0])  # whatever is created would be temporary
+        if name == "search_path" and self.many and words and words[0].partition(",")[0].strip(' "') == "pg_temp":
+            raise self.refuse("setting", at, name=name, value="pg_temp first")  # what is created would be temporary
         wrong = _READING.get(name, frozenset())
         if self.many and any(word in wrong for word in words):
             raise self.refuse("setting", at, name=name, value=words[0])
