@@ -184,6 +184,9 @@ class Context:
     def flags(self) -> dict[str, Any]:
         """Statement flags that follow from what its functions do."""
         effect = self.whole_effect
+        if effect.session_state and self.many:
+            # The link that remembers may have served another client, or be another one by now.
+            raise self.refuse("function", name=effect.session_state)
         return {
             "pins": effect.pins,
             "dirties": effect.sets,
