@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.session")
 
+#: Messages of one client that are handled before the others get a turn, if none of them has to wait for anything.
+TURN_MESSAGES: Final = 64
 _QUERY, _TERMINATE, _COPY_LEFTOVERS = ord("Q"), ord("X"), frozenset(b"dcf")
 
 
@@ -26,9 +29,14 @@ async def serve_session(session: Session) -> None:
     connection = session.connection
     extended = ExtendedProtocol(session)
     connection.on_lost = session.client_lost
+    handled = 0
     try:
         while True:
             kind, body = await connection.receive()
+            handled += 1
+            if not handled % TURN_MESSAGES:
+                # What has arrived is received without a pause: a client that keeps its inbox full has the loop alone.
+                await asyncio.sleep(0)
             session.in_query = True
             session.transaction.cancel_requested = False
             if kind == _QUERY:

@@ -1,0 +1,43 @@
+"""The message loop: a client that never pauses leaves turns to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from proxy.connection import ClientConnection
+from proxy.session.loop import TURN_MESSAGES, serve_session
+from proxy.wire.frames import frame
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+
+MESSAGES = 10 * TURN_MESSAGES
+
+
+async def _close() -> None:
+    pass
+
+
+async def test_a_full_inbox_does_not_keep_the_others_waiting() -> None:
+    """All of it has arrived already, so that nothing the loop awaits ever has to wait."""
+    connection = ClientConnection(lambda _: None, 1 << 20)
+    connection.start_frames()
+    connection.data_received(frame(b"d", b"left over from a COPY") * MESSAGES + frame(b"X", b""))
+    session = SimpleNamespace(
+        connection=connection,
+        transaction=SimpleNamespace(cancel_requested=False),
+        client_lost=lambda: None,
+        in_query=False,
+        close=_close,
+    )
+    serving = asyncio.ensure_future(serve_session(cast("Session", session)))
+    waiting = []
+    while not serving.done():
+        await asyncio.sleep(0)
+        waiting.append(len(connection.inbox))
+    await serving
+    assert waiting[-1] == 0
+    steps = [before - after for before, after in zip([MESSAGES + 1, *waiting], waiting, strict=False)]
+    assert max(steps) <= TURN_MESSAGES
