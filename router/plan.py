@@ -278,6 +278,7 @@ class Control(Enum):
     RELEASE = "release"
     ROLLBACK_TO = "rollback_to"
     SET_TRANSACTION = "set_transaction"  # SET TRANSACTION ...
+    PREPARE = "prepare"  # PREPARE TRANSACTION, over several shards
 
 
 @dataclass(frozen=True, slots=True)

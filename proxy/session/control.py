@@ -17,6 +17,7 @@ from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block, Modes
 from proxy.wire import backend
+from router.errors import refusal
 from router.plan import Control, Prepared, Setting
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ async def transaction_control(session: Session, statement: Statement, plan: Tran
         return await _rollback(session, plan)
     if plan.control is Control.SET_TRANSACTION:
         return await _set_transaction(session, statement, plan)
+    if plan.control is Control.PREPARE:
+        return await _prepare(session, statement)
     return await _savepoint(session, statement, plan)
 
 
@@ -107,6 +110,22 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
         session.begin(Block.EXPLICIT)
         transaction.begin(Block.EXPLICIT, modes)
         transaction.inherited = replace(modes)
+    return b"ROLLBACK"
+
+
+async def _prepare(session: Session, statement: Statement) -> bytes:
+    """PREPARE TRANSACTION over several shards, where only what it does to a failed block is like one Postgres."""
+    if session.transaction.block is Block.NONE:
+        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        return b"ROLLBACK"
+    if not session.transaction.failed:
+        raise refusal("two-phase", name=statement.tag)
+    return await end_failed_block(session)
+
+
+async def end_failed_block(session: Session) -> bytes:
+    """ROLLBACK, and PREPARE TRANSACTION too: Postgres answers it so, without an error."""
+    await session.rollback()
     return b"ROLLBACK"
 
 

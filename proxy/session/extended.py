@@ -258,7 +258,7 @@ class ExtendedProtocol:
             portal.shard = session.cursor_shard(plan.name)
         elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
             portal.shard = session.settings_shard
-        elif not isinstance(plan, _CONTROL_PLANS):
+        elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
             portal.executable = await resolve_bind(session, prepared, message, self._send_batch)
             portal.shard = relayed_shard(portal.executable, prepared.statement)
         if portal.shard is None:
@@ -337,7 +337,8 @@ class ExtendedProtocol:
             session.write(tag)
             session.transaction.finish_statement()
             return
-        assert portal.executable is not None  # noqa: S101 - narrows the type: only control plans have none
+        if portal.executable is None:
+            raise ProxyError("55000", "this portal was bound in a transaction that had failed")
         if isinstance(statement.plan, ShardByShard):
             session.write(await shard_by_shard(session, statement, portal.executable))
             return

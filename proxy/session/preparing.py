@@ -122,7 +122,9 @@ async def prepare(
     statement = statements[0] if statements else Statement(text=text, plan=Empty(), tag="")
     plan = statement.plan
     if session.transaction.failed and not (
-        isinstance(plan, Empty) or (isinstance(plan, TransactionControl) and plan.control in _ENDS_FAILURE)
+        isinstance(plan, Empty)
+        or (isinstance(plan, TransactionControl) and plan.control in _ENDS_FAILURE)
+        or statement.tag == "PREPARE TRANSACTION"
     ):
         raise ProxyError("25P02", FAILED_BLOCK)
     description = await _description(session, text, statement.plan, tuple(oids), flush)

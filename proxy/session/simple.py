@@ -170,10 +170,15 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
 def check_block(session: Session, statement: Statement) -> None:
     """In a failed block only its end and the way back to a savepoint are listened to."""
     plan = statement.plan
-    if not session.transaction.failed or isinstance(plan, Empty) or statement.tag == "PREPARE TRANSACTION":
+    if not session.transaction.failed or isinstance(plan, Empty) or ends_failed_block(session, statement):
         return
     if not (isinstance(plan, TransactionControl) and plan.control in _ALLOWED_IN_FAILED_BLOCK):
         raise ProxyError("25P02", FAILED_BLOCK)
+
+
+def ends_failed_block(session: Session, statement: Statement) -> bool:
+    """Whether this is a PREPARE TRANSACTION that does what ROLLBACK does."""
+    return session.transaction.failed and statement.tag == "PREPARE TRANSACTION"
 
 
 async def run_statement(session: Session, statement: Statement, *, held: bool) -> bytes:
@@ -197,12 +202,16 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     return tag
 
 
-async def run_control(session: Session, statement: Statement, *, held: bool, describe: bool = True) -> bytes | None:
+async def run_control(  # noqa: PLR0911 - one for each kind of statement
+    session: Session, statement: Statement, *, held: bool, describe: bool = True
+) -> bytes | None:
     """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
     plan = statement.plan
     session.transaction.command = statement.tag
     if isinstance(plan, Empty):
         return backend.empty_query_response()
+    if ends_failed_block(session, statement):
+        return backend.command_complete(await control.end_failed_block(session))
     if isinstance(plan, TransactionControl):
         return backend.command_complete(await control.transaction_control(session, statement, plan))
     if isinstance(plan, SettingControl):

@@ -47,6 +47,9 @@ def transaction(context: Context) -> Statement:
     body = context.body
     kind = body["kind"]
     if kind in _TWO_PHASE:
+        if context.many and kind == "TRANS_STMT_PREPARE":
+            # The session's: it ends a failed block as ROLLBACK does, and only there it is no two-phase commit.
+            return context.statement(TransactionControl(Control.PREPARE), _TWO_PHASE[kind])
         if context.many:
             raise context.refuse("two-phase", body.get("location"), name=_TWO_PHASE[kind])
         return context.statement(

@@ -481,3 +481,29 @@ def test_a_distributed_commit_was_distributed(town: Town, connect: Callable[...,
     client.query(f"begin; insert into notes values ({a}, 'a'); insert into notes values ({b}, 'b'); commit")
     client.query(f"begin; insert into notes values ({town.keys(0, 2)[1]}, 'a'); commit")
     assert sum(rows[0][0] for rows in town.everywhere(decided)) == before + 1
+
+
+@pytest.mark.parametrize("first", ["select 1 / 0", "selekt", "select * from pgchorus.fence"])
+def test_prepare_transaction_ends_a_failed_block(twins: Twins, any_town: Town, first: str) -> None:
+    """Without an error, as ROLLBACK does; the other words of two-phase commit are refused there."""
+    a, b, _ = any_town.spread
+    for end in ("prepare transaction 'gone'", "commit prepared 'gone'", "rollback prepared 'gone'"):
+        for ask in (twins.query, lambda text: twins.same(parse(text), bind(), execute(), SYNC)):
+            twins.query("begin")
+            twins.query(f"insert into notes values ({a}, 'a')")
+            twins.query(f"insert into notes values ({b}, 'b')")
+            for client in (twins.one, twins.proxy):
+                client.query(first)
+                assert client.status_of_last == "E"
+            answer = ask(end)
+            twins.query("select 1")
+            twins.query("rollback")
+            if end.startswith("prepare"):
+                assert kinds(answer)[-2:] == ["tag ROLLBACK", "ready I"]
+            else:
+                assert sqlstates(answer) == ["25P02"]
+    assert any_town.stored() == []
+
+
+def test_prepare_transaction_without_a_transaction(twins: Twins) -> None:
+    assert sqlstates(twins.query("prepare transaction 'gone'")) == ["25P01"]
