@@ -1,5 +1,6 @@
 # make demo    three embedded Postgres servers, the proxy before them, a small shop; Ctrl-C stops it all
 # make test    linters, types, import contracts, and all tests on embedded servers
+# make model   every order of events, faults and crashes of a commit, deeper than in make test; needs no server
 # make soak    TPC-B while the proxy is killed ten times: sums, history and what is left prepared
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
@@ -15,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint soak bench clean
+.PHONY: demo test lint model soak bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -28,6 +29,9 @@ lint: $(VENV)/.test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+model: $(VENV)/.test
+	$(RUN) tests/faults/model.py $(ARGS)
 
 soak: $(VENV)/.test
 	$(RUN) tests/faults/soak.py --seconds 60 --kills 10 $(ARGS)

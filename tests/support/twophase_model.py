@@ -1,32 +1,27 @@
 """A model of a distributed commit: shards that answer as Postgres does, faults at every point, every order of events.
 
-One transaction is committed by the real machine. The explorer walks all sequences of: a message is run and answered,
-a link breaks before or after the server has read a message (or the server reads it much later), the server answers with
-an error, with the silent ROLLBACK of a PREPARE that prepared nothing, with a wait for standbys that was cut off,
-restarts, a timer runs out, another proxy's recovery looks, the proxy crashes. Faults are limited by a budget, crashes
-are not. At every end the real recovery runs over what is left, and the promises are checked.
+One transaction is committed by the real machine, while the real recovery of another proxy works at the same time, one
+statement after the other. What may happen: a message is run and answered, a link breaks before or after the server has
+read a message (or the server reads it much later), the server answers with an error, with the silent ROLLBACK of a
+PREPARE that prepared nothing, with a wait for standbys that was cut off, restarts, a timer runs out, a statement of the
+recovery is run or its connection breaks, an abort record is purged, the proxy crashes. Faults are limited by a budget;
+crashes, purges and the orders of all the rest are not. ``twophase_explorer`` walks all of it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from proxy.twophase import record
 from proxy.twophase.events import (
     Abort,
-    Answered,
     Failed,
     Finish,
     Finished,
     Leave,
-    Limits,
     Outcome,
-    Plan,
     Result,
     Send,
     Settle,
@@ -40,147 +35,29 @@ from proxy.twophase.events import (
 )
 from proxy.twophase.gid import GlobalId
 from proxy.twophase.machine import CommitMachine, State
-from proxy.twophase.recovery import Recovery, RecoveryLimits
 from proxy.wire.fields import ErrorFields
+from twophase_shard import READER, WRITER, FakeShard
+from twophase_steps import LOST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from proxy.twophase.events import Command, Event
+    from twophase_steps import Answers, Ask
 
 GID = GlobalId("model", "s0", UUID("01a2020e-5b17-7bf7-b291-5f6983081d17"))
-UNCONFIRMED = ErrorFields.make("WARNING", "01000", "canceling wait for synchronous replication due to user request")
 LINK_LOST = ErrorFields.make("ERROR", "08006", "connection lost")
-CONSTRAINT = ErrorFields.make("ERROR", "23503", "deferred constraint failed")
-WRITER, READER = "writer", "reader"
+NOT_YET = "does not show it yet"
 
-
-@dataclass(slots=True)
-class FakeShard:
-    """What one server knows of the transaction. ``status``: of the session, None when it is gone."""
-
-    name: str
-    role: str
-    xid: int
-    status: str | None = "T"
-    prepared: bool = False
-    outcome: str = "in progress"  # pg_xact_status
-    decision: str | None = None
-
-    def key(self) -> tuple[object, ...]:
-        return (self.status, self.prepared, self.outcome, self.decision)
-
-    def _abort(self) -> None:
-        if self.outcome == "in progress":
-            self.outcome = "aborted"
-
-    def lose_session(self) -> None:
-        if self.status is not None and self.status != "I" and not self.prepared:
-            self._abort()
-        self.status = None
-
-    def abandon(self) -> str:
-        self.decision = self.decision or "abort"
-        return self.decision
-
-    def finish(self, *, commit: bool) -> bool:
-        """COMMIT PREPARED or ROLLBACK PREPARED; False is 42704."""
-        if not self.prepared:
-            return False
-        self.prepared = False
-        self.outcome = "committed" if commit else "aborted"
-        return True
-
-    def run(self, step: Step, behaviour: str) -> Answered | ErrorFields:
-        """Execute one of the machine's messages as Postgres would; an ErrorFields is an ErrorResponse."""
-        row: tuple[bytes, ...] = ()
-        tags: tuple[bytes, ...] = (b"ROLLBACK",)
-        notices = (UNCONFIRMED,) if behaviour == "unconfirmed" else ()
-        if step in (Step.PREPARE, Step.READY, Step.DECIDE) and behaviour == "error":
-            self._abort()
-            self.status = "I" if step is Step.PREPARE else "E"
-            return CONSTRAINT
-        if step is Step.READY:
-            tags, row = (b"SET CONSTRAINTS", b"SELECT 1"), (str(self.xid).encode(), b"on")
-        elif step is Step.PREPARE:
-            row = (str(self.xid).encode(), b"on")
-            self.status = "I"
-            if behaviour == "silent rollback":
-                self._abort()
-            else:
-                self.prepared = True
-                tags = (b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
-        elif step is Step.DECIDE:
-            if self.decision is not None:
-                self._abort()
-                self.status = "E"
-                fields = ErrorFields.make("ERROR", "23505", "duplicate key")
-                return fields.replace(s="pgchorus")
-            self.status, self.outcome, self.decision = "I", "committed", "commit"
-            tags = (b"SELECT 1", b"COMMIT")
-        elif step in (Step.COMMIT_PREPARED, Step.ROLLBACK_PREPARED):
-            if not self.finish(commit=step is Step.COMMIT_PREPARED):
-                return ErrorFields.make("ERROR", "42704", "does not exist")
-            tags = (step.value.upper().encode(),)
-        elif step is Step.ROLLBACK:
-            self._abort()
-            self.status = "I"
-        else:
-            self.status, tags = "I", (b"COMMIT",)
-        status = ord(self.status or "I")
-        return Answered(int(self.name[1:]), step, tags, row, notices, status)
-
-
-class FakeControl:
-    """Control connections for the real recovery, over the fake shards."""
-
-    def __init__(self, shards: list[FakeShard]) -> None:
-        self.shards = shards
-
-    @asynccontextmanager
-    async def connection(self, shard: int) -> AsyncIterator[FakeConnection]:
-        yield FakeConnection(self.shards[shard])
-
-
-class FakeConnection:
-    def __init__(self, shard: FakeShard) -> None:
-        self.shard = shard
-
-    async def fetch(self, sql: str, *_args: object) -> list[dict[str, Any]]:
-        shard = self.shard
-        if sql == record.LIST_PREPARED:
-            row = {"gid": GID.at(shard.name), "owner": "app", "xid": str(shard.xid), "age": 1e6, "may_finish": True}
-            return [row] if shard.prepared else []
-        if sql == record.READ_DECISIONS:
-            if shard.decision is None:
-                return []
-            commit = shard.decision == "commit"
-            names = [f"s{number}" for number in range(1, 9)] if commit else []
-            xids = [str(100 + number) for number in range(1, 9)] if commit else []
-            return [{"gid": str(GID), "outcome": shard.decision, "participants": names, "xids": xids}]
-        assert sql == record.LIVE_DECIDERS
-        return []
-
-    async def fetchval(self, sql: str, *_args: object) -> object:
-        if sql == record.ABANDON:
-            return self.shard.abandon()
-        if sql == record.XACT_STATUS:
-            return self.shard.outcome
-        assert sql == record.CONFIRM_DURABLE
-        return None
-
-    async def execute(self, sql: str) -> str:
-        verb = sql.partition(" '")[0]
-        assert self.shard.finish(commit=verb == "COMMIT PREPARED")
-        return verb
-
-    async def execute_as(self, _role: str, sql: str) -> str:
-        return await self.execute(sql)
+__all__ = ["GID", "READER", "WRITER", "FakeShard", "World"]
 
 
 @dataclass(slots=True)
 class World:
-    """Everything at one moment. ``late`` are messages of broken links that their servers will still read, or not."""
+    """Everything at one moment. ``late`` are messages of broken links that their servers will still read, or not.
+
+    ``recovery`` is what the other proxy's recovery has been told so far, None before it has begun.
+    """
 
     machine: CommitMachine
     shards: list[FakeShard]
@@ -191,7 +68,8 @@ class World:
     finishes: list[Finish] = field(default_factory=list)
     timer: int = 0
     told: Outcome | None = None
-    looked: bool = False
+    told_too_early: bool = False
+    recovery: Answers | None = None
     trace: tuple[str, ...] = ()
 
     def fork(self, what: str, cost: int = 0) -> World:
@@ -232,7 +110,7 @@ class World:
             str(finishes),
             self.settle,
             told,
-            self.looked,
+            self.recovery,
         )
 
     def carry_out(self, commands: list[Command]) -> None:
@@ -251,8 +129,15 @@ class World:
                 case Tell():
                     assert self.told is None, "told twice"
                     self.told = command.outcome
+                    self.told_too_early = self._is_too_early(command.outcome)
                 case Leave():
                     pass
+
+    def _is_too_early(self, outcome: Outcome) -> bool:
+        """Whether COMMIT is said without a warning, and somebody could still find the time before."""
+        if outcome.result is not Result.COMMITTED or any(NOT_YET in notice.message for notice in outcome.notices):
+            return False
+        return any(shard.outcome != "committed" for shard in self.shards if shard.role == WRITER)
 
     def _cut(self, shard: int) -> None:
         """The link is closed by us: a message under way may still be read."""
@@ -264,6 +149,11 @@ class World:
     def give(self, event: Event) -> World:
         self.carry_out(self.machine.handle(event))
         return self
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of this commit can happen any more (another proxy's recovery may be anywhere)."""
+        return self.machine.state is State.DONE and not (self.sends or self.late or self.finishes or self.settle)
 
     # --- what may happen next ---------------------------------------------------------------------------------
 
@@ -287,7 +177,7 @@ class World:
                 behaviours += {
                     Step.PREPARE: ["error", "silent rollback", "unconfirmed"],
                     Step.READY: ["error"],
-                    Step.DECIDE: ["error", "unconfirmed"],
+                    Step.DECIDE: ["error", "silent rollback", "unconfirmed"],
                 }.get(send.step, [])
             for behaviour in behaviours:
                 world = self.fork(f"{where} {behaviour}", 0 if behaviour == "ok" else 1)
@@ -335,6 +225,22 @@ class World:
                 del world.finishes[index]
                 yield world.give(Unfinished(finish.shard, "unreachable"))
 
+    def answers(self, ask: Ask) -> Iterator[World]:
+        """One statement of the other proxy's recovery is run, or its connection breaks before or after that."""
+        assert self.recovery is not None
+        where = f"recovery: {ask.kind}@{ask.shard}"
+        world = self.fork(where)
+        world.recovery = self.recovery | {(ask, world.shards[ask.shard].answer(ask))}
+        yield world
+        if not self.budget:
+            return
+        for read, word in ((False, "unread"), (True, "read")):
+            world = self.fork(f"{where} lost, {word}", 1)
+            if read:
+                world.shards[ask.shard].answer(ask)
+            world.recovery = self.recovery | {(ask, LOST)}
+            yield world
+
     def finish(self, finish: Finish) -> Event:
         shard = self.shards[finish.shard]
         wanted = "committed" if finish.commit else "aborted"
@@ -365,119 +271,3 @@ class World:
     @staticmethod
     def lost(send: Send) -> Failed:
         return Failed(send.shard, send.step, LINK_LOST, lost=True, status=ord("T"))
-
-
-@dataclass(slots=True)
-class Explorer:
-    """Walks everything that can happen and collects broken promises (the first few)."""
-
-    machine_class: type[CommitMachine] = CommitMachine
-    recovery_class: type[Recovery] = Recovery
-    shard_class: type[FakeShard] = FakeShard
-    recovers_meanwhile: bool = True
-    states: int = 0
-    crashes: int = 0
-    results: set[Result] = field(default_factory=set)
-    broken: list[str] = field(default_factory=list)
-    _crashed: set[tuple[object, ...]] = field(default_factory=set)
-    _recovered: dict[tuple[object, ...], list[FakeShard]] = field(default_factory=dict)
-
-    def explore(self, writers: int, readers: int, budget: int) -> None:
-        names = {number: f"s{number}" for number in range(writers + readers)}
-        plan = Plan(
-            gid=GID,
-            commit_point=0,
-            participants=tuple(range(1, writers)),
-            readers=tuple(range(writers, writers + readers)),
-            names=names,
-            statuses=dict.fromkeys(names, ord("T")),
-            key=b"key",
-            epoch=1,
-            limits=Limits(),
-        )
-        shards = [
-            self.shard_class(name, WRITER if number < writers else READER, 100 + number)
-            for number, name in names.items()
-        ]
-        world = World(self.machine_class(plan), shards, budget)
-        world.carry_out(world.machine.start())
-        seen: set[tuple[object, ...]] = set()
-        with asyncio.Runner() as runner:
-            stack = [world]
-            while stack and len(self.broken) < 3:
-                world = stack.pop()
-                key = world.key()
-                if key in seen:
-                    continue
-                seen.add(key)
-                self.states += 1
-                self._crash(world, runner)
-                if self.recovers_meanwhile and not world.looked:
-                    looked = world.fork("recovery of another proxy")
-                    looked.looked = True
-                    looked.shards = self._recover(looked.shards, runner)
-                    stack.append(looked)
-                successors = list(world.successors())
-                if not successors:
-                    self._ended(world, runner)
-                stack += successors
-
-    def _ended(self, world: World, runner: asyncio.Runner) -> None:
-        """Nothing more happens: the client has its answer, and recovery clears up what is left."""
-        if world.machine.state is not State.DONE or world.told is None:
-            self.broken.append(f"stuck in {world.machine.state.value}: {world.trace}")
-            return
-        self.results.add(world.told.result)
-        self._check(world, self._recover(world.shards, runner), "at the end")
-
-    def _crash(self, world: World, runner: asyncio.Runner) -> None:
-        """The proxy dies here. Messages under way are read, each or not; recovery may come before that or after."""
-        self.crashes += 1
-        messages = world.sends + world.late
-        told = world.told.result if world.told else None
-        key = (tuple(shard.key() for shard in world.shards), told, *((send.shard, send.step) for send in messages))
-        if key in self._crashed:
-            return
-        self._crashed.add(key)
-        for pattern in range(1 << len(messages)):
-            for recovery_first in (False, True):
-                shards = [copy.copy(shard) for shard in world.shards]
-                if recovery_first:
-                    shards = self._recover(shards, runner)
-                for index, message in enumerate(messages):
-                    if pattern >> index & 1 and shards[message.shard].status is not None:
-                        shards[message.shard].run(message.step, "ok")
-                for shard in shards:
-                    shard.lose_session()
-                self._check(world, self._recover(shards, runner), f"after a crash ({pattern:b}, {recovery_first})")
-
-    def _recover(self, shards: list[FakeShard], runner: asyncio.Runner) -> list[FakeShard]:
-        key = tuple(shard.key() for shard in shards)
-        result = self._recovered.get(key)
-        if result is None:
-            result = [copy.copy(shard) for shard in shards]
-            names = [shard.name for shard in shards]
-            recovery = self.recovery_class(
-                FakeControl(result), cluster="model", names=names, limits=RecoveryLimits(finish_timeout_s=0.0)
-            )
-            runner.run(recovery.run_once())
-            self._recovered[key] = result
-        return [copy.copy(shard) for shard in result]
-
-    def _check(self, world: World, shards: list[FakeShard], when: str) -> None:
-        writers = [shard for shard in shards if shard.role == WRITER]
-        outcomes = {shard.outcome for shard in writers}
-        result = world.told.result if world.told else None
-        problem = ""
-        if any(shard.prepared for shard in writers):
-            problem = "something is left prepared"
-        elif len(outcomes) > 1:
-            problem = f"torn: {[shard.outcome for shard in writers]}"
-        elif result is Result.TORN:
-            problem = "told that it is torn"
-        elif result is Result.COMMITTED and outcomes != {"committed"}:
-            problem = "told COMMIT"
-        elif result is Result.ABORTED and "committed" in outcomes:
-            problem = "told ROLLBACK"
-        if problem:
-            self.broken.append(f"{problem} {when}: {' | '.join(world.trace)}")
