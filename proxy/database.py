@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
+from proxy.isolation import SERIALIZABLE, SHOW_DEFAULT
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.transaction import ClientTransaction
 from proxy.twophase.settling import Settler
@@ -24,6 +25,7 @@ from router.planner import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from proxy.admin.metrics import Metrics
     from proxy.limits import Limits
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
-    from proxy.twophase.fence import Fence
+    from proxy.twophase.fence import Fence, Held
     from proxy.twophase.recovery import Recovery
     from router.cluster import Database
     from router.plan import Statement
@@ -41,6 +43,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.database")
 
 DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
+
+
+class RoleStart(NamedTuple):
+    """What sessions of a role begin with: the ParameterStatus values, and the isolation level of their transactions."""
+
+    parameters: dict[str, str]
+    isolation: str
 
 
 class LogicalDatabase:
@@ -77,7 +86,7 @@ class LogicalDatabase:
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._reloading = asyncio.Lock()
         self.proven_settings: set[tuple[int, str, Applied]] = set()
-        self._role_parameters: dict[object, dict[str, str]] = {}
+        self._role_starts: dict[object, RoleStart] = {}
 
     # --- links (proxy.transaction.Links) ----------------------------------------------------------------------
 
@@ -102,6 +111,10 @@ class LogicalDatabase:
     def pending_sql(self) -> str:
         """What to ask a shard for before a read that must be settled."""
         return self.settler.pending_sql
+
+    def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
+        """Hold the fence, with everything that is decided visible on every shard."""
+        return self.fence.hold(range(len(self.logical.shards)))
 
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when what was decided of ``prepared`` is visible on the shard."""
@@ -159,8 +172,11 @@ class LogicalDatabase:
             session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
         )
 
-    async def describe(self, session: Session, text: str, oids: tuple[int, ...]) -> Description:
-        """Return parameter types and columns as a real shard infers them; raises its error, as at Parse."""
+    async def describe(self, session: Session, text: str, oids: tuple[int, ...], *, reads: bool = True) -> Description:
+        """Return parameter types and columns as a real shard infers them; raises its error, as at Parse.
+
+        ``reads``: Postgres takes a snapshot to parse it.
+        """
         key = self._description_key(session, text, oids)
         if session.planner_in_block is None:
             known = self._descriptions.get(key)
@@ -170,9 +186,14 @@ class LogicalDatabase:
         shard = self.logical.home
         if transaction.links and shard not in transaction.links:
             shard = next(iter(transaction.links))
-        links = await transaction.join([shard], writes=False)
-        description = await ask_description(links[shard], text, oids)
-        transaction.finish_statement()
+        if not transaction.links and transaction.isolation == SERIALIZABLE:
+            # It may use one shard only, and which one is not known yet.
+            transaction = ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
+        try:
+            links = await transaction.join([shard], writes=False, reads=reads)
+            description = await ask_description(links[shard], text, oids)
+        finally:
+            transaction.finish_statement()
         if session.planner_in_block is None:
             self._descriptions[key] = description
             if len(self._descriptions) > DESCRIPTIONS:
@@ -187,25 +208,25 @@ class LogicalDatabase:
         """
         transaction = session.transaction
         shard = session.settings_shard
-        links = await transaction.join([shard], writes=False)
+        links = await transaction.join([shard], writes=False, reads=True)
         await ask_description(links[shard], text, oids)
         transaction.finish_statement()
 
     # --- sessions ---------------------------------------------------------------------------------------------
 
-    async def start_role(self, role: str, settings: SessionSettings) -> dict[str, str]:
-        """Return the ParameterStatus values with which a session of ``role`` begins; raises what the shard refuses."""
+    async def start_role(self, role: str, settings: SessionSettings) -> RoleStart:
+        """Return with what a session of ``role`` begins; raises what the shard refuses."""
         key = (role, settings.applied)
-        known = self._role_parameters.get(key)
+        known = self._role_starts.get(key)
         if known is None:
             home = self.logical.home
             transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
-                await links[home].run("")
-                known = dict(links[home].parameters)
+                answer = await links[home].run(SHOW_DEFAULT)
+                known = RoleStart(dict(links[home].parameters), (answer.rows[0][0] or b"").decode())
             finally:
                 transaction.finish_statement()
-            if len(self._role_parameters) < DESCRIPTIONS:
-                self._role_parameters[key] = known
+            if len(self._role_starts) < DESCRIPTIONS:
+                self._role_starts[key] = known
         return known

@@ -117,13 +117,14 @@ async def _log_in(connection: ClientConnection, door: Door, startup: StartupMess
     if database is None:
         raise ProxyError("3D000", f'database "{name}" does not exist')
     settings = startup_settings(startup.parameters)
-    parameters = await database.start_role(user, settings)
-    session = Session(connection, database, user, settings, parameters)
+    start = await database.start_role(user, settings)
+    session = Session(connection, database, user, settings, start.parameters)
+    session.transaction.default_isolation = start.isolation
     door.enter(session)
     pid, secret = door.keys.register(session, long_key=startup.minor >= _FIRST_MINOR_WITH_LONG_KEYS)
     session.pid = pid
     greeting = [backend.authentication_ok()]
-    greeting += [backend.parameter_status(name, value) for name, value in parameters.items()]
+    greeting += [backend.parameter_status(name, value) for name, value in start.parameters.items()]
     greeting += [backend.backend_key_data(pid, secret), backend.ready_for_query(b"I")]
     connection.write(b"".join(greeting))
     return session, pid

@@ -23,19 +23,32 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.errors import ProxyError
+from proxy.isolation import (
+    READ_COMMITTED,
+    SERIALIZABLE,
+    WITHOUT_SNAPSHOT,
+    Modes,
+    check_shards,
+    keeps_snapshot,
+    too_late,
+)
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
+from proxy.twophase.fence import FenceLostError
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.fence import Held
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
+SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 
 
 class Block(Enum):
@@ -64,6 +77,9 @@ class Links(Protocol):
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when what was decided of ``prepared`` is visible on the shard."""
 
+    def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
+        """Hold the fence, with everything that is decided visible on every shard."""
+
     async def commit(
         self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
     ) -> Outcome:
@@ -82,32 +98,6 @@ class Replay:
 
 
 @dataclass(slots=True)
-class Modes:
-    """The characteristics of the block that BEGIN and SET TRANSACTION chose; '' and None: the session's default."""
-
-    isolation: str | None = None
-    read_only: bool | None = None
-    deferrable: bool | None = None
-
-    def sql(self) -> str:
-        """Return the mode list that follows BEGIN."""
-        modes = []
-        if self.isolation:
-            modes.append("ISOLATION LEVEL " + self.isolation.upper())
-        if self.read_only is not None:
-            modes.append("READ ONLY" if self.read_only else "READ WRITE")
-        if self.deferrable is not None:
-            modes.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
-        return " " + ", ".join(modes) if modes else ""
-
-    def merge(self, other: Modes) -> None:
-        """Later choices win."""
-        self.isolation = other.isolation or self.isolation
-        self.read_only = self.read_only if other.read_only is None else other.read_only
-        self.deferrable = self.deferrable if other.deferrable is None else other.deferrable
-
-
-@dataclass(slots=True)
 class ClientTransaction:
     """The state of one session's current transaction; reused for the next one when it has ended."""
 
@@ -123,6 +113,12 @@ class ClientTransaction:
     writes_forbidden: bool = False  # SET TRANSACTION READ ONLY after a write: ours to enforce
     command: str = ""  # the tag of the statement that runs, for errors of ours
     default_read_only: bool = False  # the session's default_transaction_read_only when the block began
+    default_isolation: str = READ_COMMITTED  # the session's default_transaction_isolation now
+    isolation_at_begin: str = READ_COMMITTED  # what that was when the block began
+    fenced: bool = True  # reads see one moment of all shards (pgchorus.read_consistency)
+    snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
+    locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
+    touched: set[int] = field(default_factory=set)  # shards where the client's own statements ran
     links: dict[int, ShardLink] = field(default_factory=dict)
     writers: set[int] = field(default_factory=set)
     must_commit: dict[int, str] = field(default_factory=dict)
@@ -166,51 +162,93 @@ class ClientTransaction:
 
     # --- joining ----------------------------------------------------------------------------------------------
 
+    @property
+    def isolation(self) -> str:
+        """The isolation level of the block, or of a statement on its own."""
+        return self.modes.isolation or (self.isolation_at_begin if self.in_block else self.default_isolation)
+
+    @property
+    def keeps_snapshot(self) -> bool:
+        """Whether the block sees the snapshot of its first statement throughout."""
+        return keeps_snapshot(self.isolation)
+
     def begin(self, block: Block, modes: Modes | None = None) -> None:
         """Open a block. Nothing is sent: BEGIN goes out with the first statement for a shard."""
         if self.block is Block.NONE:
             self.settings_at_begin = self.settings.snapshot()
+            self.isolation_at_begin = self.default_isolation
         self.block = block
         if modes is not None:
             self.modes.merge(modes)
 
-    async def join(self, shards: Sequence[int], *, writes: bool) -> Mapping[int, ShardLink]:
+    async def join(self, shards: Sequence[int], *, writes: bool, reads: bool | None = None) -> Mapping[int, ShardLink]:
         """Return a link for each of ``shards``; settings, BEGIN and savepoints go in front of its next exchange.
 
-        Links are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise
-        within one statement.
+        ``reads``: what follows takes a snapshot (a Parse does); None: if statements with ``command``'s tag do. Links
+        are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise within
+        one statement.
         """
         if writes and self.writes_forbidden:
             raise ProxyError("25006", f"cannot execute {self.command} in a read-only transaction")
         if self.default_read_only if self.modes.read_only is None else self.modes.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
-        self._check_isolation(shards)
+        if reads is None:
+            reads = writes or self.command not in WITHOUT_SNAPSHOT
+        if reads:
+            check_shards(self.isolation, len(self.touched | set(shards)))
+        if reads and self.in_block and self.keeps_snapshot:
+            await self._fix_snapshots()
+        await self._take_links(shards)
+        self.check_cancelled()
+        if writes:
+            self.writers.update(shards)
+        if reads:
+            self.touched.update(shards)
+        elif self.command == "LOCK TABLE":
+            self.touched.update(shards)
+            self.locked_tables = True
+        return {shard: self.links[shard] for shard in shards}
+
+    async def _take_links(self, shards: Iterable[int]) -> None:
         for shard in sorted(shards):
             link = self.links.get(shard)
             if link is None:
                 self.links[shard] = await self._checkout(shard)
             elif link.closed:
                 raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
-        self.check_cancelled()
-        if writes:
-            self.writers.update(shards)
-        return {shard: self.links[shard] for shard in shards}
+
+    async def _fix_snapshots(self) -> None:
+        """Before the first query of a REPEATABLE READ block: fix its snapshots on every shard behind one fence.
+
+        A fence that was lost on the way may have let a decision through between two of them: all starts again.
+        """
+        if self.snapshot_fixed or not self.fenced or self.shard_count == 1 or self.isolation == SERIALIZABLE:
+            return
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._take_links(range(self.shard_count))
+            # What is to be put in front goes out before the fence is taken, which holds back others' commits.
+            await self.everywhere("")
+            try:
+                async with self.database.all_shards_fenced() as held:
+                    await self.everywhere("SELECT 1")
+                    await held.release_confirmed()
+            except FenceLostError:
+                if attempt == SNAPSHOT_ATTEMPTS or self.locked_tables:
+                    raise
+                await self.everywhere("ROLLBACK")
+                for link in self.links.values():
+                    self._put_begin(link)
+                continue
+            self.snapshot_fixed = True
+            return
 
     def check_cancelled(self) -> None:
         """Raise what a cancelled statement ends with, if the client asked for it while no shard was at work."""
         if self.cancel_requested:
             raise ProxyError("57014", "canceling statement due to user request")
-
-    def _check_isolation(self, shards: Sequence[int]) -> None:
-        if self.modes.isolation in (None, "read committed", "read uncommitted"):
-            return
-        if len(self.links.keys() | set(shards)) > 1:
-            raise ProxyError(
-                "0A000",
-                f"a {self.modes.isolation.upper()} transaction cannot use more than one shard in this version",
-                hint="Use READ COMMITTED, or keep the transaction to rows of one shard.",
-            )
 
     async def _checkout(self, shard: int) -> ShardLink:
         link = self.pinned.get(shard)
@@ -231,10 +269,13 @@ class ClientTransaction:
             link.settings = applied
             self.settings_sent.add(shard)
         if self.in_block:
-            link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
-            for replay in self.log:
-                link.prefix(Query(replay.sql.encode()).encode())
+            self._put_begin(link)
         return link
+
+    def _put_begin(self, link: ShardLink) -> None:
+        link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
+        for replay in self.log:
+            link.prefix(Query(replay.sql.encode()).encode())
 
     async def _matching_link(self, shard: int) -> ShardLink:
         applied = self._starting_settings()
@@ -258,9 +299,9 @@ class ClientTransaction:
     async def settle(self, shards: Sequence[int]) -> None:
         """Before a statement reads on ``shards``: what was decided elsewhere must be visible there (see settling.py).
 
-        Only a block that uses several shards can tell a difference.
+        Only a block that uses several shards can tell a difference, and none whose snapshots are fixed.
         """
-        if not self.in_block or len(self.links.keys() | set(shards)) < 2:  # noqa: PLR2004 - several
+        if not self.in_block or self.keeps_snapshot or len(self.links.keys() | set(shards)) < 2:  # noqa: PLR2004 - several
             return
         links = await self.join(shards, writes=False)
         await _all([self._settle(shard, link) for shard, link in links.items()])
@@ -315,13 +356,28 @@ class ClientTransaction:
         self.log = self.log[: index + 1]
         self.failed = False
 
+    def check_level(self, modes: Modes) -> None:
+        """Raise what Postgres says to a change of the isolation level that comes too late.
+
+        It is for us to say, because shards that have joined may not have seen a query, or none may have joined.
+        """
+        if modes.isolation is None or modes.isolation == self.isolation:
+            return
+        if self.touched:
+            raise too_late(subtransaction=False)
+        if any(replay.savepoint is not None for replay in self.log):
+            raise too_late(subtransaction=True)
+
     async def set_modes(self, modes: Modes, sql: str) -> None:
         """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
         if modes.read_only and self.writers and self.shard_count > 1:
             # A shard told so could not write the decision record, nor could that be taken back: enforced by join().
             self.writes_forbidden = True
             return
+        self.check_level(modes)
         await self.everywhere(sql)
+        if modes.isolation is not None:
+            self.modes.isolation = modes.isolation
         if self.log:
             self.log.append(Replay(sql, until_release=True))
         else:
@@ -354,8 +410,14 @@ class ClientTransaction:
         return await asyncio.shield(spawn(self._commit(), name="commit of a client's transaction"))
 
     async def _commit(self) -> Outcome:
+        needed = self.touched | self.writers | self.must_commit.keys()
+        parties = {shard: link for shard, link in self.links.items() if shard in needed} or dict(self.links)
         try:
-            outcome = await self.database.commit(dict(self.links), frozenset(self.writers), frozenset(self.must_commit))
+            # Shards of which the client has seen nothing take no part: with one other, COMMIT is as on one Postgres.
+            outcome, _ = await asyncio.gather(
+                self.database.commit(parties, frozenset(self.writers), frozenset(self.must_commit)),
+                self._end_links([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
+            )
         finally:
             self.committing = False
         for shard in outcome.tainted:
@@ -370,14 +432,19 @@ class ClientTransaction:
         for link in self.links.values():
             if link.busy:
                 link.abort()  # whoever waited for its answer has gone: it cannot be told anything in mid-exchange
-        links = [link for link in self.links.values() if not link.closed and link.status != ord(IDLE)]
-        results = await asyncio.gather(*(link.run("ROLLBACK") for link in links), return_exceptions=True)
+        await self._end_links(self.links.values(), "ROLLBACK")
+        self._end(rolled_back=True)
+
+    @staticmethod
+    async def _end_links(links: Iterable[ShardLink], sql: str) -> None:
+        """End what is open on some links; one that cannot is closed, which ends it as well."""
+        links = [link for link in links if not link.closed and link.status != ord(IDLE)]
+        results = await asyncio.gather(*(link.run(sql) for link in links), return_exceptions=True)
         for link, result in zip(links, results, strict=True):
             if isinstance(result, BaseException):
                 link.abort()
                 if not isinstance(result, ShardError):
                     raise result
-        self._end(rolled_back=True)
 
     def ended_by_shard(self, *, rolled_back: bool) -> None:
         """The only shard has ended the block on its own."""
@@ -391,6 +458,7 @@ class ClientTransaction:
     def _end(self, *, rolled_back: bool) -> None:
         if rolled_back and self.in_block:
             self.settings.restore(self.settings_at_begin)
+            self.default_isolation = self.isolation_at_begin
         for shard, link in self.links.items():
             self._note_settings(shard, link)
             if shard not in self.pinned:
@@ -399,9 +467,11 @@ class ClientTransaction:
         self.custom_settings = False
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
+        self.snapshot_fixed = self.locked_tables = False
         self.modes, self.inherited = Modes(), Modes()
         self.links.clear()
         self.writers.clear()
+        self.touched.clear()
         self.must_commit.clear()
         self.log.clear()
 

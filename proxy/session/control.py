@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
+from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
 from proxy.session.preparing import bind_and_run, current, prepare
 from proxy.session.run import relay
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
-from proxy.transaction import Block, Modes
+from proxy.transaction import Block
 from proxy.wire import backend
 from router.errors import refusal
 from router.plan import Control, Prepared, Setting
@@ -60,11 +61,12 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
     if transaction.block is Block.EXPLICIT:
         session.notice("WARNING", "25001", "there is already a transaction in progress")
         return tag
+    transaction.check_level(_modes(plan))
     session.begin(Block.EXPLICIT)
     transaction.begin(Block.EXPLICIT, _modes(plan))
     if transaction.shard_count == 1 and not transaction.links:
         # With one shard now() must be the time of BEGIN, and its own errors (a bad mode) come now.
-        links = await transaction.join([0], writes=False)
+        links = await transaction.join([0], writes=False, reads=False)
         await links[0].run("")
     return tag
 
@@ -157,6 +159,7 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
     await transaction.rollback_to(plan.savepoint, statement.text)
     if transaction.settings_changed:
         session.follow_parameters(session.settings_link)
+        await learn_isolation(session)
     if changed:
         await session.catalog_changed()
     return b"ROLLBACK"
@@ -189,6 +192,7 @@ async def setting_control(
         await _on_other_links(session, statement.text)
         transaction.note_setting(plan.name, statement.text)
     await _back_to_startup(session, plan)
+    await _follow_isolation(session, plan)
     if not transaction.in_block:
         for link in transaction.links.values():
             link.settings = session.settings.applied
@@ -196,6 +200,20 @@ async def setting_control(
                 link.resettable = False  # a custom setting stays behind, empty
         transaction.finish_statement()
     return tag
+
+
+async def _follow_isolation(session: Session, plan: SettingControl) -> None:
+    """Learn which isolation level transactions have from now on: over several shards that is for us to know."""
+    if plan.name in DEFAULT_SETTINGS or plan.setting in (Setting.RESET_ALL, Setting.DISCARD_ALL):
+        await learn_isolation(session)
+
+
+async def learn_isolation(session: Session) -> None:
+    """Ask a link of the session, whose settings are the session's."""
+    shard = session.settings_shard
+    links = await session.transaction.join([shard], writes=False, reads=False)
+    answer = await links[shard].run(SHOW_DEFAULT)
+    session.transaction.default_isolation = (answer.rows[0][0] or b"").decode()
 
 
 async def _back_to_startup(session: Session, plan: SettingControl) -> None:
@@ -252,6 +270,8 @@ async def follow_set_config(session: Session, statement: Statement, shard: int) 
             value = (answer.rows[0][0] or b"").decode("utf-8", "surrogateescape")
         if not local:
             session.settings.set(name, set_config_sql(name, value))
+            if name.lower() in DEFAULT_SETTINGS:
+                await learn_isolation(session)
         if transaction.in_block:
             sql = set_config_sql(name, value, local=local)
             await _all_but(session, shard, sql)
@@ -269,8 +289,9 @@ async def _discard_all(session: Session) -> bytes:
     transaction.unpin()
     # The client is told of each reported setting that went back: the shard reports them while it applies what is left.
     shard = session.database.logical.home
-    links = await transaction.join([shard], writes=False)
-    await links[shard].run("")
+    links = await transaction.join([shard], writes=False, reads=False)
+    answer = await links[shard].run(SHOW_DEFAULT)
+    transaction.default_isolation = (answer.rows[0][0] or b"").decode()
     session.follow_parameters(links[shard])
     transaction.finish_statement()
     return backend.command_complete(b"DISCARD ALL")
@@ -312,7 +333,7 @@ async def _ask_home(session: Session, sql: str) -> list[bytes | None]:
     """Run a query of ours that returns one row, on a link of the session; the statement's transaction goes on."""
     transaction = session.transaction
     shard = session.settings_shard
-    links = await transaction.join([shard], writes=False)
+    links = await transaction.join([shard], writes=False, reads=True)
     answer = await links[shard].run(sql)
     transaction.finish_statement()
     return list(answer.rows[0])

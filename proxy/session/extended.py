@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
 from proxy.executor.request import send
+from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -168,14 +169,14 @@ class ExtendedProtocol:
 
     # --- batches ----------------------------------------------------------------------------------------------
 
-    async def _batch_for(self, shard: int, *, writes: bool, alone: bool) -> Batch:
+    async def _batch_for(self, shard: int, *, writes: bool, alone: bool, reads: bool | None = None) -> Batch:
         """Return the open batch for ``shard``, joining it; a batch for another shard goes out first."""
         session = self.session
         if self.batch is not None and self.batch.shard != shard:
             await self._send_batch()
         if not alone and not session.transaction.in_block:
             session.begin(Block.IMPLICIT)
-        links = await session.transaction.join([shard], writes=writes)
+        links = await session.transaction.join([shard], writes=writes, reads=reads)
         if self.batch is None:
             self.batch = Batch(links[shard], shard)
         return self.batch
@@ -270,7 +271,8 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int) -> None:
         session = self.session
-        batch = await self._batch_for(shard, writes=_writes(portal), alone=self._alone())
+        reads = portal.prepared.statement.tag not in WITHOUT_SNAPSHOT
+        batch = await self._batch_for(shard, writes=_writes(portal), alone=self._alone(), reads=reads)
         name, frames, script = ensure_parsed(
             batch.link,
             portal.prepared,
@@ -300,7 +302,7 @@ class ExtendedProtocol:
             if shard is None:
                 self._reply(portal.described())
                 return
-        batch = await self._batch_for(shard, writes=False, alone=self._alone())
+        batch = await self._batch_for(shard, writes=False, alone=self._alone(), reads=False)
         batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
 
     def _cursor_shard(self, name: bytes) -> int | None:
@@ -317,7 +319,7 @@ class ExtendedProtocol:
         session = self.session
         shard = self._cursor_shard(message.portal)
         if shard is not None:
-            batch = await self._batch_for(shard, writes=False, alone=False)
+            batch = await self._batch_for(shard, writes=False, alone=False, reads=False)
             batch.add(message.encode(), EXECUTE_ENDS, forward=True)
             return
         portal = self._portal(message.portal)
@@ -351,7 +353,7 @@ class ExtendedProtocol:
             session.write(backend.command_complete(b"SELECT 0"))
             return
         if not session.transaction.in_block and (
-            needs_block(statement, portal.executable) or row_limit or not self._sync_is_next()
+            needs_block(session, statement, portal.executable) or row_limit or not self._sync_is_next()
         ):
             session.begin(Block.IMPLICIT)
         if portal.result is None:
@@ -382,7 +384,7 @@ class ExtendedProtocol:
         shard = portal.shard if portal is not None else self._cursor_shard(message.name)
         if shard is not None and shard in session.transaction.links:
             session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)
-            batch = await self._batch_for(shard, writes=False, alone=self._alone())
+            batch = await self._batch_for(shard, writes=False, alone=self._alone(), reads=False)
             batch.add(message.encode(), CLOSE_ENDS, forward=True)
             return
         if portal is not None:

@@ -61,7 +61,7 @@ def own_setting(session: Session, statement: Statement, plan: SettingControl, *,
         session.write(backend.data_row([session.own_settings[name].encode()]))
         return backend.command_complete(b"SHOW")
     if plan.setting is Setting.RESET:
-        session.own_settings[name] = DEFAULTS[name]
+        _set(session, name, DEFAULTS[name])
         return backend.command_complete(b"RESET")
     value = _ASSIGNMENT.split(statement.text.rstrip("; \n"), maxsplit=1)[-1].strip("'\" ")
     if value.lower() not in CHOICES[name]:
@@ -70,5 +70,10 @@ def own_setting(session: Session, statement: Statement, plan: SettingControl, *,
             f'invalid value for parameter "{plan.name}": "{value}"',
             hint=f"Available values: {', '.join(CHOICES[name])}.",
         )
-    session.own_settings[name] = value.lower()
+    _set(session, name, value.lower())
     return backend.command_complete(b"SET")
+
+
+def _set(session: Session, name: str, value: str) -> None:
+    session.own_settings[name] = value
+    session.transaction.fenced = session.own_settings["read_consistency"] == "snapshot"

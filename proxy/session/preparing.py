@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
+from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import own_settings
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.session.session import Session
-    from router.plan import Executable, Plan
+    from router.plan import Executable
 
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
@@ -75,7 +76,7 @@ async def _read_by_a_shard(session: Session, prepared: PreparedStatement, bind: 
         + frontend.Sync().encode()
     )
     shard = session.settings_shard
-    links = await session.transaction.join([shard], writes=False)
+    links = await session.transaction.join([shard], writes=False, reads=True)
     values: list[bytes | None] = []
     for kind, body in await links[shard].collect(packet):
         if kind == backend.ERROR_RESPONSE:
@@ -127,7 +128,7 @@ async def prepare(
         or statement.tag == "PREPARE TRANSACTION"
     ):
         raise ProxyError("25P02", FAILED_BLOCK)
-    description = await _description(session, text, statement.plan, tuple(oids), flush)
+    description = await _description(session, text, statement, tuple(oids), flush)
     if description.parameter_oids and description.parameter_oids != tuple(oids):
         statement = session.plan(text, description.parameter_oids)[0]
     return PreparedStatement(
@@ -142,9 +143,14 @@ async def prepare(
 
 
 async def _description(
-    session: Session, text: str, plan: Plan, oids: tuple[int, ...], flush: Callable[[], Awaitable[None]] | None
+    session: Session,
+    text: str,
+    statement: Statement,
+    oids: tuple[int, ...],
+    flush: Callable[[], Awaitable[None]] | None,
 ) -> Description:
     """Find out a statement's parameters and columns; ``flush`` is awaited before a shard is asked."""
+    plan = statement.plan
     if isinstance(plan, TransactionControl | Empty | PreparedControl):
         return Description((), None)
     if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
@@ -154,11 +160,11 @@ async def _description(
         if flush is not None:
             await flush()
         shard = session.cursor_shard(plan.name)
-        links = await session.transaction.join([shard], writes=False)
+        links = await session.transaction.join([shard], writes=False, reads=False)
         return await ask_description(links[shard], text, ())
     if flush is not None and session.database.must_ask(session, text, oids):
         await flush()
-    return await session.database.describe(session, text, oids)
+    return await session.database.describe(session, text, oids, reads=statement.tag not in WITHOUT_SNAPSHOT)
 
 
 async def _let_a_shard_speak(

@@ -71,7 +71,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
 
     One that writes is a transaction of its own unless a block is open.
     """
-    own_block = session.transaction.block is Block.NONE and needs_block(statement, executable)
+    own_block = session.transaction.block is Block.NONE and needs_block(session, statement, executable)
     if own_block:
         session.begin(Block.IMPLICIT)
     if writes_of(executable):
@@ -152,16 +152,20 @@ class CommonSnapshot:
 
 def reads_several(session: Session, executable: Executable) -> bool:
     """Whether a statement needs a common snapshot: it reads several shards, and the session did not choose speed."""
-    if session.own_settings["read_consistency"] == "shard":
+    transaction = session.transaction
+    if session.own_settings["read_consistency"] == "shard" or (transaction.in_block and transaction.keeps_snapshot):
         return False
     return not writes_of(executable) and len(shards_of(executable)) > 1
 
 
-def needs_block(statement: Statement, executable: Executable) -> bool:
-    """Whether a statement outside any block must commit atomically over shards."""
+def needs_block(session: Session, statement: Statement, executable: Executable) -> bool:
+    """Whether a statement outside any block must commit atomically over shards.
+
+    One that reads several at REPEATABLE READ needs one for its snapshots: there Parse takes them, before any fence.
+    """
     if isinstance(statement.plan, ShardByShard):
         return False
-    return writes_of(executable)
+    return writes_of(executable) or (session.transaction.keeps_snapshot and len(shards_of(executable)) > 1)
 
 
 def shards_of(executable: Executable) -> list[int]:

@@ -144,8 +144,14 @@ class _Message:
 
 async def _relay_whole(session: Session, text: str, statements: Sequence[Statement]) -> bool:
     """Send a message of several statements as it is, when one shard has them all: Postgres knows its own rules best."""
-    if session.transaction.failed or session.transaction.block is Block.IMPLICIT:
+    transaction = session.transaction
+    if (
+        transaction.failed
+        or transaction.block is Block.IMPLICIT
+        or (transaction.in_block and transaction.keeps_snapshot)
+    ):
         return False
+    transaction.command = ""  # of several statements
     shards = set()
     writes = False
     for statement in statements:

@@ -78,6 +78,10 @@ _CHECK_EPOCH = """CREATE OR REPLACE FUNCTION pgchorus.check_epoch(p_epoch bigint
 DECLARE
     v_epoch bigint;
 BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        -- The transaction's snapshot may be older than the epoch: 40001 if it is.
+        PERFORM FROM pgchorus.epoch e FOR SHARE;
+    END IF;
     SELECT e.epoch INTO v_epoch FROM pgchorus.epoch e;
     IF v_epoch IS DISTINCT FROM p_epoch THEN
         RAISE EXCEPTION 'this proxy has placement version %, the shard has %', p_epoch, v_epoch

@@ -152,6 +152,29 @@ def test_no_other_kind_of_read_is_fractured(
     check_after(ledger)
 
 
+def sum_by_single_reads(client: psycopg.Connection[Any], ledger: Ledger) -> int:
+    """Read every account by a statement of its own, in the open block."""
+    rows = [
+        client.execute("SELECT balance FROM acc WHERE id = %s", (key,)).fetchone() for on in ledger.keys for key in on
+    ]
+    return sum(row[0] for row in rows if row is not None)
+
+
+def test_a_repeatable_read_block_sees_one_moment_of_all_shards(ledger: Ledger, wires: Wires) -> None:
+    with transfers(ledger, wires), ledger.client() as client:
+        for _ in range(OTHER_READS):
+            client.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            assert sum_by_single_reads(client, ledger) == ledger.total
+            assert plain_rows(client, ledger) == ledger.total
+            client.rollback()
+        wrong = 0
+        for _ in range(OTHER_READS):
+            wrong += sum_by_single_reads(client, ledger) != ledger.total
+            client.rollback()
+        assert wrong > 0, "at READ COMMITTED the same reads must differ, or this shows nothing"
+    check_after(ledger)
+
+
 @pytest.mark.parametrize("through", ["the same proxy", "another proxy"])
 def test_a_lock_taken_shows_what_its_holder_did_elsewhere(
     ledger: Ledger, wires: Wires, start_proxy: StartProxy, through: str

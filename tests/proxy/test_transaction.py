@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy.errors import ProxyError
+from proxy.isolation import Modes
 from proxy.settings import UNKNOWN, Applied, SessionSettings
-from proxy.transaction import Block, ClientTransaction, Modes
+from proxy.transaction import Block, ClientTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,87 @@
+"""The characteristics of a client's transaction, and what its isolation level asks of several shards.
+
+READ COMMITTED: every statement has a snapshot of its own (the fence sees to it that it is one of all its shards). At
+REPEATABLE READ the first statement fixes the snapshots of the whole block, on every shard, behind one fence: which
+shards the block will use is not known then. SERIALIZABLE stays on one shard: no shard sees dependencies that lead over
+another one.
+
+Decides when a block needs that. Left to others: taking the fence (proxy.twophase.fence), sending (proxy.transaction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.errors import ProxyError
+
+READ_COMMITTED = "read committed"
+SERIALIZABLE = "serializable"
+_EACH_STATEMENT = frozenset({READ_COMMITTED, "read uncommitted"})
+# Settings that change the isolation level of later transactions.
+DEFAULT_SETTINGS = frozenset({"default_transaction_isolation", "session characteristics"})
+SHOW_DEFAULT = "SHOW default_transaction_isolation"
+# What Postgres runs without a snapshot (PlannedStmtRequiresSnapshot): LOCK TABLE first is how a REPEATABLE READ
+# transaction makes sure that its snapshot is newer than its locks.
+WITHOUT_SNAPSHOT = frozenset(
+    {
+        "LOCK TABLE",
+        "SET",
+        "RESET",
+        "SHOW",
+        "SET CONSTRAINTS",
+        "LISTEN",
+        "UNLISTEN",
+        "NOTIFY",
+        "FETCH",
+        "MOVE",
+        "CLOSE CURSOR",
+        "CLOSE CURSOR ALL",
+    }
+)
+
+
+@dataclass(slots=True)
+class Modes:
+    """The characteristics of the block that BEGIN and SET TRANSACTION chose; '' and None: the session's default."""
+
+    isolation: str | None = None
+    read_only: bool | None = None
+    deferrable: bool | None = None
+
+    def sql(self) -> str:
+        """Return the mode list that follows BEGIN."""
+        modes = []
+        if self.isolation:
+            modes.append("ISOLATION LEVEL " + self.isolation.upper())
+        if self.read_only is not None:
+            modes.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            modes.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " " + ", ".join(modes) if modes else ""
+
+    def merge(self, other: Modes) -> None:
+        """Later choices win."""
+        self.isolation = other.isolation or self.isolation
+        self.read_only = self.read_only if other.read_only is None else other.read_only
+        self.deferrable = self.deferrable if other.deferrable is None else other.deferrable
+
+
+def keeps_snapshot(isolation: str) -> bool:
+    """Whether all statements of a transaction see the snapshot of its first one."""
+    return isolation not in _EACH_STATEMENT
+
+
+def check_shards(isolation: str, count: int) -> None:
+    """Refuse what an isolation level cannot do over so many shards."""
+    if isolation == SERIALIZABLE and count > 1:
+        raise ProxyError(
+            "0A000",
+            "a SERIALIZABLE transaction cannot use more than one shard",
+            hint="Use REPEATABLE READ, or keep the transaction to rows of one shard.",
+        )
+
+
+def too_late(*, subtransaction: bool) -> ProxyError:
+    """Make Postgres's error for a change of the isolation level that comes too late."""
+    what = "must not be called in a subtransaction" if subtransaction else "must be called before any query"
+    return ProxyError("25001", f"SET TRANSACTION ISOLATION LEVEL {what}")
