@@ -2,6 +2,7 @@
 # make test    linters, types, import contracts, and all tests on embedded servers
 # make model   every order of events, faults and crashes of a commit, deeper than in make test; needs no server
 # make soak    TPC-B while the proxy is killed ten times: sums, history and what is left prepared
+# make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model soak bench clean
+.PHONY: demo test lint model soak differential bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -35,6 +36,9 @@ model: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(RUN) tests/faults/soak.py --seconds 60 --kills 10 $(ARGS)
+
+differential: $(VENV)/.test
+	$(RUN) tests/differential/run.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(RUN) -m bench $(ARGS)

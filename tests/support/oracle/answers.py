@@ -1,0 +1,150 @@
+"""What a client sees of one statement, and the frames that ask for it in each of three ways."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.wire import backend
+from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
+from wire_client import FIRST_OWN_OID, PATIENCE_SECONDS, ServerClosedError, WireClient
+
+if TYPE_CHECKING:
+    from oracle.corpus import Case, Value
+
+MODES = ("simple", "extended", "binary")
+_SYNC = Sync().encode()
+_DESCRIBE, _EXECUTE = Describe(b"P", b"").encode(), Execute(b"", 0).encode()
+_PACKED = {21: "!h", 23: "!i", 20: "!q"}
+_TEXT_LIKE = {25, 1043}
+_UUID = 2950
+LOST = "connection lost"
+
+
+@dataclass(slots=True)
+class Answer:
+    """Columns are (name, type, modifier, format); rows hold bytes. ``message`` and ``position`` are an error's."""
+
+    columns: tuple[tuple[object, ...], ...] | None = None
+    origins: tuple[tuple[bool, int], ...] = ()
+    rows: list[tuple[bytes | None, ...]] | None = None
+    tag: str = ""
+    sqlstate: str = ""
+    message: str = ""
+    hint: str = ""
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the statement ended with an error."""
+        return bool(self.sqlstate)
+
+
+def encode(value: Value, *, binary: bool) -> tuple[int, bytes | None]:
+    """Return a parameter's format and bytes; binary where its type is one that we can write so."""
+    if value.text is None:
+        return 0, None
+    if binary and value.oid in _PACKED:
+        return 1, struct.pack(_PACKED[value.oid], int(value.text))
+    if binary and value.oid in _TEXT_LIKE:
+        return 1, value.text.encode()
+    if binary and value.oid == _UUID:
+        return 1, uuid.UUID(value.text).bytes
+    return 0, value.text.encode()
+
+
+def frames(case: Case, mode: str) -> bytes:
+    """Return one statement as messages, up to Sync."""
+    sql = case.sql.encode()
+    if mode == "simple":
+        return Query(sql).encode()
+    binary = mode == "binary"
+    encoded = [encode(value, binary=binary) for value in case.values]
+    bind = Bind(b"", b"", tuple(f for f, _ in encoded), tuple(v for _, v in encoded), (1,) if binary else ())
+    parse = Parse(b"", sql, tuple(value.oid for value in case.values))
+    return parse.encode() + bind.encode() + _DESCRIBE + _EXECUTE + _SYNC
+
+
+class Asker:
+    """One connection that asks and reads answers; opened anew when the server has closed it."""
+
+    def __init__(self, name: str, dsn: str) -> None:
+        self.name = name
+        self._dsn = dsn
+        self.search_path = ""
+        self._client = self._open()
+
+    def _open(self) -> WireClient:
+        client = WireClient(self._dsn)
+        client.socket.settimeout(PATIENCE_SECONDS * 2)
+        if self.search_path:
+            client.query(f"set search_path = {self.search_path}")
+        return client
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def set_path(self, search_path: str) -> None:
+        """Choose where names are looked up."""
+        self.search_path = search_path
+        self.run(f"set search_path = {search_path}" if search_path else "reset search_path")
+
+    def send(self, messages: bytes) -> None:
+        """Send; what goes wrong shows when the answer is read."""
+        try:
+            self._client.socket.sendall(messages)
+        except OSError:
+            return
+
+    def read(self) -> Answer:
+        """Read the answer to one statement."""
+        try:
+            return _answer(self._client.frames(lambda kind: kind == ord("Z")))
+        except (ServerClosedError, OSError) as error:
+            self._client.socket.close()
+            self._client = self._open()
+            return Answer(sqlstate=LOST, message=f"{type(error).__name__}: {error}")
+
+    def ask(self, case: Case, mode: str) -> Answer:
+        """Run one statement."""
+        self.send(frames(case, mode))
+        return self.read()
+
+    def run(self, sql: str) -> Answer:
+        """Run a text by the simple protocol."""
+        self.send(Query(sql.encode()).encode())
+        return self.read()
+
+    def must(self, sql: str) -> Answer:
+        """Run a text that has to succeed."""
+        answer = self.run(sql)
+        if answer.failed:
+            raise RuntimeError(f"{self.name}: {sql[:300]}: {answer.sqlstate} {answer.message} {answer.detail}")
+        return answer
+
+
+def _answer(got: list[tuple[int, bytes]]) -> Answer:
+    answer = Answer()
+    rows = []
+    for kind, body in got:
+        if kind == backend.DATA_ROW:
+            rows.append(tuple(backend.decode_data_row(body)))
+        elif kind == backend.ROW_DESCRIPTION:
+            fields = backend.decode_row_description(body)
+            answer.columns = tuple(
+                (f.name.decode(), f.type_oid if f.type_oid < FIRST_OWN_OID else "own", f.type_modifier, f.format)
+                for f in fields
+            )
+            answer.origins = tuple((bool(f.table_oid), f.column) for f in fields)
+        elif kind == backend.COMMAND_COMPLETE:
+            answer.tag = backend.decode_command_tag(body).decode()
+        elif kind == backend.ERROR_RESPONSE:
+            error = backend.decode_error(body)
+            answer.sqlstate, answer.message = error.sqlstate, error.message
+            known = dict(error.fields)
+            answer.hint, answer.detail = known.get("H", ""), known.get("D", "")
+    answer.rows = rows
+    return answer

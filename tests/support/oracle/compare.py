@@ -1,0 +1,150 @@
+"""Whether two answers to one statement are the same, as far as Postgres fixes them.
+
+Three verdicts: EQUAL, REFUSED (the proxy said 0A000 or 53400 where Postgres did not), DIFFERENT. Rows are compared as a
+multiset, in order where ORDER BY stands at the top; marks of the case loosen that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from router.errors import REFUSALS
+
+if TYPE_CHECKING:
+    from oracle.answers import Answer
+    from oracle.corpus import Case
+
+_FLOAT4, _FLOAT8 = 700, 701
+_REFUSING = {"0A000", "53400"}
+SHOWN_ROWS = 6
+
+
+class Kind(Enum):
+    """What came of a comparison."""
+
+    EQUAL = "equal"
+    REFUSED = "refused"
+    DIFFERENT = "DIFFERENT"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A comparison's outcome; ``note``: the refusal's id, or what differs."""
+
+    kind: Kind
+    note: str = ""
+
+
+EQUAL = Verdict(Kind.EQUAL)
+
+
+def _pattern(message: str) -> re.Pattern[str]:
+    parts = re.split(r"\{\w+\}", message)
+    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+
+
+_PATTERNS = {name: _pattern(message) for name, (message, _) in REFUSALS.items()}
+
+
+def refusal_id(message: str) -> str:
+    """Return the id of the refusal with this message; the longest text that fits wins."""
+    found = [name for name, pattern in _PATTERNS.items() if pattern.fullmatch(message)]
+    if not found:
+        return f"not listed: {message}"
+    return max(found, key=lambda name: len(REFUSALS[name][0]))
+
+
+def compare(  # noqa: PLR0911 - one line for each way in which answers may be held to be the same
+    case: Case, expected: Answer, got: Answer, everything: Answer | None = None
+) -> Verdict:
+    """Compare; ``everything`` is the oracle's answer without LIMIT, for cases marked `any limit`."""
+    if got.failed or expected.failed:
+        return _compare_errors(case, expected, got)
+    if got.columns != expected.columns:
+        return Verdict(Kind.DIFFERENT, f"columns: expected {expected.columns}, got {got.columns}")
+    if "count free" in case.marks:
+        return EQUAL
+    if got.tag != expected.tag:
+        return Verdict(Kind.DIFFERENT, f"tag: expected {expected.tag}, got {got.tag}; {_rows(expected, got)}")
+    if "values" in case.marks:
+        return EQUAL if len(got.rows or ()) == len(expected.rows or ()) else _different(expected, got)
+    if everything is not None:
+        extra = Counter(got.rows or ()) - Counter(everything.rows or ())
+        same = not extra and len(got.rows or ()) == len(expected.rows or ())
+        return EQUAL if same else _different(expected, got)
+    mine, theirs = expected.rows or [], got.rows or []
+    if mine == theirs:
+        return EQUAL
+    if "float" in case.marks:
+        return _compare_floats(case, expected, got)
+    if case.ordered and "ties" not in case.marks:
+        word = "order: " if Counter(mine) == Counter(theirs) else ""
+        return Verdict(Kind.DIFFERENT, word + _rows(expected, got))
+    return EQUAL if Counter(mine) == Counter(theirs) else _different(expected, got)
+
+
+def _compare_errors(case: Case, expected: Answer, got: Answer) -> Verdict:
+    if got.sqlstate == expected.sqlstate:
+        return EQUAL
+    if got.sqlstate in _REFUSING:
+        return Verdict(Kind.REFUSED, refusal_id(got.message))
+    if got.sqlstate == "42P01" and refusal_id(got.message) == "undefined-table" and expected.sqlstate == "42P01":
+        return EQUAL
+    if "error free" in case.marks and not (expected.failed and got.failed):
+        return EQUAL
+    wanted = f"error {expected.sqlstate} {expected.message}" if expected.failed else f"{expected.tag}"
+    answered = f"error {got.sqlstate} {got.message} {got.detail}" if got.failed else f"{got.tag} {_some(got)}"
+    return Verdict(Kind.DIFFERENT, f"expected {wanted}, got {answered}")
+
+
+def _different(expected: Answer, got: Answer) -> Verdict:
+    return Verdict(Kind.DIFFERENT, _rows(expected, got))
+
+
+def _some(answer: Answer) -> str:
+    rows = answer.rows or []
+    return f"{len(rows)} rows {rows[:SHOWN_ROWS]}"
+
+
+def _rows(expected: Answer, got: Answer) -> str:
+    mine, theirs = expected.rows or [], got.rows or []
+    missing = list((Counter(mine) - Counter(theirs)).elements())[:SHOWN_ROWS]
+    extra = list((Counter(theirs) - Counter(mine)).elements())[:SHOWN_ROWS]
+    if not missing and not extra:
+        first = next((n for n, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]), 0)
+        return (
+            f"from row {first}: expected {mine[first : first + SHOWN_ROWS]}, got {theirs[first : first + SHOWN_ROWS]}"
+        )
+    return f"{len(mine)} rows expected, {len(theirs)} got; missing {missing}; extra {extra}"
+
+
+def _compare_floats(case: Case, expected: Answer, got: Answer) -> Verdict:
+    """Compare with float columns rounded, in order or as multisets."""
+    mine, theirs = ([_rounded(row, expected.columns or ()) for row in answer.rows or []] for answer in (expected, got))
+    if case.ordered and "ties" not in case.marks:
+        return EQUAL if mine == theirs else _different(expected, got)
+    return EQUAL if Counter(mine) == Counter(theirs) else _different(expected, got)
+
+
+def _rounded(row: tuple[bytes | None, ...], columns: tuple[tuple[object, ...], ...]) -> tuple[object, ...]:
+    return tuple(_round(value, column) for value, column in zip(row, columns, strict=True))
+
+
+def _round(value: bytes | None, column: tuple[object, ...]) -> object:
+    kind, form = column[1], column[3]
+    if value is None or kind not in (_FLOAT4, _FLOAT8):
+        return value
+    if form == 1:
+        (number,) = struct.unpack("!f" if kind == _FLOAT4 else "!d", value)
+    else:
+        number = float(value)
+    if math.isnan(number):
+        return "NaN"
+    return f"{number + 0.0:.{5 if kind == _FLOAT4 else 10}g}"
