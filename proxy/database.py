@@ -86,14 +86,15 @@ class LogicalDatabase:
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._reloading = asyncio.Lock()
         self.proven_settings: set[tuple[int, str, Applied]] = set()
+        self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
         self._role_starts: dict[object, RoleStart] = {}
 
     # --- links (proxy.transaction.Links) ----------------------------------------------------------------------
 
-    async def acquire(self, shard: int, role: str) -> ShardLink:
+    async def acquire(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink:
         """Check out a link of ``role`` to a shard."""
         pool = self.pools.pool(shard, None, role, self._passwords.get(role))
-        return pool.take() or await pool.acquire()
+        return pool.take(preferred) or await pool.acquire()
 
     def release(self, link: ShardLink) -> None:
         """Give a link back."""

@@ -64,7 +64,7 @@ class Links(Protocol):
 
     proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
 
-    async def acquire(self, shard: int, role: str) -> ShardLink:
+    async def acquire(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink:
         """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time."""
 
     def release(self, link: ShardLink) -> None:
@@ -124,6 +124,7 @@ class ClientTransaction:
     must_commit: dict[int, str] = field(default_factory=dict)
     pinned: dict[int, ShardLink] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
+    preferred: ShardLink | None = None  # the link to join with, if it is free
     log: list[Replay] = field(default_factory=list)
     settings_at_begin: dict[str, str] = field(default_factory=dict)
     settings_changed: bool = False
@@ -280,7 +281,7 @@ class ClientTransaction:
     async def _matching_link(self, shard: int) -> ShardLink:
         applied = self._starting_settings()
         while True:
-            link = await self.database.acquire(shard, self.role)
+            link = await self.database.acquire(shard, self.role, self.preferred)
             previous = link.settings
             if isinstance(previous, Applied) and not previous.resettable and previous != applied:
                 link.abort()
@@ -477,6 +478,8 @@ class ClientTransaction:
 
     def _note_settings(self, shard: int, link: ShardLink) -> None:
         """Before a link goes back: what it is noted to have must be what it has."""
+        if link.has_prefix or link.prefix_failed:
+            link.sequences = UNKNOWN
         if self.settings_changed or link.has_prefix or link.prefix_failed:
             # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo, and a prefix that failed or never went out
             # has set nothing; applying settings anew costs less than knowing.

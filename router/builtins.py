@@ -47,6 +47,9 @@ SEQUENCES: Final = frozenset(
 SESSION_SEQUENCES: Final = frozenset({"currval", "lastval"})
 """Only the link that called nextval knows."""
 
+ADVANCING_SEQUENCES: Final = frozenset({"nextval", "setval"})
+"""They change what currval and lastval answer on their link."""
+
 WRITERS: Final = _names(
     """
     nextval setval

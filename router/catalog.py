@@ -81,6 +81,7 @@ class _Maps:
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None], Unplaceable | None] = field(default_factory=dict)
+    set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,16 @@ class Catalog:
         known = self._maps.access
         if key not in known:
             known[key] = access.access_problem(self, relation, write=write, defaults=key[2])
+        return known[key]
+
+    def sets_off(self, relation: TableName, *, write: bool) -> FunctionEffect:
+        """Return what reading (or writing) a relation may do, with all that follows from it."""
+        known = self._maps.set_off
+        key = (relation, write)
+        if key not in known:
+            names = frozenset({relation})
+            uses = Uses(writes=names) if write else Uses(reads=names)
+            known[key] = self.effect_of(self.closure.follow(uses))
         return known[key]
 
     def foreign_key_problem(self, table: TableName, placement: Placement, key: ForeignKey) -> Unplaceable | None:

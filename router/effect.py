@@ -54,6 +54,7 @@ class FunctionEffect:
     ``must_commit``: why Postgres refuses to PREPARE afterwards. ``pins``: why the link must stay with the session.
     ``sets``: it may change settings, so the link is reset before reuse. ``clock``: it reads the transaction's clock.
     ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
+    ``advances_sequences``, ``asks_sequences``: it may call ``nextval``, or ``currval`` and ``lastval``.
     ``found``: a function of that name exists. ``aggregate``, ``window``, ``returns_set``: some overload is one.
     """
 
@@ -69,6 +70,8 @@ class FunctionEffect:
     sets: bool = False
     clock: bool = False
     session_state: str = ""
+    advances_sequences: bool = False
+    asks_sequences: bool = False
     found: bool = True
     aggregate: bool = False
     window: bool = False
@@ -118,6 +121,8 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         sets=one.sets or other.sets,
         clock=one.clock or other.clock,
         session_state=one.session_state or other.session_state,
+        advances_sequences=one.advances_sequences or other.advances_sequences,
+        asks_sequences=one.asks_sequences or other.asks_sequences,
         found=one.found or other.found,
         aggregate=one.aggregate or other.aggregate,
         window=one.window or other.window,
@@ -130,12 +135,18 @@ def _harmless(name: str) -> bool:
     return name in builtins.HARMLESS_VOLATILE or name.startswith(builtins.HARMLESS_PREFIXES)
 
 
+def _pins(name: str) -> str:
+    if name in builtins.SESSION_LOCKS and "unlock" not in name:
+        return "session advisory lock"
+    return "random seed" if name == "setseed" else ""
+
+
 def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = None) -> FunctionEffect:
     """Return what calling ``pg_catalog.name`` may do; ``arguments`` is the number of arguments where it is known."""
     volatile = facts.volatile == "v"
     if name in builtins.TEXT_QUERY_READERS and arguments not in {None, 2}:
         volatile = False  # only the form with a query is
-    kind, runs, reason, pins = EffectKind.CLOSED, Runs.ANYWHERE, "", ""
+    kind, runs, reason = EffectKind.CLOSED, Runs.ANYWHERE, ""
     if name in builtins.READERS or (name in builtins.TEXT_QUERY_READERS and arguments in {None, 2}):
         kind, runs = EffectKind.UNKNOWN, Runs.NOWHERE
         reason = f"{name}() reads whatever its argument names"
@@ -151,8 +162,6 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         runs, reason = Runs.HOME, f"{name}() tells of one server only"
     elif volatile and name not in builtins.FREE_VOLATILE:
         runs, reason = Runs.HOME, f"{name}() is volatile"
-    if name in builtins.SESSION_LOCKS and "unlock" not in name:
-        pins = "session advisory lock"
     return FunctionEffect(
         kind=kind,
         runs=runs,
@@ -160,10 +169,12 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         writes=name in builtins.WRITERS or (volatile and not _harmless(name)),
         reason=reason,
         must_commit=builtins.NO_PREPARE.get(name, ""),
-        pins=pins,
+        pins=_pins(name),
         sets=name in builtins.SETTINGS,
         clock=name in builtins.TRANSACTION_CLOCK,
         session_state=name if name in builtins.SESSION_SEQUENCES or name == "setseed" else "",
+        advances_sequences=name in builtins.ADVANCING_SEQUENCES,
+        asks_sequences=name in builtins.SESSION_SEQUENCES,
         aggregate="a" in facts.kinds,
         window="w" in facts.kinds,
         returns_set=facts.returns_set,

@@ -343,6 +343,14 @@ class CursorControl:
     closes: bool = False
 
 
+class SequenceUse(Enum):
+    """What a statement may do with the sequence values that its link remembers (over one shard)."""
+
+    NONE = "none"
+    ADVANCES = "advances"  # nextval, setval, or what nobody can see through
+    ASKS = "asks"  # currval, lastval
+
+
 @dataclass(frozen=True, slots=True)
 class Empty:
     """No statement at all (only white space and comments): EmptyQueryResponse."""
@@ -387,6 +395,7 @@ class Statement:
     set_config: tuple[tuple[str, str | None, bool], ...] = ()
     transaction_block: bool = True
     parameters: int = 0  # highest $n in the text
+    sequences: SequenceUse = SequenceUse.NONE
     declares: str = ""  # the cursor that DECLARE makes on the statement's shard
 
 

@@ -181,10 +181,7 @@ async def setting_control(
     transaction = session.transaction
     before = session.settings.applied
     tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
-    if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
-        if plan.setting is Setting.SET_CONSTRAINTS and transaction.in_block:
-            await _on_other_links(session, statement.text)
-            transaction.note_setting(plan.name, statement.text)
+    if await _stays_on_the_link(session, statement, plan):
         transaction.finish_statement()
         return tag
     _note_setting(session, statement, plan)
@@ -214,6 +211,23 @@ async def learn_isolation(session: Session) -> None:
     links = await session.transaction.join([shard], writes=False, reads=False)
     answer = await links[shard].run(SHOW_DEFAULT)
     session.transaction.default_isolation = (answer.rows[0][0] or b"").decode()
+
+
+async def _stays_on_the_link(session: Session, statement: Statement, plan: SettingControl) -> bool:
+    """Whether what a statement about settings does is not the session's to repeat on other links."""
+    transaction = session.transaction
+    if plan.setting is Setting.SHOW:
+        return True
+    if plan.setting is Setting.SET_CONSTRAINTS:
+        if transaction.in_block:
+            await _on_other_links(session, statement.text)
+            transaction.note_setting(plan.name, statement.text)
+        return True
+    if plan.name == "seed" and transaction.shard_count == 1:
+        # It starts random() on this link anew; made again on another, it would start it anew there.
+        transaction.pin("random seed", [session.settings_shard])
+        return True
+    return False
 
 
 async def _back_to_startup(session: Session, plan: SettingControl) -> None:
@@ -285,6 +299,7 @@ async def _discard_all(session: Session) -> bytes:
     if transaction.in_block:
         raise ProxyError("25001", "DISCARD ALL cannot run inside a transaction block")
     session.settings.discard_all()
+    session.sequences.forget()
     session.statements.clear()
     transaction.unpin()
     # The client is told of each reported setting that went back: the shard reports them while it applies what is left.

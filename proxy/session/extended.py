@@ -169,16 +169,24 @@ class ExtendedProtocol:
 
     # --- batches ----------------------------------------------------------------------------------------------
 
-    async def _batch_for(self, shard: int, *, writes: bool, alone: bool, reads: bool | None = None) -> Batch:
-        """Return the open batch for ``shard``, joining it; a batch for another shard goes out first."""
+    async def _batch_for(
+        self, shard: int, *, writes: bool, alone: bool, reads: bool | None = None, bound: Statement | None = None
+    ) -> Batch:
+        """Return the open batch for ``shard``, joining it; a batch for another shard goes out first.
+
+        ``bound``: the statement that a Bind is for.
+        """
         session = self.session
         if self.batch is not None and self.batch.shard != shard:
             await self._send_batch()
         if not alone and not session.transaction.in_block:
             session.begin(Block.IMPLICIT)
-        links = await session.transaction.join([shard], writes=writes, reads=reads)
+        if bound is not None:
+            link = await session.join(bound, shard, writes=writes, reads=bound.tag not in WITHOUT_SNAPSHOT)
+        else:
+            link = (await session.transaction.join([shard], writes=writes, reads=reads))[shard]
         if self.batch is None:
-            self.batch = Batch(links[shard], shard)
+            self.batch = Batch(link, shard)
         return self.batch
 
     async def _send_batch(self) -> None:
@@ -271,8 +279,9 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int) -> None:
         session = self.session
-        reads = portal.prepared.statement.tag not in WITHOUT_SNAPSHOT
-        batch = await self._batch_for(shard, writes=_writes(portal), alone=self._alone(), reads=reads)
+        batch = await self._batch_for(
+            shard, writes=_writes(portal), alone=self._alone(), bound=portal.prepared.statement
+        )
         name, frames, script = ensure_parsed(
             batch.link,
             portal.prepared,

@@ -211,8 +211,7 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
 
 
 async def _run_on_link(session: Session, portal: Portal, executable: Executable, shard: int) -> bytes:
-    links = await session.transaction.join([shard], writes=writes_of(executable))
-    link = links[shard]
+    link = await session.join(portal.prepared.statement, shard, writes=writes_of(executable))
     name, frames, steps = ensure_parsed(
         link,
         portal.prepared,

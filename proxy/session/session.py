@@ -16,6 +16,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.outcome import RolledBack
+from proxy.session.sequences import SequenceValues
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
@@ -25,7 +26,7 @@ from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure
-from router.plan import Execution, Single
+from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Session:
         self.cursors_at_begin: frozenset[str] = frozenset()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.own_settings = dict(own_settings.DEFAULTS)
+        self.sequences = SequenceValues()
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
     # --- what the router needs to know ------------------------------------------------------------------------
@@ -127,6 +129,7 @@ class Session:
         except (ProxyError, ShardError) as error:
             log.info("session ended badly", client=self.connection.peer, error=str(error))
         finally:
+            self.sequences.forget()
             self.transaction.abandon()
             self.connection.close()
 
@@ -318,6 +321,13 @@ class Session:
     def settings_link(self) -> ShardLink | None:
         """The link of that shard, if it has joined."""
         return self.transaction.links.get(self.settings_shard)
+
+    async def join(self, statement: Statement, shard: int, *, writes: bool, reads: bool | None = None) -> ShardLink:
+        """Return the link for a statement that one shard runs; ``writes``, ``reads`` as in the transaction's join."""
+        if statement.sequences is not SequenceUse.NONE:
+            return await self.sequences.join(self, statement, shard, writes=writes)
+        links = await self.transaction.join([shard], writes=writes, reads=reads)
+        return links[shard]
 
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""

@@ -34,6 +34,7 @@ from router.plan import (
     Ddl,
     Empty,
     PreparedControl,
+    SequenceUse,
     SettingControl,
     ShardByShard,
     Single,
@@ -164,7 +165,9 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
         return False
     (shard,) = shards
     assert shard is not None  # noqa: S101 - narrows the type
-    whole = Statement(text=text, plan=statements[0].plan, tag="")
+    uses = [statement.sequences for statement in statements]
+    sequences = next((use for use in (SequenceUse.ASKS, SequenceUse.ADVANCES) if use in uses), SequenceUse.NONE)
+    whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences)
     await settle_before(session, [shard])
     await relay(session, whole, shard, writes=writes, held=False)
     for statement in statements:

@@ -39,7 +39,8 @@ class ShardLink(Relay):
 
     ``dirty`` asks for DISCARD ALL before the next user, ``resettable`` = False for closing instead (a custom setting
     that DISCARD leaves behind). ``settings`` is whatever the one who applied settings notes here (None: as after
-    log-in); ``statements`` are the server-side prepared statements by name, oldest first.
+    log-in), ``sequences`` whose sequence values it has (None: nobody's); ``statements`` are the server-side prepared
+    statements by name, oldest first.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class ShardLink(Relay):
         "pid",
         "resettable",
         "role",
+        "sequences",
         "settings",
         "statements",
     )
@@ -66,6 +68,7 @@ class ShardLink(Relay):
         self.dirty = False
         self.resettable = True
         self.settings: object | None = None
+        self.sequences: object | None = None
         self.statements: OrderedDict[str, object] = OrderedDict()
         #: Whether a CancelRequest was sent that may still be on its way to the backend.
         self.cancelled = False
@@ -165,6 +168,7 @@ class ShardLink(Relay):
             await self.run("DISCARD ALL")
             self.statements.clear()
             self.settings = None
+            self.sequences = None
             self.dirty = False
 
     async def close(self, timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S) -> None:

@@ -93,13 +93,20 @@ class LinkPool:
         self._opened = 0
         self._closed = 0
 
-    def take(self) -> ShardLink | None:
-        """Lend an idle link at once if there is a good one: the way of the hot path. None means: acquire()."""
+    def take(self, preferred: ShardLink | None = None) -> ShardLink | None:
+        """Lend an idle link at once if there is a good one: the way of the hot path. None means: acquire().
+
+        ``preferred``: the one to lend if it is idle.
+        """
         if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
             return None
         if not self._idle:
             return None
-        link, _ = self._idle.popitem()
+        if preferred is not None and preferred in self._idle:
+            link = preferred
+            del self._idle[link]
+        else:
+            link, _ = self._idle.popitem()
         if self._loop.time() - link.idle_since > self.limits.idle_check_s:
             self._idle[link] = None
             return None

@@ -13,6 +13,7 @@ from router.plan import (
     HomeShard,
     Prepared,
     PreparedControl,
+    SequenceUse,
     Setting,
     SettingControl,
     Single,
@@ -171,7 +172,10 @@ def discard(context: Context) -> Statement:
     target = context.body.get("target", "DISCARD_ALL")
     if target == "DISCARD_ALL":
         return context.statement(SettingControl(Setting.DISCARD_ALL), "DISCARD ALL", transaction_block=False)
-    return context.statement(Single(HomeShard(), writes=False), target.replace("_", " "))
+    plan = Single(HomeShard(), writes=False)
+    if target == "DISCARD_SEQUENCES" and not context.many:
+        return context.statement(plan, "DISCARD SEQUENCES", sequences=SequenceUse.ADVANCES)
+    return context.statement(plan, target.replace("_", " "))
 
 
 # --- prepared statements ---------------------------------------------------------------------------------------------

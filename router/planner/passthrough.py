@@ -6,9 +6,11 @@ Decides only what the session must know: whether it writes, changes the catalog,
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Ddl, HomeShard, Plan, ShardByShard, Single, Statement
+from router.planner.sequences import sequence_use
 from router.tree import constant, walk
 
 if TYPE_CHECKING:
@@ -70,6 +72,10 @@ def tag_of(parsed: Parsed) -> str:
 
 def one_shard_database(context: Context) -> Statement:
     """Plan for a database with one shard."""
+    return replace(_as_it_came(context), sequences=sequence_use(context))
+
+
+def _as_it_came(context: Context) -> Statement:
     parsed, body, kind = context.parsed, context.body, context.parsed.kind
     rows = kind in _ROWS or "returningClause" in body
     if kind in {"SelectStmt", "ExplainStmt", *_WRITING, "CallStmt"}:

@@ -143,6 +143,11 @@ def _narrow_town(make_module_databases: MakeDatabases, start_module_proxy: Start
     yield from _town(3, make_module_databases, start_module_proxy, limits={"pool": {"size": 1}})
 
 
+@pytest.fixture(scope="module")
+def _pair_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from _town(1, make_module_databases, start_module_proxy, limits={"pool": {"size": 2}})
+
+
 def _empty(town: Town) -> Iterator[Town]:
     town.empty()
     yield town
@@ -171,6 +176,12 @@ def any_town(_any_town: Town) -> Iterator[Town]:
 def narrow_town(_narrow_town: Town) -> Iterator[Town]:
     """Three shards with one link each: two clients that follow each other get the same link."""
     yield from _empty(_narrow_town)
+
+
+@pytest.fixture
+def pair_town(_pair_town: Town) -> Iterator[Town]:
+    """One shard, two links: what two sessions pin is all there is."""
+    yield from _empty(_pair_town)
 
 
 @pytest.fixture

@@ -61,8 +61,8 @@ class Database:
         self.made: list[Link] = []
         self.fails: set[int] = set()
 
-    async def acquire(self, shard: int, role: str) -> Link:
-        assert role == "me"
+    async def acquire(self, shard: int, role: str, preferred: Link | None = None) -> Link:
+        assert (role, preferred) == ("me", None)
         if shard in self.fails:
             raise ProxyError("53300", "none is free")
         link = self.idle.pop(shard, None)
