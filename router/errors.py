@@ -147,6 +147,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "column {column} of {table} takes its value from a sequence, and each shard has its own",
         "Give the value in the INSERT.",
     ),
+    "too-many-values": (
+        "the statement has too many values from sequences and defaults",
+        "Insert fewer rows at a time, or give the values.",
+    ),
     "on-conflict": (
         "ON CONFLICT needs an arbiter that contains the sharding key {key}",
         "Name the conflict columns, the key among them.",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused, SyntaxFailure
-from router.plan import AnyShard, ByKeys, Constant, HomeShard, Single
+from router.plan import AnyShard, ByKeys, Constant, Filled, HomeShard, Single
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,11 +42,15 @@ Template = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """A template's plan. ``hole`` is the index of the integer that is the key; None when the plan has no key."""
+    """A template's plan. ``hole`` is the index of the integer that is the key; None when the plan has no key.
+
+    ``filled``: the template of the text with the clock's parameters, where the plan has one (Filled).
+    """
 
     statement: Statement
     key_type: str
     hole: int | None
+    filled: Template | None = None
 
 
 def lift(text: str) -> tuple[Template, list[str]] | None:
@@ -94,12 +98,14 @@ def learn(
     return learned if list(planned) == [apply(learned, text, integers)] else None
 
 
-def _read(planned: Sequence[Statement], values: Sequence[int]) -> Lifted | None:
+def _read(planned: Sequence[Statement], values: Sequence[int]) -> Lifted | None:  # noqa: PLR0911 - one for each doubt
     """Say where the key of a probe's plan stands among its values; None when it is no plan to be lifted."""
     if len(planned) != 1:
         return None
     statement = planned[0]
     plan = statement.plan
+    if isinstance(plan, Filled):
+        return _read_filled(statement, plan, values)
     if not isinstance(plan, Single) or statement.tag not in _TAGS or statement.set_config:
         return None
     bare = replace(statement, text="")
@@ -115,9 +121,32 @@ def _read(planned: Sequence[Statement], values: Sequence[int]) -> Lifted | None:
     return Lifted(bare, target.key_type, values.index(term.value))
 
 
+def _read_filled(statement: Statement, plan: Filled, values: Sequence[int]) -> Lifted | None:
+    """A statement with the clock in it: its other text has the same integers, and goes to the same shard."""
+    inner, alone = plan.inner, plan.alone
+    if not isinstance(alone, Single) or inner.plan != alone:
+        return None
+    read = _read([replace(statement, plan=alone)], values)
+    pieces, rest = [], inner.text
+    for value in values:
+        piece, found, rest = rest.partition(str(value))
+        if not found:
+            return None
+        pieces.append(piece)
+    if read is None:
+        return None
+    bare = replace(plan, inner=replace(inner, text="", plan=read.statement.plan), alone=None)
+    return replace(read, statement=replace(statement, text="", plan=bare), filled=(*pieces, rest))
+
+
 def apply(lifted: Lifted, text: str, integers: Sequence[str]) -> Statement:
     """Return the plan of a text whose template was learned."""
     statement = lifted.statement
+    filled = statement.plan
+    if isinstance(filled, Filled) and lifted.filled is not None:
+        inner = apply(replace(lifted, statement=filled.inner, filled=None), fill(lifted.filled, integers), integers)
+        alone = inner.plan if isinstance(inner.plan, Single) else None
+        return replace(statement, text=text, plan=replace(filled, inner=inner, alone=alone))
     if lifted.hole is None:
         return replace(statement, text=text)
     plan = statement.plan

@@ -158,6 +158,18 @@ class SumTags:
 
 
 @dataclass(frozen=True, slots=True)
+class InOrder:
+    """INSERT of rows split over shards: tags are added up, RETURNING rows come in the order of the rows.
+
+    ``rows[i]`` is the position of the task that inserts row ``i``; each task has its rows in order. (Drivers take the
+    keys that a statement returns for those of its rows, one after another, as one Postgres gives them.) Where a shard
+    returns fewer rows than it was given (ON CONFLICT), the order is any.
+    """
+
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Same:
     """Every shard does the same (DDL, reference writes); the answers must agree and the first is passed on.
 
@@ -167,7 +179,7 @@ class Same:
     home_first: bool = False
 
 
-Combine = Concat | Ordered | Aggregate | SumTags | Same
+Combine = Concat | Ordered | Aggregate | SumTags | InOrder | Same
 
 
 # --- plans (at Parse) --------------------------------------------------------------------------------------------
@@ -208,6 +220,38 @@ class SplitInsert:
     rows: tuple[str, ...]
     tail: str
     keys: tuple[KeyTerm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A value that the home shard computes when the statement runs: ``text`` is an expression without columns."""
+
+    text: str
+
+
+class Moment(Enum):
+    """A value of the clock: one for all shards, by the proxy's clock."""
+
+    TRANSACTION = "transaction"  # when the client's transaction began: now()
+    STATEMENT = "statement"
+
+
+Value = Computed | Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A statement with values that are known only when it runs: from sequences, defaults, the clock.
+
+    ``inner`` is the statement with these values as parameters behind the client's own, in the order of ``values``:
+    those of one row together, so that ``nextval`` gives rows their numbers in order. Parameters of ``inner`` have the
+    types that the values turn out to have. ``alone``: the original statement's plan, exact where one shard runs it
+    outside any block (None: never).
+    """
+
+    inner: Statement
+    values: tuple[tuple[Value, ...], ...]
+    alone: Single | SplitInsert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +404,7 @@ Plan = (
     Single
     | Scatter
     | SplitInsert
+    | Filled
     | CopyIn
     | CopyOut
     | Ddl

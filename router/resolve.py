@@ -24,6 +24,7 @@ from router.plan import (
     Executable,
     Execution,
     HomeShard,
+    InOrder,
     Ordered,
     Parameter,
     Plan,
@@ -32,7 +33,6 @@ from router.plan import (
     ShardByShard,
     Single,
     SplitInsert,
-    SumTags,
     Target,
     Task,
 )
@@ -185,9 +185,11 @@ def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:
 
 def _split(plan: SplitInsert, resolver: _Resolver) -> Execution:
     rows: dict[int, list[str]] = {}
-    for row, key in zip(plan.rows, plan.keys, strict=True):
-        rows.setdefault(resolver.shard(key, plan.key_type), []).append(row)
+    shards = [resolver.shard(key, plan.key_type) for key in plan.keys]
+    for row, shard in zip(plan.rows, shards, strict=True):
+        rows.setdefault(shard, []).append(row)
     if len(rows) == 1:
         return Execution((Task(next(iter(rows))),), Concat(), writes=True)
     tasks = tuple(Task(shard, plan.head + ", ".join(rows[shard]) + plan.tail) for shard in sorted(rows))
-    return Execution(tasks, SumTags(), writes=True)
+    positions = {task.shard: position for position, task in enumerate(tasks)}
+    return Execution(tasks, InOrder(tuple(positions[shard] for shard in shards)), writes=True)

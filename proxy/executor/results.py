@@ -8,6 +8,7 @@ Ordered merging and aggregates are computed by the pure ordered.py and aggregate
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, ProxyError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from proxy.executor.scatter import Scatter
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
-    from router.plan import Task
+    from router.plan import InOrder, Task
 
 _BATCH_BYTES = 64 << 10
 
@@ -117,6 +118,38 @@ class ConcatResult(ScatterResult):
             await run_after(self._after)
             self._tag = tag
         return RowBatch(frames, count, done)
+
+
+class InOrderResult(ScatterResult):
+    """RETURNING rows of an INSERT that was split, in the order of its rows. They are held until all are there."""
+
+    def __init__(self, scatter: Scatter, limits: Limits, combine: InOrder) -> None:
+        super().__init__(scatter, limits, scatter.streams[0].fields)
+        self._combine = combine
+        self._rows: Iterator[bytes] | None = None
+
+    async def _next(self, max_rows: int) -> RowBatch:
+        scatter = self._scatter
+        if self._rows is None:
+            for stream in scatter.streams:
+                stream.unbound()
+            await scatter.until(lambda: scatter.over)
+            self._rows = self._in_order()
+        frames = list(islice(self._rows, max_rows or None))
+        done = not (max_rows and len(frames) == max_rows)
+        if done:
+            self._tag = tags.add(scatter.tags())
+        return RowBatch(frames, len(frames), done)
+
+    def _in_order(self) -> Iterator[bytes]:
+        streams, wanted = self._scatter.streams, self._combine.rows
+        if all(stream.queued_rows == wanted.count(position) for position, stream in enumerate(streams)):
+            for position in wanted:
+                yield streams[position].take_row()
+            return
+        for stream in streams:
+            while stream.has_rows:
+                yield stream.take_row()
 
 
 class SameResult(ScatterResult):

@@ -15,9 +15,9 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.merged import OrderedResult, aggregate
 from proxy.executor.request import Environment, Limits, proxy_error
-from proxy.executor.results import ConcatResult, SameResult
+from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
-from router.plan import Aggregate, CopyInExecution, CopyOutExecution, Ordered, Same
+from router.plan import Aggregate, CopyInExecution, CopyOutExecution, InOrder, Ordered, Same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +68,8 @@ async def run(execution: Execution, request: Request, links: Links, environment:
             return OrderedResult(scatter, limits, combine, limit=execution.limit, offset=execution.offset)
         if isinstance(combine, Aggregate):
             return await aggregate(scatter, limits, combine, request, execution)
+        if isinstance(combine, InOrder) and scatter.streams[0].fields is not None:
+            return InOrderResult(scatter, limits, combine)
         return ConcatResult(scatter, limits, [(joined[task.shard], task) for task in tasks if task.after])
     except BaseException:
         await scatter.finish()

@@ -222,6 +222,11 @@ class ShardStream:
         """How many bytes of rows wait here."""
         return self._queued_bytes
 
+    @property
+    def queued_rows(self) -> int:
+        """How many rows wait here."""
+        return sum(block.rows for block in self._blocks)
+
     def discard(self) -> None:
         """Throw away what is here and what comes; the exchange still has to end."""
         self.discarding = True

@@ -22,10 +22,11 @@ from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
+from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
-from proxy.session.preparing import current, prepare, request_of, resolve_bind
+from proxy.session.preparing import current, key_parameters, prepare, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
@@ -36,6 +37,7 @@ from router.plan import (
     CursorControl,
     Ddl,
     Empty,
+    Filled,
     PreparedControl,
     Setting,
     SettingControl,
@@ -261,6 +263,9 @@ class ExtendedProtocol:
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
             await replaced.close()
+        if isinstance(prepared.statement.plan, Filled):
+            parameters = key_parameters(message, prepared)
+            prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
         portal = Portal(message.portal, prepared, message, None)
         plan = prepared.statement.plan
         if isinstance(plan, CursorControl) and plan.name is not None:

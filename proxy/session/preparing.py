@@ -6,6 +6,7 @@ Shared by the protocol's Parse and by SQL's PREPARE.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.description import Description, ask_description
@@ -13,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import own_settings
+from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
@@ -200,12 +202,14 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
     bind = frontend.Bind(b"", b"", (), values, ())
     statement = prepared.statement
     session.transaction.command = statement.tag
+    prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))
+    statement = prepared.statement
     executable = await resolve_bind(session, prepared, bind)
     shard = relayed_shard(executable, statement)
     portal = Portal(b"", prepared, bind, executable, shard)
     if shard is None:
         request = request_of(portal)
-        request = Request(request.text, request.parameter_oids, (), values, (), describe_rows=True)
+        request = replace(request, result_formats=(), describe_rows=True)
         return await run_parted(session, statement, executable, request)
     return await _run_on_link(session, portal, executable, shard)
 

@@ -8,6 +8,7 @@ the rooms beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execut
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -82,6 +83,7 @@ class Session:
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
+        self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
     # --- what the router needs to know ------------------------------------------------------------------------
@@ -214,6 +216,7 @@ class Session:
         if self.transaction.block is Block.NONE:
             self.parameters_at_begin = dict(self.parameters)
             self.cursors_at_begin = frozenset(self.cursors)
+            self.began_at_us = time.time_ns() // 1000
             self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
         self.transaction.begin(block)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control
+from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
 from proxy.session.run import (
@@ -33,6 +34,7 @@ from router.plan import (
     CursorControl,
     Ddl,
     Empty,
+    Filled,
     PreparedControl,
     SequenceUse,
     SettingControl,
@@ -195,13 +197,17 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     tag = await run_control(session, statement, held=held)
     if tag is not None:
         return tag
+    request = Request(text=padded(statement))
+    if isinstance(statement.plan, Filled):
+        statement, executable, request = await fill_text(session, statement)
+    else:
+        executable = session.resolve(statement)
     plan = statement.plan
-    executable = session.resolve(statement)
     if isinstance(plan, ShardByShard) and len(shards_of(executable)) > 1:
         return await shard_by_shard(session, statement, executable)
     shard = relayed_shard(executable, statement)
-    if shard is None:
-        return await run_parted(session, statement, executable, Request(text=padded(statement)))
+    if shard is None or request.parameters:
+        return await run_parted(session, statement, executable, request)
     await settle_before(session, [shard])
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Empty, Statement
-from router.planner import control, copy, ddl, insert, modify, passthrough, select, utility
+from router.planner import control, copy, ddl, filling, insert, modify, passthrough, select, utility
 from router.planner.context import Context, names_own_schema
 from router.planner.passthrough import one_shard_database
 from router.statement import parse
@@ -51,6 +51,8 @@ _DATA: Final[dict[str, Callable[[Context], Statement]]] = {
     **ddl.PLANNERS,
 }
 
+_FILLED: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+
 
 class Planner:
     """Plans statements against one catalog. Immutable: a new catalog needs a new planner."""
@@ -90,4 +92,6 @@ class Planner:
         planner = _DATA.get(kind)
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
+        if kind in _FILLED:
+            return filling.planned(context, planner)
         return planner(context)

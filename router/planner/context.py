@@ -15,6 +15,7 @@ from router.effect import NO_EFFECT, FunctionEffect, Runs, merge
 from router.errors import Refused, refusal
 from router.keys import Reader
 from router.plan import Plan, Statement
+from router.statement import parse
 from router.tree import Node, constant, name_parts, strings, walk
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ class Context:
         """Return the context of a statement inside this one (EXPLAIN, DECLARE)."""
         oids = tuple(self.reader.parameter_oids)
         return Context(self.database, self.catalog, parsed, self.search_path, oids)
+
+    def rewritten(self, text: str) -> Context:
+        """Return the context of this statement in another text, with more parameters: their types are open."""
+        (parsed,) = parse(text)
+        known = tuple(self.reader.parameter_oids)
+        oids = known + (0,) * (parsed.parameters - len(known))
+        return Context(self.database, self.catalog, parsed, self.search_path, oids)
+
+    def like(self, inner: Statement, plan: Plan) -> Statement:
+        """Return this statement with another plan and the flags of ``inner``, the same in another text."""
+        parsed = self.parsed
+        return replace(inner, text=parsed.text, plan=plan, offset=parsed.offset, parameters=parsed.parameters)
 
     @property
     def body(self) -> Node:

@@ -58,9 +58,47 @@ def create(context: Context) -> Statement:
     _check_columns(context, body, definition)
     if isinstance(placement, Home):
         return _ddl(context, HomeShard())
-    if isinstance(placement, Sharded) and not parents:
-        return _ddl(context, EveryShard(), after=_slot_checks(context, definition, range_var))
-    return _ddl(context, EveryShard())
+    after = _slot_checks(context, definition, range_var) if isinstance(placement, Sharded) and not parents else ()
+    if _has_sequences(body):
+        after = with_spent_sequences(context, after, name)
+    return _ddl(context, EveryShard(), after=after)
+
+
+def _has_sequences(body: Node) -> bool:
+    for element in body.get("tableElts", ()):
+        column = element.get("ColumnDef", {})
+        names = strings(column.get("typeName", {}).get("names"))
+        kinds = {item["Constraint"].get("contype") for item in column.get("constraints", ())}
+        if "TableLikeClause" in element or "CONSTR_IDENTITY" in kinds or (names and names[-1] in _SERIAL):
+            return True
+    return False
+
+
+def with_spent_sequences(
+    context: Context, after: tuple[tuple[str, ...], ...], table: TableName
+) -> tuple[tuple[str, ...], ...]:
+    """Add to what follows a definition: the copies of its sequences away from home are spent, so that they raise."""
+    name = quoted_name(table.schema, table.name).replace("'", "''")
+    return _away_from_home(context, after, _SPEND.format(where=_OWNED.format(name=name)))
+
+
+def with_spent_sequence(context: Context, sequence: str) -> tuple[tuple[str, ...], ...]:
+    """Return what follows the definition of a sequence (its name as SQL) on each shard."""
+    literal = sequence.replace("'", "''")
+    return _away_from_home(context, (), _SPEND.format(where=f"q.seqrelid = '{literal}'::pg_catalog.regclass"))
+
+
+def _away_from_home(context: Context, after: tuple[tuple[str, ...], ...], text: str) -> tuple[tuple[str, ...], ...]:
+    shards = range(len(context.database.shards))
+    before = after or tuple(() for _ in shards)
+    return tuple(before[shard] if shard == context.database.home else (*before[shard], text) for shard in shards)
+
+
+_OWNED: Final = """q.seqrelid IN (SELECT d.objid FROM pg_catalog.pg_depend d
+  WHERE d.refobjid = '{name}'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i'))"""
+_SPEND: Final = """SELECT pg_catalog.setval(q.seqrelid, CASE WHEN q.seqincrement > 0 THEN q.seqmax ELSE q.seqmin END)
+FROM pg_catalog.pg_sequence q WHERE {where}"""
 
 
 def _ddl(context: Context, target: Target, *, after: tuple[tuple[str, ...], ...] = (), **flags: str) -> Statement:
@@ -259,6 +297,11 @@ def _slot_checks(context: Context, definition: Definition, range_var: Node) -> t
         drop = f"DROP CONSTRAINT IF EXISTS {SLOT_CONSTRAINT}"  # what IF NOT EXISTS has left as it was
         texts.append((f"ALTER TABLE {table} {drop}, ADD CONSTRAINT {SLOT_CONSTRAINT} CHECK ({check})",))
     return tuple(texts)
+
+
+def quoted_name(schema: str, name: str) -> str:
+    """Return a name as SQL."""
+    return f"{_quoted(schema)}.{_quoted(name)}"
 
 
 def _quoted(name: str) -> str:

@@ -83,7 +83,8 @@ def test_no_statement_is_recorded_twice() -> None:
 
 def test_every_refusal_is_recorded() -> None:
     recorded = {entry.get("refused") for path in FILES for entry in entries(path)}
-    assert set(REFUSALS) - recorded == set()
+    too_long = {"too-many-values"}  # tests/router/test_filling.py
+    assert set(REFUSALS) - recorded == too_long
 
 
 def test_there_are_many_plans() -> None:

@@ -1,0 +1,181 @@
+"""Filling in what a statement leaves open until it runs: values that the home shard computes, and the clock.
+
+Decides on which link home computes: the transaction's own if it has one there (it may have made the sequence itself),
+else one outside of it, so that what sequences gave is on disk before a shard stores it, and home need not take part in
+the commit. A transaction's time is that of the proxy's clock when it began; outside of blocks it is the statement's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from proxy.description import Description
+from proxy.errors import ProxyError
+from proxy.executor.request import Request
+from proxy.shards.errors import ShardError
+from proxy.transaction import ClientTransaction
+from proxy.wire import backend, frontend
+from router.plan import Computed, Execution, Filled, Moment, SplitInsert
+from router.resolve import KeyParameter, UnresolvedKey, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from proxy.session.prepared import PreparedStatement
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from router.plan import Executable, Statement
+
+_TIMESTAMPTZ: Final = 1184
+_BINARY, _TEXT = 1, 0
+_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 in microseconds of Unix time
+_FIRST_OWN_OID: Final = 16384
+
+
+def alone(session: Session, statement: Statement, parameters: Sequence[KeyParameter]) -> Statement | None:
+    """Return the statement as one shard runs it by itself, where that is exact; None: it must be filled in."""
+    plan = statement.plan
+    if not isinstance(plan, Filled) or plan.alone is None or session.transaction.in_block:
+        return None
+    if isinstance(plan.alone, SplitInsert):
+        try:
+            executable = resolve(plan.alone, session.database.logical, parameters)
+        except UnresolvedKey:
+            return None
+        if not isinstance(executable, Execution) or len(executable.tasks) > 1:
+            return None
+    return replace(statement, plan=plan.alone)
+
+
+async def fill_text(session: Session, statement: Statement) -> tuple[Statement, Executable, Request]:
+    """Fill in a statement of the simple protocol."""
+    plan = statement.plan
+    assert isinstance(plan, Filled)  # noqa: S101 - narrows the type
+    if statement.parameters:
+        await session.database.let_a_shard_speak(session, statement.text)  # there is no parameter $1
+    own = alone(session, statement, ())
+    if own is not None:
+        return own, session.resolve(own), Request(text=own.text)
+    values = await _values(session, plan, (), (), ())
+    executable = session.resolve(plan.inner, values)
+    request = Request(
+        text=plan.inner.text,
+        parameter_oids=tuple(value.oid for value in values),
+        parameter_formats=tuple(value.format for value in values),
+        parameters=tuple(value.data for value in values),
+    )
+    return plan.inner, executable, request
+
+
+async def fill_bind(
+    session: Session,
+    prepared: PreparedStatement,
+    bind: frontend.Bind,
+    parameters: Sequence[KeyParameter],
+    flush: Callable[[], Awaitable[None]] | None = None,
+) -> tuple[PreparedStatement, frontend.Bind]:
+    """Fill in a statement of the extended protocol: it becomes another statement with more parameters."""
+    plan = prepared.statement.plan
+    if not isinstance(plan, Filled):
+        return prepared, bind
+    own = alone(session, prepared.statement, parameters)
+    if own is not None:
+        return replace(prepared, statement=own), bind
+    if flush is not None and any(isinstance(value, Computed) for row in plan.values for value in row):
+        await flush()
+    formats = tuple(parameter.format for parameter in parameters)
+    oids = prepared.description.parameter_oids
+    values = await _values(session, plan, bind.parameters, formats, oids)
+    oids = (*oids, *(value.oid for value in values))
+    changed = replace(
+        prepared,
+        query=plan.inner.text.encode("utf-8", "surrogateescape"),
+        oids=oids,
+        statement=plan.inner,
+        description=Description(oids, prepared.description.fields),
+    )
+    filled = frontend.Bind(
+        bind.portal,
+        bind.statement,
+        (*formats, *(value.format for value in values)),
+        (*bind.parameters, *(value.data for value in values)),
+        bind.result_formats,
+    )
+    return changed, filled
+
+
+async def _values(
+    session: Session,
+    plan: Filled,
+    parameters: Sequence[bytes | None],
+    formats: Sequence[int],
+    oids: Sequence[int],
+) -> list[KeyParameter]:
+    """Return the values of a plan in order."""
+    rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
+    texts = [tuple(value.text for value in row) for row in rows if row]
+    computed = iter(await _compute(session, texts, parameters, formats, oids) if texts else ())
+    each = (value for row in plan.values for value in row)
+    return [_moment(session, value) if isinstance(value, Moment) else next(computed) for value in each]
+
+
+def _moment(session: Session, moment: Moment) -> KeyParameter:
+    now_us = time.time_ns() // 1000
+    if moment is Moment.TRANSACTION and session.transaction.in_block:
+        now_us = session.began_at_us
+    return KeyParameter((now_us - _EPOCH_US).to_bytes(8, "big", signed=True), _BINARY, _TIMESTAMPTZ)
+
+
+async def _compute(
+    session: Session,
+    rows: Sequence[tuple[str, ...]],
+    parameters: Sequence[bytes | None],
+    formats: Sequence[int],
+    oids: Sequence[int],
+) -> list[KeyParameter]:
+    """Let home compute rows of expressions, in order; equal rows that follow each other are one query."""
+    packet = b""
+    for texts, group in groupby(rows):
+        count = len(list(group))
+        query = "SELECT " + ", ".join(texts)
+        if count > 1:
+            query += f" FROM pg_catalog.generate_series(1, {count})"
+        used = parameters if any("$" in text for text in texts) else ()
+        packet += frontend.Parse(b"", query.encode("utf-8", "surrogateescape"), tuple(oids) if used else ()).encode()
+        packet += frontend.Bind(b"", b"", tuple(formats) if used else (), tuple(used), ()).encode()
+        packet += frontend.Describe(b"P", b"").encode() + frontend.Execute(b"", 0).encode()
+    packet += frontend.Sync().encode()
+    home, transaction = session.database.logical.home, session.transaction
+    if home in transaction.links or (transaction.in_block and transaction.settings_changed):
+        links = await transaction.join([home], writes=True)
+        return await _collect(links[home], packet)
+    beside = ClientTransaction(session.database, session.role, session.settings, transaction.shard_count)
+    try:
+        links = await beside.join([home], writes=False)
+        return await _collect(links[home], packet)
+    finally:
+        beside.finish_statement()
+
+
+async def _collect(link: ShardLink, packet: bytes) -> list[KeyParameter]:
+    found: list[KeyParameter] = []
+    oids: list[int] = []
+    failure: ShardError | None = None
+    for kind, body in await link.collect(packet):
+        if kind == backend.ERROR_RESPONSE:
+            # A place in our own text means nothing to the client.
+            fields = backend.decode_error(body).replace(P=None, W=None)
+            failure = ShardError(fields, link.shard)
+        elif kind == backend.ROW_DESCRIPTION:
+            oids = [field.type_oid for field in backend.decode_row_description(body)]
+            if any(oid >= _FIRST_OWN_OID for oid in oids):
+                raise ProxyError("0A000", "a computed default of a user-defined type is not supported")
+        elif kind == backend.DATA_ROW:
+            row = backend.decode_data_row(body)
+            found += [KeyParameter(value, _TEXT, oid) for value, oid in zip(row, oids, strict=True)]
+    if failure is not None:
+        raise failure
+    return found

@@ -1,0 +1,193 @@
+"""Values that are known only when a statement runs: from sequences, defaults that home computes, the clock.
+
+Decides which values these are, and writes the statement anew with parameters in their places: it is then planned like
+any other, and the keys among them are known at Bind. A key that a default or a function gives is so computed before
+routing; a sequence is the home shard's and only its; ``now()`` is one value for all shards. What computes them is the
+session's business.
+
+Functions, triggers and views that ask for the time inside are not seen here: there it is each shard's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from router.errors import Refused
+from router.plan import Computed, Filled, Moment, Single, SplitInsert, Statement
+from router.planner.filling_rows import Rows
+from router.rewrite import group_end
+from router.tree import strings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from router.plan import Value
+    from router.planner.context import Context
+    from router.statement import Parsed
+    from router.tree import Node
+
+MAX_VALUES: Final = 60_000  # the protocol counts parameters in 16 bits
+_CALLS: Final = {
+    "now": Moment.TRANSACTION,
+    "transaction_timestamp": Moment.TRANSACTION,
+    "statement_timestamp": Moment.STATEMENT,
+}
+_KEYWORDS: Final = {
+    "SVFOP_CURRENT_DATE": ("current_date", "date"),
+    "SVFOP_CURRENT_TIME": ("current_time", "timetz"),
+    "SVFOP_CURRENT_TIMESTAMP": ("current_timestamp", ""),
+    "SVFOP_LOCALTIME": ("localtime", "time"),
+    "SVFOP_LOCALTIMESTAMP": ("localtimestamp", "timestamp"),
+}
+
+
+def planned(context: Context, planner: Callable[[Context], Statement]) -> Statement:
+    """Plan a statement; one with values to be filled in is a Filled of the plan that it has with them."""
+    if not context.many:
+        return planner(context)
+    alone: Statement | None = None
+    refused: Refused | None = None
+    try:
+        alone = planner(context)
+    except Refused as error:
+        refused = error
+    found = _rewritten(context)
+    if found is None:
+        if alone is None:
+            raise refused or AssertionError
+        return alone
+    try:
+        inner = planner(context.rewritten(found.text))
+    except Refused as error:
+        if alone is not None and not found.needed:
+            return alone
+        raise refused or error from None
+    keeps = alone is not None and not found.needed and isinstance(alone.plan, Single | SplitInsert)
+    own = alone.plan if alone is not None and isinstance(alone.plan, Single | SplitInsert) else None
+    filled = Filled(inner, found.values, own if keeps else None)
+    return context.like(inner, filled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewritten:
+    """A statement's text with parameters for values. ``needed``: some of them no shard could compute itself."""
+
+    text: str
+    values: tuple[tuple[Value, ...], ...]
+    needed: bool
+
+
+def _rewritten(context: Context) -> _Rewritten | None:
+    filling = Values(context)
+    filling.clocks(context.parsed)
+    if context.parsed.kind == "InsertStmt":
+        Rows(context, filling).rewrite()
+    return filling.done()
+
+
+class Values:
+    """Collects values and the places where their parameters go. Parameters of the clock come first."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._first = max(context.parsed.parameters, len(context.reader.parameter_oids)) + 1
+        self._moments: list[Moment] = []
+        self._rows: list[tuple[Value, ...]] = []
+        self._count = 0
+        self._splices: list[tuple[int, int, str]] = []
+        self.needed = False
+
+    def splice(self, start: int, end: int, text: str) -> None:
+        """Put ``text`` in the place of what is between two characters; a later one may cover an earlier one."""
+        self._splices = [s for s in self._splices if not (start <= s[0] and s[1] <= end and s[0] < s[1])]
+        self._splices.append((start, end, text))
+
+    def row(self, values: list[Computed]) -> list[str]:
+        """Add the values of one row; returns their parameters."""
+        self.needed = True
+        first = self._count
+        self._count += len(values)
+        if self._count > MAX_VALUES:
+            raise self._context.refuse("too-many-values")
+        self._rows.append(tuple(values))
+        return [f"\0{number}\0" for number in range(first, self._count)]
+
+    def moment(self, moment: Moment) -> str:
+        """Return the parameter of a moment."""
+        if moment not in self._moments:
+            self._moments.append(moment)
+        return f"${self._first + self._moments.index(moment)}"
+
+    def clocks(self, parsed: Parsed) -> None:
+        """Replace what reads the clock in a statement."""
+        for start, end, text in self.clock_splices(parsed):
+            self.splice(start, end, text)
+
+    def clock_splices(self, parsed: Parsed, *, named: bool = True) -> list[tuple[int, int, str]]:
+        """Return the replacements for what reads the clock. ``named``: output columns keep their names."""
+        if not parsed.kinds & {"SQLValueFunction", "FuncCall"}:
+            return []
+        found = []
+        naming = _naming(parsed) if named else frozenset()
+        for kind, body in parsed.nodes:
+            clock = self._clock(parsed, kind, body)
+            if clock is None:
+                continue
+            start, end, name, value = clock
+            # A column without a name of its own takes the function's: a sub-select's column has one.
+            found.append((start, end, f'(SELECT {value} AS "{name}")' if id(body) in naming else f"({value})"))
+        return found
+
+    def _clock(self, parsed: Parsed, kind: str, body: Node) -> tuple[int, int, str, str] | None:
+        """Return where a node that reads the clock is, its name, and what to put there; None for other nodes."""
+        tokens, precision = parsed.tokens, -1
+        at = end = parsed.token_at(parsed.place(body.get("location", 0)))
+        if kind == "SQLValueFunction" and body.get("op", "").removesuffix("_N") in _KEYWORDS:
+            name, type_name = _KEYWORDS[body["op"].removesuffix("_N")]
+            if body["op"].endswith("_N"):
+                precision = body.get("typmod", 0)
+                end = group_end(tokens, at + 1) or at
+            value = f"{self.moment(Moment.TRANSACTION)}::pg_catalog.timestamptz"
+        elif kind == "FuncCall" and self._is_clock(body):
+            name, type_name = strings(body.get("funcname"))[-1], ""
+            opening = next(index for index in range(at, len(tokens)) if tokens[index].name == "ASCII_40")
+            end = group_end(tokens, opening) or opening
+            value = f"{self.moment(_CALLS[name])}::pg_catalog.timestamptz"
+        else:
+            return None
+        if type_name or precision >= 0:
+            value += f"::pg_catalog.{type_name or 'timestamptz'}" + (f"({precision})" if precision >= 0 else "")
+        return tokens[at].start, tokens[end].end, name, value
+
+    def _is_clock(self, body: Node) -> bool:
+        if strings(body.get("funcname"))[-1] not in _CALLS or body.get("args"):
+            return False
+        effect = self._context.call_effect(body)
+        return effect.clock and not effect.user_defined
+
+    def done(self) -> _Rewritten | None:
+        """Return the statement's new text and values, None when there is nothing to fill in."""
+        if not self._splices or not (self._moments or self._rows):
+            return None
+        text = self._context.parsed.text[: self._context.parsed.end]
+        for start, end, new in sorted(self._splices, reverse=True):
+            text = text[:start] + new + text[end:]
+        behind = self._first + len(self._moments)
+        pieces = text.split("\0")
+        pieces[1::2] = [f"${behind + int(number)}" for number in pieces[1::2]]
+        clock = [tuple(self._moments)] if self._moments else []
+        return _Rewritten("".join(pieces), (*clock, *self._rows), self.needed)
+
+
+def _naming(parsed: Parsed) -> frozenset[int]:
+    """Return the ids of nodes that give an output column its name."""
+    found: set[int] = set()
+    for kind, body in parsed.nodes:
+        if kind != "ResTarget" or "name" in body:
+            continue
+        node = body.get("val", {})
+        while "TypeCast" in node or "CollateClause" in node:
+            node = next(iter(node.values())).get("arg", {})
+        found.update(id(inner) for inner in node.values())
+    return frozenset(found)

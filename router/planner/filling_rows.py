@@ -1,0 +1,262 @@
+"""The rows of an INSERT ... VALUES into a sharded table, with parameters for what no shard may compute itself.
+
+Decides which values these are: those of sequences, since each shard has a copy that must not be touched; defaults and
+calls that run at home only; a key that is computed; defaults that read the clock. See :mod:`router.planner.filling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from router.cluster import Sharded
+from router.effect import Runs
+from router.keys import value_term
+from router.plan import Computed
+from router.planner import dml
+from router.rewrite import CLOSE, OPEN, group_end
+from router.statement import parse
+from router.tree import constant, items, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from router.planner.context import Context
+    from router.planner.filling import Values
+    from router.relation import Column, Relation
+    from router.statement import Parsed, Token
+    from router.tree import Node
+
+_NUMBERS: Final = frozenset({"string", "integer", "float"})  # cast and assignment read these alike
+_NOT_SET: Final = "OVERRIDING_NOT_SET"
+_OPAQUE: Final = frozenset({"SubLink", "ColumnRef", "SelectStmt", "A_Indirection"})
+
+
+class Rows:
+    """The values of an INSERT into a sharded table that no shard may compute: each has sequences of its own."""
+
+    def __init__(self, context: Context, filling: Values) -> None:
+        self._context = context
+        self._filling = filling
+        self._node = context.body
+        relation = context.relation(context.body["relation"])
+        placement = context.placement(relation, context.body["relation"].get("location"))
+        sharded = isinstance(placement, Sharded) and relation is not None and relation.is_table
+        self._relation: Relation | None = relation if sharded else None
+        self._key = placement.key if isinstance(placement, Sharded) else ""
+        self._overriding = self._node.get("override", _NOT_SET) != _NOT_SET
+        self._defaults: dict[str, Computed | str | None] = {}
+
+    def rewrite(self) -> None:
+        """Collect the splices."""
+        node, relation = self._node, self._relation
+        query = node.get("selectStmt", {}).get("SelectStmt")
+        if relation is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
+            return
+        if query is None:
+            self._default_values(relation)
+        elif "valuesLists" in query and not any(key in query for key in ("sortClause", "limitCount", "limitOffset")):
+            self._values(relation, query)
+
+    def default(self, column: Column) -> Computed | str | None:
+        """Return what fills a column that is left out: computed, an expression for the text, None: the shard's own."""
+        if column.name not in self._defaults:
+            self._defaults[column.name] = self._default(column)
+        return self._defaults[column.name]
+
+    def _default(self, column: Column) -> Computed | str | None:
+        context = self._context
+        if column.identity and column.sequence is not None:
+            return Computed(nextval(column.sequence.schema, column.sequence.name))
+        value = None if column.generated else dml.default_value(column)
+        if value is None:
+            return None
+        effect = context.effect(value)
+        if effect.runs is Runs.HOME:
+            return Computed(column.default)
+        if column.name == self._key:
+            known = value_term(context.reader, value, column.type_name, column.type_modifier)
+            return None if known is not None or effect.runs is not Runs.ANYWHERE else Computed(column.default)
+        (parsed,) = parse(f"SELECT {column.default}")
+        splices = self._filling.clock_splices(parsed, named=False) if effect.clock else []
+        text = parsed.text
+        for start, end, new in sorted(splices, reverse=True):
+            text = text[:start] + new + text[end:]
+        return text.removeprefix("SELECT ") if splices else None
+
+    def _default_values(self, relation: Relation) -> None:
+        """DEFAULT VALUES: the columns to fill, the others as they are."""
+        tokens = self._context.parsed.tokens
+        found = {column.name: self.default(column) for column in relation.columns}
+        wanted = {name: value for name, value in found.items() if value is not None}
+        at = _at_top(tokens, "DEFAULT")
+        if not wanted or at is None:
+            return
+        row = self._row(wanted, relation)
+        columns = ", ".join(map(_quoted, row))
+        overriding = "OVERRIDING SYSTEM VALUE " if self._always(relation, row) else ""
+        text = f"({columns}) {overriding}VALUES ({', '.join(row.values())})"
+        self._filling.splice(tokens[at].start, tokens[at + 1].end, text)
+
+    def _row(self, wanted: dict[str, Computed | str], relation: Relation) -> dict[str, str]:
+        """Return the text for each column; values are computed in the order of the columns, as Postgres does."""
+        computed = [c.name for c in relation.columns if c.name in wanted and isinstance(wanted[c.name], Computed)]
+        values = [value for name in computed if isinstance(value := wanted[name], Computed)]
+        texts = dict(zip(computed, self._filling.row(values) if values else [], strict=True))
+        return {name: f"({value})" if isinstance(value, str) else texts[name] for name, value in wanted.items()}
+
+    @staticmethod
+    def _always(relation: Relation, names: Collection[str]) -> bool:
+        return any(c.identity == "a" and c.name in names for c in relation.columns)
+
+    def _values(self, relation: Relation, query: Node) -> None:
+        """VALUES: parameters for DEFAULT, for what home computes, and for the columns that are left out."""
+        rows = [items(row) for row in query["valuesLists"]]
+        columns = self._targets(relation, rows)
+        places = None if columns is None else _places(self._context.parsed, len(rows), len(rows[0]))
+        if columns is None or places is None:
+            return
+        user = self._node.get("override") == "OVERRIDING_USER_VALUE"
+        left_out = [c for c in relation.columns if c not in columns and self.default(c) is not None]
+        replaced: set[str] = set()
+        for row, (spans, closing) in zip(rows, places.rows, strict=True):
+            wanted: dict[str, Computed | str] = {}
+            for column, value, span in zip(columns, row, spans, strict=True):
+                new = self._given(column, value, span, user=user)
+                if new is not None:
+                    wanted[column.name] = new
+            wanted.update({column.name: self.default(column) or "" for column in left_out})
+            texts = self._row(wanted, relation)
+            replaced.update(wanted)
+            for column, span in zip(columns, spans, strict=True):
+                if column.name in texts:
+                    self._filling.splice(*span, texts[column.name])
+            if left_out:
+                self._filling.splice(closing, closing, "".join(f", {texts[c.name]}" for c in left_out))
+        self._column_list(columns, left_out, places)
+        if user and replaced:
+            self._filling.splice(*places.override, "SYSTEM")
+        elif not self._overriding and self._always(relation, replaced):
+            self._filling.splice(places.values, places.values, "OVERRIDING SYSTEM VALUE ")
+
+    def _targets(self, relation: Relation, rows: list[list[Node]]) -> list[Column] | None:
+        """Return the columns that the rows give; None when Postgres has something to say about them."""
+        names = dml.columns_of(relation, self._node) or []
+        width = len(rows[0])
+        if (
+            any(len(row) != width for row in rows)
+            or width > len(names)
+            or ("cols" in self._node and width < len(names))
+        ):
+            return None
+        columns = [column for name in names[:width] if (column := relation.column(name)) is not None]
+        always = [at for at, column in enumerate(columns) if column.identity == "a"]
+        given = any("SetToDefault" not in row[at] for row in rows for at in always)
+        return None if len(columns) < width or (given and not self._overriding) else columns
+
+    def _column_list(self, columns: list[Column], left_out: list[Column], places: _Places) -> None:
+        if not left_out:
+            return
+        names = ", ".join(_quoted(column.name) for column in left_out)
+        if places.columns_end is not None:
+            self._filling.splice(places.columns_end, places.columns_end, f", {names}")
+        else:
+            before = ", ".join(_quoted(column.name) for column in columns)
+            self._filling.splice(places.before, places.before, f"({before}, {names}) ")
+
+    def _given(self, column: Column, value: Node, span: tuple[int, int], *, user: bool) -> Computed | str | None:
+        """Return what fills the place of a value that is written; None: it stays."""
+        context = self._context
+        if "SetToDefault" in value or (user and column.identity):
+            return self.default(column)
+        if any(kind in _OPAQUE for kind, _ in walk(value)):
+            return None
+        text = context.parsed.text[span[0] : span[1]]
+        if "FuncCall" in value or column.name == self._key:
+            runs = context.effect(value).runs
+            if runs is Runs.HOME:
+                return Computed(text)
+            if column.name == self._key and runs is Runs.ANYWHERE:
+                known = value_term(context.reader, value, column.type_name, column.type_modifier)
+                if known is None:
+                    literal = constant(value)
+                    cast = f"::pg_catalog.{_quoted(column.type_name)}" if literal and literal[0] in _NUMBERS else ""
+                    return Computed(text + cast)
+        return Computed(text) if context.effect(value).runs is Runs.HOME else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the parts of an INSERT ... VALUES are: characters of its text. ``before``: where a column list goes."""
+
+    rows: list[tuple[list[tuple[int, int]], int]]  # spans of the values, and the closing parenthesis
+    columns_end: int | None
+    before: int
+    values: int
+    override: tuple[int, int]
+
+
+def _places(parsed: Parsed, rows: int, width: int) -> _Places | None:
+    tokens = parsed.tokens
+    values, into = _at_top(tokens, "VALUES"), _at_top(tokens, "INTO")
+    if values is None or into is None:
+        return None
+    overriding = _at_top(tokens, "OVERRIDING")
+    first = values if overriding is None or overriding > values else overriding
+    columns_end = None
+    for at in range(into + 1, first):
+        if tokens[at].name == "ASCII_40":
+            end = group_end(tokens, at)
+            columns_end = tokens[end].start if end is not None else None
+            break
+    found: list[tuple[list[tuple[int, int]], int]] = []
+    at = values + 1
+    while len(found) < rows:
+        end = group_end(tokens, at) if at < len(tokens) and tokens[at].name == "ASCII_40" else None
+        if end is None:
+            return None
+        spans = _spans(parsed, at, end)
+        if len(spans) != width:
+            return None
+        found.append((spans, tokens[end].start))
+        at = end + 2
+    override = (tokens[first + 1].start, tokens[first + 1].end)
+    return _Places(found, columns_end, tokens[first].start, tokens[values].start, override)
+
+
+def _spans(parsed: Parsed, start: int, end: int) -> list[tuple[int, int]]:
+    """Return where the items of a parenthesised list are."""
+    tokens = parsed.tokens
+    found: list[tuple[int, int]] = []
+    depth, first = 0, start + 1
+    for at in range(start + 1, end + 1):
+        if at == end or (tokens[at].name == "ASCII_44" and depth == 0):
+            found.append((tokens[first].start, tokens[at - 1].end))
+            first = at + 1
+        elif tokens[at].name in OPEN:
+            depth += 1
+        elif tokens[at].name in CLOSE:
+            depth -= 1
+    return found
+
+
+def _at_top(tokens: list[Token], name: str) -> int | None:
+    depth = 0
+    for at, token in enumerate(tokens):
+        if token.name in OPEN:
+            depth += 1
+        elif token.name in CLOSE:
+            depth -= 1
+        elif depth == 0 and token.name == name:
+            return at
+    return None
+
+
+def nextval(schema: str, name: str) -> str:
+    """Return the call that takes a sequence's next value."""
+    literal = f"{_quoted(schema)}.{_quoted(name)}".replace("'", "''")
+    return f"pg_catalog.nextval('{literal}'::pg_catalog.regclass)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
