@@ -1,7 +1,9 @@
 # make demo    three embedded Postgres servers, the proxy before them, a small shop; Ctrl-C stops it all
 # make test    linters, types, import contracts, and all tests on embedded servers
 # make model   every order of events, faults and crashes of a commit, deeper than in make test; needs no server
-# make soak    TPC-B while the proxy is killed ten times: sums, history and what is left prepared
+# make faults  every fault at every point of a commit and of recovery
+# make soak    a minute of everything through two proxies while proxies and shards die, ARGS="--seconds 1800" for longer
+# make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
@@ -17,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model soak differential bench clean
+.PHONY: demo test lint model faults soak tpcb differential bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -34,8 +36,14 @@ lint: $(VENV)/.test
 model: $(VENV)/.test
 	$(RUN) tests/faults/model.py $(ARGS)
 
+faults: $(VENV)/.test
+	$(RUN) -m pytest -q -n auto --maxprocesses 8 -m "long or not long" tests/faults $(ARGS)
+
 soak: $(VENV)/.test
-	$(RUN) tests/faults/soak.py --seconds 60 --kills 10 $(ARGS)
+	$(RUN) tests/faults/soak.py --seconds 60 $(ARGS)
+
+tpcb: $(VENV)/.test
+	$(RUN) tests/faults/soak_tpcb.py --seconds 60 --kills 10 $(ARGS)
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)
