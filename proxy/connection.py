@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader
@@ -28,6 +28,17 @@ FLUSH_BYTES = 1 << 14
 
 class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
     """The client's connection ended; nobody is left to be told anything."""
+
+
+class Lane(Protocol):
+    """Who may handle what arrives at once (proxy.session.lane)."""
+
+    armed: bool  # it may be shown what arrives: nothing waits, the reader is between two messages
+    busy: bool  # a statement of its own is under way: the reader is not woken
+
+    def take(self, data: bytes, /) -> bool:
+        """Handle what has arrived; False: nothing of it."""
+        ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -51,6 +62,7 @@ class ClientConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
+        self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
         self.peer = ""
 
@@ -64,7 +76,12 @@ class ClientConnection(asyncio.Protocol):
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Cut frames and wake the reader."""
+        """Show the lane what has arrived; what it leaves is cut into frames, and the reader is woken."""
+        lane = self.lane
+        if lane is not None:
+            if lane.armed and lane.take(data):
+                return
+            lane.armed = False
         if self._violation is not None:
             return
         if self._reader is None:
@@ -73,7 +90,7 @@ class ClientConnection(asyncio.Protocol):
                 self.abort()
         else:
             self._feed(data)
-        self._wake()
+        self.wake()
 
     def _feed(self, data: bytes) -> None:
         assert self._reader is not None  # noqa: S101 - narrows the type; callers checked
@@ -102,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
             self.source = None
         if self.on_lost is not None:
             self.on_lost()
-        self._wake()
+        self.wake()
 
     def pause_writing(self) -> None:
         """The client does not read: stop the source, make writers wait."""
@@ -118,9 +135,18 @@ class ClientConnection(asyncio.Protocol):
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    @property
+    def has_more(self) -> bool:
+        """Whether anything waits to be received: a message, a part of one, or the connection's end."""
+        reader = self._reader
+        return bool(
+            self.inbox or self._eof or self._violation is not None or (reader is not None and reader.buffered_bytes)
+        )
+
+    def wake(self) -> None:
+        """Wake the reader, unless a statement of the lane must be over first."""
         waiting = self._waiting
-        if waiting is not None and not waiting.done():
+        if waiting is not None and not (self.lane is not None and self.lane.busy) and not waiting.done():
             waiting.set_result(None)
 
     async def _wait(self) -> None:
@@ -191,6 +217,18 @@ class ClientConnection(asyncio.Protocol):
     def gone(self) -> bool:
         """Whether the client has hung up."""
         return self._eof
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up with what is written."""
+        return self._writable.is_set()
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write at once, behind what is queued; into the void when the client is gone."""
+        if self._out:
+            self.flush()
+        if self._transport is not None and not self._eof:
+            self._transport.write(data)
 
     def write(self, data: bytes | bytearray) -> None:
         """Queue bytes for the client; into the void when it is gone.

@@ -22,6 +22,7 @@ from proxy.twophase.settling import Settler
 from router.catalog import Catalog
 from router.planned import PlannedStatements
 from router.planner import Planner
+from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from proxy.settings import Applied, SessionSettings
     from proxy.shards.control import ControlLinks
     from proxy.shards.link import ShardLink
-    from proxy.shards.pool import PoolSet
+    from proxy.shards.pool import LinkPool, PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.fence import Fence, Held
     from proxy.twophase.recovery import Recovery
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.database")
 
+SEARCH_PATHS = 1_000  # for which shortcuts are kept
 DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
 
 
@@ -84,16 +86,41 @@ class LogicalDatabase:
         self._planner: Planner | None = None
         self._plans = PlannedStatements(limits.plan_cache_entries)
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
+        self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
         self._role_starts: dict[object, RoleStart] = {}
 
+    def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
+        """Return (hits, misses) of the plan caches by name."""
+        texts, templates = self._plans.texts, self._plans.templates
+        return {"text": (texts.hits, texts.misses), "template": (templates.hits, templates.misses)}
+
+    def shortcuts(self, search_path: tuple[str, ...]) -> Shortcuts:
+        """Return the shortcuts over the current catalog for sessions with this search_path."""
+        found = self._shortcuts.get(search_path)
+        if found is None:
+            if len(self._shortcuts) >= SEARCH_PATHS:
+                self._shortcuts.clear()
+            found = self._shortcuts[search_path] = Shortcuts(
+                self._plans,
+                self.logical,
+                search_path,
+                functions=bool(self.catalog.functions),
+                entries=self.limits.plan_cache_entries,
+            )
+        return found
+
     # --- links (proxy.transaction.Links) ----------------------------------------------------------------------
+
+    def pool(self, shard: int, role: str) -> LinkPool:
+        """Return the pool of ``role``'s links to a shard."""
+        return self.pools.pool(shard, None, role, self._passwords.get(role))
 
     async def acquire(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink:
         """Check out a link of ``role`` to a shard."""
-        pool = self.pools.pool(shard, None, role, self._passwords.get(role))
+        pool = self.pool(shard, role)
         return pool.take(preferred) or await pool.acquire()
 
     def release(self, link: ShardLink) -> None:
@@ -152,6 +179,7 @@ class LogicalDatabase:
         self.catalog_version += 1
         self._plans.clear()
         self._descriptions.clear()
+        self._shortcuts.clear()
 
     async def reload_catalog(self) -> None:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""

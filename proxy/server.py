@@ -84,6 +84,12 @@ class Server:
             for pool in database.pools:
                 yield name, pool
 
+    def plan_caches(self) -> Iterator[tuple[str, str, int, int]]:
+        """Return (database, cache, hits, misses) of each plan cache."""
+        for name, database in self._databases.items():
+            for cache, (hits, misses) in database.plan_cache_counts().items():
+                yield name, cache, hits, misses
+
     # --- life -------------------------------------------------------------------------------------------------
 
     async def run(self, on_ready: Callable[[], None]) -> None:

@@ -87,6 +87,9 @@ class Applied:
 
 
 NOTHING_APPLIED = Applied()
+# Equal settings are one object, so that most links are seen to have the right ones by identity.
+MANY_SETTINGS = 10_000
+_known: dict[Applied, Applied] = {NOTHING_APPLIED: NOTHING_APPLIED}
 UNKNOWN = object()  # link.settings after something that may have changed settings without a trace
 
 
@@ -99,7 +102,10 @@ class SessionSettings:
     applied: Applied = NOTHING_APPLIED
 
     def _refresh(self) -> None:
-        self.applied = Applied((*self.startup.items(), *self.made.items()))
+        applied = Applied((*self.startup.items(), *self.made.items()))
+        if len(_known) >= MANY_SETTINGS:
+            _known.clear()
+        self.applied = _known.setdefault(applied, applied)
 
     def set_startup(self, name: str, value: str) -> None:
         """Note a start-up parameter; RESET goes back to it."""

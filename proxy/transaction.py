@@ -261,6 +261,11 @@ class ClientTransaction:
         else:
             # Postgres does not PREPARE what has touched temporary objects, listens, or holds a cursor.
             self.must_commit[shard] = ", ".join(sorted(self.pins))
+        self.bring_up(shard, link)
+        return link
+
+    def bring_up(self, shard: int, link: ShardLink) -> None:
+        """Put the session's settings, BEGIN and savepoints before the next exchange of a link that has just joined."""
         applied = self._starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
             # No statement may run with other settings than its session's: what has not been seen to work on this shard,
@@ -271,7 +276,23 @@ class ClientTransaction:
             self.settings_sent.add(shard)
         if self.in_block:
             self._put_begin(link)
-        return link
+
+    def can_bring_up(self, link: ShardLink) -> bool:
+        """Whether a link can be brought to this session's settings; one that cannot must be closed."""
+        previous = link.settings
+        return not isinstance(previous, Applied) or previous.resettable or previous == self._starting_settings()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the block is a READ COMMITTED one that may write, by default."""
+        modes = self.modes
+        return (
+            modes.isolation is None
+            and modes.read_only is None
+            and self.isolation_at_begin == READ_COMMITTED
+            and not self.default_read_only
+            and not self.writes_forbidden
+        )
 
     def _put_begin(self, link: ShardLink) -> None:
         link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
@@ -279,15 +300,12 @@ class ClientTransaction:
             link.prefix(Query(replay.sql.encode()).encode())
 
     async def _matching_link(self, shard: int) -> ShardLink:
-        applied = self._starting_settings()
         while True:
             link = await self.database.acquire(shard, self.role, self.preferred)
-            previous = link.settings
-            if isinstance(previous, Applied) and not previous.resettable and previous != applied:
-                link.abort()
-                self.database.release(link)
-                continue
-            return link
+            if self.can_bring_up(link):
+                return link
+            link.abort()
+            self.database.release(link)
 
     def _starting_settings(self) -> Applied:
         """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""

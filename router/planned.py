@@ -14,6 +14,7 @@ from router.lifting import Lifted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from router.lifting import Template
     from router.plan import Statement
 
 # A text that holds its values is rarely seen twice; long ones (a load by INSERT) must not fill the memory.
@@ -58,6 +59,15 @@ class PlannedStatements:
         if known != _SEEN:
             self.texts.put(exact, plans)
         return plans
+
+    def known_template(self, template: Template, search_path: tuple[str, ...]) -> Lifted | None:
+        """Return what was learned of a template, if it was."""
+        known = self.templates.get((template, search_path))
+        return known if isinstance(known, Lifted) else None
+
+    def known_text(self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...] = ()) -> Plans | None:
+        """Return the plans of a whole text, if it is kept."""
+        return self.texts.get((text, search_path, oids))
 
     def clear(self) -> None:
         """Forget everything: the catalog has changed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +29,9 @@ class Sources(Protocol):
     def link_pools(self) -> Iterable[tuple[str, LinkPool]]:
         """Return (database, pool) pairs."""
 
+    def plan_caches(self) -> Iterable[tuple[str, str, int, int]]:
+        """Return (database, cache, hits, misses) of each plan cache."""
+
 
 class Metrics:
     """The counters of one process."""
@@ -43,6 +46,8 @@ class Metrics:
         self.commits = Counter(
             "pgchorus_commits", "COMMITs by outcome and kind.", ["outcome", "kind"], registry=self.registry
         )
+        #: Statements that went by a session's fast lane; a plain number, counted on the shortest way there is.
+        self.fast_statements = 0
         self.registry.register(self)
 
     def error(self, sqlstate: str) -> None:
@@ -58,8 +63,18 @@ class Metrics:
         kind = "distributed" if writers > 1 else "single" if writers else "read"
         self.commits.labels(result.value, kind).inc()
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read clients and pools (prometheus_client calls this)."""
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Read clients, caches and pools (prometheus_client calls this)."""
+        yield CounterMetricFamily(
+            "pgchorus_fast_statements", "Statements sent without being planned.", value=self.fast_statements
+        )
+        looked_up = CounterMetricFamily(
+            "pgchorus_plan_cache", "Look-ups in the plan caches.", labels=["database", "cache", "result"]
+        )
+        for database, cache, hits, misses in self._sources.plan_caches():
+            looked_up.add_metric([database, cache, "hit"], hits)
+            looked_up.add_metric([database, cache, "miss"], misses)
+        yield looked_up
         yield GaugeMetricFamily("pgchorus_clients", "Sessions that are logged in.", value=self._sources.client_count())
         links = GaugeMetricFamily(
             "pgchorus_links", "Shard links by state.", labels=["database", "shard", "role", "state"]

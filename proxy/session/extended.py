@@ -92,6 +92,11 @@ class ExtendedProtocol:
             ord("S"): self._sync,
         }
 
+    @property
+    def under_way(self) -> bool:
+        """Whether messages wait for a Sync, or are skipped up to it."""
+        return self.skipping or self.batch is not None
+
     async def handle(self, kind: int, body: bytes) -> None:
         """Handle one message; after an error everything up to Sync is skipped."""
         if self.skipping and kind != _SYNC:

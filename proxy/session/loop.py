@@ -9,6 +9,7 @@ import structlog
 
 from proxy.connection import ClientGone
 from proxy.session.extended import ExtendedProtocol
+from proxy.session.lane import FastLane
 from proxy.session.simple import simple_query
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
@@ -28,10 +29,13 @@ async def serve_session(session: Session) -> None:
     """Handle messages until the client leaves; the session is closed on return."""
     connection = session.connection
     extended = ExtendedProtocol(session)
+    lane = connection.lane = FastLane(session, extended)
     connection.on_lost = session.client_lost
     handled = 0
     try:
         while True:
+            if not connection.has_more:
+                lane.arm()
             kind, body = await connection.receive()
             handled += 1
             if not handled % TURN_MESSAGES:
@@ -39,13 +43,9 @@ async def serve_session(session: Session) -> None:
                 await asyncio.sleep(0)
             session.in_query = True
             session.transaction.cancel_requested = False
-            if kind == _QUERY:
-                if not extended.skipping and await extended.ready_for_simple_query():
-                    await simple_query(session, body)
-            elif kind == _TERMINATE:
+            if kind == _TERMINATE:
                 return
-            elif kind not in _COPY_LEFTOVERS:  # what is left of a COPY that failed on the shard's side is ignored
-                await extended.handle(kind, body)
+            await _handle(session, extended, kind, body)
             session.in_query = False
     except ClientGone:
         log.debug("client gone", client=connection.peer)
@@ -58,4 +58,13 @@ async def serve_session(session: Session) -> None:
         connection.write(backend.error_response(fields))
         raise
     finally:
+        lane.leave()
         await session.close()
+
+
+async def _handle(session: Session, extended: ExtendedProtocol, kind: int, body: bytes) -> None:
+    if kind == _QUERY:
+        if not extended.skipping and await extended.ready_for_simple_query():
+            await simple_query(session, body)
+    elif kind not in _COPY_LEFTOVERS:  # what is left of a COPY that failed on the shard's side is ignored
+        await extended.handle(kind, body)

@@ -174,6 +174,11 @@ class Session:
         pid = int.from_bytes(body[:4], "big")
         self.write(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
 
+    @property
+    def has_changed_parameters(self) -> bool:
+        """Whether the client is to be told of settings with the next ReadyForQuery."""
+        return bool(self._changed_parameters)
+
     def on_parameter(self, name: str, value: str) -> None:
         """A shard reported a setting; like Postgres we pass that on with ReadyForQuery, if it has not changed back."""
         if self.parameters.get(name) != value:

@@ -6,12 +6,15 @@ test runs on three shards; those that ask for `any_town` run on one shard as wel
 
 from __future__ import annotations
 
+import re
+import urllib.request
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from proxy.demo.embedded import free_port
 from router.cluster import Database
 from router.sharding import slot_of
 from waiting import eventually
@@ -110,6 +113,20 @@ class Town:
         return [row for rows in self.everywhere(BUSY) for row in rows]
 
 
+class Lane:
+    """A town whose proxy is asked how many statements went by the lane."""
+
+    def __init__(self, town: Town, port: int) -> None:
+        self.town = town
+        self._port = port
+
+    def count(self) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as page:
+            found = re.search(r"^pgchorus_fast_statements_total ([0-9.e+]+)", page.read().decode(), re.MULTILINE)
+        assert found is not None
+        return int(float(found[1]))
+
+
 def _town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:
     shards = make_databases(count, "town")
     one = make_databases(1, "one")[0]
@@ -148,6 +165,13 @@ def _pair_town(make_module_databases: MakeDatabases, start_module_proxy: StartPr
     yield from _town(1, make_module_databases, start_module_proxy, limits={"pool": {"size": 2}})
 
 
+@pytest.fixture(scope="module")
+def _laned(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Lane]:
+    port = free_port([free_port()])  # the proxy itself takes the first
+    for town in _town(3, make_module_databases, start_module_proxy, metrics={"host": "127.0.0.1", "port": port}):
+        yield Lane(town, port)
+
+
 def _empty(town: Town) -> Iterator[Town]:
     town.empty()
     yield town
@@ -182,6 +206,13 @@ def narrow_town(_narrow_town: Town) -> Iterator[Town]:
 def pair_town(_pair_town: Town) -> Iterator[Town]:
     """One shard, two links: what two sessions pin is all there is."""
     yield from _empty(_pair_town)
+
+
+@pytest.fixture
+def lane(_laned: Lane) -> Iterator[Lane]:
+    """Three shards, and how many statements have gone by the fast lane."""
+    for _ in _empty(_laned.town):
+        yield _laned
 
 
 @pytest.fixture

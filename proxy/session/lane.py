@@ -1,0 +1,338 @@
+"""The fast lane: statements that are known go to their shard in the callback that brought them.
+
+Theory of operation. A session that waits for its client's next message *arms* its lane, if nothing about the session is
+out of the ordinary. The connection then shows the lane each chunk of bytes before it cuts frames. If a chunk is one
+whole statement for which there is a shortcut (router.shortcut), the lane finds the shard, takes a link, writes, and is
+itself the receiver of the answer, which it passes on as it came, in one write. No task is woken, no frame is copied.
+Anything else is left to the session (proxy.session.loop) with nothing consumed: ``take`` answers False.
+
+Rules:
+
+1. The lane may do nothing that the long road would not do; where that has a decision to make, the lane leaves it alone.
+   What one statement leaves to the next is the same on both (tests/integration/test_fast_lane.py compares them).
+2. ``session.in_query`` and ``transaction.links`` are true while a statement is under way: cancels, drains and lost
+   clients find what they look for.
+3. Bytes that arrive meanwhile wait in the connection's inbox; the session is woken when the statement is over.
+4. What the lane has noted when it was armed (settings, search_path, pins) can change only on the long road, which arms
+   it anew, or in an answer that is not plain, after which it arms itself anew. Only the catalog can change at any time.
+
+What each trick has gained is in docs/hot-path.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.session.outcome import Reported
+from proxy.settings import NOTHING_APPLIED
+from proxy.shards.relay import IDLE, IN_TRANSACTION
+from proxy.transaction import IN_BLOCK, Block
+from proxy.wire import backend
+from proxy.wire.backend import decode_error, decode_parameter_status
+from proxy.wire.frames import HEADER, HEADER_BYTES
+from router.plan import Control
+from router.shortcut import begin_tag
+
+if TYPE_CHECKING:
+    from proxy.session.extended import ExtendedProtocol
+    from proxy.session.session import Session
+    from proxy.shards.errors import ShardError
+    from proxy.shards.link import ShardLink
+    from proxy.shards.pool import LinkPool
+    from proxy.shards.relay import Chunk, Frame
+    from router.plan import Statement
+    from router.shortcut import Shortcut
+
+_QUERY: Final = ord("Q")
+_SHORTEST_QUERY: Final = HEADER_BYTES + 1
+_READY, _ERROR, _PARAMETER = backend.READY_FOR_QUERY, backend.ERROR_RESPONSE, backend.PARAMETER_STATUS
+#: Frames of an answer that need no look: they are passed on as they came.
+_PLAIN: Final = frozenset(b"TDC12nINZ")
+_unpack_header: Final = HEADER.unpack_from
+
+
+class FastLane:
+    """The lane of one session, and the receiver of the one exchange that it has under way."""
+
+    __slots__ = (
+        "_applied",
+        "_connection",
+        "_database",
+        "_extended",
+        "_failed",
+        "_left",
+        "_link",
+        "_pool",
+        "_pools",
+        "_previous",
+        "_session",
+        "_shard",
+        "_shortcuts",
+        "_special",
+        "_sqlstate",
+        "_statement",
+        "_transaction",
+        "_version",
+        "armed",
+        "busy",
+    )
+
+    def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
+        self._session = session
+        self._extended = extended
+        self._connection = session.connection
+        self._database = session.database
+        self._transaction = session.transaction
+        self._applied = session.settings.applied
+        self._shortcuts = session.database.shortcuts(session.search_path)
+        self._previous = self._shortcuts.start
+        self._statement = self._previous.statement
+        self._version = session.database.catalog_version
+        self._pools: dict[int, LinkPool] = {}
+        self._pool: LinkPool | None = None  # that gets the link back at once; None: the transaction ends the statement
+        self._link: ShardLink | None = None
+        self._shard = 0
+        self._failed = False  # an ErrorResponse was passed on
+        self._special = False  # the answer has something in it that the session must hear of
+        self._sqlstate = ""
+        self._left = False
+        #: Whether the connection may show the lane what arrives.
+        self.armed = False
+        #: Whether a statement is under way: its end wakes the session if something has arrived.
+        self.busy = False
+
+    # --- the session's side -----------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """The session waits for a message and nothing of one has arrived: see whether the lane may look at the next."""
+        session, transaction = self._session, self._transaction
+        self.armed = False
+        if (
+            transaction.pinned
+            or transaction.failed
+            or transaction.block is Block.IMPLICIT
+            or (transaction.block is Block.NONE and (transaction.links or session.portals))
+            or session.planner_in_block is not None
+            or session.has_changed_parameters
+            or self._extended.under_way
+            or self._left
+        ):
+            return
+        self._version = self._database.catalog_version
+        self._applied = session.settings.applied
+        shortcuts = self._database.shortcuts(session.search_path)
+        if shortcuts is not self._shortcuts:
+            self._shortcuts = shortcuts
+            self._previous = shortcuts.start
+        self.armed = True
+
+    def leave(self) -> None:
+        """The session ends: what is under way is its transaction's to end, and no answer is passed on any more."""
+        self._left = True
+        self.armed = False
+
+    # --- the connection's side --------------------------------------------------------------------------------
+
+    def take(self, data: bytes) -> bool:
+        """Handle what has arrived, if it is one whole statement that is known; False: nothing has happened."""
+        if data[0] != _QUERY or self._version != self._database.catalog_version or not self._connection.writable:
+            return False
+        if len(data) < _SHORTEST_QUERY or _unpack_header(data)[1] + 1 != len(data):
+            return False
+        previous = self._previous
+        found = self._shortcuts.predicted(data, previous)
+        if found is None:
+            found = self._shortcuts.look_up(data)
+            if found is None:
+                return False
+            previous.followed_by(found[0])
+        shortcut, shard = found
+        if shortcut.control is not None:
+            if not self._begin(shortcut):
+                return False
+        elif not self._send(shard, data, shortcut.statement, writes=shortcut.writes):
+            return False
+        self._previous = shortcut
+        self._database.metrics.fast_statements += 1
+        session = self._session
+        if session.statements:
+            session.statements.pop(b"", None)
+        if session.portals:
+            session.portals.pop(b"", None)
+        return True
+
+    def _begin(self, shortcut: Shortcut) -> bool:
+        """BEGIN is noted and answered; it goes to a shard with the first statement there."""
+        transaction = self._transaction
+        if shortcut.control is not Control.BEGIN or transaction.block is not Block.NONE or transaction.shard_count == 1:
+            return False
+        transaction.cancel_requested = False
+        transaction.command = shortcut.statement.tag
+        self._session.begin(Block.EXPLICIT)
+        if not shortcut.answer:
+            shortcut.answer = backend.command_complete(begin_tag(shortcut.statement)) + backend.ready_for_query(
+                IN_BLOCK
+            )
+        self._connection.send(shortcut.answer)
+        return True
+
+    def _send(self, shard: int, data: bytes, statement: Statement, *, writes: bool) -> bool:
+        """Write to the shard, on the block's link or on one from the pool; False when there is none at hand."""
+        transaction = self._transaction
+        if transaction.block is Block.NONE:
+            link = self._borrow(shard)
+            if link is None:
+                return False
+        else:
+            link = self._link_in_block(shard) if transaction.is_plain else None
+            if link is None:
+                return False
+            transaction.touched.add(shard)
+            if writes:
+                transaction.writers.add(shard)
+        self._session.in_query = self.busy = True
+        self.armed = False
+        transaction.cancel_requested = False
+        transaction.command = statement.tag
+        self._link = link
+        self._shard = shard
+        self._statement = statement
+        self._connection.source = link
+        link.exchange(data, self)
+        return True
+
+    def _take_link(self, shard: int) -> ShardLink | None:
+        """Take an idle link that can be brought to this session's settings."""
+        pool = self._pools.get(shard)
+        if pool is None:
+            pool = self._pools[shard] = self._database.pool(shard, self._session.role)
+        link = pool.take()
+        if link is None:
+            del self._pools[shard]  # the pool may be one that is not used any more
+            return None
+        self._pool = pool
+        if link.settings is None:
+            link.settings = NOTHING_APPLIED
+        if link.settings is not self._applied and not self._transaction.can_bring_up(link):
+            pool.release(link)
+            return None
+        return link
+
+    def _borrow(self, shard: int) -> ShardLink | None:
+        """Outside a block: a link for one statement."""
+        link = self._take_link(shard)
+        if link is not None:
+            self._transaction.links[shard] = link
+            if link.settings is not self._applied:
+                self._transaction.bring_up(shard, link)
+                self._pool = None
+        return link
+
+    def _link_in_block(self, shard: int) -> ShardLink | None:
+        """Inside a block: its link, or the first one it takes. A second shard must be settled first: the long road."""
+        transaction = self._transaction
+        links = transaction.links
+        link = links.get(shard)
+        if link is not None:
+            if len(links) > 1 or link.closed:
+                return None
+        elif links:
+            return None
+        else:
+            link = self._take_link(shard)
+            if link is None:
+                return None
+            links[shard] = link
+            transaction.bring_up(shard, link)
+        self._pool = None
+        return link
+
+    # --- the answer (proxy.shards.relay.Receiver) -------------------------------------------------------------
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        """Pass on what the shard says; most answers are whole and plain."""
+        kind, _, stop = index[-1]
+        if kind != _READY or self._special or self._left:
+            return self._part(chunk, index)
+        for entry in index:
+            if entry[0] not in _PLAIN:
+                return self._part(chunk, index)
+        transaction = self._transaction
+        link = self._link
+        assert link is not None  # noqa: S101 - narrows the type: an exchange is under way
+        pool = self._pool
+        if link.status != (IDLE if transaction.block is Block.NONE else IN_TRANSACTION):
+            return self._part(chunk, index)
+        start = index[0][1]
+        self._connection.send(chunk if stop - start == len(chunk) else chunk[start:stop])
+        if pool is not None:
+            transaction.links.clear()
+            pool.release(link)
+        else:
+            transaction.finish_statement()
+        self._rest()
+        return True
+
+    def _part(self, chunk: Chunk, index: list[Frame]) -> bool:
+        """Pass on a part of a longer answer, or one with an error or a changed setting in it."""
+        over = index[-1][0] == _READY
+        if self._left:
+            return over
+        run_start = run_end = 0
+        connection = self._connection
+        for kind, start, end in index:
+            if kind == _READY:
+                break
+            if kind == _PARAMETER:
+                self._special = True
+                self._session.on_parameter(*decode_parameter_status(bytes(chunk[start + HEADER_BYTES : end])))
+                continue
+            if kind == _ERROR:
+                self._special = self._failed = True
+                self._sqlstate = decode_error(bytes(chunk[start + HEADER_BYTES : end])).sqlstate
+            if run_end != start:
+                if run_end > run_start:
+                    connection.write(bytes(chunk[run_start:run_end]))
+                run_start = start
+            run_end = end
+        if run_end > run_start:
+            connection.write(bytes(chunk[run_start:run_end]))
+        if over:
+            self._end()
+        return over
+
+    def lost(self, error: ShardError, /) -> None:
+        """The link is gone, or what went before the statement failed."""
+        if not self._left:
+            self._special = self._failed = False
+            self._session.report_error(error)
+            self._finish()
+
+    def _end(self) -> None:
+        """An answer that was not plain has come to its end."""
+        session = self._session
+        self._special = False
+        if self._failed:
+            self._failed = False
+            session.count_error(Reported(self._sqlstate))
+        else:
+            session.note_effects(self._statement, [self._shard])
+        self._finish()
+
+    def _finish(self) -> None:
+        self._transaction.finish_statement()
+        self._session.ready()
+        self._connection.flush()
+        self._rest()
+        if self.armed:
+            self.arm()
+
+    def _rest(self) -> None:
+        """The statement is over: wait for the next, or leave what has arrived meanwhile to the session."""
+        connection = self._connection
+        self._session.in_query = self.busy = False
+        self._link = connection.source = None
+        if connection.has_more:
+            connection.wake()
+        else:
+            self.armed = True

@@ -1,0 +1,273 @@
+"""Shortcuts: what a statement seen before needs so that the next one like it is sent without being planned.
+
+A shortcut is made of a plan that the caches hold already (:mod:`router.planned`). It recognises a whole Query message
+by one compiled expression, or by comparing its bytes, and says which shard it goes to. Statements that leave something
+behind in the session, and plans that need more than one hash, get none: they take the long road.
+
+The expression says the same as :func:`router.lifting.lift`: between the template's pieces stand integers of at most
+nine digits, and since the pieces are the same, so is what stands beside each integer.
+
+Pure. Valid for one catalog and one search_path, like the plans it is made of.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from router import lifting
+from router.plan import (
+    AnyShard,
+    ByKeys,
+    Constant,
+    Control,
+    Empty,
+    Execution,
+    HomeShard,
+    Parameter,
+    Single,
+    Statement,
+    TransactionControl,
+)
+from router.resolve import UnresolvedKey, resolve
+from router.sharding import INTEGER_TYPES, integer_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from router.cluster import Database
+    from router.lifting import Lifted, Template
+    from router.planned import PlannedStatements
+
+# Candidates for what comes next after a statement: TPC-B's deltas, with a sign and without, make two of each UPDATE.
+_FOLLOWERS: Final = 4
+_HEADER_BYTES: Final = 5
+_TAGS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+
+
+class Shortcut:
+    """One statement that is known. Shared by the sessions of a database; ``following`` learns what comes after it.
+
+    ``pattern`` matches a whole Query message, its header among it (whose length the caller compares), or is None and
+    ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``.
+    """
+
+    __slots__ = ("answer", "control", "following", "group", "message", "pattern", "shard", "statement", "writes")
+
+    def __init__(  # noqa: PLR0913 - made in one place
+        self,
+        statement: Statement,
+        *,
+        pattern: Callable[[bytes], re.Match[bytes] | None] | None = None,
+        message: bytes = b"",
+        group: int = 0,
+        shard: int = 0,
+        control: Control | None = None,
+    ) -> None:
+        self.statement = statement
+        self.writes = isinstance(statement.plan, Single) and statement.plan.writes
+        self.pattern = pattern
+        self.message = message
+        self.group = group
+        self.shard = shard
+        self.control = control
+        self.answer = b""  # what a BEGIN is answered with: for the one who writes answers
+        self.following: list[Shortcut] = []
+
+    def followed_by(self, other: Shortcut) -> None:
+        """Remember what came after this one, the latest first."""
+        following = self.following
+        if other in following:
+            following.remove(other)
+        following.insert(0, other)
+        del following[_FOLLOWERS:]
+
+
+class Found(NamedTuple):
+    """A shortcut and the shard to which it leads."""
+
+    shortcut: Shortcut
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedBind:
+    """Where a Bind's shard comes from: the key is parameter ``index`` of type ``sent``; without one it is ``shard``."""
+
+    key_type: str
+    index: int
+    shard: int = 0
+
+
+def is_quiet(statement: Statement, *, functions: bool) -> bool:
+    """Whether a statement leaves nothing behind on its link or in its session.
+
+    ``functions``: the catalog has functions of users; a trigger of what is written may call one.
+    """
+    if statement.tag not in _TAGS or not isinstance(statement.plan, Single):
+        return False
+    # Whatever else a plan may say of a statement, now or later: the default is that there is nothing to say.
+    nothing_more = Statement("", statement.plan, statement.tag, returns_rows=statement.returns_rows)
+    if replace(statement, text="", offset=0, parameters=0) != nothing_more:
+        return False
+    return statement.tag == "SELECT" or (not functions and "pg_settings" not in statement.text.lower())
+
+
+def plain_control(statement: Statement) -> Control | None:
+    """Return BEGIN or COMMIT when a statement is one and says nothing more."""
+    plan = statement.plan
+    if not isinstance(plan, TransactionControl) or plan.control not in {Control.BEGIN, Control.COMMIT}:
+        return None
+    if plan.chain or plan.isolation or plan.options or plan.read_only is not None or plan.deferrable is not None:
+        return None
+    return plan.control
+
+
+def begin_tag(statement: Statement) -> bytes:
+    """Return the command tag of a BEGIN."""
+    return b"START TRANSACTION" if statement.tag == "START TRANSACTION" else b"BEGIN"
+
+
+def keyed_bind(statement: Statement, database: Database) -> KeyedBind | None:
+    """Say where the shard of a prepared statement comes from; None when it takes more than one parameter."""
+    plan = statement.plan
+    if not isinstance(plan, Single):
+        return None
+    target = plan.target
+    if isinstance(target, ByKeys) and len(target.terms) == 1:
+        term = target.terms[0]
+        if isinstance(term, Parameter):
+            return KeyedBind(target.key_type, term.number - 1)
+    shard = _constant_shard(statement, database)
+    return None if shard is None else KeyedBind("", -1, shard)
+
+
+def _constant_shard(statement: Statement, database: Database) -> int | None:
+    plan = statement.plan
+    if not isinstance(plan, Single):
+        return None
+    target = plan.target
+    if isinstance(target, HomeShard | AnyShard) or (
+        isinstance(target, ByKeys) and all(isinstance(term, Constant) for term in target.terms)
+    ):
+        try:
+            executable = resolve(plan, database)
+        except UnresolvedKey:
+            return None
+        return executable.tasks[0].shard if isinstance(executable, Execution) else None
+    return None
+
+
+def _found(shortcut: Shortcut | None) -> Found | None:
+    return None if shortcut is None else Found(shortcut, shortcut.shard)
+
+
+class Shortcuts:
+    """The shortcuts of one database under one search_path, made when they are first looked for.
+
+    ``owners`` gives the shard of each slot.
+    """
+
+    def __init__(
+        self,
+        plans: PlannedStatements,
+        database: Database,
+        search_path: tuple[str, ...],
+        *,
+        functions: bool,
+        entries: int,
+    ) -> None:
+        self._plans = plans
+        self._database = database
+        self._search_path = search_path
+        self._functions = functions
+        self._entries = entries
+        self._templates: dict[Template, Shortcut | None] = {}
+        self._messages: dict[bytes, Shortcut | None] = {}
+        self.slots = database.slots
+        #: Stands before the first statement of every session.
+        self.start = Shortcut(Statement("", Empty(), ""))
+        self.owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
+
+    def predicted(self, message: bytes, previous: Shortcut) -> Found | None:
+        """Return what a Query message is if it is one that has followed ``previous`` before."""
+        for shortcut in previous.following:
+            pattern = shortcut.pattern
+            if pattern is None:
+                if message == shortcut.message:
+                    return Found(shortcut, shortcut.shard)
+                continue
+            match = pattern(message)
+            if match is not None:
+                group = shortcut.group
+                if not group:
+                    return Found(shortcut, shortcut.shard)
+                return Found(shortcut, self.owners[integer_slot(int(match[group]), self.slots)])
+        return None
+
+    def look_up(self, message: bytes) -> Found | None:
+        """Return what a whole Query message is, if there is a plan for it and a shortcut can be made."""
+        if message in self._messages:
+            return _found(self._messages[message])
+        body = message[_HEADER_BYTES:-1]
+        if message[-1] or len(body) > lifting.MAX_TEXT_CHARACTERS or not body.isascii():
+            return None
+        text = body.decode("ascii")
+        cut = lifting.lift(text)
+        if cut is None:
+            return self._look_up_whole(message, text)
+        template, integers = cut
+        shortcut = self._templates.get(template)
+        if shortcut is None and template not in self._templates:
+            shortcut = self._learn(template, text)
+            if shortcut is None and template not in self._templates:
+                return self._look_up_whole(message, text)  # always the same text: its template was never needed
+        if shortcut is None or not shortcut.group:
+            return _found(shortcut)
+        return Found(shortcut, self.owners[integer_slot(int(integers[shortcut.group - 1]), self.slots)])
+
+    def _learn(self, template: Template, text: str) -> Shortcut | None:
+        lifted = self._plans.known_template(template, self._search_path)
+        if lifted is None:
+            return None
+        shortcut = self._of_template(template, lifted, text)
+        if len(self._templates) >= self._entries:
+            self._templates.clear()
+        self._templates[template] = shortcut
+        return shortcut
+
+    def _look_up_whole(self, message: bytes, text: str) -> Found | None:
+        planned = self._plans.known_text(text, self._search_path)
+        if planned is None or "\0" in text:
+            return None
+        shortcut = self._of_text(message, planned[0]) if len(planned) == 1 else None
+        if len(self._messages) >= self._entries:
+            self._messages.clear()
+        self._messages[message] = shortcut
+        return _found(shortcut)
+
+    def _of_text(self, message: bytes, statement: Statement) -> Shortcut | None:
+        if statement.offset:
+            return None
+        control = plain_control(statement)
+        if control is not None:
+            return Shortcut(statement, message=message, control=control)
+        shard = _constant_shard(statement, self._database)
+        if shard is None or not is_quiet(statement, functions=self._functions):
+            return None
+        return Shortcut(statement, message=message, shard=shard)
+
+    def _of_template(self, template: Template, lifted: Lifted, text: str) -> Shortcut | None:
+        statement = lifted.statement
+        if statement.offset or "\0" in text or not is_quiet(statement, functions=self._functions):
+            return None
+        if statement.tag == "UPDATE" and "pg_settings" in text.lower():
+            return None
+        pieces = rb"(\d{1,9})".join(re.escape(piece.encode("ascii")) for piece in template)
+        pattern = re.compile(b"Q.{4}" + pieces + b"\0", re.DOTALL).fullmatch
+        if lifted.hole is None:
+            return Shortcut(statement, pattern=pattern, shard=self._database.home)
+        if lifted.key_type not in INTEGER_TYPES:
+            return None
+        return Shortcut(statement, pattern=pattern, group=lifted.hole + 1)

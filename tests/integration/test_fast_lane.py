@@ -1,0 +1,244 @@
+"""The fast lane answers what the long road answers, byte for byte, and leaves the same behind.
+
+A Flush before a message keeps it off the lane and is not answered: the same statement goes both ways. Each statement
+comes several times first, because only what has been planned twice gets a shortcut; the metrics say that it was used.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from proxy.wire.frontend import Query
+from waiting import eventually
+from wire_client import FLUSH, Twins, WireClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Lane
+
+
+TIMES = 3  # the second text of a template teaches it
+
+
+@pytest.fixture
+def client(lane: Lane, connect: Callable[..., WireClient]) -> WireClient:
+    return connect(lane.town.dsn)
+
+
+def raw(client: WireClient, *messages: object) -> list[tuple[int, bytes]]:
+    client.send(*messages)
+    return client.frames(b"Z"[0].__eq__)
+
+
+def both_ways(lane: Lane, client: WireClient, *texts: str, fast: int) -> None:
+    """Run statements by the long road, then by the lane (at least ``fast`` of them); they change nothing for good."""
+    for _ in range(TIMES):
+        for text in texts:
+            client.query(text)
+    slow = [raw(client, FLUSH, Query(text.encode())) for text in texts]
+    before = lane.count()
+    assert [raw(client, Query(text.encode())) for text in texts] == slow
+    assert lane.count() - before >= fast
+
+
+READS = [
+    "SELECT v, n FROM notes WHERE k = 7",
+    "SELECT v, n FROM notes WHERE k = 8 -- nobody",
+    "SELECT k FROM notes WHERE k = 7 AND n / 0 > 1",
+    "SELECT count(*) FROM plain",
+    "SELECT 1",
+    "SELECT 'text'",
+    "SELECT v FROM notes WHERE k = 7 ORDER BY 1 LIMIT 1",
+    "UPDATE notes SET v = v WHERE k = 7",
+    "UPDATE notes SET n = -1 WHERE k = 7",
+    "INSERT INTO notes VALUES (7, NULL, 1)",
+    "DELETE FROM notes WHERE k = 70000",
+    "INSERT INTO plain VALUES (5) RETURNING id / 0",
+    "SELECT repeat('x', 300000) FROM notes WHERE k = 7",
+    "SELECT g, repeat('y', 2000) FROM generate_series(1, 1000) g",
+]
+
+
+@pytest.mark.parametrize("text", READS)
+def test_the_answer_is_the_same_byte_for_byte(lane: Lane, client: WireClient, text: str) -> None:
+    client.query("INSERT INTO notes VALUES (7, 'seven', 7)")
+    both_ways(lane, client, text, fast=1)
+
+
+@pytest.mark.parametrize("text", READS)
+def test_in_a_block_as_well(lane: Lane, client: WireClient, text: str) -> None:
+    client.query("INSERT INTO notes VALUES (7, 'seven', 7)")
+    both_ways(lane, client, "BEGIN", text, "SELECT v FROM notes WHERE k = 7", "ROLLBACK", fast=2)
+
+
+def test_point_statements_take_the_lane(lane: Lane, client: WireClient) -> None:
+    for key in range(1, 4):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, {key})")
+        client.query(f"SELECT n FROM notes WHERE k = {key}")
+    before = lane.count()
+    for key in range(4, 24):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, {key})")
+    for key in range(1, 24):
+        assert client.rows(f"SELECT n FROM notes WHERE k = {key}") == [(str(key),)]
+    assert lane.count() - before == 20 + 23
+
+
+def test_statements_of_a_block_on_one_shard_take_the_lane(lane: Lane, client: WireClient) -> None:
+    one, two = lane.town.keys(1, 2)
+
+    def block() -> None:
+        client.query("BEGIN")
+        client.query(f"INSERT INTO notes VALUES ({one}, NULL, 1) ON CONFLICT DO NOTHING")
+        client.query(f"UPDATE notes SET n = n + 1 WHERE k = {one}")
+        client.query(f"SELECT n FROM notes WHERE k = {two}")
+        client.query("COMMIT")
+
+    for _ in range(TIMES):
+        block()
+    before = lane.count()
+    block()
+    assert lane.count() - before >= 4
+    assert client.rows(f"SELECT n FROM notes WHERE k = {one}") == [(str(TIMES + 2),)]
+
+
+def test_one_postgres_answers_the_same(lane: Lane, connect: Callable[..., WireClient]) -> None:
+    twins = Twins(connect(lane.town.one), connect(lane.town.dsn))
+    first, second, third = lane.town.spread
+    for round_ in range(TIMES):
+        for key in (first, second, third):
+            twins.query(f"INSERT INTO notes VALUES ({key}, NULL, {round_})")  # a duplicate from the second round on
+            twins.query("BEGIN;")
+            twins.query(f"UPDATE notes SET n = n + 1 WHERE k = {key};")
+            twins.query(f"SELECT n FROM notes WHERE k = {key};")
+            twins.query(f"SELECT n FROM notes WHERE k = {first};")
+            twins.query(f"INSERT INTO notes VALUES ({key}, NULL, 1);")
+            twins.query(f"SELECT n FROM notes WHERE k = {key};")  # in a failed block
+            twins.query("COMMIT;")
+
+
+def test_a_read_only_block_stays_one(lane: Lane, connect: Callable[..., WireClient]) -> None:
+    twins = Twins(connect(lane.town.one), connect(lane.town.dsn))
+    for _ in range(TIMES):
+        twins.query("UPDATE notes SET n = 1 WHERE k = 5")
+    twins.query("BEGIN READ ONLY")
+    twins.query("UPDATE notes SET n = 1 WHERE k = 5")
+    twins.query("ROLLBACK")
+    twins.query("BEGIN")
+    twins.query("SET TRANSACTION READ ONLY")
+    twins.query("UPDATE notes SET n = 1 WHERE k = 5")
+    twins.query("ROLLBACK")
+    twins.query("SET default_transaction_read_only = on")
+    twins.query("BEGIN")
+    twins.query("UPDATE notes SET n = 1 WHERE k = 5")
+    twins.query("ROLLBACK")
+    twins.query("UPDATE notes SET n = 1 WHERE k = 5")
+
+
+def test_settings_follow_the_session(lane: Lane, connect: Callable[..., WireClient]) -> None:
+    here, there = connect(lane.town.dsn), connect(lane.town.dsn)
+    here.query("INSERT INTO plain VALUES (1, 'x')")
+    text = "SELECT current_setting('statement_timeout'), id FROM plain WHERE id = 1"
+    for client in (here, there) * TIMES:
+        client.query(text)
+    here.query("SET statement_timeout = '7s'")
+    for _ in range(TIMES):
+        assert here.rows(text) == [("7s", "1")]
+        assert there.rows(text) == [("0", "1")]
+
+
+def test_settings_made_in_a_block_reach_the_shard_that_joins_later(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(2)[0]
+    text = f"SELECT current_setting('work_mem') FROM notes WHERE k = {key}"
+    client.query(f"INSERT INTO notes VALUES ({key}, NULL, 1)")
+    for _ in range(TIMES):
+        client.query("BEGIN")
+        client.query(text)
+        client.query("COMMIT")
+    client.query("BEGIN")
+    client.query("SET LOCAL work_mem = '9MB'")
+    assert client.rows(text) == [("9MB",)]
+    client.query("COMMIT")
+    assert client.rows(text) == [("4MB",)]
+
+
+def test_a_changed_catalog_is_noticed(lane: Lane, client: WireClient, connect: Callable[..., WireClient]) -> None:
+    other = connect(lane.town.dsn)
+    client.query("INSERT INTO notes VALUES (7, 'seven', 7)")
+    for _ in range(TIMES):
+        client.query("SELECT * FROM notes WHERE k = 7")
+    other.query("ALTER TABLE notes ADD COLUMN extra int DEFAULT 5")
+    try:
+        assert client.rows("SELECT * FROM notes WHERE k = 7") == [("7", "seven", "7", "5")]
+    finally:
+        other.query("ALTER TABLE notes DROP COLUMN extra")
+
+
+def test_a_cancel_finds_the_statement(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(1)[0]
+    client.query(f"INSERT INTO notes VALUES ({key}, NULL, 1)")
+    for times in range(TIMES):
+        client.query(f"SELECT pg_sleep({times} * 0) FROM notes WHERE k = {key}")
+    before = lane.count()
+    client.send(Query(f"SELECT pg_sleep(1 * 100) FROM notes WHERE k = {key}".encode()))
+    sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    eventually(lambda: lane.town.on_shard(1, sleeping), "the statement did not reach the shard")
+    client.cancel()
+    *_, error, ready = client.read()
+    assert (error[1]["C"], ready) == ("57014", ("ready", "I"))
+    assert lane.count() == before + 1
+    assert client.rows(f"SELECT n FROM notes WHERE k = {key}") == [("1",)]
+
+
+def test_a_client_that_vanishes_stops_its_statement(lane: Lane) -> None:
+    key = lane.town.keys(1)[0]
+    client = WireClient(lane.town.dsn)
+    client.query(f"INSERT INTO notes VALUES ({key}, NULL, 1)")
+    for times in range(TIMES):
+        client.query(f"SELECT pg_sleep({times} * 0) FROM notes WHERE k = {key}")
+    client.send(Query(f"SELECT pg_sleep(1 * 100) FROM notes WHERE k = {key}".encode()))
+    sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    eventually(lambda: lane.town.on_shard(1, sleeping), "the statement did not reach the shard")
+    client.vanish()
+    eventually(lambda: not lane.town.on_shard(1, sleeping), "the statement went on")
+
+
+def test_what_arrives_meanwhile_is_handled_in_order(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(1)[0]
+    client.query(f"INSERT INTO notes VALUES ({key}, NULL, 1)")
+    for _ in range(TIMES):
+        client.query(f"UPDATE notes SET n = n + 1 WHERE k = {key}")
+    for _ in range(20):
+        client.send(Query(f"UPDATE notes SET n = n + 1 WHERE k = {key}".encode()))
+    client.send(Query(f"SELECT n FROM notes WHERE k = {key}".encode()))
+    answers = [client.read() for _ in range(21)]
+    assert answers[-1][1] == ("row", [str(1 + TIMES + 20).encode()])
+
+
+def test_a_lost_link_is_an_error_of_the_statement(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(1)[0]
+    client.query(f"INSERT INTO notes VALUES ({key}, NULL, 1)")
+    for times in range(TIMES):
+        client.query(f"SELECT pg_sleep({times} * 0) FROM notes WHERE k = {key}")
+    client.send(Query(f"SELECT pg_sleep(1 * 100) FROM notes WHERE k = {key}".encode()))
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    eventually(lambda: lane.town.on_shard(1, kill), "the statement did not reach the shard")
+    *_, error, ready = client.read()
+    assert (error[1]["C"], error[1]["S"], ready) == ("57P01", "ERROR", ("ready", "I"))
+    assert client.rows(f"SELECT n FROM notes WHERE k = {key}") == [("1",)]
+
+
+def test_a_slow_client_gets_a_large_answer_whole(lane: Lane) -> None:
+    with closing(WireClient(lane.town.dsn)) as client, psycopg.connect(lane.town.dsn, autocommit=True) as writer:
+        key = lane.town.keys(1)[0]
+        writer.execute(b"INSERT INTO notes VALUES (%d, repeat('x', 1000000), 1)" % key)
+        for count in range(1, 1 + TIMES):
+            client.query(f"SELECT v FROM notes, generate_series(1, {count}) WHERE k = {key}")
+        client.send(Query(f"SELECT v FROM notes, generate_series(1, 40) WHERE k = {key}".encode()))
+        writer.execute(b"SELECT pg_sleep(0.2)")  # meanwhile everything between here and the shard fills
+        answer = client.read()
+        assert [len(entry[1][0]) for entry in answer if entry[0] == "row"] == [1_000_000] * 40
