@@ -23,6 +23,7 @@ from proxy.tasks import spawn
 from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.events import Limits as CommitLimits
 from proxy.twophase.fence import Fence, FenceLimits
+from proxy.twophase.points import pass_by
 from proxy.twophase.recovery import Recovery, RecoveryLimits
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from proxy.admin.metrics import Metrics
     from proxy.config import Config
+    from proxy.twophase.points import Checkpoint
     from router.cluster import Database
 
 log = structlog.get_logger("pgchorus.runtime")
@@ -39,7 +41,9 @@ CATALOG_POLL_S = 1.0
 
 
 @asynccontextmanager
-async def open_database(config: Config, database: Database, metrics: Metrics) -> AsyncIterator[LogicalDatabase]:
+async def open_database(
+    config: Config, database: Database, metrics: Metrics, checkpoint: Checkpoint = pass_by
+) -> AsyncIterator[LogicalDatabase]:
     """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot."""
     limits = config.limits
     dsns = config.databases[database.name].dsns
@@ -51,8 +55,10 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
     try:
         epoch = await schema.install(control, database, config.cluster.name)
         await schema.ensure_slot_checks(control, database)
-        recovery = await _recover(config, database, control, health)
-        served = _assemble(config, database, control, recovery, epoch, pools=pools, metrics=metrics)
+        recovery = await _recover(config, database, control, health, checkpoint)
+        served = _assemble(
+            config, database, control, recovery, epoch, checkpoint=checkpoint, pools=pools, metrics=metrics
+        )
         await served.reload_catalog()
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
@@ -71,10 +77,14 @@ async def open_database(config: Config, database: Database, metrics: Metrics) ->
         await control.close()
 
 
-async def _recover(config: Config, database: Database, control: ControlLinks, health: ShardHealth) -> Recovery:
+async def _recover(
+    config: Config, database: Database, control: ControlLinks, health: ShardHealth, checkpoint: Checkpoint
+) -> Recovery:
     """Finish what earlier proxies left behind, and see that it is done for every shard that comes back."""
     limits = RecoveryLimits(**config.limits.group("recovery"), retention_s=config.limits.commit_retention_s)
-    recovery = Recovery(control, cluster=config.cluster.name, names=database.shards, limits=limits)
+    recovery = Recovery(
+        control, cluster=config.cluster.name, names=database.shards, limits=limits, checkpoint=checkpoint
+    )
 
     async def apply_decided(shard: int) -> None:
         # A shard that was away serves nobody before what was decided meanwhile is applied there.
@@ -99,6 +109,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
     recovery: Recovery,
     epoch: int,
     *,
+    checkpoint: Checkpoint,
     pools: PoolSet,
     metrics: Metrics,
 ) -> LogicalDatabase:
@@ -114,8 +125,16 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         retention_s=retention_s,
         epoch=epoch,
         leave=recovery.wake,
+        checkpoint=checkpoint,
     )
-    fence = Fence(control, cluster=cluster, names=names, epoch=epoch, limits=FenceLimits(**limits.group("fence")))
+    fence = Fence(
+        control,
+        cluster=cluster,
+        names=names,
+        epoch=epoch,
+        limits=FenceLimits(**limits.group("fence")),
+        checkpoint=checkpoint,
+    )
     return LogicalDatabase(
         database,
         control=control,

@@ -23,6 +23,7 @@ from proxy.errors import ProxyError
 from proxy.login import serve_client
 from proxy.runtime import open_database
 from proxy.tasks import spawn
+from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
     from proxy.shards.pool import LinkPool
+    from proxy.twophase.points import Checkpoint
 
 log = structlog.get_logger("pgchorus.server")
 
@@ -40,8 +42,9 @@ LISTEN_BACKLOG = 1024
 class Server:
     """All that one process serves."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, checkpoint: Checkpoint = pass_by) -> None:
         self.config = config
+        self._checkpoint = checkpoint
         self.auth = config.auth
         self.keys = CancelKeys()
         # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the
@@ -98,7 +101,7 @@ class Server:
         async with AsyncExitStack() as stack:
             for name, database in self.config.cluster.databases.items():
                 self._databases[name] = await stack.enter_async_context(
-                    open_database(self.config, database, self.metrics)
+                    open_database(self.config, database, self.metrics, self._checkpoint)
                 )
             listen = self.config.listen
             listener = await loop.create_server(
@@ -157,6 +160,6 @@ class Server:
             await asyncio.wait(self._clients, timeout=self.config.limits.drain_timeout_s)
 
 
-async def serve(config: Config, on_ready: Callable[[], None]) -> None:
+async def serve(config: Config, on_ready: Callable[[], None], checkpoint: Checkpoint = pass_by) -> None:
     """Serve ``config`` until SIGTERM or SIGINT; ``on_ready`` is called when the port accepts connections."""
-    await Server(config).run(on_ready)
+    await Server(config, checkpoint).run(on_ready)

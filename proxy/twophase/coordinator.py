@@ -43,6 +43,7 @@ from proxy.twophase.finish import Part, finish
 from proxy.twophase.gid import RANDOM_BITS, GlobalId, check_name, uuid7
 from proxy.twophase.machine import CommitMachine, State
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_IDLE, ShardFailure, error_fields
+from proxy.twophase.points import AFTER, BEFORE, Point, pass_by
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from proxy.twophase.events import Command, Event
     from proxy.twophase.participant import Control, Participant
+    from proxy.twophase.points import Checkpoint
 
 T = TypeVar("T")
 __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
@@ -82,6 +84,7 @@ class Coordinator:
         leave: Callable[[frozenset[int]], None] = lambda _shards: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         random_bits: Callable[[int], int] = secrets.randbits,
+        checkpoint: Checkpoint = pass_by,
     ) -> None:
         self.control = control
         self.cluster = check_name(cluster)
@@ -92,6 +95,7 @@ class Coordinator:
         self._leave = leave
         self._clock_ms = clock_ms
         self._random_bits = random_bits
+        self.checkpoint = checkpoint
         self._keys: dict[int, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._under_way: dict[str, _Drive] = {}
@@ -169,7 +173,9 @@ class Coordinator:
                     return key
                 fence = record.fence_commit_sql(links[writer].pid, self.epoch, key)
                 sql = f"SET LOCAL statement_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE; {fence}; COMMIT"
+            self.checkpoint(Point.PLAINLY)
             outcome = await self._commit_writer(links[writer], sql)
+            self.checkpoint(Point.PLAINLY_DONE)
         others = [link for shard, link in links.items() if shard != writer]
         sql = "ROLLBACK" if outcome.result is Result.ABORTED else "COMMIT"
         results = await asyncio.gather(*(self._end(link, sql) for link in others))
@@ -304,6 +310,7 @@ class _Drive:
         told: asyncio.Future[Outcome],
     ) -> None:
         self._coordinator = coordinator
+        self._checkpoint = coordinator.checkpoint
         self._plan = plan
         self._links = links
         self.told = told
@@ -322,7 +329,10 @@ class _Drive:
         try:
             self._carry_out(machine.start())
             while machine.state is not State.DONE:
-                self._carry_out(machine.handle(await self._events.get()))
+                event = await self._events.get()
+                if isinstance(event, Answered | Failed):
+                    self._checkpoint(AFTER[event.step])
+                self._carry_out(machine.handle(event))
         except BaseException:
             # Whatever this is, no link of it may be used again; recovery does the rest.
             for link in self._links.values():
@@ -339,6 +349,7 @@ class _Drive:
         for command in commands:
             match command:
                 case Send():
+                    self._checkpoint(BEFORE[command.step])
                     self._start(self._send(command))
                 case Abort():
                     self._links[command.shard].abort()
@@ -349,13 +360,16 @@ class _Drive:
                     loop = asyncio.get_running_loop()
                     self._timer = loop.call_later(command.seconds, self._events.put_nowait, event)
                 case Tell():
+                    self._checkpoint(Point.TELLING)
                     if not self.told.done():
                         self.told.set_result(command.outcome)
                 case Leave():
                     self._coordinator.leave(command.shards)
                 case Settle():
+                    self._checkpoint(Point.SETTLING)
                     self._start(self._settle(command))
                 case Finish():
+                    self._checkpoint(Point.ELSEWHERE)
                     self._start(self._finish(command))
 
     def _start(self, work: Coroutine[Any, Any, Event]) -> None:
@@ -401,6 +415,7 @@ class _Drive:
                         reason = f"{fields.sqlstate} {fields.message}"
                         await asyncio.sleep(SETTLE_PAUSE_S)
                         continue
+                    self._checkpoint(Point.SETTLED)
                     return Settled(committed=outcome == "commit")
         except TimeoutError:
             return Unsettled(reason)

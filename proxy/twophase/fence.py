@@ -34,6 +34,7 @@ from proxy.tasks import spawn
 from proxy.twophase.finish import finish
 from proxy.twophase.participant import error_fields
 from proxy.twophase.pending import list_pending, read_decisions
+from proxy.twophase.points import Point, pass_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Control, ControlConnection
     from proxy.twophase.pending import Decision, Pending
+    from proxy.twophase.points import Checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +136,7 @@ class Held:
 class Fence:
     """Takes fences over all shards of one logical database; ``names`` are its shards in order."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         control: Control,
         *,
@@ -142,12 +144,14 @@ class Fence:
         names: Sequence[str],
         epoch: int = 1,
         limits: FenceLimits | None = None,
+        checkpoint: Checkpoint = pass_by,
     ) -> None:
         self.control = control
         self.cluster = cluster
         self.names = tuple(names)
         self.epoch = epoch
         self.limits = limits or FenceLimits()
+        self.checkpoint = checkpoint
         #: How many fences were begun: fewer than readers, where these shared them.
         self.taken = 0
         self._order: tuple[int, ...] | None = None
@@ -243,14 +247,18 @@ class _SharedFence:
     async def run(self) -> None:
         try:
             async with self._owner.places, AsyncExitStack() as stack:
+                checkpoint = self._owner.checkpoint
                 held = await self._lock(stack)
+                checkpoint(Point.FENCE_LOCKED)
                 await self._settle(held)
+                checkpoint(Point.FENCE_SETTLED)
                 self.ready.set_result(None)
                 try:
                     async with asyncio.timeout(self._owner.limits.bind_s):
                         await self._empty.wait()
                 except TimeoutError:
                     raise _lost("A reader took too long to bind.") from None
+                checkpoint(Point.FENCE_BOUND)
                 await self._commit(held)
             self.confirmed.set_result(None)
         except Exception as error:  # noqa: BLE001 - whatever it is, the readers raise it

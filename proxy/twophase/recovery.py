@@ -30,6 +30,7 @@ from proxy.twophase.finish import finish
 from proxy.twophase.gid import GlobalId
 from proxy.twophase.participant import error_fields
 from proxy.twophase.pending import list_pending, read_decisions
+from proxy.twophase.points import Point, pass_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from proxy.twophase.participant import Control, ControlConnection
     from proxy.twophase.pending import Decision, Pending
+    from proxy.twophase.points import Checkpoint
 
     T = TypeVar("T")
 
@@ -92,7 +94,7 @@ class Report:
 class Recovery:
     """Recovers the transactions of one logical database; ``names`` are its shards in order."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         control: Control,
         *,
@@ -100,12 +102,14 @@ class Recovery:
         names: Sequence[str],
         limits: RecoveryLimits | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        checkpoint: Checkpoint = pass_by,
     ) -> None:
         self.control = control
         self.cluster = cluster
         self.names = tuple(names)
         self.limits = limits or RecoveryLimits()
         self._clock_ms = clock_ms
+        self._checkpoint = checkpoint
         self._woken = asyncio.Event()
         self._wanted: set[int] = set()
         self._running = asyncio.Lock()
@@ -161,6 +165,8 @@ class Recovery:
             report = Report()
             wanted = sorted(set(range(len(self.names)) if shards is None else shards))
             found = await asyncio.gather(*(self._list(shard, report) for shard in wanted))
+            if any(found):
+                self._checkpoint(Point.LISTED)
             by_commit_point: dict[int, list[Pending]] = {}
             for pending in (one for some in found for one in some):
                 if pending.gid.commit_point in self.names:
@@ -220,6 +226,7 @@ class Recovery:
 
     async def _abandon(self, connection: ControlConnection, gid: GlobalId, report: Report) -> str | None:
         """Offer an abort record; returns what stands there, None if that could not be settled now."""
+        self._checkpoint(Point.ABANDONING)
         try:
             outcome = await connection.fetchval(record.ABANDON, str(gid), self.limits.retention_s)
         except Exception as error:
@@ -231,6 +238,7 @@ class Recovery:
             elif fields.sqlstate not in record.DECIDER_IN_FLIGHT:
                 raise
             return None
+        self._checkpoint(Point.ABANDONED)
         return str(outcome)
 
     async def _finish(self, pending: Pending, decision: Decision | None, report: Report) -> None:
@@ -241,7 +249,9 @@ class Recovery:
         if part is None:
             report.problems[pending.name] = "its commit record does not know this part"
             return
+        self._checkpoint(Point.FINISHING)
         result = await finish(self.control, part, commit=decision.committed, timeout_s=self.limits.finish_timeout_s)
+        self._checkpoint(Point.FINISHED)
         if result.done:
             (report.committed if decision.committed else report.rolled_back).append(pending.name)
         elif result.alarm:
