@@ -63,6 +63,7 @@ class LogicalDatabase:
         *,
         control: ControlLinks,
         pools: PoolSet,
+        scratch_pools: PoolSet,
         coordinator: Coordinator,
         fence: Fence,
         recovery: Recovery,
@@ -73,6 +74,7 @@ class LogicalDatabase:
         self.logical = logical
         self.control = control
         self.pools = pools
+        self.scratch_pools = scratch_pools
         self.coordinator = coordinator
         self.fence = fence
         self.recovery = recovery
@@ -126,6 +128,15 @@ class LogicalDatabase:
     def release(self, link: ShardLink) -> None:
         """Give a link back."""
         self.pools.pool(link.shard, None, link.role).release(link)
+
+    async def acquire_scratch(self, role: str) -> ShardLink:
+        """Check out a link to the home shard that no transaction uses: those wait for it, it waits for nobody."""
+        pool = self.scratch_pools.pool(self.logical.home, None, role, self._passwords.get(role))
+        return pool.take() or await pool.acquire()
+
+    def release_scratch(self, link: ShardLink) -> None:
+        """Give such a link back."""
+        self.scratch_pools.pool(link.shard, None, link.role).release(link)
 
     async def commit(
         self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]

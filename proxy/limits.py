@@ -56,6 +56,11 @@ class Limits:
         64 * MIB, "rows of suspended portals that are kept so that their links are free"
     )
 
+    gather_max_bytes: int = _limit(
+        256 * MIB, "rows loaded into one place for one statement; beyond: 53400", minimum=1024
+    )
+    gather_links: int = _limit(8, "links to the home shard for each role on which such statements run", minimum=1)
+
     commit_prepare_timeout_s: float = _limit(20.0, "for all shards to prepare, then the transaction is rolled back")
     commit_undo_timeout_s: float = _limit(5.0, "to take back what was prepared; what is left over is for recovery")
     commit_decide_timeout_s: float = _limit(30.0, "for the commit point's COMMIT, then its outcome is asked for")
@@ -104,6 +109,7 @@ SECTIONS = (
     "statements",
     "plan_cache",
     "merge",
+    "gather",
     "commit",
     "recovery",
     "fence",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -51,13 +52,16 @@ async def open_database(
     control = ControlLinks(endpoints, ControlLimits(**limits.group("control")))
     health = ShardHealth(database.shards, control.probe)
     control.on_failure(health.failed)
-    pools = PoolSet(endpoints, PoolLimits(**limits.group("pool")), health)
+    pool_limits = PoolLimits(**limits.group("pool"))
+    pools = PoolSet(endpoints, pool_limits, health)
+    scratch_pools = PoolSet(endpoints, replace(pool_limits, size=limits.gather_links), health)
     try:
         epoch = await schema.install(control, database, config.cluster.name)
         await schema.ensure_slot_checks(control, database)
         recovery = await _recover(config, database, control, health, checkpoint)
+        links = (pools, scratch_pools)
         served = _assemble(
-            config, database, control, recovery, epoch, checkpoint=checkpoint, pools=pools, metrics=metrics
+            config, database, control, recovery, epoch, checkpoint=checkpoint, pools=links, metrics=metrics
         )
         await served.reload_catalog()
         tasks = [
@@ -73,6 +77,7 @@ async def open_database(
             await served.coordinator.drain()
     finally:
         await health.close()
+        await scratch_pools.close()
         await pools.close()
         await control.close()
 
@@ -110,7 +115,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
     epoch: int,
     *,
     checkpoint: Checkpoint,
-    pools: PoolSet,
+    pools: tuple[PoolSet, PoolSet],
     metrics: Metrics,
 ) -> LogicalDatabase:
     limits = config.limits
@@ -138,7 +143,8 @@ def _assemble(  # noqa: PLR0913 - what it is made of
     return LogicalDatabase(
         database,
         control=control,
-        pools=pools,
+        pools=pools[0],
+        scratch_pools=pools[1],
         coordinator=coordinator,
         fence=fence,
         recovery=recovery,

@@ -266,7 +266,7 @@ class ClientTransaction:
 
     def bring_up(self, shard: int, link: ShardLink) -> None:
         """Put the session's settings, BEGIN and savepoints before the next exchange of a link that has just joined."""
-        applied = self._starting_settings()
+        applied = self.starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
             # No statement may run with other settings than its session's: what has not been seen to work on this shard,
             # or could have stopped working (a role), must succeed first. The others go out in one packet.
@@ -280,7 +280,7 @@ class ClientTransaction:
     def can_bring_up(self, link: ShardLink) -> bool:
         """Whether a link can be brought to this session's settings; one that cannot must be closed."""
         previous = link.settings
-        return not isinstance(previous, Applied) or previous.resettable or previous == self._starting_settings()
+        return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
 
     @property
     def is_plain(self) -> bool:
@@ -307,7 +307,7 @@ class ClientTransaction:
             link.abort()
             self.database.release(link)
 
-    def _starting_settings(self) -> Applied:
+    def starting_settings(self) -> Applied:
         """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""
         if not self.settings_changed:
             return self.settings.applied

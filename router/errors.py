@@ -78,51 +78,26 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a subquery over reference tables may differ from shard to shard here",
         "Leave out LIMIT, DISTINCT ON and functions that depend on the order of rows.",
     ),
-    "volatile-function": (
-        "a volatile function cannot be called in a query over several shards",
-        "Declare it STABLE if it is.",
-    ),
-    "distinct": (
-        "DISTINCT over several shards needs the sharding key among its columns",
-        "Add the key, or group by plain columns.",
-    ),
-    "window": ("a window function over several shards needs PARTITION BY the sharding key", _ROUTE_HINT),
-    "having": (
-        "HAVING over groups that span shards is not supported",
-        "Group by the sharding key, or filter in the client.",
-    ),
-    "aggregate": (
-        "this combination of aggregates over several shards is not supported",
-        "Use count, sum, min, max, avg, bool_and or bool_or of plain expressions, or group by the sharding key.",
-    ),
-    "aggregate-distinct": (
-        "an aggregate of DISTINCT values over several shards is not supported",
-        "Group by the sharding key.",
-    ),
-    "group-by": (
-        "groups that span shards need plain columns of types whose equal values have equal bytes",
-        "Group by the sharding key, or by columns of other types.",
-    ),
-    "grouping-sets": (
-        "GROUPING SETS, ROLLUP and CUBE over several shards are not supported",
-        "Group by the sharding key.",
-    ),
-    "order-by": (
-        "rows of several shards cannot be merged in this order",
-        "Order by columns of numeric, date, uuid and similar types, or of text in the C collation.",
-    ),
-    "limit": ("this form of LIMIT is not supported over several shards", "Use a number or a parameter."),
-    "locking-limit": (
-        "FOR UPDATE with LIMIT over several shards would lock more rows than it returns",
-        "Name one key.",
-    ),
-    "set-operation": (
-        "this set operation over several shards is not supported",
-        "Use UNION ALL of plain queries, or select the sharding key in the same place of all of them.",
-    ),
     "rewrite": (
         "the statement is written in a way that cannot be split",
         "Write it as a plain SELECT without parentheses around it.",
+    ),
+    # gathered reads
+    "gather-lock": (
+        "rows cannot be locked by a query that combines rows of different shards",
+        "Lock the rows by a query over one key, or by one whose tables are joined on their sharding keys.",
+    ),
+    "gather-function": (
+        "function {name} cannot be called by a query that combines rows of different shards",
+        "It reads tables. Join the tables in the query itself, or vouch for the function as pure.",
+    ),
+    "gather-relation": (
+        "{table} cannot be combined with rows of several shards",
+        "Query it in a statement of its own.",
+    ),
+    "gather-path": (
+        "a search_path that puts pg_catalog behind other schemas is not supported here",
+        "Leave pg_catalog out of search_path: it is searched first then.",
     ),
     "reference-lock": (
         "FOR UPDATE of the reference table {table} beside sharded tables would lock one copy only",
@@ -246,12 +221,50 @@ REFUSALS: dict[str, tuple[str, str]] = {
 }
 """Every refusal by its stable id: message and hint, with ``{words}`` that the planner fills in."""
 
+GATHERED: dict[str, tuple[str, str]] = {
+    "distinct": (
+        "DISTINCT over several shards needs the sharding key among its columns",
+        "Add the key, or group by plain columns.",
+    ),
+    "window": ("a window function over several shards needs PARTITION BY the sharding key", _ROUTE_HINT),
+    "having": (
+        "HAVING over groups that span shards is not supported",
+        "Group by the sharding key, or filter in the client.",
+    ),
+    "aggregate": (
+        "this combination of aggregates over several shards is not supported",
+        "Use count, sum, min, max, avg, bool_and or bool_or of plain expressions, or group by the sharding key.",
+    ),
+    "aggregate-distinct": (
+        "an aggregate of DISTINCT values over several shards is not supported",
+        "Group by the sharding key.",
+    ),
+    "group-by": (
+        "groups that span shards need plain columns of types whose equal values have equal bytes",
+        "Group by the sharding key, or by columns of other types.",
+    ),
+    "grouping-sets": (
+        "GROUPING SETS, ROLLUP and CUBE over several shards are not supported",
+        "Group by the sharding key.",
+    ),
+    "order-by": (
+        "rows of several shards cannot be merged in this order",
+        "Order by columns of numeric, date, uuid and similar types, or of text in the C collation.",
+    ),
+    "limit": ("this form of LIMIT is not supported over several shards", "Use a number or a parameter."),
+    "set-operation": (
+        "this set operation over several shards is not supported",
+        "Use UNION ALL of plain queries, or select the sharding key in the same place of all of them.",
+    ),
+}
+"""Why a SELECT's rows are gathered instead of combined, in the same form; never what a client is told of it."""
+
 
 def refusal(
     refused: str, /, *, detail: str = "", position: int | None = None, sqlstate: str = "0A000", **words: str
 ) -> Refused:
     """Make a refusal by its id."""
-    message, hint = REFUSALS[refused]
+    message, hint = REFUSALS.get(refused) or GATHERED[refused]
     return Refused(
         refused, message.format(**words), hint=hint.format(**words), detail=detail, sqlstate=sqlstate, position=position
     )

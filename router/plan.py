@@ -312,6 +312,39 @@ class ShardByShard:
     catalog_changes: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The rows of one table that a gathered statement may need.
+
+    ``table`` is the temporary table that gets them, ``columns`` its columns, ``definition`` how to create it.
+    ``types`` are those of the columns, as every shard knows them; ``source`` is what follows FROM on a shard, its
+    conditions included, where ``alias`` names the relation.
+    """
+
+    target: Target
+    table: str
+    columns: tuple[str, ...]
+    definition: str
+    types: tuple[str, ...]
+    alias: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Tier 4. The rows of all tables are loaded into temporary tables on a scratch link, where ``text`` is run.
+
+    ``text`` is the original with its tables replaced. ``parameters``: those that ``loads`` use; they are of built-in
+    types. ``reason``: the id of what a cheaper tier had against the statement.
+    When all loads turn out to be on one shard, the original text goes there instead.
+    """
+
+    loads: tuple[Load, ...]
+    text: str
+    reason: str
+    parameters: tuple[int, ...] = ()
+
+
 class Control(Enum):
     """Transaction control."""
 
@@ -405,6 +438,7 @@ Plan = (
     | Scatter
     | SplitInsert
     | Filled
+    | Gather
     | CopyIn
     | CopyOut
     | Ddl
@@ -468,6 +502,15 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherExecution:
+    """A gathered statement: ``tasks`` read each shard's part of the loads (:mod:`router.gathered` says how)."""
+
+    tasks: tuple[Task, ...]
+    plan: Gather
+    home: int
+
+
+@dataclass(frozen=True, slots=True)
 class CopyInExecution:
     """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all."""
 
@@ -484,4 +527,4 @@ class CopyOutExecution:
     plan: CopyOut
 
 
-Executable = Execution | CopyInExecution | CopyOutExecution
+Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution

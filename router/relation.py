@@ -80,7 +80,9 @@ class Column:
     ``base_type_oid`` (equal to ``type_oid`` for all others). ``collation`` is the collation's name, '' where the type
     has none. ``collates_as_c``: order is the order of bytes. ``deterministic``: equal means equal bytes (true without
     collation). ``default``: the expression's text, '' for none; also a generated column's. ``uses``: of the default.
-    ``sequence``: the sequence that feeds it (serial or identity), if any.
+    ``sequence``: the sequence that feeds it (serial or identity), if any. ``definition``: type, modifier and collation
+    as CREATE TABLE has them, with names that no search path changes but for pg_catalog's own; '' when nobody asked.
+    ``bare_type``: the type alone (a domain's base type), in the same way.
     """
 
     name: str
@@ -99,6 +101,8 @@ class Column:
     deterministic: bool = True
     uses: Uses = NOTHING
     sequence: TableName | None = None
+    definition: str = ""
+    bare_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.errors import Refused
+from router.gathered import shard_text
 from router.keys import family
 from router.plan import (
     Aggregate,
@@ -23,6 +24,8 @@ from router.plan import (
     EveryShard,
     Executable,
     Execution,
+    Gather,
+    GatherExecution,
     HomeShard,
     InOrder,
     Ordered,
@@ -149,7 +152,25 @@ def resolve(
         return CopyInExecution(resolver.shards(plan.target), plan, owners)
     if isinstance(plan, CopyOut):
         return CopyOutExecution(resolver.shards(plan.target), plan)
+    if isinstance(plan, Gather):
+        return _gather(plan, database.home, resolver)
     return _execution(plan, resolver)
+
+
+def _gather(plan: Gather, home: int, resolver: _Resolver) -> Execution | GatherExecution:
+    """Give each shard the loads that it has; where one shard has all that matters, the original text goes there."""
+    shards = [resolver.shards(load.target) for load in plan.loads]
+    needed = {
+        shard for load, found in zip(plan.loads, shards, strict=True) if load.target != AnyShard() for shard in found
+    }
+    if len(needed) == 1:
+        return Execution((Task(needed.pop()),), Concat(), writes=False)
+    parts: dict[int, list[int]] = {}
+    for index, found in enumerate(shards):
+        for shard in found:
+            parts.setdefault(shard, []).append(index)
+    tasks = tuple(Task(shard, shard_text(plan.loads, parts[shard])) for shard in sorted(parts))
+    return GatherExecution(tasks, plan, home)
 
 
 def _execution(plan: Plan, resolver: _Resolver) -> Execution:

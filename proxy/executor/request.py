@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from proxy.executor.failure import CombineFailure
+    from proxy.executor.scratch import Scratch
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
 
@@ -59,7 +60,8 @@ class Request:
     unchanged; ``parameter_oids`` are explicit types (0: the shard infers it). ``result_formats`` counts as in Bind:
     none is all text, one is for all columns. ``describe_rows``: RowDescription goes to the client before the rows
     (simple protocol). ``encoding`` is the Python codec of the client's ``client_encoding``, in which texts go to the
-    shards; ``extra_float_digits`` is the session's setting, for floats whose text is made here.
+    shards; ``extra_float_digits`` is the session's setting, for floats whose text is made here. ``fields`` are the
+    columns as a shard describes them for ``text``: only gathered statements need them.
     """
 
     text: str
@@ -70,6 +72,7 @@ class Request:
     describe_rows: bool = True
     encoding: str = "utf-8"
     extra_float_digits: int = 1
+    fields: tuple[Field, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Environment:
 
     ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``:
     when one shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
-    ``server_version`` is the major version of the shards (for what COPY's formats mean).
+    ``server_version`` is the major version of the shards (for what COPY's formats mean). ``scratch`` lends a link for
+    gathered statements, and ``gather_max_bytes`` bounds the rows that are loaded for one of them.
     """
 
     client: Client
@@ -108,6 +112,8 @@ class Environment:
     cancel_others: bool = False
     on_notice: Callable[[bytes], None] | None = None
     server_version: int = 18
+    scratch: Callable[[], Awaitable[Scratch]] | None = None
+    gather_max_bytes: int = 256 << 20
 
 
 class RowBatch(NamedTuple):

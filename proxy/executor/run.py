@@ -13,11 +13,12 @@ from proxy.executor.copy_in import start_copy_in
 from proxy.executor.copy_out import start_copy_out
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
+from proxy.executor.gather import run_gather
 from proxy.executor.merged import OrderedResult, aggregate
 from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
-from router.plan import Aggregate, CopyInExecution, CopyOutExecution, InOrder, Ordered, Same
+from router.plan import Aggregate, CopyInExecution, CopyOutExecution, GatherExecution, InOrder, Ordered, Same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,11 +38,13 @@ async def execute(executable: Executable, request: Request, links: Links, enviro
         return await start_copy_in(executable, request, links, environment)
     if isinstance(executable, CopyOutExecution):
         return await start_copy_out(executable, request, links, environment)
+    if isinstance(executable, GatherExecution):
+        return await run_gather(executable, request, links, environment)
     return await run(executable, request, links, environment)
 
 
 async def run(execution: Execution, request: Request, links: Links, environment: Environment) -> ResultStream:
-    """Do what :func:`execute` does for everything but COPY."""
+    """Do what :func:`execute` does for everything but COPY and gathered statements."""
     limits = environment.limits
     options = Options(
         high_water_bytes=limits.max_buffer_bytes,

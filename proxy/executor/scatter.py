@@ -44,13 +44,14 @@ class Options:
     """How a scatter behaves; see ``request.Environment``.
 
     ``notices_from_all``: False takes them from the first shard only. (The same work everywhere gives the same notices,
-    and a client of one Postgres sees them once.)
+    and a client of one Postgres sees them once.) ``same_columns``: False lets shards differ in what they call types.
     """
 
     high_water_bytes: int = 1 << 20
     cancel_others: bool = False
     on_notice: Callable[[bytes], None] | None = None
     notices_from_all: bool = True
+    same_columns: bool = True
     fence: Fence | None = None
 
 
@@ -96,7 +97,8 @@ class Scatter:
             else:
                 await self._send_in_steps(request, formats, options.fence)
             await self.until(lambda: all(stream.described for stream in self.streams))
-            self._compare_descriptions()
+            if options.same_columns:
+                self._compare_descriptions()
         except BaseException:
             await self.finish()
             raise

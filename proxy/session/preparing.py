@@ -99,6 +99,7 @@ def request_of(portal: Portal) -> Request:
         parameters=bind.parameters,
         result_formats=bind.result_formats,
         describe_rows=False,
+        fields=prepared.description.fields,
     )
 
 

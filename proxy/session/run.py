@@ -7,6 +7,7 @@ protocol says around it (``simple``, ``extended``).
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
@@ -18,7 +19,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
-from router.plan import CopyInExecution, Ddl, Execution, ShardByShard
+from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, ShardByShard
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -107,6 +108,9 @@ async def start(session: Session, executable: Executable, request: Request) -> R
 
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
+    if isinstance(executable, GatherExecution) and request.fields is None:
+        description = await session.database.describe(session, request.text, request.parameter_oids)
+        request = replace(request, fields=description.fields)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
     while True:
         snapshot = CommonSnapshot(session, shards_of(executable)) if attempts else None
@@ -169,7 +173,7 @@ def needs_block(session: Session, statement: Statement, executable: Executable) 
 
 def shards_of(executable: Executable) -> list[int]:
     """Return the shards of an execution."""
-    if isinstance(executable, Execution):
+    if isinstance(executable, Execution | GatherExecution):
         return [task.shard for task in executable.tasks]
     return list(executable.shards)
 

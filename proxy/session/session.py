@@ -9,6 +9,7 @@ the rooms beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execut
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +18,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.outcome import RolledBack
+from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
@@ -84,6 +86,7 @@ class Session:
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
         self.began_at_us = 0  # what now() is in the open block, in Unix time
+        self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
     # --- what the router needs to know ------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class Session:
         """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
         if self.in_query and not self.transaction.committing:
             self.transaction.cancel_requested = True
-            for link in self.transaction.links.values():
+            for link in (*self.transaction.links.values(), *self.scratches):
                 spawn(link.cancel(), name=f"cancel on shard {link.name}")
 
     # --- answers ----------------------------------------------------------------------------------------------
@@ -212,6 +215,8 @@ class Session:
             fence=snapshot.hooks() if snapshot is not None else None,
             on_notice=self.write,
             server_version=self.database.catalog.server_version // 10_000,
+            scratch=partial(lend_scratch, self),
+            gather_max_bytes=self.database.limits.gather_max_bytes,
         )
 
     # --- ends of transactions ---------------------------------------------------------------------------------

@@ -351,7 +351,7 @@ class _Builder:
         found: defaultdict[int, list[Column]] = defaultdict(list)
         for row in self._list("columns"):
             (relation, name, number, type_oid, type_name, type_schema, base, modifier, not_null) = row[:9]
-            (identity, generated, default, collation, as_c, deterministic) = row[9:]
+            (identity, generated, default, collation, as_c, deterministic, definition, bare) = row[9:]
             uses = self._expression(default)
             sequence = feeding.get((relation, number)) if identity or _NEXTVAL in uses.functions else None
             if identity and sequence is not None:
@@ -374,6 +374,8 @@ class _Builder:
                     deterministic,
                     uses,
                     sequence,
+                    definition,
+                    bare,
                 )
             )
         return {relation: tuple(columns) for relation, columns in found.items()}

@@ -37,11 +37,15 @@ _COLUMN_LIST: Final = """
            WHEN l.collprovider = 'd' THEN (SELECT c_order FROM here)
            WHEN l.collprovider = 'b' THEN true
            WHEN l.collprovider = 'c' THEN l.collcollate IN ('C', 'POSIX') ELSE false END,
-      coalesce(l.collisdeterministic, true)) ORDER BY a.attrelid, a.attnum)
+      coalesce(l.collisdeterministic, true),
+      format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attcollation <> t.typcollation AND l.oid IS NOT NULL
+        THEN ' COLLATE ' || quote_ident(ln.nspname) || '.' || quote_ident(l.collname) ELSE '' END,
+      format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, NULL))
+      ORDER BY a.attrelid, a.attnum)
   FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    LEFT JOIN pg_collation l ON l.oid = a.attcollation
+    LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
   WHERE r.relkind <> 'S'
 """
 

@@ -15,7 +15,7 @@ from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
 from router.planner.spread import Part, Spread, check_no_home, target_of
 from router.planner.types import Types
-from router.tree import Node, constant
+from router.tree import Node, constant, strings
 
 if TYPE_CHECKING:
     from router.keys import ColumnId
@@ -51,7 +51,9 @@ def _check_volatile(context: Context) -> None:
         if kind == "FuncCall":
             effect = context.call_effect(body)
             if effect.user_defined and effect.volatile and effect.touches:
-                raise context.refuse("volatile-function", body.get("location"))
+                raise context.refuse(
+                    "gather-function", body.get("location"), name=".".join(strings(body.get("funcname")))
+                )
 
 
 class Query:
@@ -251,7 +253,7 @@ def ordered(query: Query) -> tuple[Concat | Ordered, str | None]:
     if not sorts and limit is None and offset is None:
         return Concat(), None
     if "lockingClause" in node and (limit is not None or offset is not None):
-        raise query.refuse("locking-limit")
+        raise query.refuse("gather-lock")
     clauses = Clauses.of(query.context.parsed, node)
     if clauses is None or query.outputs is None:
         raise query.refuse("rewrite")

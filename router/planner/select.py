@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from router.errors import Refused
 from router.plan import AnyShard, HomeShard, Single, Statement
-from router.planner import merge
+from router.planner import gather, merge
 from router.planner.dml import modifying_levels
+from router.planner.names import Place
 from router.planner.placing import check_locks, check_reads, locks, placed
 from router.planner.scope import Scope
-from router.planner.spread import one_shard
+from router.planner.spread import one_shard, sharded
 
 if TYPE_CHECKING:
+    from router.plan import Plan
     from router.planner.context import Context
 
 
@@ -31,7 +34,8 @@ def plan(context: Context) -> Statement:
     scope.check_complete()
     check_reads(context, scope)
     writes = context.whole_effect.writes or locks(context) or modifying
-    target = one_shard(scope)
+    mixed = bool(sharded(scope)) and any(source.place is Place.HOME for source in scope.sources)
+    target = None if mixed else one_shard(scope)
     if not isinstance(target, AnyShard | HomeShard):
         check_locks(context, scope)
     if target is not None:
@@ -40,9 +44,11 @@ def plan(context: Context) -> Statement:
         )
     if modifying:
         raise context.refuse("modifying-cte", scope.modifying[0].node.get("location"))
-    return context.statement(
-        merge.plan(context, scope, level, writes=writes), "SELECT", returns_rows=True, **context.flags
-    )
+    try:
+        found: Plan = merge.plan(context, scope, level, writes=writes)
+    except Refused as refused:
+        found = gather.plan(context, scope, refused.refusal)
+    return context.statement(found, "SELECT", returns_rows=True, **context.flags)
 
 
 def _into(body: dict[str, object]) -> object:

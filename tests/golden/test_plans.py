@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from router.describe import describe
-from router.errors import REFUSALS, Refused, SyntaxFailure
+from router.errors import GATHERED, REFUSALS, Refused, SyntaxFailure
 from router.planner import Planner
 from router.relation import Operator
 from shop import shop
@@ -85,6 +85,8 @@ def test_every_refusal_is_recorded() -> None:
     recorded = {entry.get("refused") for path in FILES for entry in entries(path)}
     too_long = {"too-many-values"}  # tests/router/test_filling.py
     assert set(REFUSALS) - recorded == too_long
+    reasons = {entry.get("plan", {}).get("reason") for path in FILES for entry in entries(path)}
+    assert set(GATHERED) - reasons == set()
 
 
 def test_there_are_many_plans() -> None:

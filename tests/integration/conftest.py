@@ -172,6 +172,11 @@ def _laned(make_module_databases: MakeDatabases, start_module_proxy: StartProxy)
         yield Lane(town, port)
 
 
+@pytest.fixture(scope="module")
+def _modest_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from _town(3, make_module_databases, start_module_proxy, limits={"gather": {"max_bytes": 20_000}})
+
+
 def _empty(town: Town) -> Iterator[Town]:
     town.empty()
     yield town
@@ -213,6 +218,12 @@ def lane(_laned: Lane) -> Iterator[Lane]:
     """Three shards, and how many statements have gone by the fast lane."""
     for _ in _empty(_laned.town):
         yield _laned
+
+
+@pytest.fixture
+def modest_town(_modest_town: Town) -> Iterator[Town]:
+    """Three shards, where no statement may gather more than 20,000 bytes."""
+    yield from _empty(_modest_town)
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""Statements whose rows are gathered: joins off the key and the like, as one Postgres answers them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.wire.frontend import Query
+from waiting import eventually
+from wire_client import FLUSH, SYNC, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+PLAIN = "insert into plain values (1, 'note 1'), (2, 'note 22'), (3, null)"
+KINDS = "insert into kinds values (0, 'zero'), (1, 'one'), (7, 'seven')"
+
+
+@pytest.fixture
+def filled(twins: Twins) -> Twins:
+    values = ", ".join(f"({key}, 'note {key}', {key % 3})" for key in range(1, 31))
+    for text in (f"insert into notes values {values}", PLAIN, KINDS, "insert into words values ('note 3', 3)"):
+        twins.query(text)
+    return twins
+
+
+def tags(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1] for entry in trace if entry[0] == "tag"]
+
+
+def test_joins_off_the_key_and_kin(filled: Twins) -> None:
+    for text in (
+        "select a.k, b.k from notes a join notes b on b.k = a.n order by 1, 2",
+        "select n.k, p.id from notes n join plain p on p.v = n.v order by 1",
+        "select n.k, p.id, kinds.name from notes n left join plain p using (v) left join kinds on kinds.id = n.n order by 1",
+        "select count(*) from notes, plain, kinds",
+        "select count(*) + 1 as c from notes",
+        "select n, count(distinct v), string_agg(v, ',' order by v) from notes group by n having n > 0 order by n",
+        "select n, row_number() over (order by n desc, k) from notes order by 2",
+        "with recursive t (k) as (select 1::int8 union all select n.k from notes n join t on n.k = t.k + 3) table t",
+        "select k from notes union select n from words order by 1 desc",
+        'select * from notes order by v collate "C" desc limit 3',
+        "select k, (select max(w.n) from words w) from notes where v in (select word from words) order by 1",
+        "select k from notes order by k % 5, k fetch first 2 rows with ties",
+        "table plain, notes order by 1",
+        "select public.notes.k from only public.notes, (values (1), (2)) as two (x) where notes.n = x order by 1",
+        "select p.* from plain as p (a, b), notes where b = v order by a",
+        "select grouping(n), n, sum(k) from notes group by rollup (n) order by 1, 2",
+        "select k, v from notes group by k having sum(n) > (select 1) order by k",
+        "select json_agg(row_to_json(p) order by id) from plain p, words",
+        "select count(*) from notes where nope = 1",
+    ):
+        trace = filled.query(text)
+        assert tags(trace) or "nope" in text or "table plain," in text, trace
+
+
+@pytest.mark.parametrize("results", [(), (1,), (0, 1)])
+def test_parameters_formats_and_descriptions(filled: Twins, results: tuple[int, ...]) -> None:
+    text = "select a.k, b.v from notes a join plain b on b.v = a.v where a.k < $1 and b.id > $2 and $3::text is null"
+    filled.same(parse(text, "s"), describe("S", "s"), SYNC)
+    for low in (b"0", b"1", b"9"):
+        filled.same(bind(b"30", low, None, statement="s", results=results), describe("P"), execute(), SYNC)
+
+
+def test_row_limits_suspend_the_portal(filled: Twins) -> None:
+    text = "select a.k from notes a join notes b on b.k = a.n order by 1"
+    filled.same(parse(text), bind(portal="p"), execute("p", 3), FLUSH, until="s")
+    filled.same(execute("p", 2), parse("select count(*) from notes"), bind(), execute(), FLUSH, until="C")
+    filled.same(execute("p"), SYNC)
+
+
+def test_a_block_sees_what_it_has_written(filled: Twins) -> None:
+    for text in (
+        "begin",
+        "insert into notes values (100, 'new', 0), (101, 'new', 1)",
+        "update plain set v = 'new' where id = 3",
+        "insert into kinds values (100, 'hundred')",
+        "select n.k, p.id, k.name from notes n join plain p on p.v = n.v left join kinds k on k.id = n.k order by 1",
+        "rollback",
+        "select n.k, p.id from notes n join plain p on p.v = n.v order by 1",
+    ):
+        filled.query(text)
+
+
+def test_settings_of_the_session_and_of_the_block_hold(filled: Twins) -> None:
+    for text in (
+        "set datestyle = 'German, DMY'",
+        "begin",
+        "set local timezone = 'America/Lima'",
+        "select count(*), '2024-02-01 12:00+00'::timestamptz, '01.02.2024'::date from notes a, plain b",
+        "commit",
+        "select count(*), '2024-02-01 12:00+00'::timestamptz at time zone 'utc' from notes a, plain b",
+        "set default_transaction_read_only = on",
+        "select count(*) from notes a, plain b",
+        "set default_transaction_read_only = off",
+    ):
+        filled.query(text)
+
+
+def test_the_clock_stands_still_in_a_block(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.query("insert into notes values (1), (2), (3)")
+    client.query("begin")
+    ((first,),) = client.rows("select now() from plain right join (select 1) x on true")
+    rows = client.rows("select now(), current_timestamp, localtimestamp(0) is null, current_date = now()::date, x.now "
+                       "from notes a, notes b, (select now()) x")  # fmt: skip
+    assert len(rows) == 9
+    assert {row[0] for row in rows} == {row[1] for row in rows} == {row[4] for row in rows} == {first}
+    assert {row[2:4] for row in rows} == {("f", "t")}
+    client.query("commit")
+
+
+def test_too_much_is_refused(modest_town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(modest_town.dsn)
+    client.query("insert into notes values " + ", ".join(f"({key}, repeat('x', 100), 1)" for key in range(300)))
+    client.query("begin")
+    trace = client.query("select count(*) from notes a join notes b on a.v < b.v")
+    assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["53400"]
+    client.query("rollback")
+    assert client.rows("select count(*) from notes a join notes b on a.n = b.k where b.k = 1") == [("300",)]
+
+
+def test_a_cancel_stops_what_runs_over_gathered_rows(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.query("insert into notes values (1), (2), (3)")
+    client.send(Query(b"select pg_sleep(100) from notes a, notes b"))
+    eventually(lambda: any("pg_sleep" in row[2] for row in town.busy()), "it does not run")
+    client.cancel()
+    assert [entry[1]["C"] for entry in client.read() if entry[0] == "error"] == ["57014"]
+    assert client.rows("select count(*) from notes a, notes b") == [("9",)]
+
+
+def test_a_client_that_vanishes_leaves_nothing(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.query("insert into notes values (1), (2), (3)")
+    client.send(Query(b"select pg_sleep(100) from notes a, notes b"))
+    eventually(lambda: any("pg_sleep" in row[2] for row in town.busy()), "it does not run")
+    client.vanish()  # the fixture sees that nothing is left
+
+
+def test_types_of_the_users_own_are_told_apart_by_name(filled: Twins) -> None:
+    for text in (
+        "create type mood as enum ('sad', 'ok')",
+        "create table made (k int8 primary key, m mood, d numeric(5, 2))",
+        "insert into made values (1, 'ok', 1.5), (2, 'sad', 2), (3, 'ok', null), (4, null, 1.50)",
+        "select m, count(*), sum(d) from made group by m having count(*) > 0 order by m",
+        "select a.k, b.m from made a join made b on b.d = a.d order by 1, 2",
+        "drop table made",
+        "drop type mood",
+    ):
+        filled.query(text)
+
+
+def test_the_same_link_serves_the_next_statement(narrow_town: Town, connect: Callable[..., WireClient]) -> None:
+    one, other = connect(narrow_town.dsn), connect(narrow_town.dsn, user="postgres")
+    one.query("insert into notes values (1), (2), (3)")
+    one.query("set search_path = pg_temp_nothing, public")
+    for _ in range(3):
+        for client in (one, other):
+            assert client.rows("select count(*) from notes a, notes b") == [("9",)]
