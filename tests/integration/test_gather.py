@@ -37,7 +37,7 @@ def test_joins_off_the_key_and_kin(filled: Twins) -> None:
     for text in (
         "select a.k, b.k from notes a join notes b on b.k = a.n order by 1, 2",
         "select n.k, p.id from notes n join plain p on p.v = n.v order by 1",
-        "select n.k, p.id, kinds.name from notes n left join plain p using (v) left join kinds on kinds.id = n.n order by 1",
+        "select n.k, p.id, k.name from notes n left join plain p using (v) left join kinds k on k.id = n.n order by 1",
         "select count(*) from notes, plain, kinds",
         "select count(*) + 1 as c from notes",
         "select n, count(distinct v), string_agg(v, ',' order by v) from notes group by n having n > 0 order by n",
