@@ -211,5 +211,4 @@ def test_writes_change_the_same_rows(pair: Pair) -> None:
             assert run(pair.proxy, check).rows == run(pair.one, check).rows, sql
     assert refused == [
         "update customers set id = 1000 where id = 1",
-        "insert into customers (id, name) values (1 + 1, 'x')",
     ]
