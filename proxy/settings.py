@@ -99,13 +99,24 @@ class SessionSettings:
 
     startup: dict[str, str] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    custom: dict[str, str] = field(default_factory=dict)
     applied: Applied = NOTHING_APPLIED
 
     def _refresh(self) -> None:
-        applied = Applied((*self.startup.items(), *self.made.items()))
+        empty = [item for item in self.custom.items() if item[0] not in self.made and item[0] not in self.startup]
+        applied = Applied((*self.startup.items(), *empty, *self.made.items()))
         if len(_known) >= MANY_SETTINGS:
             _known.clear()
         self.applied = _known.setdefault(applied, applied)
+
+    def touch(self, name: str) -> None:
+        """Note that a custom setting was named: from then on it is '' for this session when it is nothing else.
+
+        Nothing takes that back in Postgres: no RESET, no ROLLBACK, no DISCARD ALL.
+        """
+        if "." in name and name not in self.custom:
+            self.custom[name] = set_config_sql(name, "")
+            self._refresh()
 
     def set_startup(self, name: str, value: str) -> None:
         """Note a start-up parameter; RESET goes back to it."""

@@ -311,7 +311,7 @@ class ClientTransaction:
         """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""
         if not self.settings_changed:
             return self.settings.applied
-        before = SessionSettings(startup=self.settings.startup)
+        before = SessionSettings(startup=self.settings.startup, custom=self.settings.custom)
         before.restore(self.settings_at_begin)
         return before.applied
 

@@ -81,6 +81,7 @@ class _Maps:
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None], Unplaceable | None] = field(default_factory=dict)
+    custom: set[FunctionName] = field(default_factory=set)
     set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
 
 
@@ -113,6 +114,8 @@ class Catalog:
             maps.relations[relation.name] = relation
         for function in self.functions:
             maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
+            if function.sets_custom:
+                maps.custom.add(function.name)
             if function.row_argument:
                 maps.fields[function.name.name] = (*maps.fields.get(function.name.name, ()), function.name)
         for operator in self.operators:
@@ -347,6 +350,11 @@ class Catalog:
             return self.builtin_functions.get(name)
         return builtins.assumed(name)
 
+    @property
+    def has_custom_settings(self) -> bool:
+        """Whether some function may set what no DISCARD removes."""
+        return bool(self._maps.custom)
+
     def user_effect(self, name: FunctionName) -> FunctionEffect:
         """Return what a user function of exactly this name may do, all its overloads together."""
         known = self._maps.effects.get(name)
@@ -399,6 +407,7 @@ class Catalog:
             reaches_sharded=sharded,
             reason=reason,
             sets=reach.sets,
+            sets_custom=reach.sets_custom,
         )
         return merge([own, *(replace(effect, aggregate=False, window=False, returns_set=False) for effect in effects)])
 

@@ -24,7 +24,7 @@ class Reach:
     """What was reached. ``unknown``: why it may be anything ('' = it is not).
 
     ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
-    ``sets``: a user function changes settings.
+    ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes.
     """
 
     reads: set[TableName] = field(default_factory=set)
@@ -35,6 +35,7 @@ class Reach:
     home: str = ""
     local: str = ""
     sets: bool = False
+    sets_custom: bool = False
 
     @property
     def tables(self) -> frozenset[TableName]:
@@ -136,8 +137,8 @@ class _Walk:
             else:
                 reach.unknown = reach.unknown or f"function {name} is not known"
             return
-        if any(function.sets for function in overloads):
-            reach.sets = True
+        reach.sets |= any(function.sets for function in overloads)
+        reach.sets_custom |= any(function.sets_custom for function in overloads)
         if vouch is Vouch.HOME:
             reach.home = reach.home or f"function {name} is vouched for the home shard"
         elif vouch is Vouch.LOCAL:

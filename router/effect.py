@@ -52,7 +52,8 @@ class FunctionEffect:
     ``touches``: tables read or written; ``reaches_sharded``: those of them that are sharded. ``writes``: it may change
     data or act at commit, so its shard is a writer. ``reason``: why ``runs`` is not ANYWHERE, a clause for DETAIL.
     ``must_commit``: why Postgres refuses to PREPARE afterwards. ``pins``: why the link must stay with the session.
-    ``sets``: it may change settings, so the link is reset before reuse. ``clock``: it reads the transaction's clock.
+    ``sets``: it may change settings, so the link is reset before reuse; ``sets_custom``: such as stay behind, empty, so
+    that the link is closed instead. ``clock``: it reads the transaction's clock.
     ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
     ``advances_sequences``, ``asks_sequences``: it may call ``nextval``, or ``currval`` and ``lastval``.
     ``found``: a function of that name exists. ``aggregate``, ``window``, ``returns_set``: some overload is one.
@@ -68,6 +69,7 @@ class FunctionEffect:
     must_commit: str = ""
     pins: str = ""
     sets: bool = False
+    sets_custom: bool = False
     clock: bool = False
     session_state: str = ""
     advances_sequences: bool = False
@@ -119,6 +121,7 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         must_commit=one.must_commit or other.must_commit,
         pins=one.pins or other.pins,
         sets=one.sets or other.sets,
+        sets_custom=one.sets_custom or other.sets_custom,
         clock=one.clock or other.clock,
         session_state=one.session_state or other.session_state,
         advances_sequences=one.advances_sequences or other.advances_sequences,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +51,7 @@ class Names:
     fields: frozenset[str] = frozenset()  # last names of column references: t.f may be a call f(t)
     unknown: str = ""
     sets: bool = False
+    sets_custom: bool = False  # a setting with a dot in its name, or one whose name is computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class _Collector:
         self.fields: set[str] = set()
         self.unknown = ""
         self.sets = False
+        self.sets_custom = False
 
     def names(self) -> Names:
         """Return what was gathered."""
@@ -195,6 +197,7 @@ class _Collector:
             frozenset(self.fields),
             self.unknown,
             self.sets,
+            self.sets_custom,
         )
 
     def add(self, names: Names) -> None:
@@ -207,12 +210,14 @@ class _Collector:
         self.fields |= names.fields
         self.unknown = self.unknown or names.unknown
         self.sets = self.sets or names.sets
+        self.sets_custom = self.sets_custom or names.sets_custom
 
     def statement(self, statement: Node) -> None:
         """Gather from one whole statement."""
         for kind, body in statement.items():
             if kind == "VariableSetStmt":
                 self.sets = True
+                self.sets_custom = self.sets_custom or "." in body.get("name", "")
             elif kind == "NotifyStmt":
                 self.functions.add(("pg_catalog", "pg_notify"))
             elif kind in {"LockStmt", "TruncateStmt"}:
@@ -261,6 +266,9 @@ class _Collector:
         name = strings(body.get("funcname"))
         self.functions.add(name)
         arguments = body.get("args", ())
+        if name[-1] == "set_config":
+            setting = constant(arguments[0]) if arguments else None
+            self.sets_custom = self.sets_custom or setting is None or "." in str(setting[1])
         if arguments and name[-1] in builtins.SEQUENCES:
             sequence = _sequence(arguments[0])
             if sequence is not None:
@@ -344,10 +352,10 @@ class Body:
     extension: str = ""
 
 
-def uses_of(body: Body, directory: Directory) -> tuple[Uses, bool]:
-    """Return what a function's body uses, and whether it changes settings."""
+def uses_of(body: Body, directory: Directory) -> tuple[Uses, Names]:
+    """Return what a function's body uses, and what it names."""
     if body.language == "internal":
-        return Uses(functions=frozenset({FunctionName("pg_catalog", body.text)})), False
+        return Uses(functions=frozenset({FunctionName("pg_catalog", body.text)})), _NO_NAMES
     if body.language == "c":
         closed = body.volatile == "i" or body.extension in builtins.CLOSED_EXTENSIONS
         names = _NO_NAMES if closed else Names(unknown="is written in C")
@@ -360,4 +368,6 @@ def uses_of(body: Body, directory: Directory) -> tuple[Uses, bool]:
     uses = directory.resolve(names, body.definition or body.text)
     if body.defaults:
         uses |= directory.resolve(names_of_expression(body.defaults))
-    return uses or NOTHING, names.sets
+    if names.unknown and body.language != "c":
+        names = replace(names, sets_custom=True)
+    return uses or NOTHING, names

@@ -458,6 +458,7 @@ class Statement:
     ``offset`` is where the text starts in the message, in characters. ``returns_rows``: the shard answers with rows.
     ``pins``: why the link must stay with the session after the transaction ('' = it need not), e.g. 'temporary table'.
     ``dirties``: functions ran that may change settings without a message: the link is reset before reuse.
+    ``leaves_custom``: functions or triggers ran that may leave a custom setting, which no reset removes.
     ``must_commit``: Postgres refuses to PREPARE after this ('' = it does not): that shard must be the commit point.
     ``set_config``: constant (name, value, is_local) calls to follow in the session.
     ``transaction_block``: False when Postgres refuses the statement inside a transaction block.
@@ -470,6 +471,7 @@ class Statement:
     returns_rows: bool = False
     pins: str = ""
     dirties: bool = False
+    leaves_custom: bool = False
     must_commit: str = ""
     set_config: tuple[tuple[str, str | None, bool], ...] = ()
     transaction_block: bool = True

@@ -227,6 +227,7 @@ class Function:
     ``arguments``: (least, most) number of arguments; most is None for VARIADIC. ``volatile`` as declared: i, s or v.
     ``kind``: f function, p procedure, a aggregate, w window. ``uses``: what its body names, or why nobody can tell.
     ``sets``: its body changes settings of the session. ``row_argument``: it takes one row, so ``t.f`` may call it.
+    ``sets_custom``: it may set what no DISCARD removes.
     """
 
     name: FunctionName
@@ -238,6 +239,7 @@ class Function:
     returns_set: bool = False
     sets: bool = False
     row_argument: bool = False
+    sets_custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,6 @@ async def setting_control(
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
-    before = session.settings.applied
     tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
     if await _stays_on_the_link(session, statement, plan):
         transaction.finish_statement()
@@ -193,8 +192,6 @@ async def setting_control(
     if not transaction.in_block:
         for link in transaction.links.values():
             link.settings = session.settings.applied
-            if session.settings.applied.resettable and not before.resettable:
-                link.resettable = False  # a custom setting stays behind, empty
         transaction.finish_statement()
     return tag
 
@@ -251,6 +248,7 @@ async def _back_to_startup(session: Session, plan: SettingControl) -> None:
 
 
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
+    session.settings.touch(plan.name)
     if plan.setting is Setting.SET and not plan.local:
         session.settings.set(plan.name, statement.text)
     elif plan.setting is Setting.SESSION_CHARACTERISTICS:
@@ -279,9 +277,15 @@ async def follow_set_config(session: Session, statement: Statement, shard: int) 
         return
     for name, constant, local in statement.set_config:
         value = constant
-        if value is None:  # a parameter or an expression: what it was is what it is now
+        if value is None:  # a parameter or an expression, or it may not have been called: what is so is what it is now
             answer = await link.run(f"SELECT pg_catalog.current_setting({quote_literal(name)}, true)")
-            value = (answer.rows[0][0] or b"").decode("utf-8", "surrogateescape")
+            now = answer.rows[0][0]
+            if now is None:
+                continue
+            value = now.decode("utf-8", "surrogateescape")
+        session.settings.touch(name)
+        if link.dirty and "." in name:
+            link.resettable = False  # no DISCARD makes it NULL again
         if not local:
             session.settings.set(name, set_config_sql(name, value))
             if name.lower() in DEFAULT_SETTINGS:

@@ -342,6 +342,15 @@ class Session:
         links = await self.transaction.join([shard], writes=writes, reads=reads)
         return links[shard]
 
+    def _note_on_link(self, statement: Statement, link: ShardLink) -> None:
+        if statement.dirties:
+            link.dirty = True
+        if statement.leaves_custom:
+            link.resettable = False
+        if statement.tag != "SELECT" and self.database.catalog.functions:
+            # A trigger may have called a function that sets something: the next user's settings are made anew.
+            link.settings = UNKNOWN
+
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""
         transaction = self.transaction
@@ -353,14 +362,9 @@ class Session:
             transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
         if statement.pins:
             transaction.pin(statement.pins, shards)
-        links = [transaction.links[shard] for shard in shards if shard in transaction.links]
-        if statement.dirties:
-            for link in links:
-                link.dirty = True
-        if statement.tag != "SELECT" and self.database.catalog.functions:
-            # A trigger may have called a function that sets something: the next user's settings are made anew.
-            for link in links:
-                link.settings = UNKNOWN
+        for shard in shards:
+            if shard in transaction.links:
+                self._note_on_link(statement, transaction.links[shard])
         for name in self._changed_parameters:
             # A function has set what a shard reports: other links follow, or names would mean other tables there.
             self.settings.set(name.lower(), set_config_sql(name, self.parameters[name]))

@@ -244,10 +244,10 @@ class _Builder:
         (source, definition, atomic, default_texts, extension, row_argument, _) = row[10:]
         if kind == "a":
             parts = [self._function_names[p] for p in self._aggregates.get(oid, ()) if p in self._function_names]
-            uses, sets = Uses(functions=frozenset(parts)), False
+            uses, names = Uses(functions=frozenset(parts)), Names()
         else:
             body = Body(language, source, definition or "", default_texts or "", volatile, atomic, extension or "")
-            uses, sets = uses_of(body, self._directory)
+            uses, names = uses_of(body, self._directory)
         return Function(
             self._function_names[oid],
             uses,
@@ -256,8 +256,9 @@ class _Builder:
             language,
             (arguments - defaults - (1 if variadic else 0), None if variadic else arguments),
             returns_set,
-            sets,
+            names.sets,
             row_argument,
+            names.sets_custom,
         )
 
     def operators(self) -> Iterable[Operator]:

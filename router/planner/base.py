@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Empty, Statement
@@ -87,11 +88,9 @@ class Planner:
             return session(context)
         if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
-        if not context.many:
-            return one_shard_database(context)
-        planner = _DATA.get(kind)
+        planner = _DATA.get(kind) if context.many else one_shard_database
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
-        if kind in _FILLED:
-            return filling.planned(context, planner)
-        return planner(context)
+        filled = context.many and kind in _FILLED
+        statement = filling.planned(context, planner) if filled else planner(context)
+        return replace(statement, leaves_custom=True) if context.leaves_custom() else statement

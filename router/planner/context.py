@@ -202,13 +202,52 @@ class Context:
             raise self.refuse("function", name=effect.session_state)
         return {
             "pins": effect.pins,
-            "dirties": effect.sets,
+            "dirties": effect.sets and self._sets_unseen(),
             "must_commit": effect.must_commit,
             "set_config": self.set_config(),
         }
 
+    def _sets_unseen(self) -> bool:
+        """Whether something sets what :meth:`set_config` does not tell."""
+        for kind, body in self.parsed.nodes:
+            if kind not in _CALLING or not any(effect.sets for effect in self._effects(kind, body)):
+                continue
+            if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
+                return True
+            if not _followed(body):
+                return True
+        return False
+
+    def _surely_called(self) -> list[Node]:
+        """Return the calls that a plain SELECT without FROM makes, each once: its columns."""
+        body = self.body
+        if self.parsed.kind != "SelectStmt" or body.keys() - {"targetList", "limitOption", "op"}:
+            return []
+        values = [target.get("ResTarget", {}).get("val", {}) for target in body.get("targetList", ())]
+        return [value["FuncCall"] for value in values if "FuncCall" in value]
+
+    def leaves_custom(self) -> bool:
+        """Whether what the statement calls or sets off may leave a setting behind that no DISCARD removes."""
+        parsed = self.parsed
+        if parsed.kind == "DoStmt":
+            return "set" in parsed.text.lower() or "execute" in parsed.text.lower()
+        for kind, body in parsed.nodes:
+            if kind == "FuncCall" and strings(body.get("funcname"))[-1:] == ("set_config",) and not _followed(body):
+                return True
+        if not self.catalog.has_custom_settings:
+            return False
+        if self._effect_of(parsed.nodes).sets_custom:
+            return True
+        writes = not parsed.kinds.isdisjoint(_WRITING)
+        named = [name_parts(body) for kind, body in parsed.nodes if kind == "RangeVar"]
+        relations = [self.catalog.resolve(name, self.search_path) for name in named]
+        return any(
+            relation is not None and self.catalog.sets_off(relation.name, write=writes).sets_custom
+            for relation in relations
+        )
+
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
-        """Return ``set_config(name, value, is_local)`` calls, the value None if it is NULL or no constant.
+        """Return ``set_config(name, value, is_local)`` calls; value None: only a shard can tell what became of it.
 
         Refuses what clients may not set.
         """
@@ -230,7 +269,8 @@ class Context:
             elif self.many and str(name).lower() in _READING:
                 raise self.refuse("setting", at, name=str(name), value="an expression")
             is_local = local if isinstance(local, bool) else str(local).lower()[:1] in {"t", "y", "1"}
-            found.append((str(name).lower(), None if value is None else str(value), is_local))
+            known = isinstance(value, str) and any(body is call for call in self._surely_called())
+            found.append((str(name).lower(), str(value) if known else None, is_local))
         return tuple(found)
 
     def check_setting(self, name: str, values: Iterable[str], at: int | None = None) -> None:
@@ -252,6 +292,7 @@ _READING: Final = {
     "session_replication_role": frozenset({"replica", "local"}),
 }
 
+_WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 _CALLING = frozenset(
     {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy",
      "CaseExpr", "JoinExpr"}
@@ -268,6 +309,14 @@ def _operators(kind: str, body: Node) -> list[list[Node]]:
         return [body["useOp"]] if body.get("useOp") else []
     implied = "arg" in body if kind == "CaseExpr" else "usingClause" in body or "isNatural" in body
     return [_EQUALS] if implied else []
+
+
+def _followed(call: Node) -> bool:
+    """Whether a call of set_config says what it sets and for how long, so that the session can follow it."""
+    literals = [constant(_uncast(argument)) for argument in call.get("args", ())]
+    return len(literals) == _SET_CONFIG_ARGUMENTS and all(
+        literal is not None and literal[1] is not None for literal in (literals[0], literals[2])
+    )
 
 
 def _uncast(node: Node) -> Node:

@@ -1,0 +1,119 @@
+"""Settings with a dot in their name: made up by whoever sets them, NULL before, '' for ever after in that session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wire_client import SYNC, Twins, bind, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+WAYS = [
+    "set app.x = 'v'",
+    "set local app.x = 'v'",
+    "reset app.x",
+    "select set_config('app.x', 'v', true)",
+    "select set_config('app.x', 'v', false)",
+    "begin; set local app.x = 'v'; commit",
+    "begin; set local app.x = 'v'; rollback",
+    "begin; set app.x = 'v'; rollback",
+    "begin; select set_config('app.x', 'v', true); commit",
+    "begin; savepoint s; set app.x = 'v'; rollback to s; commit",
+    "begin; savepoint s; set app.x = 'v'; rollback to s; rollback",
+    "set app.x = 'v'; reset app.x",
+    "set app.x = 'v'; reset all",
+    "set app.x = 'v'; discard all",
+    "set app.x to default",
+    "set app.x = 'v'; begin; set local app.x = 'w'; commit",
+    "begin; set app.x = 'v'; select 1 / 0; rollback",
+    "select case when 1 = 2 then set_config('app.x', 'v', false) end",
+    "select set_config('app.x', v, false) from (values ('v'), ('w')) t (v)",
+    "select set_config('app.x', null, false)",
+]
+SHOWN = "select current_setting('app.x', true), current_setting('app.y', true)"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_session_sees_afterwards(twins: Twins, any_town: Town, connect: Connect, way: str) -> None:
+    """In the session as Postgres has it; in the sessions of others, which get the same links, nothing ever was."""
+    for statement in way.split("; "):
+        twins.query(statement)
+    for _ in range(2):
+        twins.query(SHOWN)
+        assert connect(any_town.dsn).rows(SHOWN) == [(None, None)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_on_the_links_of_every_shard(narrow_town: Town, connect: Connect, way: str) -> None:
+    """One link to each shard."""
+    one, other = connect(narrow_town.dsn), connect(narrow_town.dsn)
+    one.query("insert into notes values " + ", ".join(f"({key}, 'x')" for key in narrow_town.spread))
+    everywhere = [f"{SHOWN} from notes where k = {key}" for key in narrow_town.spread]
+    for statement in way.split("; "):
+        if statement in ("commit", "rollback"):
+            for query in everywhere:
+                one.query(query)
+        one.query(statement)
+    for query in everywhere:
+        assert other.rows(query) == [(None, None)]
+    after = one.rows(everywhere[0])
+    assert [one.rows(query) for query in everywhere] == [after] * 3
+
+
+def test_in_the_extended_protocol(twins: Twins, any_town: Town, connect: Connect) -> None:
+    for text in ("set local app.x = 'v'", "select set_config('app.x', 'v', true)", "set app.x = 'v'"):
+        twins.same(parse(text), bind(), execute(), SYNC)
+        twins.query(SHOWN)
+        assert connect(any_town.dsn).rows(SHOWN) == [(None, None)]
+
+
+MAKERS = {
+    "a function": ("select makes()", "perform set_config('app.x', 'v', false)"),
+    "a function that computes": ("select makes()", "perform set_config('app' || '.x', 'v', true)"),
+    "dynamic SQL": ("select makes()", "execute 'set app.x = 1'"),
+    "a trigger": ("insert into plain values (1, 'x')", "set local app.x = 'v'"),
+    "an expression": ("select set_config('app' || '.x', 'v', false)", "perform 1"),
+    "DO": ("do $$ begin perform set_config('app.x', 'v', true); end $$", "perform 1"),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("shards", ["narrow_town", "pair_town"])
+def test_what_functions_set_is_not_left_on_a_link(
+    request: pytest.FixtureRequest, connect: Connect, maker: str, shards: str
+) -> None:
+    """Over several shards it is refused where nobody can see through; where it is not, no other client sees it."""
+    town: Town = request.getfixturevalue(shards)
+    text, body = MAKERS[maker]
+    first = connect(town.dsn)
+    assert not failed(
+        first.query(f"create function makes() returns int language plpgsql as $$ begin {body}; return 1; end $$")
+    )
+    if maker == "a trigger":
+        first.query(f"create function sets() returns trigger language plpgsql as $$ begin {body}; return new; end $$")
+        first.query("create trigger sets before insert on plain for each row execute function sets()")
+    try:
+        pid = first.rows("select pg_backend_pid()")
+        refused = failed(first.query(text))
+        second = connect(town.dsn)
+        for _ in range(2):
+            assert second.rows(SHOWN) == [(None, None)]
+        if not refused:
+            assert (pid,) not in second.rows("select pg_backend_pid()")
+    finally:
+        first.query("drop trigger if exists sets on plain")
+        first.query("drop function if exists sets(); drop function makes()")
+    assert not refused or (shards == "narrow_town" and maker in ("dynamic SQL", "an expression", "DO"))
+
+
+def failed(trace: list[tuple[object, ...]]) -> bool:
+    return any(entry[0] == "error" for entry in trace)
