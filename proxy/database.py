@@ -212,6 +212,16 @@ class LogicalDatabase:
             session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
         )
 
+    def known_description(self, session: Session, text: str, oids: tuple[int, ...]) -> Description | None:
+        """Return what a shard has said of a statement, if it was asked."""
+        return self._descriptions.get(self._description_key(session, text, oids))
+
+    def known_plans(
+        self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...]
+    ) -> tuple[Statement, ...] | None:
+        """Return the plans of a whole text, if they are kept."""
+        return self._plans.known_text(text, search_path, oids)
+
     async def describe(self, session: Session, text: str, oids: tuple[int, ...], *, reads: bool = True) -> Description:
         """Return parameter types and columns as a real shard infers them; raises its error, as at Parse.
 

@@ -53,7 +53,7 @@ class Shortcut:
     ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``.
     """
 
-    __slots__ = ("answer", "control", "following", "group", "message", "pattern", "shard", "statement", "writes")
+    __slots__ = ("control", "following", "group", "message", "pattern", "shard", "statement", "writes")
 
     def __init__(  # noqa: PLR0913 - made in one place
         self,
@@ -72,7 +72,6 @@ class Shortcut:
         self.group = group
         self.shard = shard
         self.control = control
-        self.answer = b""  # what a BEGIN is answered with: for the one who writes answers
         self.following: list[Shortcut] = []
 
     def followed_by(self, other: Shortcut) -> None:
@@ -122,11 +121,6 @@ def plain_control(statement: Statement) -> Control | None:
     if plan.chain or plan.isolation or plan.options or plan.read_only is not None or plan.deferrable is not None:
         return None
     return plan.control
-
-
-def begin_tag(statement: Statement) -> bytes:
-    """Return the command tag of a BEGIN."""
-    return b"START TRANSACTION" if statement.tag == "START TRANSACTION" else b"BEGIN"
 
 
 def keyed_bind(statement: Statement, database: Database) -> KeyedBind | None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.session.known_binds import KnownBinds
 from proxy.session.outcome import Reported
 from proxy.settings import NOTHING_APPLIED
 from proxy.shards.relay import IDLE, IN_TRANSACTION
@@ -30,24 +31,31 @@ from proxy.transaction import IN_BLOCK, Block
 from proxy.wire import backend
 from proxy.wire.backend import decode_error, decode_parameter_status
 from proxy.wire.frames import HEADER, HEADER_BYTES
+from proxy.wire.pipeline import read_pipeline
 from router.plan import Control
-from router.shortcut import begin_tag
 
 if TYPE_CHECKING:
     from proxy.session.extended import ExtendedProtocol
+    from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool
     from proxy.shards.relay import Chunk, Frame
+    from proxy.wire.pipeline import Pipeline
     from router.plan import Statement
-    from router.shortcut import Shortcut
 
 _QUERY: Final = ord("Q")
 _SHORTEST_QUERY: Final = HEADER_BYTES + 1
 _READY, _ERROR, _PARAMETER = backend.READY_FOR_QUERY, backend.ERROR_RESPONSE, backend.PARAMETER_STATUS
 #: Frames of an answer that need no look: they are passed on as they came.
 _PLAIN: Final = frozenset(b"TDC12nINZ")
+_PIPELINES: Final = frozenset(b"PB")
+_PARSED: Final = backend.parse_complete()
+_BOUND: Final = backend.bind_complete()
+_BOUND_NO_DATA: Final = _BOUND + backend.no_data()
+_BEGIN: Final = backend.command_complete(b"BEGIN") + backend.ready_for_query(IN_BLOCK)
+_START: Final = backend.command_complete(b"START TRANSACTION") + backend.ready_for_query(IN_BLOCK)
 _unpack_header: Final = HEADER.unpack_from
 
 
@@ -56,6 +64,7 @@ class FastLane:
 
     __slots__ = (
         "_applied",
+        "_binds",
         "_connection",
         "_database",
         "_extended",
@@ -86,6 +95,7 @@ class FastLane:
         self._applied = session.settings.applied
         self._shortcuts = session.database.shortcuts(session.search_path)
         self._previous = self._shortcuts.start
+        self._binds = KnownBinds(session, self._shortcuts)
         self._statement = self._previous.statement
         self._version = session.database.catalog_version
         self._pools: dict[int, LinkPool] = {}
@@ -124,6 +134,8 @@ class FastLane:
         if shortcuts is not self._shortcuts:
             self._shortcuts = shortcuts
             self._previous = shortcuts.start
+        if shortcuts is not self._binds.shortcuts or self._applied is not self._binds.applied:
+            self._binds = KnownBinds(session, shortcuts)
         self.armed = True
 
     def leave(self) -> None:
@@ -135,8 +147,21 @@ class FastLane:
 
     def take(self, data: bytes) -> bool:
         """Handle what has arrived, if it is one whole statement that is known; False: nothing has happened."""
-        if data[0] != _QUERY or self._version != self._database.catalog_version or not self._connection.writable:
+        kind = data[0]
+        if self._version != self._database.catalog_version or not self._connection.writable:
             return False
+        if kind == _QUERY:
+            taken = self._query(data)
+        elif kind in _PIPELINES:
+            taken = self._pipeline(data)
+        else:
+            return False
+        if taken:
+            self._database.metrics.fast_statements += 1
+        return taken
+
+    def _query(self, data: bytes) -> bool:
+        """A Query message."""
         if len(data) < _SHORTEST_QUERY or _unpack_header(data)[1] + 1 != len(data):
             return False
         previous = self._previous
@@ -148,12 +173,14 @@ class FastLane:
             previous.followed_by(found[0])
         shortcut, shard = found
         if shortcut.control is not None:
-            if not self._begin(shortcut):
+            if not self._begin(shortcut.control, shortcut.statement, b""):
                 return False
-        elif not self._send(shard, data, shortcut.statement, writes=shortcut.writes):
-            return False
+        else:
+            link = self._join(shard, writes=shortcut.writes)
+            if link is None:
+                return False
+            self._exchange(link, shard, data, shortcut.statement)
         self._previous = shortcut
-        self._database.metrics.fast_statements += 1
         session = self._session
         if session.statements:
             session.statements.pop(b"", None)
@@ -161,35 +188,76 @@ class FastLane:
             session.portals.pop(b"", None)
         return True
 
-    def _begin(self, shortcut: Shortcut) -> bool:
-        """BEGIN is noted and answered; it goes to a shard with the first statement there."""
-        transaction = self._transaction
-        if shortcut.control is not Control.BEGIN or transaction.block is not Block.NONE or transaction.shard_count == 1:
+    def _pipeline(self, data: bytes) -> bool:
+        """Parse, Bind, Describe, Execute, Sync of one statement."""
+        cut = read_pipeline(data)
+        if cut is None:
             return False
-        transaction.cancel_requested = False
-        transaction.command = shortcut.statement.tag
-        self._session.begin(Block.EXPLICIT)
-        if not shortcut.answer:
-            shortcut.answer = backend.command_complete(begin_tag(shortcut.statement)) + backend.ready_for_query(
-                IN_BLOCK
-            )
-        self._connection.send(shortcut.answer)
+        parses = cut.bind > 0
+        name = data[cut.bind + HEADER_BYTES + 1 : cut.name_end]
+        if parses == bool(name):  # the unnamed statement is parsed anew on every link
+            return False
+        known = self._binds.parsed(data[: cut.bind]) if parses else self._binds.named(name)
+        shard = known.shard_of(data, cut) if known is not None else None
+        if known is None or shard is None:
+            return False
+        replaced = self._session.portals.get(b"")
+        if replaced is not None and replaced.result is not None:
+            return False
+        return self._bind(data, cut, known, shard, parses=parses)
+
+    def _bind(self, data: bytes, cut: Pipeline, known: KnownBind, shard: int, *, parses: bool) -> bool:
+        """Run a pipeline whose statement and shard are known."""
+        session = self._session
+        if known.control is not None:
+            answers = _PARSED if parses else b""
+            answers += _BOUND_NO_DATA if cut.described else _BOUND
+            if not self._begin(known.control, known.statement, answers):
+                return False
+            session.portals[b""] = known.portal(None)
+        else:
+            link = self._join(shard, writes=known.writes, statement=None if parses else known)
+            if link is None:
+                return False
+            if session.transaction.in_block:
+                session.portals[b""] = known.portal(shard)
+            self._exchange(link, shard, data if parses else known.renamed(data, cut), known.statement)
+        if parses:
+            session.statements[b""] = known.prepared
         return True
 
-    def _send(self, shard: int, data: bytes, statement: Statement, *, writes: bool) -> bool:
-        """Write to the shard, on the block's link or on one from the pool; False when there is none at hand."""
+    def _begin(self, control: Control, statement: Statement, answers: bytes) -> bool:
+        """BEGIN is noted and answered; it goes to a shard with the first statement there."""
+        transaction = self._transaction
+        if control is not Control.BEGIN or transaction.block is not Block.NONE or transaction.shard_count == 1:
+            return False
+        transaction.cancel_requested = False
+        transaction.command = statement.tag
+        self._session.begin(Block.EXPLICIT)
+        self._connection.send(answers + (_START if statement.tag == "START TRANSACTION" else _BEGIN))
+        return True
+
+    def _join(self, shard: int, *, writes: bool, statement: KnownBind | None = None) -> ShardLink | None:
+        """Return the block's link to a shard or one from the pool, with a statement prepared; None: none is at hand."""
         transaction = self._transaction
         if transaction.block is Block.NONE:
             link = self._borrow(shard)
-            if link is None:
-                return False
         else:
             link = self._link_in_block(shard) if transaction.is_plain else None
-            if link is None:
-                return False
+        if link is None:
+            return None
+        if statement is not None and not statement.is_on(link):
+            if transaction.block is Block.NONE:
+                transaction.finish_statement()
+            return None
+        if transaction.block is not Block.NONE:
             transaction.touched.add(shard)
             if writes:
                 transaction.writers.add(shard)
+        return link
+
+    def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement) -> None:
+        transaction = self._transaction
         self._session.in_query = self.busy = True
         self.armed = False
         transaction.cancel_requested = False
@@ -199,7 +267,6 @@ class FastLane:
         self._statement = statement
         self._connection.source = link
         link.exchange(data, self)
-        return True
 
     def _take_link(self, shard: int) -> ShardLink | None:
         """Take an idle link that can be brought to this session's settings."""

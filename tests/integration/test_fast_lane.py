@@ -14,7 +14,7 @@ import pytest
 
 from proxy.wire.frontend import Query
 from waiting import eventually
-from wire_client import FLUSH, Twins, WireClient
+from wire_client import FLUSH, SYNC, Twins, WireClient, bind, close, describe, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,3 +242,89 @@ def test_a_slow_client_gets_a_large_answer_whole(lane: Lane) -> None:
         writer.execute(b"SELECT pg_sleep(0.2)")  # meanwhile everything between here and the shard fills
         answer = client.read()
         assert [len(entry[1][0]) for entry in answer if entry[0] == "row"] == [1_000_000] * 40
+
+
+# --- the extended protocol ---------------------------------------------------------------------------------------
+
+SEVEN = (7).to_bytes(8, "big")
+PIPELINES = [
+    ("SELECT v, n FROM notes WHERE k = $1", (b"7",), (), ()),
+    ("SELECT v, n FROM notes WHERE k = $1", (SEVEN,), (1,), (1,)),
+    ("SELECT v, n FROM notes WHERE n = $2 AND k = $1", (SEVEN, b"7"), (1, 0), (0, 1)),
+    ("SELECT v FROM notes WHERE k = $1", (None,), (), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b"-7",), (), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b" 7 ",), (), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b"seven",), (), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b"7", b"8"), (), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b"7",), (0, 0), ()),
+    ("SELECT v FROM notes WHERE k = $1", (b"7",), (), (1, 1)),
+    ("SELECT n / 0 FROM notes WHERE k = $1", (b"7",), (), ()),
+    ("SELECT n FROM words WHERE word = $1", (b"seven",), (), ()),
+    ("SELECT count(*) FROM plain", (), (), ()),
+    ("UPDATE notes SET v = $2 WHERE k = $1", (b"7", b"seven"), (), ()),
+    ("UPDATE notes SET n = -1 WHERE k = $1", (b"7",), (), ()),
+    ("INSERT INTO notes VALUES ($1, $2, 1)", (b"7", b"again"), (), ()),
+]
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("name", ["", "s"])
+def test_pipelines_are_answered_the_same_byte_for_byte(client: WireClient, name: str, *, in_block: bool) -> None:
+    client.query("INSERT INTO notes VALUES (7, 'seven', 7)")
+    client.query("INSERT INTO words VALUES ('seven', 7)")
+    for number, (text, values, formats, results) in enumerate(PIPELINES):
+        statement = f"{name}{number}" if name else ""
+        beginning = [] if name else [parse(text)]
+        if name:
+            client.ask(parse(text, statement), SYNC)
+        for described in ([describe("P")], []):
+            ending = [bind(*values, statement=statement, formats=formats, results=results), *described, execute(), SYNC]
+            answers = []
+            for before in ([FLUSH], [FLUSH], [], []):
+                if in_block:
+                    client.query("BEGIN")
+                answers.append(raw(client, *before, *beginning, *ending))
+                # In the block the portal is still there, and has no more rows.
+                answers[-1] += raw(client, execute(), SYNC) if in_block else []
+                client.query("ROLLBACK")
+            assert answers[1:] == answers[:1] * 3, text
+
+
+def test_pipelines_take_the_lane(lane: Lane, client: WireClient) -> None:
+    client.ask(parse("SELECT n FROM notes WHERE k = $1", "s"), SYNC)
+    insert = parse("INSERT INTO notes VALUES ($1, NULL, $2)")
+    client.ask(insert, bind(b"1", b"1"), execute(), SYNC)
+    for key in (b"%d" % key for key in range(2, 30)):
+        client.ask(insert, bind(key, key), execute(), SYNC)
+    before = lane.count()
+    for key in (b"%d" % key for key in range(30, 50)):
+        client.ask(insert, bind(key, key), execute(), SYNC)
+    assert lane.count() - before == 20
+    for key in (b"%d" % key for key in range(1, 50)):
+        assert ("row", [key]) in client.ask(bind(key, statement="s"), describe("P"), execute(), SYNC)
+    # The statement has to be prepared on each link first.
+    assert lane.count() - before >= 20 + 49 - 3 * 3
+
+
+def test_blocks_begin_in_the_extended_protocol_as_well(lane: Lane, connect: Callable[..., WireClient]) -> None:
+    twins = Twins(connect(lane.town.one), connect(lane.town.dsn))
+    first, second, _ = lane.town.spread
+    twins.same(parse("BEGIN", "begin"), SYNC)
+    twins.same(parse("COMMIT", "commit"), SYNC)
+    for _ in range(TIMES):
+        twins.same(bind(statement="begin"), describe("P"), execute(), SYNC)
+        twins.same(parse("INSERT INTO notes VALUES ($1, $2, 1)"), bind(b"%d" % first, b"x"), execute(), SYNC)
+        twins.same(parse("SELECT v FROM notes WHERE k = $1"), bind(b"%d" % first), describe("P"), execute(), SYNC)
+        twins.same(parse("SELECT v FROM notes WHERE k = $1"), bind(b"%d" % second), describe("P"), execute(), SYNC)
+        twins.same(bind(statement="commit"), describe("P"), execute(), SYNC)
+        twins.same(bind(statement="commit"), execute(), SYNC)
+
+
+def test_a_statement_prepared_again_is_the_new_one(client: WireClient) -> None:
+    client.query("INSERT INTO notes VALUES (7, 'seven', 8)")
+    for column, value in (("v", b"seven"), ("n", b"8")):
+        client.ask(parse(f"SELECT {column} FROM notes WHERE k = $1", "s"), SYNC)
+        for _ in range(TIMES):
+            assert ("row", [value]) in client.ask(bind(b"7", statement="s"), execute(), SYNC)
+        client.ask(close("S", "s"), SYNC)
+        assert client.ask(bind(b"7", statement="s"), execute(), SYNC)[0][1]["C"] == "26000"

@@ -1,0 +1,225 @@
+"""Prepared statements as the fast lane needs them: what the slow parts of Parse and Bind came to, once and for all.
+
+Made of what the session, the caches of plans and the descriptions hold already; no shard is asked for anything. A
+statement about which something is not known yet, or that is not quiet (router.shortcut), gets none and takes the long
+road, which finds it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.description import Description
+from proxy.session.prepared import Portal, PreparedStatement
+from proxy.wire import frontend
+from proxy.wire.errors import WireFailure
+from proxy.wire.frames import HEADER, HEADER_BYTES
+from proxy.wire.pipeline import Pipeline, read_parameter
+from router.errors import Refused, SyntaxFailure
+from router.keys import family
+from router.plan import Concat, Control, Execution, Single, Task
+from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, decode_key, integer_slot, slot_of
+from router.shortcut import is_quiet, keyed_bind, plain_control
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+    from proxy.settings import Applied
+    from proxy.shards.link import ShardLink
+    from router.plan import Statement
+    from router.shortcut import KeyedBind, Shortcuts
+
+# Statements of one session that are kept ready; a client that sends ever new texts must not fill the memory.
+MANY: Final = 256
+_PARSE: Final = ord("P")
+_BIND: Final = ord("B")
+_NO_BIND: Final = frontend.Bind(b"", b"")
+_UNTYPED: Final = frozenset({0, UNKNOWN_OID})
+_INT4_DIGITS: Final = 9
+_ZERO: Final = ord("0")
+
+
+class KnownBind:
+    """A statement that is ready to be bound. ``control``: BEGIN or COMMIT, which no shard sees."""
+
+    __slots__ = (
+        "_bind_head",
+        "_count",
+        "_index",
+        "_key_type",
+        "_name_delta",
+        "_owners",
+        "_portals",
+        "_sent",
+        "_shard",
+        "_slots",
+        "control",
+        "link_name",
+        "prepared",
+        "statement",
+        "writes",
+    )
+
+    def __init__(self, prepared: PreparedStatement, shortcuts: Shortcuts, applied: Applied) -> None:
+        self.prepared = prepared
+        self.statement = prepared.statement
+        plan = self.statement.plan
+        self.writes = isinstance(plan, Single) and plan.writes
+        self.control: Control | None = plain_control(self.statement)
+        name = prepared.link_name(applied)
+        self.link_name = name.decode()
+        self._bind_head = b"\0" + name + b"\0"
+        self._name_delta = len(name) - len(prepared.name)
+        self._count = len(prepared.description.parameter_oids)
+        self._owners, self._slots = shortcuts.owners, shortcuts.slots
+        self._key_type = self._sent = ""
+        self._index, self._shard = -1, 0
+        self._portals: dict[int, Portal] = {}
+
+    def reads_key(self, key_type: str, sent: str, index: int, shard: int) -> None:
+        """Say where the shard comes from: parameter ``index`` of type ``sent``; -1: it is always ``shard``."""
+        self._key_type, self._sent, self._index, self._shard = key_type, sent, index, shard
+
+    def shard_of(self, data: bytes, cut: Pipeline) -> int | None:
+        """Return the shard of a Bind; None when only the long road can tell, or say what is wrong with it."""
+        index = self._index
+        value = read_parameter(data, cut.name_end + 1, cut.bind_end, self._count, index)
+        if value is None:
+            return None
+        if index < 0:
+            return self._shard
+        key, form = value
+        if (
+            key is not None
+            and not form
+            and self._sent in _WIDE_INTEGERS
+            and len(key) <= _INT4_DIGITS
+            and key.isdigit()
+            and key[0] != _ZERO
+        ):
+            return self._owners[integer_slot(int(key), self._slots)]  # canonical, and it fits
+        try:
+            return self._owners[slot_of(self._key_type, decode_key(self._sent, key, form), self._slots)]
+        except UnsureKey:
+            return None
+
+    def renamed(self, data: bytes, cut: Pipeline) -> bytes:
+        """Return the pipeline with the statement's name on links."""
+        length = cut.bind_end - 1 + self._name_delta
+        return b"".join((HEADER.pack(_BIND, length), self._bind_head, data[cut.name_end + 1 :]))
+
+    def is_on(self, link: ShardLink) -> bool:
+        """Whether the statement is prepared on a link; it is then the one used last there."""
+        if self.link_name in link.statements:
+            link.statements.move_to_end(self.link_name)
+            return True
+        return False
+
+    def portal(self, shard: int | None) -> Portal:
+        """Return what stays in the session of a Bind within a block."""
+        key = -1 if shard is None else shard
+        portal = self._portals.get(key)
+        if portal is None:
+            executable = None if shard is None else Execution((Task(shard),), Concat(), self.writes)
+            portal = self._portals[key] = Portal(b"", self.prepared, _NO_BIND, executable, shard)
+        return portal
+
+
+_WIDE_INTEGERS: Final = frozenset({"int4", "int8"})
+
+
+class KnownBinds:
+    """One session's, valid for one catalog, one search_path and the same settings."""
+
+    def __init__(self, session: Session, shortcuts: Shortcuts) -> None:
+        self._session = session
+        self.shortcuts = shortcuts
+        self.applied = session.settings.applied
+        self._named: dict[bytes, tuple[PreparedStatement, KnownBind | None]] = {}
+        self._parsed: dict[bytes, KnownBind | None] = {}
+
+    def named(self, name: bytes) -> KnownBind | None:
+        """Return a statement that the client has prepared under a name."""
+        prepared = self._session.statements.get(name)
+        if prepared is None:
+            return None
+        found = self._named.get(name)
+        if found is None or found[0] is not prepared:
+            if len(self._named) >= MANY:
+                self._named.clear()
+            found = self._named[name] = (prepared, self._ready(prepared))
+        return found[1]
+
+    def parsed(self, frame: bytes) -> KnownBind | None:
+        """Return the unnamed statement that a Parse message makes."""
+        if frame in self._parsed:
+            return self._parsed[frame]
+        prepared = prepare_at_once(self._session, frame)
+        if prepared is None:
+            return None
+        if len(self._parsed) >= MANY:
+            self._parsed.clear()
+        known = self._parsed[frame] = self._ready(prepared)
+        return known
+
+    def _ready(self, prepared: PreparedStatement) -> KnownBind | None:
+        session, statement = self._session, prepared.statement
+        database = session.database
+        current = prepared.catalog_version == database.catalog_version and prepared.search_path == session.search_path
+        known = KnownBind(prepared, self.shortcuts, self.applied)
+        if known.control is not None:
+            return known if current else None
+        quiet = is_quiet(statement, functions=bool(database.catalog.functions))
+        if not current or not quiet or (prepared.name and not known.link_name):  # without a name: parsed for each use
+            return None
+        source = keyed_bind(statement, database.logical)
+        sent = _sent_type(source, prepared.description.parameter_oids) if source is not None else None
+        if source is None or sent is None:
+            return None
+        known.reads_key(source.key_type, sent, source.index, source.shard)
+        return known
+
+
+def _sent_type(source: KeyedBind, oids: tuple[int, ...]) -> str | None:
+    """Return the type as which the key is sent; '' if there is none, None when it is not of the key's family."""
+    if source.index < 0:
+        return ""
+    if source.index >= len(oids):
+        return None
+    oid = oids[source.index]
+    sent = source.key_type if oid in _UNTYPED else KEY_TYPE_OIDS.get(oid, "")
+    return sent if family(sent) is not None and family(sent) == family(source.key_type) else None
+
+
+def prepare_at_once(session: Session, frame: bytes) -> PreparedStatement | None:
+    """Return the unnamed statement of a Parse message if all is known about it, as ``preparing.prepare`` would."""
+    try:
+        message = frontend.decode(_PARSE, frame[HEADER_BYTES:])
+    except WireFailure:
+        return None
+    if not isinstance(message, frontend.Parse) or message.statement:
+        return None
+    database, oids = session.database, message.parameter_oids
+    text = message.query.decode("utf-8", "surrogateescape")
+    found = _planned(session, text, oids)
+    if found is None:
+        return None
+    statement, description = found
+    return PreparedStatement(
+        b"", message.query, oids, statement, description, database.catalog_version, session.search_path
+    )
+
+
+def _planned(session: Session, text: str, oids: tuple[int, ...]) -> tuple[Statement, Description] | None:
+    database = session.database
+    description = database.known_description(session, text, oids)
+    if description is None:
+        # BEGIN and COMMIT are not described by a shard.
+        plans = database.known_plans(text, session.search_path, oids)
+        if plans is None or len(plans) != 1 or plain_control(plans[0]) is None:
+            return None
+        return plans[0], Description((), None)
+    try:
+        plans = session.plan(text, description.parameter_oids or oids)
+    except (Refused, SyntaxFailure):
+        return None
+    return (plans[0], description) if len(plans) == 1 else None
