@@ -5,6 +5,7 @@
 # make soak    a minute of everything through two proxies while proxies and shards die, ARGS="--seconds 1800" for longer
 # make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
+# make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb differential bench clean
+.PHONY: demo test lint model faults soak tpcb differential suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -48,11 +49,14 @@ tpcb: $(VENV)/.test
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)
 
+suites: $(VENV)/.test
+	$(RUN) tests/suites/compare.py $(ARGS)
+
 bench: $(VENV)/.bench
 	$(RUN) -m bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) .suites .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 # The stamps say what was installed since pyproject.toml changed; one that was interrupted is not there.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.made

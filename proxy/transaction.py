@@ -182,6 +182,16 @@ class ClientTransaction:
         if modes is not None:
             self.modes.merge(modes)
 
+    async def begin_on_links(self, *, reads: bool) -> None:
+        """Put BEGIN before what is next on links that joined before the block and have run nothing yet.
+
+        ``reads``: what is next takes a snapshot.
+        """
+        for link in self.links.values():
+            self._put_begin(link)
+        if reads and self.keeps_snapshot:
+            await self._fix_snapshots()
+
     async def join(self, shards: Sequence[int], *, writes: bool, reads: bool | None = None) -> Mapping[int, ShardLink]:
         """Return a link for each of ``shards``; settings, BEGIN and savepoints go in front of its next exchange.
 

@@ -180,6 +180,7 @@ async def setting_control(
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction
     tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
+    session.parameters_are_noted()
     if await _stays_on_the_link(session, statement, plan):
         transaction.finish_statement()
         return tag
@@ -319,8 +320,13 @@ async def _discard_all(session: Session) -> bytes:
 # --- PREPARE, EXECUTE, DEALLOCATE --------------------------------------------------------------------------------
 
 
-async def prepared_control(session: Session, plan: PreparedControl) -> bytes:
-    """SQL-level prepared statements share their names with those of the protocol."""
+async def prepared_control(
+    session: Session, plan: PreparedControl, *, describe: bool = True, result_formats: tuple[int, ...] = ()
+) -> bytes:
+    """SQL-level prepared statements share their names with those of the protocol.
+
+    ``describe`` and ``result_formats`` are for the rows of EXECUTE.
+    """
     name = plan.name.encode()
     if plan.prepared is Prepared.PREPARE:
         if name in session.statements:
@@ -345,7 +351,7 @@ async def prepared_control(session: Session, plan: PreparedControl) -> bytes:
             detail=f"Expected {len(expected)} parameters but got {len(plan.arguments)}.",
         )
     values = await _argument_values(session, plan.arguments, expected)
-    return await bind_and_run(session, prepared, values)
+    return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
 
 
 async def _ask_home(session: Session, sql: str) -> list[bytes | None]:

@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
 
 _SYNC_FRAME = frontend.Sync().encode()
-_EXECUTE, _SYNC, _FUNCTION_CALL = ord("E"), ord("S"), ord("F")
-_HARMLESS = frozenset(b"DC")
+_SYNC, _FUNCTION_CALL = ord("S"), ord("F")
+# A batch that has grown to this goes out though nobody asked for it yet.
+BATCH_BYTES = 1 << 16
 _CONTROL_PLANS = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
 
 
@@ -67,12 +68,27 @@ class Batch:
         self.frames = bytearray()
         self.script: deque[Step] = deque()
         self.statements: list[Statement] = []  # that Execute in this batch
+        self.executes = 0
         self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
 
     def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
         """Queue a message whose answer ends with a frame of a type in ``ends``."""
         self.frames += frame
         self.script.append(Step(ends, forward))
+
+    def execute(self, frame: bytes, statement: Statement | None) -> None:
+        """Queue an Execute; ``statement`` is None for a cursor that DECLARE made."""
+        self.add(frame, EXECUTE_ENDS, forward=True)
+        self.executes += 1
+        if statement is not None:
+            self.statements.append(statement)
+
+    @property
+    def begins_itself(self) -> bool:
+        """Whether it holds one Execute, of a statement that must not be put in a block."""
+        if self.executes != 1 or not self.statements:
+            return False
+        return _begins_itself(self.statements[0])
 
 
 class ExtendedProtocol:
@@ -177,17 +193,15 @@ class ExtendedProtocol:
     # --- batches ----------------------------------------------------------------------------------------------
 
     async def _batch_for(
-        self, shard: int, *, writes: bool, alone: bool, reads: bool | None = None, bound: Statement | None = None
+        self, shard: int, *, writes: bool, reads: bool | None = None, bound: Statement | None = None
     ) -> Batch:
         """Return the open batch for ``shard``, joining it; a batch for another shard goes out first.
 
-        ``bound``: the statement that a Bind is for.
+        ``bound``: the statement that a Bind is for. Whether the batch needs a block is seen when it goes out.
         """
         session = self.session
         if self.batch is not None and self.batch.shard != shard:
             await self._send_batch()
-        if not alone and not session.transaction.in_block:
-            session.begin(Block.IMPLICIT)
         if bound is not None:
             link = await session.join(bound, shard, writes=writes, reads=bound.tag not in WITHOUT_SNAPSHOT)
         else:
@@ -196,12 +210,19 @@ class ExtendedProtocol:
             self.batch = Batch(link, shard)
         return self.batch
 
-    async def _send_batch(self) -> None:
-        """Send the batch with a Sync of ours (inside a block that commits nothing) and pass the answers on."""
+    async def _send_batch(self, *, last: bool = False) -> None:
+        """Send the batch with a Sync of ours (inside a block that commits nothing) and pass the answers on.
+
+        ``last``: the client's Sync is next. A single Execute before it is a transaction of its own; whatever else is in
+        a pipeline could have to be taken back by what follows, and needs a block.
+        """
         batch, self.batch = self.batch, None
         if batch is None or not batch.frames:
             return
         session = self.session
+        if not session.transaction.in_block and not batch.begins_itself and not (last and batch.executes <= 1):
+            session.begin(Block.IMPLICIT)
+            await session.transaction.begin_on_links(reads=batch.reads)
         if batch.reads:
             await settle_before(session, [batch.shard])
         answer = Relay(session.connection, session.on_parameter, batch.script)
@@ -220,24 +241,6 @@ class ExtendedProtocol:
                 session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
                 await session.catalog_changed()
-
-    def _alone(self) -> bool:
-        """Whether one Execute and then Sync is all that is to come: such a statement is a transaction of its own.
-
-        Looks only at what has arrived; a client that sends in small pieces gets an implicit block, which is right as
-        well. Anything else before Sync could fail, and would have to take this statement back.
-        """
-        if self.session.transaction.in_block:
-            return False
-        executes = 0
-        for kind, _ in self.session.connection.inbox:
-            if kind == _SYNC:
-                return executes <= 1
-            if kind == _EXECUTE:
-                executes += 1
-            elif kind not in _HARMLESS:
-                return False
-        return False
 
     # --- messages ---------------------------------------------------------------------------------------------
 
@@ -280,18 +283,17 @@ class ExtendedProtocol:
         elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
             portal.executable = await resolve_bind(session, prepared, message, self._send_batch)
             portal.shard = relayed_shard(portal.executable, prepared.statement)
-        if portal.shard is None:
+        portal.deferred = _begins_itself(prepared.statement) and not session.transaction.in_block
+        if portal.shard is None or portal.deferred:
             _check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
         else:
-            await self._bind_on_link(portal, portal.shard)
+            await self._bind_on_link(portal, portal.shard, forward=True)
         session.portals[message.portal] = portal
 
-    async def _bind_on_link(self, portal: Portal, shard: int) -> None:
+    async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
-        batch = await self._batch_for(
-            shard, writes=_writes(portal), alone=self._alone(), bound=portal.prepared.statement
-        )
+        batch = await self._batch_for(shard, writes=_writes(portal), bound=portal.prepared.statement)
         name, frames, script = ensure_parsed(
             batch.link,
             portal.prepared,
@@ -304,7 +306,7 @@ class ExtendedProtocol:
         batch.script.extend(script)
         bind = portal.bind
         renamed = frontend.Bind(bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats)
-        batch.add(renamed.encode(), BIND_ENDS, forward=True)
+        batch.add(renamed.encode(), BIND_ENDS, forward=forward)
 
     async def _describe(self, message: frontend.Describe) -> None:
         if message.kind == b"S":
@@ -318,10 +320,10 @@ class ExtendedProtocol:
         if shard is None:
             portal = self._portal(message.name)
             shard = portal.shard
-            if shard is None:
+            if shard is None or portal.deferred:
                 self._reply(portal.described())
                 return
-        batch = await self._batch_for(shard, writes=False, alone=self._alone(), reads=False)
+        batch = await self._batch_for(shard, writes=False, reads=False)
         batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
 
     def _cursor_shard(self, name: bytes) -> int | None:
@@ -338,22 +340,27 @@ class ExtendedProtocol:
         session = self.session
         shard = self._cursor_shard(message.portal)
         if shard is not None:
-            batch = await self._batch_for(shard, writes=False, alone=False, reads=False)
-            batch.add(message.encode(), EXECUTE_ENDS, forward=True)
+            batch = await self._batch_for(shard, writes=False, reads=False)
+            batch.execute(message.encode(), None)
             return
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
         session.transaction.command = statement.tag
         if portal.shard is not None:
-            batch = await self._batch_for(portal.shard, writes=_writes(portal), alone=self._alone())
-            batch.add(message.encode(), EXECUTE_ENDS, forward=True)
-            batch.statements.append(statement)
-            if statement.tag == "COPY":
-                await self._send_batch()  # what the client sends next is the data
+            if portal.deferred:
+                await self._bind_on_link(portal, portal.shard, forward=False)
+                portal.deferred = False
+            batch = await self._batch_for(portal.shard, writes=_writes(portal))
+            batch.execute(message.encode(), statement)
+            # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
+            if statement.tag == "COPY" or len(batch.frames) > BATCH_BYTES:
+                await self._send_batch(last=self._sync_is_next())
             return
         await self._send_batch()
-        tag = await simple.run_control(session, statement, held=True, describe=False)
+        tag = await simple.run_control(
+            session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
+        )
         if tag is not None:
             session.write(tag)
             session.transaction.finish_statement()
@@ -403,7 +410,7 @@ class ExtendedProtocol:
         shard = portal.shard if portal is not None else self._cursor_shard(message.name)
         if shard is not None and shard in session.transaction.links:
             session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)
-            batch = await self._batch_for(shard, writes=False, alone=self._alone(), reads=False)
+            batch = await self._batch_for(shard, writes=False, reads=False)
             batch.add(message.encode(), CLOSE_ENDS, forward=True)
             return
         if portal is not None:
@@ -417,7 +424,7 @@ class ExtendedProtocol:
         session = self.session
         try:
             if not self.skipping:
-                await self._send_batch()
+                await self._send_batch(last=True)
             if session.transaction.block is Block.IMPLICIT:
                 if session.transaction.failed or self.skipping:
                     await session.rollback()
@@ -442,6 +449,15 @@ class ExtendedProtocol:
 def _writes(portal: Portal) -> bool:
     """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
     return portal.executable is not None and writes_of(portal.executable)
+
+
+def _begins_itself(statement: Statement) -> bool:
+    """Whether Postgres refuses a statement inside a block, or would do in one of ours what it does not do outside.
+
+    In Postgres the first Execute of a pipeline is outside any block, and such a statement ends its transaction. PREPARE
+    TRANSACTION must find no block of ours that it could prepare.
+    """
+    return not statement.transaction_block or statement.tag == "PREPARE TRANSACTION"
 
 
 def _check_result_formats(message: frontend.Bind, prepared: PreparedStatement) -> None:

@@ -59,6 +59,7 @@ class Portal:
     shard: int | None = None
     result: ResultStream | None = None
     finished: bool = False
+    deferred: bool = False  # its Bind goes to the shard with its Execute
 
     async def close(self) -> None:
         """Give up rows that were not fetched."""

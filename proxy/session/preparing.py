@@ -18,14 +18,23 @@ from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
-from proxy.session.relay import BIND_ENDS, EXECUTE_ENDS, Relay, Step
+from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure
-from router.plan import Control, CursorControl, Empty, PreparedControl, SettingControl, Statement, TransactionControl
+from router.plan import (
+    Control,
+    CursorControl,
+    Empty,
+    Prepared,
+    PreparedControl,
+    SettingControl,
+    Statement,
+    TransactionControl,
+)
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 
 if TYPE_CHECKING:
@@ -154,6 +163,9 @@ async def _description(
 ) -> Description:
     """Find out a statement's parameters and columns; ``flush`` is awaited before a shard is asked."""
     plan = statement.plan
+    if isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE:
+        named = session.statements.get(plan.name.encode())
+        return Description((), None if named is None else named.description.fields)
     if isinstance(plan, TransactionControl | Empty | PreparedControl):
         return Description((), None)
     if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
@@ -198,9 +210,16 @@ async def current(
     return renewed
 
 
-async def bind_and_run(session: Session, prepared: PreparedStatement, values: tuple[bytes | None, ...]) -> bytes:
-    """EXECUTE: run a prepared statement with text parameters, answered as the simple protocol does."""
-    bind = frontend.Bind(b"", b"", (), values, ())
+async def bind_and_run(
+    session: Session,
+    prepared: PreparedStatement,
+    values: tuple[bytes | None, ...],
+    *,
+    describe: bool,
+    result_formats: tuple[int, ...],
+) -> bytes:
+    """EXECUTE: run a prepared statement with text parameters, answered as the protocol that it came by does."""
+    bind = frontend.Bind(b"", b"", (), values, result_formats)
     statement = prepared.statement
     session.transaction.command = statement.tag
     prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))
@@ -210,12 +229,14 @@ async def bind_and_run(session: Session, prepared: PreparedStatement, values: tu
     portal = Portal(b"", prepared, bind, executable, shard)
     if shard is None:
         request = request_of(portal)
-        request = replace(request, result_formats=(), describe_rows=True)
+        request = replace(request, result_formats=result_formats, describe_rows=describe)
         return await run_parted(session, statement, executable, request)
-    return await _run_on_link(session, portal, executable, shard)
+    return await _run_on_link(session, portal, executable, shard, describe=describe)
 
 
-async def _run_on_link(session: Session, portal: Portal, executable: Executable, shard: int) -> bytes:
+async def _run_on_link(
+    session: Session, portal: Portal, executable: Executable, shard: int, *, describe: bool
+) -> bytes:
     link = await session.join(portal.prepared.statement, shard, writes=writes_of(executable))
     name, frames, steps = ensure_parsed(
         link,
@@ -229,8 +250,8 @@ async def _run_on_link(session: Session, portal: Portal, executable: Executable,
     script.append(Step(BIND_ENDS, forward=False))
     script.append(
         Step(frozenset(b"T"), forward=True)
-        if portal.prepared.description.fields
-        else Step(frozenset(b"n"), forward=False)
+        if describe and portal.prepared.description.fields
+        else Step(DESCRIBE_ENDS, forward=False)
     )
     script.append(Step(EXECUTE_ENDS, forward=True))
     bind = portal.bind

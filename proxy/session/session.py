@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.session")
 
+# Reported, and set by nobody: a change of role changes the first.
+_READ_ONLY_PARAMETERS = frozenset(
+    {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
+)
 _LAST_WORDS = ("FATAL", "PANIC")
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -71,6 +75,7 @@ class Session:
         self.parameters = dict(parameters)
         self._told = dict(parameters)
         self._changed_parameters: dict[str, None] = {}
+        self._changed_by_data: set[str] = set()  # of those: by a statement that is no SET
         self.parameters_at_begin: dict[str, str] | None = None
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
@@ -187,12 +192,18 @@ class Session:
         if self.parameters.get(name) != value:
             self.parameters[name] = value
             self._changed_parameters[name] = None
+            self._changed_by_data.add(name)
+
+    def parameters_are_noted(self) -> None:
+        """What has changed came from SET and the like: whoever ran that has noted it, and how long it is to last."""
+        self._changed_by_data.clear()
 
     def follow_parameters(self, link: ShardLink | None) -> None:
         """A link of the session was told something that may have changed settings (and its answer was swallowed)."""
         if link is not None and not link.closed:
             for name, value in link.parameters.items():
                 self.on_parameter(name, value)
+            self.parameters_are_noted()
 
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
@@ -292,6 +303,7 @@ class Session:
             return
         for name, value in self.parameters_at_begin.items():
             self.on_parameter(name, value)
+        self.parameters_are_noted()
         self.parameters_at_begin = None
 
     async def catalog_changed(self) -> None:
@@ -365,10 +377,17 @@ class Session:
         for shard in shards:
             if shard in transaction.links:
                 self._note_on_link(statement, transaction.links[shard])
-        for name in self._changed_parameters:
-            # A function has set what a shard reports: other links follow, or names would mean other tables there.
-            self.settings.set(name.lower(), set_config_sql(name, self.parameters[name]))
-            transaction.settings_changed = transaction.settings_changed or transaction.in_block
+        self._note_parameters(statement)
+
+    def _note_parameters(self, statement: Statement) -> None:
+        """A function has set what a shard reports: other links follow, or names would mean other tables there."""
+        transaction = self.transaction
+        noted = {name.lower() for name, _, _ in statement.set_config}  # with how long each is to last
+        for name in sorted(self._changed_by_data - _READ_ONLY_PARAMETERS):
+            if name.lower() not in noted:
+                self.settings.set(name.lower(), set_config_sql(name, self.parameters[name]))
+                transaction.settings_changed = transaction.settings_changed or transaction.in_block
+        self.parameters_are_noted()
 
 
 def relayed_shard(executable: Executable, statement: Statement) -> int | None:

@@ -218,7 +218,12 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
 
 
 async def run_control(  # noqa: PLR0911 - one for each kind of statement
-    session: Session, statement: Statement, *, held: bool, describe: bool = True
+    session: Session,
+    statement: Statement,
+    *,
+    held: bool,
+    describe: bool = True,
+    result_formats: tuple[int, ...] = (),
 ) -> bytes | None:
     """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
     plan = statement.plan
@@ -232,7 +237,7 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
     if isinstance(plan, SettingControl):
         return await control.setting_control(session, statement, plan, describe=describe)
     if isinstance(plan, PreparedControl):
-        return await control.prepared_control(session, plan)
+        return await control.prepared_control(session, plan, describe=describe, result_formats=result_formats)
     if isinstance(plan, CursorControl):
         return await control.cursor_control(session, statement, plan, held=held)
     return None

@@ -408,3 +408,34 @@ def test_flush_between_bind_and_execute(filled: Twins) -> None:
 def test_a_negative_row_limit_is_none(filled: Twins) -> None:
     filled.same(parse("select count(*) from notes"), bind(), execute(limit=-5), SYNC)
     filled.same(parse("select v from notes where k = 7"), bind(), execute(limit=-5), SYNC)
+
+
+def test_execute_by_protocol_has_the_columns_and_formats_of_what_was_prepared(filled: Twins) -> None:
+    filled.same(parse("select k, v from notes where k = $1", "by_key"), SYNC)
+    filled.same(parse("execute by_key(7)", "run"), describe("S", "run"), SYNC)
+    filled.same(bind(statement="run", results=[1, 0]), describe("P"), execute(), SYNC)
+    filled.same(parse("execute nothing(7)"), bind(), describe("P"), execute(), SYNC)
+
+
+def test_what_begins_itself_gets_no_block_however_the_messages_arrive(twins: Twins) -> None:
+    """Bind, Execute and Sync may arrive one by one: that must not make a block for PREPARE TRANSACTION to prepare."""
+    for message in (parse("prepare transaction 'not_begun'"), bind(), execute()):
+        twins.same(message, FLUSH, until="12CE")
+    twins.same(SYNC)
+    twins.query("select gid from pg_prepared_xacts where gid = 'not_begun'")
+    twins.same(parse("vacuum plain"), bind(), execute(), FLUSH, until="C")
+    twins.same(SYNC)
+
+
+@pytest.mark.parametrize(
+    "local", ["set local timezone = 'Asia/Tokyo'", "select set_config('timezone', 'Asia/Tokyo', true)"]
+)
+def test_what_is_set_for_a_transaction_ends_with_it_though_more_follows(twins: Twins, local: str) -> None:
+    twins.query(f"begin; {local}; select 1")
+    twins.query("commit")
+    twins.query("show timezone")
+
+
+def test_a_change_of_role_among_other_statements(twins: Twins) -> None:
+    twins.query("set session authorization postgres; select 1; reset session authorization")
+    twins.query("select current_user")

@@ -1,0 +1,88 @@
+"""The suites of other projects that are run through the proxy: where their tests are and how they are told of a server.
+
+Nothing of them is copied into this tree: the source distribution of the version that is installed is downloaded from
+the package index when the comparison runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+DATABASE = "postgres"
+USER = "postgres"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """``keep``: what is taken out of the source distribution (the package itself is the installed one).
+
+    ``arguments`` are pytest's, made of host and port. ``needs`` are distributions that only the suite needs.
+    ``prepare`` is SQL run in the fresh database before each run.
+    """
+
+    name: str
+    distribution: str
+    keep: Sequence[str]
+    arguments: Callable[[str, int], list[str]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs: Sequence[str] = ()
+    prepare: Sequence[str] = ()
+
+    @property
+    def version(self) -> str:
+        return version(self.distribution)
+
+
+def _asyncpg(host: str, port: int) -> list[str]:
+    assert host
+    assert port
+    return ["-c", "/dev/null", "-p", "no:asyncio", "--rootdir", ".", "--import-mode=importlib", "tests"]
+
+
+def _pg8000(host: str, port: int) -> list[str]:
+    assert host
+    assert port
+    return ["-c", "/dev/null", "-p", "no:asyncio", "--rootdir", ".", "test"]
+
+
+def _sqlalchemy(driver: str) -> Callable[[str, int], list[str]]:
+    def arguments(host: str, port: int) -> list[str]:
+        uri = f"postgresql+{driver}://{USER}@{host}:{port}/{DATABASE}"
+        return ["--dburi", uri, "--maxfail=0", "test/dialect/postgresql", "test/dialect/test_suite.py"]
+
+    return arguments
+
+
+_SQLALCHEMY_KEEP = ("test/", "lib/sqlalchemy/testing/plugin/", "setup.cfg", "pyproject.toml")
+_SQLALCHEMY_PREPARE = (
+    "CREATE SCHEMA IF NOT EXISTS test_schema",
+    "CREATE SCHEMA IF NOT EXISTS test_schema_2",
+    "CREATE EXTENSION IF NOT EXISTS hstore",
+    "CREATE EXTENSION IF NOT EXISTS citext",
+)
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("asyncpg", "asyncpg", ("tests/",), _asyncpg, needs=("distro",)),
+        Suite("pg8000", "pg8000", ("test/",), _pg8000, needs=("pytest-mock", "pytz", "pytest-benchmark")),
+        Suite(
+            "sqlalchemy-psycopg",
+            "SQLAlchemy",
+            _SQLALCHEMY_KEEP,
+            _sqlalchemy("psycopg"),
+            prepare=_SQLALCHEMY_PREPARE,
+        ),
+        Suite(
+            "sqlalchemy-asyncpg",
+            "SQLAlchemy",
+            _SQLALCHEMY_KEEP,
+            _sqlalchemy("asyncpg"),
+            prepare=_SQLALCHEMY_PREPARE,
+        ),
+    )
+}
