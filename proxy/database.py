@@ -18,6 +18,7 @@ from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE, SHOW_DEFAULT
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.transaction import ClientTransaction
+from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
 from router.planned import PlannedStatements
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
+    from proxy.twophase.deadlock import Identity
     from proxy.twophase.fence import Fence, Held
     from proxy.twophase.recovery import Recovery
     from router.cluster import Database
@@ -78,6 +80,9 @@ class LogicalDatabase:
         self.coordinator = coordinator
         self.fence = fence
         self.recovery = recovery
+        self.deadlocks = DeadlockDetector(
+            control, names=logical.shards, home=logical.home, timeout_s=limits.deadlock_timeout_s
+        )
         self.settler = Settler(control, coordinator, logical.shards)
         self.limits = limits
         self.metrics = metrics
@@ -120,10 +125,12 @@ class LogicalDatabase:
         """Return the pool of ``role``'s links to a shard."""
         return self.pools.pool(shard, None, role, self._passwords.get(role))
 
-    async def acquire(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink:
-        """Check out a link of ``role`` to a shard."""
+    async def acquire(
+        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
+    ) -> ShardLink:
+        """Check out a link of ``role`` to a shard; ``further``: for a transaction that has one to another."""
         pool = self.pool(shard, role)
-        return pool.take(preferred) or await pool.acquire()
+        return pool.take(preferred) or await pool.acquire(further=further)
 
     def release(self, link: ShardLink) -> None:
         """Give a link back."""
@@ -139,10 +146,15 @@ class LogicalDatabase:
         self.scratch_pools.pool(link.shard, None, link.role).release(link)
 
     async def commit(
-        self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
+        self,
+        links: Mapping[int, ShardLink],
+        writers: frozenset[int],
+        must_commit: frozenset[int],
+        identity: Identity | None,
     ) -> Outcome:
         """Commit a transaction's links."""
-        outcome = await self.coordinator.commit(links, writers, must_commit)
+        random = None if identity is None else identity.random
+        outcome = await self.coordinator.commit(links, writers, must_commit, random=random)
         self.metrics.commit(outcome.result, len(writers | must_commit))
         return outcome
 
@@ -150,6 +162,14 @@ class LogicalDatabase:
     def pending_sql(self) -> str:
         """What to ask a shard for before a read that must be settled."""
         return self.settler.pending_sql
+
+    def watch(self, waiter: ClientTransaction) -> Identity:
+        """A transaction uses several shards: look whether it gets into a deadlock over them."""
+        return self.deadlocks.watch(waiter)
+
+    def forget(self, waiter: ClientTransaction) -> None:
+        """It has ended."""
+        self.deadlocks.forget(waiter)
 
     def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
         """Hold the fence, with everything that is decided visible on every shard."""

@@ -30,6 +30,7 @@ class Limits:
     drain_timeout_s: float = _limit(30.0, "for transactions in flight to end after SIGTERM")
 
     pool_size: int = _limit(20, "links to each shard for each database and role", minimum=1)
+    pool_extra: int = _limit(20, "more of them, for transactions that already hold a link to another shard")
     pool_wait_timeout_s: float = _limit(10.0, "for a free link, then 53300")
     pool_connect_timeout_s: float = _limit(10.0, "to open a link")
     pool_idle_lifetime_s: float = _limit(300.0, "a link that nobody has wanted for so long is closed")
@@ -90,6 +91,10 @@ class Limits:
     fence_concurrent: int = _limit(2, "fences held by this proxy at a time", minimum=1)
     fence_attempts: int = _limit(5, "until a read of several shards gives up with 40001", minimum=1)
 
+    deadlock_timeout_s: float = _limit(
+        1.0, "a statement has waited in a transaction over several shards until deadlocks are looked for", minimum=0.05
+    )
+
     def group(self, section: str) -> dict[str, Any]:
         """Return one section as keyword arguments: ``PoolLimits(**limits.group("pool"))``."""
         prefix = f"{section}_"
@@ -113,4 +118,5 @@ SECTIONS = (
     "commit",
     "recovery",
     "fence",
+    "deadlock",
 )

@@ -66,6 +66,7 @@ async def open_database(
         await served.reload_catalog()
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
+            spawn(served.deadlocks.run_forever(), name=f"deadlock detection of {database.name}"),
             spawn(_watch_catalog(served), name=f"catalog watch of {database.name}"),
         ]
         try:

@@ -17,12 +17,13 @@ several
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.errors import ProxyError
+from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.isolation import (
     READ_COMMITTED,
     SERIALIZABLE,
@@ -33,6 +34,7 @@ from proxy.isolation import (
     too_late,
 )
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
+from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.twophase.fence import FenceLostError
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
 
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.deadlock import Identity
     from proxy.twophase.fence import Held
+    from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
@@ -64,8 +68,13 @@ class Links(Protocol):
 
     proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
 
-    async def acquire(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink:
-        """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time."""
+    async def acquire(
+        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
+    ) -> ShardLink:
+        """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time.
+
+        ``further``: one to another shard is held meanwhile.
+        """
 
     def release(self, link: ShardLink) -> None:
         """Give a link back; one that is not idle is closed."""
@@ -77,11 +86,21 @@ class Links(Protocol):
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when what was decided of ``prepared`` is visible on the shard."""
 
+    def watch(self, waiter: ClientTransaction) -> Identity:
+        """A transaction has begun to use a second shard: deadlocks that lead over several are possible with it."""
+
+    def forget(self, waiter: ClientTransaction) -> None:
+        """It has ended."""
+
     def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
         """Hold the fence, with everything that is decided visible on every shard."""
 
     async def commit(
-        self, links: Mapping[int, ShardLink], writers: frozenset[int], must_commit: frozenset[int]
+        self,
+        links: Mapping[int, ShardLink],
+        writers: frozenset[int],
+        must_commit: frozenset[int],
+        identity: Identity | None,
     ) -> Outcome:
         """Commit everywhere or nowhere; never raises for what a shard did."""
 
@@ -97,7 +116,7 @@ class Replay:
     until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ClientTransaction:
     """The state of one session's current transaction; reused for the next one when it has ended."""
 
@@ -118,6 +137,10 @@ class ClientTransaction:
     fenced: bool = True  # reads see one moment of all shards (pgchorus.read_consistency)
     snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
     locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
+    identity: Identity | None = None  # once it has used a second shard
+    deadlock: ErrorFields | None = None  # what the client is told instead of 57014, when a wait of it was ended
+    ending_wait: asyncio.Future[None] | None = None  # a cancel of ours is on its way
+    locks_released: bool = False  # on the other shards, after an error
     touched: set[int] = field(default_factory=set)  # shards where the client's own statements ran
     links: dict[int, ShardLink] = field(default_factory=dict)
     writers: set[int] = field(default_factory=set)
@@ -228,6 +251,8 @@ class ClientTransaction:
                 self.links[shard] = await self._checkout(shard)
             elif link.closed:
                 raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
+        if self.identity is None and len(self.links) > 1:
+            self.identity = self.database.watch(self)
 
     async def _fix_snapshots(self) -> None:
         """Before the first query of a REPEATABLE READ block: fix its snapshots on every shard behind one fence.
@@ -311,7 +336,7 @@ class ClientTransaction:
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:
-            link = await self.database.acquire(shard, self.role, self.preferred)
+            link = await self.database.acquire(shard, self.role, self.preferred, further=bool(self.links))
             if self.can_bring_up(link):
                 return link
             link.abort()
@@ -383,7 +408,8 @@ class ClientTransaction:
             self.settings.restore(restored)
         self.writes_forbidden = self.log[index].writes_forbidden_before
         self.log = self.log[: index + 1]
-        self.failed = False
+        self.failed = self.locks_released = False
+        self.deadlock = None
 
     def check_level(self, modes: Modes) -> None:
         """Raise what Postgres says to a change of the isolation level that comes too late.
@@ -427,6 +453,53 @@ class ClientTransaction:
                 if self.on_notification is not None:
                     link.on_notification = partial(self.on_notification, link)
 
+    async def release_locks(self) -> None:
+        """After an error: let go on the other shards of what Postgres lets go of at once.
+
+        That is everything since the last savepoint, or since BEGIN. The client may take its time to say ROLLBACK, and
+        others wait for these locks: one whose deadlock was ended by this error, for instance.
+        """
+        if not self.failed or self.locks_released or self.block is not Block.EXPLICIT or self.shard_count == 1:
+            return
+        self.locks_released = True
+        savepoint = next((replay.savepoint for replay in reversed(self.log) if replay.savepoint is not None), None)
+        sql = "ROLLBACK" if savepoint is None else f"ROLLBACK TO SAVEPOINT {quote_identifier(savepoint)}"
+        await self._end_links(self.links.values(), sql)
+
+    # --- deadlocks (proxy.twophase.deadlock.Waiter) -----------------------------------------------------------
+
+    async def end_wait(self, shards: Iterable[int], error: ErrorFields, cancel: Callable[[], Awaitable[bool]]) -> None:
+        """Have ``cancel`` end what waits on these shards; the client is told ``error`` for it."""
+        if self.committing or self.ending_wait is not None:
+            return
+        self.deadlock = error
+        self.ending_wait = asyncio.get_running_loop().create_future()
+        hit = True  # if that is not known, it may be
+        try:
+            with ExitStack() as stack:
+                for shard in shards:
+                    if shard in self.links:
+                        stack.enter_context(self.links[shard].being_cancelled())
+                hit = await cancel()
+        finally:
+            self.ending_wait.set_result(None)
+            self.ending_wait = None
+            if not hit:
+                self.deadlock = None
+
+    async def _outlive_cancels(self) -> None:
+        """Before a commit: see that no cancel of a statement that has ended by itself is still on its way."""
+        while self.ending_wait is not None:
+            await asyncio.wait([self.ending_wait])
+        for link in self.links.values():
+            if link.cancelled and not link.closed:
+                with suppress(ShardError):  # the commit will see for itself how the link is
+                    await link.outlive_cancels()
+
+    def explain(self, error: ErrorFields) -> ErrorFields | None:
+        """Return what to tell the client instead of a shard's error, if that is our own cancel's."""
+        return self.deadlock if error.sqlstate == QUERY_CANCELED else None
+
     # --- ending -----------------------------------------------------------------------------------------------
 
     async def commit(self) -> Outcome | None:
@@ -439,12 +512,13 @@ class ClientTransaction:
         return await asyncio.shield(spawn(self._commit(), name="commit of a client's transaction"))
 
     async def _commit(self) -> Outcome:
+        await self._outlive_cancels()
         needed = self.touched | self.writers | self.must_commit.keys()
         parties = {shard: link for shard, link in self.links.items() if shard in needed} or dict(self.links)
         try:
             # Shards of which the client has seen nothing take no part: with one other, COMMIT is as on one Postgres.
             outcome, _ = await asyncio.gather(
-                self.database.commit(parties, frozenset(self.writers), frozenset(self.must_commit)),
+                self.database.commit(parties, frozenset(self.writers), frozenset(self.must_commit), self.identity),
                 self._end_links([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
             )
         finally:
@@ -484,7 +558,14 @@ class ClientTransaction:
         if self.block is Block.NONE:
             self._end(rolled_back=False)
 
+    def _forget(self) -> None:
+        """Whoever watched for deadlocks need not any more."""
+        if self.identity is not None:
+            self.database.forget(self)
+            self.identity = None
+
     def _end(self, *, rolled_back: bool) -> None:
+        self._forget()
         if rolled_back and self.in_block:
             self.settings.restore(self.settings_at_begin)
             self.default_isolation = self.isolation_at_begin
@@ -496,7 +577,8 @@ class ClientTransaction:
         self.custom_settings = False
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
-        self.snapshot_fixed = self.locked_tables = False
+        self.snapshot_fixed = self.locked_tables = self.locks_released = False
+        self.deadlock = None
         self.modes, self.inherited = Modes(), Modes()
         self.links.clear()
         self.writers.clear()
@@ -535,6 +617,7 @@ class ClientTransaction:
         self.abandoned = True
         if self.committing:
             return
+        self._forget()
         for shard, link in self.links.items():
             if self.in_block or link.status != ord(IDLE):
                 link.abort()

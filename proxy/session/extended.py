@@ -225,7 +225,7 @@ class ExtendedProtocol:
             await session.transaction.begin_on_links(reads=batch.reads)
         if batch.reads:
             await settle_before(session, [batch.shard])
-        answer = Relay(session.connection, session.on_parameter, batch.script)
+        answer = Relay(session.connection, session.on_parameter, batch.script, session.transaction.explain)
         batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
         await answer.wait(batch.link)
         while answer.copy_in:
@@ -438,6 +438,7 @@ class ExtendedProtocol:
             await simple.after_error(session)
         self.batch = None
         self.skipping = False
+        await session.transaction.release_locks()
         if not session.transaction.in_block:
             for portal in session.portals.values():
                 await portal.close()

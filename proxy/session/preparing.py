@@ -262,7 +262,7 @@ async def _run_on_link(
         + frontend.Execute(b"", 0).encode()
         + frontend.Sync().encode()
     )
-    answer = Relay(session.connection, session.on_parameter, script)
+    answer = Relay(session.connection, session.on_parameter, script, session.transaction.explain)
     answer.hold_tag = True
     link.exchange(packet, answer)
     await answer.wait(link)

@@ -55,10 +55,12 @@ class Relay:
         client: ClientConnection,
         on_parameter: Callable[[str, str], None],
         script: deque[Step] | None = None,
+        explain: Callable[[ErrorFields], ErrorFields | None] = lambda _error: None,
     ) -> None:
         self._client = client
         self._on_parameter = on_parameter  # tells the client in its own time
         self._script = script
+        self._explain = explain  # what the client is told instead of an error
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
@@ -103,10 +105,12 @@ class Relay:
             return False, b""
         if kind == _ERROR:
             self.failed = True
-            self.sqlstate = decode_error(bytes(chunk[start + 5 : end])).sqlstate
+            error = decode_error(bytes(chunk[start + 5 : end]))
+            instead = self._explain(error)
+            self.sqlstate = (instead or error).sqlstate
             if self._script is not None:
                 self._give_up(self._script)
-            return True, b""
+            return instead is None, b"" if instead is None else backend.error_response(instead)
         if kind in _ASYNCHRONOUS:
             return True, b""
         if kind == _COPY_IN:

@@ -53,7 +53,7 @@ def writes_of(executable: Executable) -> bool:
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
     """Pass a simple query to one shard and its answer back; raises Reported when that was an error."""
     link = await session.join(statement, shard, writes=writes)
-    answer = Relay(session.connection, session.on_parameter)
+    answer = Relay(session.connection, session.on_parameter, explain=session.transaction.explain)
     answer.hold_tag = held
     link.exchange(frontend.Query(padded(statement).encode("utf-8", "surrogateescape")).encode(), answer)
     await answer.wait(link)

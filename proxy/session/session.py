@@ -207,6 +207,10 @@ class Session:
 
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
+        if isinstance(error, ShardError):
+            instead = self.transaction.explain(error.fields)
+            if instead is not None:
+                error = ShardError(instead, error.shard)
         self.write(error_frame(error))
         self.count_error(error)
 

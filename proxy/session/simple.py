@@ -75,6 +75,7 @@ async def after_error(session: Session) -> None:
     if session.transaction.block is Block.IMPLICIT:
         await session.rollback()
     session.transaction.finish_statement()
+    await session.transaction.release_locks()
 
 
 async def run_text(session: Session, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import QUERY_CANCELED
@@ -20,7 +21,7 @@ from proxy.wire import backend
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.wire.backend import Field
@@ -124,6 +125,21 @@ class ShardLink(Relay):
             self._cancels.discard(delivered)
             delivered.set_result(None)
 
+    @contextmanager
+    def being_cancelled(self) -> Iterator[None]:
+        """Surround a cancellation by other means: the link is washed before it is lent again, and not before the end.
+
+        A signal may come late; it must not hit the next user.
+        """
+        delivered = asyncio.get_running_loop().create_future()
+        self.cancelled = not self.closed
+        self._cancels.add(delivered)
+        try:
+            yield
+        finally:
+            self._cancels.discard(delivered)
+            delivered.set_result(None)
+
     async def interrupt(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
         """Stop the exchange under way before the link is closed; its receiver hears that the link is lost.
 
@@ -154,22 +170,29 @@ class ShardLink(Relay):
     async def wash(self) -> None:
         """Bring an idle link back to how it was after log-in. Raises ShardError if that cannot be done."""
         self.drop_prefix()
-        if self.cancelled:
-            if self._cancels:
-                await asyncio.wait(self._cancels)
-            # A signal that comes late hits this empty statement, not the next user's.
-            try:
-                await self.run("")
-            except ShardError as error:
-                if error.sqlstate != QUERY_CANCELED:
-                    raise
-            self.cancelled = False
+        await self.outlive_cancels()
         if self.dirty:
             await self.run("DISCARD ALL")
             self.statements.clear()
             self.settings = None
             self.sequences = None
             self.dirty = False
+
+    async def outlive_cancels(self) -> None:
+        """See that no cancel is still on its way: one that comes late hits an empty statement and not the next one.
+
+        Inside a transaction that fails it. Raises ShardError.
+        """
+        if not self.cancelled:
+            return
+        if self._cancels:
+            await asyncio.wait(self._cancels)
+        try:
+            await self.run("")
+        except ShardError as error:
+            if error.sqlstate != QUERY_CANCELED:
+                raise
+        self.cancelled = False
 
     async def close(self, timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S) -> None:
         """Take leave of the server; the socket is closed when this returns."""

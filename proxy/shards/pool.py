@@ -3,8 +3,9 @@
 Rules:
 
 1. The link that came back last is lent first, so that links which are not needed grow old and are closed.
-2. At most ``size`` links exist, those being opened, washed or closed among them. Whoever finds none waits, first come,
-   first served, at most ``wait_timeout_s``; then 53300.
+2. At most ``size`` links are in use, those being opened, washed or closed among them. Whoever finds none waits, first
+   come, first served, at most ``wait_timeout_s``; then 53300. A transaction that holds a link to another shard may have
+   one of ``extra`` more: those who have all the links here may be waiting for its locks, and no shard sees that circle.
 3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue.
 4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
 5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
@@ -44,6 +45,7 @@ class PoolLimits:
     """How many links a pool has, and how long things may take (seconds)."""
 
     size: int = 20
+    extra: int = 20
     wait_timeout_s: float = 10.0
     connect_timeout_s: float = 10.0
     #: A link that nobody has wanted for so long is closed.
@@ -93,6 +95,11 @@ class LinkPool:
         self._opened = 0
         self._closed = 0
 
+    @property
+    def _used(self) -> int:
+        """How many places are taken by links that are not idle: lent, being opened, washed or closed."""
+        return self._size - len(self._idle)
+
     def take(self, preferred: ShardLink | None = None) -> ShardLink | None:
         """Lend an idle link at once if there is a good one: the way of the hot path. None means: acquire().
 
@@ -100,7 +107,7 @@ class LinkPool:
         """
         if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
             return None
-        if not self._idle:
+        if not self._idle or self._used >= self.limits.size:
             return None
         if preferred is not None and preferred in self._idle:
             link = preferred
@@ -113,18 +120,22 @@ class LinkPool:
         self._lent.add(link)
         return link
 
-    async def acquire(self) -> ShardLink:
-        """Lend a link, opening one if need be. Raises ShardError (cannot connect) or ProxyError (53300, 57P01)."""
+    async def acquire(self, *, further: bool = False) -> ShardLink:
+        """Lend a link, opening one if need be. Raises ShardError (cannot connect) or ProxyError (53300, 57P01).
+
+        ``further``: for somebody who holds a link to another shard.
+        """
         if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
             await self._health.ready(self.endpoint.index)
         if self._closing:
             raise _closing()
-        while self._idle:
+        limit = self.limits.size + (self.limits.extra if further else 0)
+        while self._idle and self._used < limit:
             link, _ = self._idle.popitem()
             if await self._is_alive(link):
                 self._lent.add(link)
                 return link
-        if self._size < self.limits.size:
+        if self._used < limit:
             self._size += 1
             return await self._open()
         handed = await self._wait()
@@ -219,7 +230,7 @@ class LinkPool:
 
     def _give(self, link: ShardLink) -> None:
         """Hand an idle and clean link to the first in the queue, or keep it."""
-        waiter = self._next_waiter()
+        waiter = self._next_waiter() if self._used <= self.limits.size else None
         if waiter is not None:
             self._lent.add(link)
             waiter.set_result(link)
@@ -231,7 +242,7 @@ class LinkPool:
 
     def _free_slot(self) -> None:
         """Give the place of a link that is gone to the first in the queue."""
-        waiter = self._next_waiter()
+        waiter = self._next_waiter() if self._used <= self.limits.size else None
         if waiter is not None:
             waiter.set_result(None)
         else:

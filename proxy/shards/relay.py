@@ -166,6 +166,11 @@ class Relay(asyncio.Protocol):
         return self._receiver is not None and not self._at_ready
 
     @property
+    def exchanges(self) -> int:
+        """How many exchanges there have been; while busy, the number of the one under way."""
+        return self._serial
+
+    @property
     def has_prefix(self) -> bool:
         """Whether a prefix waits for an exchange."""
         return bool(self._prefix)

@@ -105,15 +105,18 @@ class Coordinator:
         links: Mapping[int, Participant],
         writers: AbstractSet[int],
         must_commit: AbstractSet[int] = frozenset(),
+        *,
+        random: int | None = None,
     ) -> Outcome:
         """Commit on all ``links`` or on none. Never raises for what a shard did.
 
         ``writers`` are the shards that may have written; those in ``must_commit`` hold what cannot be prepared. When
         this returns (or its caller is cancelled and the commit's task is done), every link is idle or closed.
+        ``random``: the bits by which the transaction is known already (deadlock); its gid will have them.
         """
         if not links:
             return Outcome(Result.COMMITTED)
-        return await asyncio.shield(self._spawn(self._commit(links, writers, must_commit), "commit"))
+        return await asyncio.shield(self._spawn(self._commit(links, writers, must_commit, random), "commit"))
 
     async def rollback(self, links: Mapping[int, Participant]) -> None:
         """Roll back on all links. A link that cannot is closed, which rolls back as well."""
@@ -127,7 +130,11 @@ class Coordinator:
     # --- choosing ---------------------------------------------------------------------------------------------
 
     async def _commit(
-        self, links: Mapping[int, Participant], writers: AbstractSet[int], must_commit: AbstractSet[int]
+        self,
+        links: Mapping[int, Participant],
+        writers: AbstractSet[int],
+        must_commit: AbstractSet[int],
+        random: int | None,
     ) -> Outcome:
         parties = sorted(writers | must_commit)
         if len(must_commit) > 1:
@@ -143,7 +150,7 @@ class Coordinator:
         if len(parties) <= 1:
             return await self._commit_plainly(links, parties[0] if parties else None)
         commit_point = min(must_commit) if must_commit else parties[self._random_bits(16) % len(parties)]
-        return await self._commit_everywhere(links, parties, commit_point)
+        return await self._commit_everywhere(links, parties, commit_point, random)
 
     async def _key(self, shard: int) -> bytes | Outcome:
         """Return what proofs for a shard are made with, or how the commit ends without it."""
@@ -231,13 +238,15 @@ class Coordinator:
     # --- several writers --------------------------------------------------------------------------------------
 
     async def _commit_everywhere(
-        self, links: Mapping[int, Participant], parties: Sequence[int], commit_point: int
+        self, links: Mapping[int, Participant], parties: Sequence[int], commit_point: int, random: int | None
     ) -> Outcome:
         key = await self._key(commit_point)
         if isinstance(key, Outcome):
             await self._roll_back(links)
             return key
-        gid = GlobalId(self.cluster, self.names[commit_point], uuid7(self._clock_ms(), self._random_bits(RANDOM_BITS)))
+        if random is None:
+            random = self._random_bits(RANDOM_BITS)
+        gid = GlobalId(self.cluster, self.names[commit_point], uuid7(self._clock_ms(), random))
         plan = Plan(
             gid=gid,
             commit_point=commit_point,

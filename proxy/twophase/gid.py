@@ -44,6 +44,11 @@ def uuid7(unix_ms: int, random: int) -> UUID:
     return UUID(int=unix_ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low)
 
 
+def random_of(uuid: UUID) -> int:
+    """Return the random bits of a UUIDv7."""
+    return (uuid.int >> 64 & 0xFFF) << 62 | uuid.int & ((1 << 62) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class GlobalId:
     """One distributed transaction. ``commit_point`` is the name of the shard that holds its decision record."""

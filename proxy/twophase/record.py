@@ -8,6 +8,7 @@ What is where, on every shard:
 - ``secret``    one random key. ``decide`` and ``fence_commit`` are executable by every role, because they run inside
                 clients' transactions; they obey only those who know the key, and a proof is good for one transaction.
 - ``epoch``     the version of the placement; a proxy with another one cannot commit across shards.
+- ``waiting``   on the home shard: what proxies tell each other of their transactions that wait (deadlock).
 
 A proof, not a password: ``decide`` runs on the client's link, where others of the same role may read it in
 pg_stat_activity. What goes over the wire is a keyed hash of the whole decision with the deciding transaction's xid in
@@ -66,6 +67,15 @@ _TABLES = [
     """CREATE TABLE IF NOT EXISTS pgchorus.epoch (
     one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch bigint NOT NULL)""",
     "INSERT INTO pgchorus.epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING",
+    # Unlogged: after a crash nobody waits any more.
+    """CREATE UNLOGGED TABLE IF NOT EXISTS pgchorus.waiting (
+    id text PRIMARY KEY,
+    uuid text NOT NULL,
+    proxy text NOT NULL,
+    committing boolean NOT NULL,
+    members jsonb NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+)""",
 ]
 
 _GID_TIME = """CREATE OR REPLACE FUNCTION pgchorus.gid_time(gid text) RETURNS timestamptz
@@ -186,7 +196,8 @@ def install_sql() -> list[str]:
     """
     grants = ["GRANT USAGE ON SCHEMA pgchorus TO PUBLIC"]
     grants += [
-        f"REVOKE ALL ON TABLE pgchorus.{table} FROM PUBLIC" for table in ("fence", "decision", "secret", "epoch")
+        f"REVOKE ALL ON TABLE pgchorus.{table} FROM PUBLIC"
+        for table in ("fence", "decision", "secret", "epoch", "waiting")
     ]
     for signature, public in _SIGNATURES.items():
         grants.append(f"REVOKE ALL ON FUNCTION pgchorus.{signature} FROM PUBLIC")
@@ -214,6 +225,44 @@ LIVE_DECIDERS = """SELECT (classid::bigint << 32 | objid::bigint) AS key FROM pg
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 XACT_STATUS = "SELECT pg_xact_status($1::text::xid8)"
+
+# What the deadlock detector asks. A wait is told by its backend's transaction and its own beginning.
+
+LIST_WAITS = """SELECT l.pid, l.waitstart::text AS since, pg_blocking_pids(l.pid) AS blockers,
+        l.mode || ' on ' || CASE l.locktype
+            WHEN 'transactionid' THEN 'transaction ' || l.transactionid::text
+            WHEN 'relation' THEN 'relation ' || l.relation::regclass::text
+            WHEN 'tuple' THEN 'tuple of relation ' || l.relation::regclass::text
+            WHEN 'advisory' THEN 'advisory lock [' || concat_ws(',', l.classid, l.objid, l.objsubid) || ']'
+            ELSE l.locktype END AS lock
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
+    WHERE NOT l.granted AND l.waitstart < clock_timestamp() - make_interval(secs => $1::float8)"""
+TRANSACTIONS_OF = """SELECT pid, xact_start::text AS began FROM pg_stat_activity
+    WHERE pid = ANY($1::integer[]) AND xact_start IS NOT NULL"""
+# A prepared transaction's locks have no pid, and among them is the one on its own xid: that names it.
+PREPARED_BLOCKERS = """SELECT w.pid, h.mode AS held, w.mode AS wanted, p.gid
+    FROM pg_locks w
+    JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
+        AND h.database IS NOT DISTINCT FROM w.database AND h.relation IS NOT DISTINCT FROM w.relation
+        AND h.page IS NOT DISTINCT FROM w.page AND h.tuple IS NOT DISTINCT FROM w.tuple
+        AND h.transactionid IS NOT DISTINCT FROM w.transactionid AND h.classid IS NOT DISTINCT FROM w.classid
+        AND h.objid IS NOT DISTINCT FROM w.objid AND h.objsubid IS NOT DISTINCT FROM w.objsubid
+    JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = h.virtualtransaction
+    JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+    WHERE NOT w.granted AND w.pid = ANY($1::integer[])"""
+CANCEL_WAIT = """SELECT bool_or(pg_cancel_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.pid = $1 AND a.xact_start::text = $2 AND NOT l.granted AND l.waitstart::text = $3"""
+EXCHANGE_WAITING = """WITH ours AS (SELECT * FROM jsonb_to_recordset($2::text::jsonb)
+            AS r (id text, uuid text, committing boolean, members jsonb)),
+        gone AS (DELETE FROM pgchorus.waiting w WHERE (w.proxy = $1 AND NOT EXISTS (
+            SELECT FROM ours o WHERE o.id = w.id)) OR w.at < clock_timestamp() - interval '1 minute'),
+        put AS (INSERT INTO pgchorus.waiting (id, uuid, proxy, committing, members)
+            SELECT id, uuid, $1, committing, members FROM ours
+            ON CONFLICT (id) DO UPDATE
+            SET committing = excluded.committing, members = excluded.members, at = excluded.at)
+    SELECT w.id, w.uuid, w.committing, w.members::text AS members,
+        extract(epoch FROM clock_timestamp() - w.at)::float8 AS age_s
+    FROM pgchorus.waiting w WHERE w.proxy <> $1 AND w.at > clock_timestamp() - interval '1 minute'"""
 
 _XID = re.compile(r"[0-9]{1,20}", re.ASCII)
 

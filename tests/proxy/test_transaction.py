@@ -60,8 +60,9 @@ class Database:
         self.idle: dict[int, Link] = {}
         self.made: list[Link] = []
         self.fails: set[int] = set()
+        self.watched: list[ClientTransaction] = []
 
-    async def acquire(self, shard: int, role: str, preferred: Link | None = None) -> Link:
+    async def acquire(self, shard: int, role: str, preferred: Link | None = None, *, further: bool = False) -> Link:  # noqa: ARG002
         assert (role, preferred) == ("me", None)
         if shard in self.fails:
             raise ProxyError("53300", "none is free")
@@ -76,8 +77,17 @@ class Database:
         if not link.closed and link.resettable:
             self.idle[link.shard] = link
 
-    async def commit(self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int]) -> Any:
+    async def commit(
+        self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int], identity: Any
+    ) -> Any:
         raise NotImplementedError
+
+    def watch(self, waiter: ClientTransaction) -> object:
+        self.watched.append(waiter)
+        return object()
+
+    def forget(self, waiter: ClientTransaction) -> None:
+        self.watched.remove(waiter)
 
 
 @pytest.fixture

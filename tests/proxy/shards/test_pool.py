@@ -111,6 +111,33 @@ async def test_an_exhausted_pool_says_53300_in_time(make_pool: Pools) -> None:
     assert await pool.acquire() is link
 
 
+async def test_who_holds_a_link_elsewhere_does_not_wait_for_those_who_may_wait_for_him(make_pool: Pools) -> None:
+    pool = make_pool(size=1, extra=2, wait_timeout_s=5)
+    first = await pool.acquire()
+    (queued,) = await waiting(pool, 1)
+    further = [await pool.acquire(further=True) for _ in range(2)]
+    assert pool.stats.in_use == 3
+    assert not queued.done()
+    last = asyncio.ensure_future(pool.acquire(further=True))
+    await asyncio.sleep(0)
+    assert pool.stats.waiting == 2, "even that has an end"
+    last.cancel()
+    # While more than `size` are in use nobody else gets one.
+    pool.release(further.pop())
+    pool.release(further.pop())
+    await asyncio.sleep(0)
+    assert not queued.done()
+    assert pool.take() is None
+    pool.release(first)
+    pool.release(await queued)
+    assert pool.stats.idle == 3
+    lent = pool.take()
+    assert lent is not None
+    assert pool.take() is None, "the others are there, but for those who hold one elsewhere"
+    pool.release(await pool.acquire(further=True))
+    pool.release(lent)
+
+
 async def test_cancelling_those_who_wait_takes_nothing_along(make_pool: Pools) -> None:
     pool = make_pool(size=1)
     link = await pool.acquire()
