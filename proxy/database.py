@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
-    from proxy.twophase.deadlock import Identity
+    from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Fence, Held
     from proxy.twophase.recovery import Recovery
     from router.cluster import Database
@@ -163,11 +163,11 @@ class LogicalDatabase:
         """What to ask a shard for before a read that must be settled."""
         return self.settler.pending_sql
 
-    def watch(self, waiter: ClientTransaction) -> Identity:
+    def watch(self, waiter: Waiter) -> Identity:
         """A transaction uses several shards: look whether it gets into a deadlock over them."""
         return self.deadlocks.watch(waiter)
 
-    def forget(self, waiter: ClientTransaction) -> None:
+    def forget(self, waiter: Waiter) -> None:
         """It has ended."""
         self.deadlocks.forget(waiter)
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.isolation import (
@@ -33,6 +33,7 @@ from proxy.isolation import (
     keeps_snapshot,
     too_late,
 )
+from proxy.links import Replay
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
@@ -42,12 +43,11 @@ from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
 
+    from proxy.links import Links
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
     from proxy.twophase.deadlock import Identity
-    from proxy.twophase.fence import Held
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
@@ -61,59 +61,6 @@ class Block(Enum):
     NONE = "none"
     IMPLICIT = "implicit"
     EXPLICIT = "explicit"
-
-
-class Links(Protocol):
-    """Where links come from and go to, and how a group of them commits: the database of the session."""
-
-    proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
-
-    async def acquire(
-        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
-    ) -> ShardLink:
-        """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time.
-
-        ``further``: one to another shard is held meanwhile.
-        """
-
-    def release(self, link: ShardLink) -> None:
-        """Give a link back; one that is not idle is closed."""
-
-    @property
-    def pending_sql(self) -> str:
-        """What to ask a shard for before a statement that must be settled."""
-
-    async def settle(self, shard: int, prepared: Sequence[str]) -> None:
-        """Return when what was decided of ``prepared`` is visible on the shard."""
-
-    def watch(self, waiter: ClientTransaction) -> Identity:
-        """A transaction has begun to use a second shard: deadlocks that lead over several are possible with it."""
-
-    def forget(self, waiter: ClientTransaction) -> None:
-        """It has ended."""
-
-    def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
-        """Hold the fence, with everything that is decided visible on every shard."""
-
-    async def commit(
-        self,
-        links: Mapping[int, ShardLink],
-        writers: frozenset[int],
-        must_commit: frozenset[int],
-        identity: Identity | None,
-    ) -> Outcome:
-        """Commit everywhere or nowhere; never raises for what a shard did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A statement that shards joining later must see: a savepoint, or a setting made inside the block."""
-
-    sql: str
-    savepoint: str | None = None
-    settings_before: dict[str, str] | None = None
-    writes_forbidden_before: bool = False
-    until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
 
 
 @dataclass(slots=True, eq=False)

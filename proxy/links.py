@@ -1,0 +1,72 @@
+"""What a client's transaction asks of the database whose links it joins, and what it keeps for those that join late.
+
+Protocols and values, nothing else: ``proxy.database`` is what stands behind ``Links``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from proxy.settings import Applied
+    from proxy.shards.link import ShardLink
+    from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.deadlock import Identity, Waiter
+    from proxy.twophase.fence import Held
+
+
+class Links(Protocol):
+    """Where links come from and go to, and how a group of them commits: the database of the session."""
+
+    proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
+
+    async def acquire(
+        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
+    ) -> ShardLink:
+        """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time.
+
+        ``further``: one to another shard is held meanwhile.
+        """
+
+    def release(self, link: ShardLink) -> None:
+        """Give a link back; one that is not idle is closed."""
+
+    @property
+    def pending_sql(self) -> str:
+        """What to ask a shard for before a statement that must be settled."""
+
+    async def settle(self, shard: int, prepared: Sequence[str]) -> None:
+        """Return when what was decided of ``prepared`` is visible on the shard."""
+
+    def watch(self, waiter: Waiter) -> Identity:
+        """A transaction has begun to use a second shard: deadlocks that lead over several are possible with it."""
+
+    def forget(self, waiter: Waiter) -> None:
+        """It has ended."""
+
+    def all_shards_fenced(self) -> AbstractAsyncContextManager[Held]:
+        """Hold the fence, with everything that is decided visible on every shard."""
+
+    async def commit(
+        self,
+        links: Mapping[int, ShardLink],
+        writers: frozenset[int],
+        must_commit: frozenset[int],
+        identity: Identity | None,
+    ) -> Outcome:
+        """Commit everywhere or nowhere; never raises for what a shard did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A statement that shards joining later must see: a savepoint, or a setting made inside the block."""
+
+    sql: str
+    savepoint: str | None = None
+    settings_before: dict[str, str] | None = None
+    writes_forbidden_before: bool = False
+    until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
