@@ -1,4 +1,4 @@
-"""The short form of run.py: every statement file over two shards, as simple queries and in binary."""
+"""The short form of run.py: every statement over two shards, in one of the three ways of asking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oracle import report
-from oracle.answers import Answer
+from oracle.answers import MODES, Answer
 from oracle.compare import Kind, compare, refusal_id
 from oracle.corpus import Case, parameters, read, read_all
 from oracle.ground import definitions, fill, ground, placements
@@ -28,7 +28,7 @@ def test_no_statement_is_answered_differently(servers: list[EmbeddedServer]) -> 
     with ground([SHARDS], servers) as found:
         fill([found.one, *found.proxies.values()], definitions())
         one, proxies = found.askers()
-        runner = Runner(one, proxies, placements(), ("simple", "binary"))
+        runner = Runner(one, proxies, placements(), MODES, in_turn=True)
         for file in files:
             runner.run(file)
         for asker in (one, *proxies.values()):

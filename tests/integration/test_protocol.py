@@ -227,6 +227,19 @@ def test_names_are_taken(twins: Twins) -> None:
     assert got == expected
 
 
+def test_execute_in_the_extended_protocol_is_described_and_comes_in_the_clients_format(filled: Twins) -> None:
+    filled.query("PREPARE one (int8) AS SELECT k, n FROM notes WHERE k = $1")
+    filled.query("PREPARE all_of_them AS SELECT k FROM notes ORDER BY k")
+    filled.query("PREPARE change (int8) AS UPDATE notes SET n = 1 WHERE k = $1")
+    for text in ("EXECUTE one (1)", "EXECUTE all_of_them", "EXECUTE change (2)", "EXECUTE one (1 + 1)"):
+        for formats in ((), (0,), (1,)):
+            filled.same(parse(text), describe("S"), bind(results=formats), describe("P"), execute(), SYNC)
+    filled.same(parse("EXECUTE all_of_them"), bind(), execute(limit=2), execute(limit=1), execute(), SYNC)
+    for client in (filled.one, filled.proxy):  # the proxy says it at Bind already
+        trace = client.ask(parse("EXECUTE one"), bind(), execute(), SYNC)
+        assert sqlstates(trace) == ["42601"]
+
+
 def test_sql_prepared_statements_reach_rows(filled: Twins) -> None:
     filled.query("prepare one (int8) as select v from notes where k = $1")
     filled.query("prepare many (int) as select k from notes where n = $1 order by k")

@@ -118,7 +118,7 @@ select g, sum(iv), avg(iv), max(iv) from ty group by g order by g;
 select g, min(t), max(t), min(c), max(vc) from ty group by g order by g;
 select g, min(d), max(ts), min(tz), max(tm) from ty group by g order by g;
 select g, min(u::text), max(ip), min(by) from ty group by g order by g;
-select g, min(n), max(n), min(f8), max(f8), max(f4) from ty group by g order by g;
+select g, trim_scale(min(n)), trim_scale(max(n)), min(f8), max(f8), max(f4) from ty group by g order by g;
 select g, count(ia), count(jb), count(r) from ty group by g order by g;
 select sum(n) from ty where n <> 'NaN';
 select sum(n), avg(n) from ty;

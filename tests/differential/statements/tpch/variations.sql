@@ -1,0 +1,33 @@
+-- Parts and relatives of the TPC-H questions: what people try first.
+--! file path tpch, public
+select count(*) from lineitem, orders where l_orderkey = o_orderkey;
+select count(*) from customer, orders where c_custkey = o_custkey;
+select count(*) from lineitem, part, supplier where l_partkey = p_partkey and l_suppkey = s_suppkey;
+select o_orderpriority, count(*) from orders group by o_orderpriority order by 1;
+select l_shipmode, count(*), sum(l_quantity), avg(l_extendedprice) from lineitem group by l_shipmode order by 1;
+select n_name, count(*) from customer, nation where c_nationkey = n_nationkey group by n_name order by 2 desc, 1;
+select r_name, n_name from region join nation on n_regionkey = r_regionkey order by 1, 2;
+select r_name, count(c_custkey) from region left join nation on n_regionkey = r_regionkey left join customer on c_nationkey = n_nationkey group by r_name order by 1;
+select o_orderkey, sum(l_extendedprice) from orders join lineitem on l_orderkey = o_orderkey group by o_orderkey order by 2 desc, 1 limit 5;
+select o_orderkey, o_totalprice from orders where o_totalprice = (select max(o_totalprice) from orders);
+select extract(year from o_orderdate) as y, count(*), sum(o_totalprice) from orders group by y order by y;
+select p_brand, count(distinct p_type) from part group by p_brand order by 1;
+select s_nationkey, max(s_acctbal), min(s_acctbal) from supplier group by s_nationkey order by 1;
+select l_orderkey from lineitem group by l_orderkey having count(*) = 4 order by 1;
+select l_orderkey, count(distinct l_suppkey) from lineitem group by l_orderkey order by 2 desc, 1 limit 5;
+select c_mktsegment, sum(o_totalprice) from customer left join orders on c_custkey = o_custkey group by c_mktsegment order by 1;
+select c_custkey from customer where c_custkey not in (select o_custkey from orders) order by 1;
+select c_custkey, c_name from customer where exists (select 1 from orders where o_custkey = c_custkey and o_orderstatus = 'F') order by 1 limit 5;
+select o_custkey, row_number() over (partition by o_custkey order by o_orderdate, o_orderkey) as n, o_orderkey from orders order by 1, 2 limit 10;
+select l_returnflag, l_linestatus, count(*) from lineitem group by cube (l_returnflag, l_linestatus) order by 1, 2, 3;
+select p_container, sum(ps_availqty) from part join partsupp on ps_partkey = p_partkey group by p_container order by 1;
+select ps_suppkey, count(*) from partsupp group by ps_suppkey order by 2 desc, 1 limit 5;
+select p_partkey, (select min(ps_supplycost) from partsupp where ps_partkey = p_partkey) from part order by 1 limit 10;
+select avg(n) from (select count(*) as n from orders group by o_custkey) x;
+select o_orderkey from orders where o_orderkey in (1, 2, 3) and o_orderkey in (select l_orderkey from lineitem) order by 1;
+select * from orders where o_orderkey = 7;
+select * from lineitem where l_orderkey = 7 order by l_linenumber;
+select l_orderkey, l_linenumber, l_tax from lineitem order by l_extendedprice desc, l_orderkey, l_linenumber limit 5;
+select sum(l_extendedprice * l_discount) from lineitem where l_orderkey between 10 and 20;
+select substring(c_phone from 1 for 2) as cc, count(*) from customer group by cc order by cc;
+select o_clerk, max(o_orderdate) - min(o_orderdate) from orders group by o_clerk order by 1;
