@@ -91,10 +91,15 @@ select weight, count(*) from orders group by weight order by weight;
 select note, count(*) from orders group by note order by note;
 select vip, city, count(*) from customers group by vip, city order by vip, city;
 select country, avg(balance), min(born), max(born) from customers group by country order by country;
+--! alike
 select n, count(*) from ty group by n order by n;
+--! alike
 select f8, count(*) from ty group by f8 order by f8;
+--! alike
 select f4, count(*) from ty group by f4 order by f4;
+--! alike
 select iv, count(*) from ty group by iv order by iv;
+--! alike
 select jb, count(*) from ty group by jb order by jb;
 select ia, count(*) from ty group by ia order by ia;
 select r, count(*) from ty group by r order by r;
@@ -114,9 +119,11 @@ select g, sum(i2), sum(i4) from ty where i4 < 100 and i4 > -100 group by g order
 select g, sum(i8) from ty group by g order by g;
 select g, avg(i8) from ty group by g order by g;
 select g, sum(mo), min(mo), max(mo) from ty group by g order by g;
+--! alike
 select g, sum(iv), avg(iv), max(iv) from ty group by g order by g;
 select g, min(t), max(t), min(c), max(vc) from ty group by g order by g;
 select g, min(d), max(ts), min(tz), max(tm) from ty group by g order by g;
+--! alike
 select g, min(u::text), max(ip), min(by) from ty group by g order by g;
 select g, trim_scale(min(n)), trim_scale(max(n)), min(f8), max(f8), max(f4) from ty group by g order by g;
 select g, count(ia), count(jb), count(r) from ty group by g order by g;

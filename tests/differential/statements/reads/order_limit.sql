@@ -23,6 +23,7 @@ select id from customers order by id fetch next row only;
 select id from customers order by id offset 4 rows fetch next 2 rows only;
 select id from customers order by id fetch first (1 + 2) rows only;
 select salary from employees order by salary fetch first 3 rows with ties;
+--! ties
 select dept, salary from employees order by salary desc nulls last fetch first 2 rows with ties;
 select id from customers order by id limit -1;
 select id from customers order by id offset -1;

@@ -58,14 +58,19 @@ select id from customers union all select customer_id from orders limit 5;
 select id::text from customers union select name from customers order by 1;
 select id from customers union all select name from customers;
 select id, name from customers union all select id from customers;
+--! alike
 select n from ty union select n from tr order by 1;
+--! alike
 select f8 from ty union select f8 from tr order by 1;
+--! alike
 select iv from ty union select iv from tr order by 1;
 select t from ty union select t from tr order by 1;
 select t from ty union select c from ty order by 1;
 select i2 from ty union select i8 from ty order by 1;
+--! alike
 select i4 from ty union select n from ty order by 1;
 select d from ty union select ts::date from ty order by 1;
+--! alike
 select jb from ty union select jb from ty order by 1;
 select k from n1 union select k from n2 order by 1;
 select k from n1 intersect all select k from n2 order by 1;
@@ -110,11 +115,16 @@ select distinct customer_id % 2 from orders order by 1;
 select distinct status || '!' from orders order by 1;
 select distinct date_trunc('month', placed) from orders order by 1;
 select distinct city, upper(city) from customers order by 1;
+--! alike
 select distinct n from ty order by n;
 select distinct n, id from ty order by id;
+--! alike
 select distinct f8 from ty order by f8;
+--! alike
 select distinct f4 from ty order by f4;
+--! alike
 select distinct iv from ty order by iv;
+--! alike
 select distinct jb from ty order by jb;
 select distinct ia from ty order by ia;
 select distinct r from ty order by r;

@@ -101,6 +101,7 @@ select id from customers order by (select count(*) from orders o where o.custome
 select id from customers order by (select max(total) from orders) , id limit 5;
 select city, count(*) from customers group by city having count(*) > (select count(*) from departments) order by 1;
 select city, (select count(*) from countries) from customers group by city order by 1;
+--! values
 select id from customers limit (select count(*) from customers where id < 0);
 select coalesce((select name from customers where id = 5), 'none');
 select coalesce((select name from customers where id = 99999), 'none');
