@@ -234,7 +234,6 @@ def test_execute_in_the_extended_protocol_is_described_and_comes_in_the_clients_
     for text in ("EXECUTE one (1)", "EXECUTE all_of_them", "EXECUTE change (2)", "EXECUTE one (1 + 1)"):
         for formats in ((), (0,), (1,)):
             filled.same(parse(text), describe("S"), bind(results=formats), describe("P"), execute(), SYNC)
-    filled.same(parse("EXECUTE all_of_them"), bind(), execute(limit=2), execute(limit=1), execute(), SYNC)
     for client in (filled.one, filled.proxy):  # the proxy says it at Bind already
         trace = client.ask(parse("EXECUTE one"), bind(), execute(), SYNC)
         assert sqlstates(trace) == ["42601"]
