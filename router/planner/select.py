@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from router.errors import Refused
 from router.plan import AnyShard, HomeShard, Single, Statement
-from router.planner import gather, merge
+from router.planner import gather, merge, views
 from router.planner.dml import modifying_levels
 from router.planner.names import Place
 from router.planner.placing import check_locks, check_reads, locks, placed
@@ -19,6 +19,7 @@ from router.planner.spread import one_shard, sharded
 if TYPE_CHECKING:
     from router.plan import Plan
     from router.planner.context import Context
+    from router.relation import Relation
 
 
 def plan(context: Context) -> Statement:
@@ -28,6 +29,23 @@ def plan(context: Context) -> Statement:
         from router.planner import ddl  # noqa: PLC0415 - SELECT INTO is CREATE TABLE AS
 
         return ddl.select_into(context)
+    known = views.expanded(context)
+    if known is not None:
+        return _over_views(context, *known)
+    return _plan(context)
+
+
+def _over_views(context: Context, inner: Context, found: tuple[Relation, ...]) -> Statement:
+    """Plan a statement by its text with views expanded; where that would be rewritten, its rows are gathered."""
+    return (
+        views.restored(context, _plan(inner), found)
+        or views.restored(context, _plan(inner, combining=False), found)
+        or _plan(context)
+    )
+
+
+def _plan(context: Context, *, combining: bool = True) -> Statement:
+    body = context.body
     scope = Scope(context)
     level = scope.select(body)
     modifying = modifying_levels(scope)
@@ -45,6 +63,8 @@ def plan(context: Context) -> Statement:
     if modifying:
         raise context.refuse("modifying-cte", scope.modifying[0].node.get("location"))
     try:
+        if not combining:
+            raise context.refuse("rewrite")
         found: Plan = merge.plan(context, scope, level, writes=writes)
     except Refused as refused:
         found = gather.plan(context, scope, refused.refusal)

@@ -140,7 +140,18 @@ def prepared_sum(client: psycopg.Connection[Any], _ledger: Ledger) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("read", [ordered_rows, plain_rows, copied, copied_query, prepared_sum])
+def halves(client: psycopg.Connection[Any], ledger: Ledger) -> int:
+    """Read two parts of the accounts in one statement that is gathered, each by a load of its own."""
+    middle = min(ledger.keys[0])
+    row = client.execute(
+        "SELECT (SELECT sum(balance) FROM acc WHERE id <= %s) + (SELECT sum(balance) FROM acc WHERE id > %s)",
+        (middle, middle),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("read", [ordered_rows, plain_rows, copied, copied_query, prepared_sum, halves])
 def test_no_other_kind_of_read_is_fractured(
     ledger: Ledger, wires: Wires, read: Callable[[psycopg.Connection[Any], Ledger], int]
 ) -> None:
@@ -149,6 +160,34 @@ def test_no_other_kind_of_read_is_fractured(
             assert read(in_block, ledger) == ledger.total
             in_block.rollback()
             assert read(alone, ledger) == ledger.total
+    check_after(ledger)
+
+
+def test_the_loads_of_a_gathered_statement_see_one_moment_of_each_shard(ledger: Ledger) -> None:
+    """The fence holds back what is decided over shards, not what one shard commits by itself between two loads."""
+    low, high = sorted(ledger.keys[0])[:2]
+    stopping = threading.Event()
+
+    def transfer() -> int:
+        done = 0
+        with ledger.client() as client:
+            while not stopping.is_set():
+                client.execute("UPDATE acc SET balance = balance - 1 WHERE id = %s", (low,))
+                client.execute("UPDATE acc SET balance = balance + 1 WHERE id = %s", (high,))
+                client.commit()
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(1) as threads, ledger.client(autocommit=True) as alone, ledger.client() as in_block:
+        writing = threads.submit(transfer)
+        try:
+            for _ in range(2 * OTHER_READS):
+                assert halves(alone, ledger) == ledger.total
+                assert halves(in_block, ledger) == ledger.total
+                in_block.rollback()
+        finally:
+            stopping.set()
+        assert writing.result() > OTHER_READS
     check_after(ledger)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from proxy.wire.frontend import Query
@@ -11,7 +12,7 @@ from waiting import eventually
 from wire_client import FLUSH, SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Town
 
@@ -163,3 +164,60 @@ def test_the_same_link_serves_the_next_statement(narrow_town: Town, connect: Cal
     for _ in range(3):
         for client in (one, other):
             assert client.rows("select count(*) from notes a, notes b") == [("9",)]
+
+
+@pytest.fixture
+def guest(town: Town) -> Iterator[str]:
+    """A role that may read some columns, some rows, and one view."""
+    role = f"guest_{town.dsn.rpartition('/')[2]}"
+    for dsn in town.shards:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(f"create role {role} login".encode())
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        for text in (
+            f"grant select (k, n) on notes to {role}",
+            f"grant select on words, kinds to {role}",
+            "alter table words enable row level security",
+            f"create policy mine on words to {role} using (n < 3)",
+            "create view open as select k, v from notes",
+            "create view shut as select n from words",
+            f"grant select on open to {role}",
+        ):
+            client.execute(text.encode())
+    yield role
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        for text in (
+            "drop view open, shut",
+            "drop policy mine on words",
+            "alter table words disable row level security",
+            f"revoke all on notes, words, kinds from {role}",
+        ):
+            client.execute(text.encode())
+    for dsn in town.shards:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(b"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = %s", (role,))
+            admin.execute(f"drop role {role}".encode())
+
+
+def test_gathering_reads_what_the_role_may_read(town: Town, connect: Callable[..., WireClient], guest: str) -> None:
+    owner = connect(town.dsn)
+    owner.query("insert into notes values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)")
+    owner.query("insert into words values ('one', 1), ('two', 2), ('three', 3), ('four', 4)")
+    client = connect(town.dsn, user=guest)
+
+    def state(text: str) -> str:
+        return next((entry[1]["C"] for entry in client.query(text) if entry[0] == "error"), "")
+
+    assert client.rows("select a.k, b.n from notes a join notes b on a.k = b.n order by 1") == [
+        ("1", "1"), ("2", "2"), ("3", "3"),
+    ]  # fmt: skip
+    assert client.rows("select n, count(*) + 0 from words group by n having true order by n") == [
+        ("1", "1"),
+        ("2", "1"),
+    ]
+    assert state("select count(*) + 0 from notes where v = 'a'") == "42501"
+    assert state("select a.v from notes a join notes b on a.k = b.n") == "42501"
+    assert sorted(client.rows("select k from open")) == [("1",), ("2",), ("3",)]  # as it came
+    assert state("select count(*) + 0 from open") == "42501"  # it may read the view, but its rows are another matter
+    assert state("select count(*) + 0 from shut") == "42501"
+    assert state("select n from shut") == "42501"

@@ -81,9 +81,9 @@ def table(
     return Relation(TableName(schema, name), columns=made, primary_key=primary, unique=indexes, indexes=names, **facts)  # type: ignore[arg-type]
 
 
-def view(name: str, columns: str, reads: str) -> Relation:
+def view(name: str, columns: str, reads: str, query: str = "") -> Relation:
     uses = Uses(reads=frozenset(map(public, reads.split())))
-    return table(name, columns, kind=RelationKind.VIEW, read_uses=uses)
+    return table(name, columns, kind=RelationKind.VIEW, read_uses=uses, query=query)
 
 
 RELATIONS = (
@@ -122,6 +122,10 @@ RELATIONS = (
     table("pgbench_tellers", "tid int4 notnull, bid int4, tbalance int4, filler bpchar modifier=88"),
     table("pgbench_history", "tid int4, bid int4, aid int4, delta int4, mtime timestamp, filler bpchar modifier=26"),
     view("big_orders", "customer_id int8, total numeric", "orders"),
+    view("paid_orders", "customer_id int8, id int8, total numeric", "orders",
+         " SELECT customer_id, id, total FROM public.orders WHERE (status = 'paid'::text);"),
+    view("paid_totals", "customer_id int8, total numeric", "paid_orders orders",
+         " SELECT customer_id, sum(total) AS total FROM public.paid_orders GROUP BY customer_id;"),
     view("country_names", "id int4, name text", "countries"),
     view("settings_view", "name text, value text", "settings"),
     Relation(public("log_id_seq"), RelationKind.SEQUENCE, owned_by=public("log")),
