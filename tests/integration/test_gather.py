@@ -180,7 +180,7 @@ def guest(town: Town) -> Iterator[str]:
             "alter table words enable row level security",
             f"create policy mine on words to {role} using (n < 3)",
             "create view open as select k, v from notes",
-            "create view shut as select n from words",
+            "create view shut as select n from notes",
             f"grant select on open to {role}",
         ):
             client.execute(text.encode())
