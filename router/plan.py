@@ -399,17 +399,23 @@ class Prepared(Enum):
     EXECUTE = "execute"
     DEALLOCATE = "deallocate"
     DEALLOCATE_ALL = "deallocate_all"
+    EXPLAIN = "explain"  # EXPLAIN EXECUTE
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedControl:
-    """PREPARE name (types) AS body; EXECUTE name (args); DEALLOCATE. Texts are cut from the original."""
+    """PREPARE name (types) AS body; EXECUTE name (args); DEALLOCATE. Texts are cut from the original.
+
+    EXPLAIN: ``body`` is what stands before the name, ``rest`` what stands behind it; ``runs``: it is ANALYZE.
+    """
 
     prepared: Prepared
     name: str = ""
     type_names: tuple[str, ...] = ()
     body: str = ""
     arguments: tuple[str, ...] = ()
+    rest: str = ""
+    runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from proxy.errors import ProxyError
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
-from proxy.session.preparing import bind_and_run, current, prepare
+from proxy.session.preparing import bind_and_run, current, explain_prepared, prepare
 from proxy.session.run import relay
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
@@ -351,6 +351,10 @@ async def prepared_control(
             detail=f"Expected {len(expected)} parameters but got {len(plan.arguments)}.",
         )
     values = await _argument_values(session, plan.arguments, expected)
+    if plan.prepared is Prepared.EXPLAIN:
+        if not describe:
+            raise ProxyError("0A000", "EXPLAIN EXECUTE is supported as a simple query only")
+        return await explain_prepared(session, prepared, plan, values)
     return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
 
 

@@ -24,11 +24,12 @@ from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
-from router.errors import Refused, SyntaxFailure
+from router.errors import Refused, SyntaxFailure, refusal
 from router.plan import (
     Control,
     CursorControl,
     Empty,
+    Filled,
     Prepared,
     PreparedControl,
     SettingControl,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
     from router.plan import Executable
 
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
@@ -232,6 +234,44 @@ async def bind_and_run(
         request = replace(request, result_formats=result_formats, describe_rows=describe)
         return await run_parted(session, statement, executable, request)
     return await _run_on_link(session, portal, executable, shard, describe=describe)
+
+
+async def explain_prepared(
+    session: Session, prepared: PreparedStatement, plan: PreparedControl, values: tuple[bytes | None, ...]
+) -> bytes:
+    """EXPLAIN EXECUTE: on the one shard that would run it, under the name that the statement has there."""
+    bind = frontend.Bind(b"", b"", (), values, ())
+    statement = prepared.statement
+    if isinstance(statement.plan, Filled):
+        raise refusal("explain")
+    executable = await resolve_bind(session, prepared, bind)
+    shard = relayed_shard(executable, statement)
+    if shard is None:
+        raise refusal("explain")
+    link = await session.join(statement, shard, writes=plan.runs and writes_of(executable))
+    await settle_before(session, [shard])
+    await _told(link, frontend.Parse(b"pgchorus_explained", prepared.query, prepared.oids).encode())
+    try:
+        answer = Relay(session.connection, session.on_parameter)
+        answer.hold_tag = True
+        text = f"{plan.body}pgchorus_explained{plan.rest}"
+        link.exchange(frontend.Query(text.encode("utf-8", "surrogateescape")).encode(), answer)
+        await answer.wait(link)
+    finally:
+        if not link.closed and not link.busy:
+            await _told(link, frontend.Close(b"S", b"pgchorus_explained").encode())
+    if answer.failed:
+        raise Reported(answer.sqlstate)
+    if plan.runs:
+        session.note_effects(statement, [shard])
+    return answer.tag
+
+
+async def _told(link: ShardLink, frames: bytes) -> None:
+    """Send messages whose answers nobody needs; raises ShardError if one is an error."""
+    for kind, body in await link.collect(frames + frontend.Sync().encode()):
+        if kind == backend.ERROR_RESPONSE:
+            raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
 
 
 async def _run_on_link(

@@ -74,7 +74,12 @@ class FenceLostError(ProxyError):
 
 
 def _lost(detail: str) -> FenceLostError:
-    return FenceLostError("40001", "the snapshot of several shards could not be held", detail=detail)
+    return FenceLostError(
+        "40001",
+        "the snapshot of several shards could not be held",
+        detail=detail,
+        hint="Try again. If it happens often, raise fence.bind_s, or read with SET pgchorus.read_consistency = shard.",
+    )
 
 
 async def settle(

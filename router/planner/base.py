@@ -82,6 +82,8 @@ class Planner:
         context = Context(self.database, self.catalog, parsed, search_path, parameter_oids)
         kind = parsed.kind
         session = _SESSION.get(kind)
+        if kind == "ExplainStmt" and "ExecuteStmt" in parsed.body.get("query", {}):
+            session = control.explain
         if session is not None:
             if names_own_schema(parsed.text, kind, parsed.body):
                 raise context.refuse("own-schema")

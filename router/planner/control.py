@@ -20,6 +20,7 @@ from router.plan import (
     Statement,
     TransactionControl,
 )
+from router.planner.passthrough import analyzes
 from router.rewrite import group_end, split_list
 from router.tree import constant, items
 
@@ -212,6 +213,29 @@ def execute(context: Context) -> Statement:
         arguments = split_list(parsed, 2, end)
     plan = PreparedControl(Prepared.EXECUTE, context.body["name"], arguments=arguments)
     return context.statement(plan, "EXECUTE", returns_rows=True)
+
+
+def explain(context: Context) -> Statement:
+    """EXPLAIN (options) EXECUTE name (arguments)."""
+    parsed = context.parsed
+    tokens, text = parsed.tokens, parsed.text
+    at = next(number for number, token in enumerate(tokens) if token.name == "EXECUTE") + 1
+    execute = context.body["query"]["ExecuteStmt"]
+    arguments: tuple[str, ...] = ()
+    if items(execute.get("params")):
+        end = group_end(tokens, at + 1)
+        if end is None:
+            raise context.refuse("unknown-statement", name="this form of EXPLAIN EXECUTE")
+        arguments = split_list(parsed, at + 1, end)
+    plan = PreparedControl(
+        Prepared.EXPLAIN,
+        execute["name"],
+        body=text[: tokens[at].start],
+        arguments=arguments,
+        rest=text[tokens[at].end : parsed.end],
+        runs=analyzes(context.body),
+    )
+    return context.statement(plan, "EXPLAIN", returns_rows=True)
 
 
 def deallocate(context: Context) -> Statement:

@@ -230,10 +230,11 @@ def pushed_limit(limit: KeyTerm | None, offset: KeyTerm | None) -> str:
     if isinstance(limit, Constant) and isinstance(offset, Constant | None):
         count = int(limit.value or 0) + int(offset.value or 0 if offset is not None else 0)
         return f"LIMIT {count}" if count <= _INT8_MAX else ""
-    words = [_limit_word(limit)]
-    if offset is not None:
-        words.append(f"coalesce({_limit_word(offset)}, 0)")
-    return f"LIMIT ({' OPERATOR(pg_catalog.+) '.join(words)})"
+    if offset is None:
+        return f"LIMIT ({_limit_word(limit)})"
+    # The sum of two int8 may be none; a limit that is NULL (none at all) becomes the largest there is.
+    words = f"{_limit_word(limit)}::pg_catalog.numeric OPERATOR(pg_catalog.+) coalesce({_limit_word(offset)}, 0)"
+    return f"LIMIT (least({words}, {_INT8_MAX})::pg_catalog.int8)"
 
 
 def _limit_word(term: KeyTerm) -> str:

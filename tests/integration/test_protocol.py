@@ -451,3 +451,25 @@ def test_what_is_set_for_a_transaction_ends_with_it_though_more_follows(twins: T
 def test_a_change_of_role_among_other_statements(twins: Twins) -> None:
     twins.query("set session authorization postgres; select 1; reset session authorization")
     twins.query("select current_user")
+
+
+def test_explain_of_prepared_statements(filled: Twins, any_town: Town) -> None:
+    filled.query("prepare one (int8) as select v from notes where k = $1")
+    filled.query("prepare put (int8) as update notes set v = 'put' where k = $1")
+    for text in ("one(7)", "one(3 + 4)", "put(7)"):
+        filled.query(f"explain (costs off) /* EXECUTE x */ execute {text}")
+    filled.query("explain (analyze, costs off, timing off, summary off, buffers off) execute put(7)")
+    filled.query("select k, v from notes where v = 'put'")
+    filled.query("explain execute nothing")
+    filled.query("prepare many as select v from notes")
+    assert sqlstates(filled.proxy.query("explain execute many")) == (["0A000"] if len(any_town.shards) > 1 else [])
+    filled.query("execute one(7)")
+
+
+@pytest.mark.parametrize("offset", [b"0", b"3", b"9223372036854775807", None])
+@pytest.mark.parametrize("limit", [b"9223372036854775807", b"9223372036854775806", b"0", None])
+def test_the_largest_limits(filled: Twins, limit: bytes | None, offset: bytes | None) -> None:
+    text = "select k from notes order by k limit $1 offset $2"
+    filled.same(parse(text), bind(limit, offset), execute(), SYNC)
+    text = "select n, count(*) from notes group by n order by n limit $1 offset $2"
+    filled.same(parse(text), bind(limit, offset), execute(), SYNC)

@@ -1,0 +1,38 @@
+"""Keys in forms that Postgres reads and that are not its own: blanks, hexadecimal, underscores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.wire.frontend import Query
+from wire_client import SYNC, bind, execute, parse
+
+if TYPE_CHECKING:
+    from wire_client import Twins
+FORMS = ["' 70 '", "'0x46'", "'1_0'", "'+7'", "'007'", "0x46", "7_0", "'0b11'", "' -3'", "int8 ' 9 '", "'12'::int8"]
+BAD = ["'seven'", "''", "'1__0'", "'99999999999999999999'", "'7.0'"]
+
+
+@pytest.mark.parametrize("form", FORMS + BAD)
+def test_rows_are_stored_and_found(twins: Twins, form: str) -> None:
+    for text in (
+        f"insert into notes values ({form}, 'one')",
+        f"insert into notes values ({form}, 'again')",
+        f"insert into notes values (5, 'x'), ({form}, 'y') on conflict (k) do update set v = excluded.v",
+    ):
+        twins.same(Query(text.encode()), ignoring="P")  # a place in a text of ours
+    for text in (
+        f"select k, v from notes where k = {form}",
+        f"select k, v from notes where k in (1, {form}) order by k",
+        f"update notes set v = 'found' where k = {form} returning k, v",
+        f"select k, v from notes where k = {form} for update",
+        f"delete from notes where k = {form}",
+        "select k, v from notes order by k",
+    ):
+        twins.same(Query(text.encode()), ignoring="P")
+    bare = form.strip("'").encode()
+    twins.same(parse("insert into notes values ($1, 'p')"), bind(bare), execute(), SYNC)
+    twins.same(parse("select k, v from notes where k = $1"), bind(bare), execute(), SYNC)
+    twins.same(parse("delete from notes where k = $1"), bind(bare), execute(), SYNC)
