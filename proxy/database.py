@@ -203,6 +203,11 @@ class LogicalDatabase:
             raise ProxyError("57P03", f"database {self.logical.name} is starting up")
         return self._planner
 
+    @property
+    def has_catalog(self) -> bool:
+        """Whether statements can be planned: not yet when home was down at the start."""
+        return self._planner is not None
+
     def use_catalog(self, catalog: Catalog) -> None:
         """Plan with another catalog from now on; what was derived from the old one is forgotten."""
         self.catalog = catalog

@@ -37,6 +37,8 @@ class Limits:
     pool_idle_check_s: float = _limit(30.0, "a link that has been idle for so long is tried before it is lent")
     pool_wash_timeout_s: float = _limit(5.0, "to try a link or to bring it back to a known state")
 
+    health_wait_s: float = _limit(2.0, "for a shard that is down to answer a probe, then statements for it fail")
+
     control_per_shard: int = _limit(
         4, "links to each shard for the proxy's own work: catalog, commits, recovery", minimum=2
     )
@@ -110,6 +112,7 @@ SECTIONS = (
     "message",
     "drain",
     "pool",
+    "health",
     "control",
     "statements",
     "plan_cache",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.database import LogicalDatabase
+from proxy.errors import ProxyError
 from proxy.shards import schema
 from proxy.shards.control import ControlLimits, ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
@@ -50,20 +51,31 @@ async def open_database(
     dsns = config.databases[database.name].dsns
     endpoints = [ShardEndpoint(name, index, dsns[index]) for index, name in enumerate(database.shards)]
     control = ControlLinks(endpoints, ControlLimits(**limits.group("control")))
-    health = ShardHealth(database.shards, control.probe)
+    health = ShardHealth(database.shards, control.probe, ready_timeout_s=limits.health_wait_s)
     control.on_failure(health.failed)
     pool_limits = PoolLimits(**limits.group("pool"))
     pools = PoolSet(endpoints, pool_limits, health)
     scratch_pools = PoolSet(endpoints, replace(pool_limits, size=limits.gather_links), health)
     try:
-        epoch = await schema.install(control, database, config.cluster.name)
-        await schema.ensure_slot_checks(control, database)
-        recovery = await _recover(config, database, control, health, checkpoint)
+        schemas = _Schemas(control, database, config.cluster.name)
+        health.on_return(schemas.admit)
+        recovery = _recovery(config, database, control, health, checkpoint)
+        epoch = await schemas.open(health)
+        await _recover(recovery, database, health)
         links = (pools, scratch_pools)
         served = _assemble(
-            config, database, control, recovery, epoch, checkpoint=checkpoint, pools=links, metrics=metrics
+            config,
+            database,
+            control,
+            recovery,
+            epoch,
+            health=health,
+            checkpoint=checkpoint,
+            pools=links,
+            metrics=metrics,
         )
-        await served.reload_catalog()
+        if health.shard_is_up(database.home):
+            await served.reload_catalog()
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
             spawn(served.deadlocks.run_forever(), name=f"deadlock detection of {database.name}"),
@@ -83,10 +95,58 @@ async def open_database(
         await control.close()
 
 
-async def _recover(
+class _Schemas:
+    """Which shards have been seen to be as the configuration says. No other one is served."""
+
+    def __init__(self, control: ControlLinks, database: Database, cluster_name: str) -> None:
+        self._control = control
+        self._database = database
+        self._cluster_name = cluster_name
+        self._epoch: int | None = None
+        self._unseen = set(range(len(database.shards)))
+
+    async def open(self, health: ShardHealth) -> int:
+        """Make or renew the schema everywhere; with a shard down, see that the others need nothing. Return the epoch.
+
+        Raises PlacementMismatch, and ShardError for what is no outage of some shards.
+        """
+        database, cluster_name = self._database, self._cluster_name
+        missing: dict[int, ShardError] = {}
+        try:
+            epoch = await schema.install(self._control, database, cluster_name)
+        except ShardError as failure:
+            epoch, missing = await schema.check_reachable(self._control, database, cluster_name)
+            for shard, error in missing.items():
+                health.failed(shard, error)
+            if not missing or any(health.shard_is_up(shard) for shard in missing):
+                raise failure from None
+            names = ", ".join(database.shards[shard] for shard in missing)
+            log.warning("starting without some shards", database=database.name, shards=names)
+        self._unseen -= set(range(len(database.shards))) - missing.keys()
+        await schema.ensure_slot_checks(
+            self._control, database, sorted(set(range(len(database.shards))) - missing.keys())
+        )
+        self._epoch = epoch
+        return epoch
+
+    async def admit(self, shard: int) -> None:
+        """A shard has come back: if it was not there at the start, it is looked at now."""
+        if shard not in self._unseen:
+            return
+        if self._epoch is None:
+            raise not_applied(shard, self._database.shards[shard])
+        try:
+            await schema.admit(self._control, self._database, self._cluster_name, shard, self._epoch)
+        except ProxyError as error:
+            log.critical("a shard is not served", shard=self._database.shards[shard], error=str(error))
+            raise not_applied(shard, self._database.shards[shard]) from error
+        self._unseen.discard(shard)
+
+
+def _recovery(
     config: Config, database: Database, control: ControlLinks, health: ShardHealth, checkpoint: Checkpoint
 ) -> Recovery:
-    """Finish what earlier proxies left behind, and see that it is done for every shard that comes back."""
+    """Make the recovery, and see that it has been at every shard that comes back."""
     limits = RecoveryLimits(**config.limits.group("recovery"), retention_s=config.limits.commit_retention_s)
     recovery = Recovery(
         control, cluster=config.cluster.name, names=database.shards, limits=limits, checkpoint=checkpoint
@@ -100,12 +160,16 @@ async def _recover(
             raise not_applied(shard, name)
 
     health.on_return(apply_decided)
+    return recovery
+
+
+async def _recover(recovery: Recovery, database: Database, health: ShardHealth) -> None:
+    """Finish what earlier proxies left behind."""
     report = await recovery.run_once()
     if not report.quiet or report.committed or report.rolled_back:
         log.info("recovery at start", database=database.name, report=str(report))
     for shard in set(report.late.values()):
         health.failed(shard, not_applied(shard, database.shards[shard]))
-    return recovery
 
 
 def _assemble(  # noqa: PLR0913 - what it is made of
@@ -115,6 +179,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
     recovery: Recovery,
     epoch: int,
     *,
+    health: ShardHealth,
     checkpoint: Checkpoint,
     pools: tuple[PoolSet, PoolSet],
     metrics: Metrics,
@@ -140,6 +205,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         epoch=epoch,
         limits=FenceLimits(**limits.group("fence")),
         checkpoint=checkpoint,
+        ready=health.ready,
     )
     return LogicalDatabase(
         database,
@@ -162,7 +228,7 @@ async def _watch_catalog(served: LogicalDatabase) -> None:
         try:
             async with served.control.connection(served.logical.home) as connection:
                 version = await schema.catalog_version(connection)
-            if version != served.catalog.version:
+            if version != served.catalog.version or not served.has_catalog:
                 await served.reload_catalog()
         except ShardError as error:
             log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))

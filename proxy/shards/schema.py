@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.errors import ProxyError
@@ -47,9 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlacementMismatch",
+    "admit",
     "catalog_bump_sql",
     "catalog_version",
     "check",
+    "check_reachable",
     "ensure_slot_checks",
     "install",
 ]
@@ -239,11 +241,63 @@ async def check(control: Control, database: Database, cluster_name: str) -> int:
     Raises PlacementMismatch with everything that differs, ShardError when a shard cannot be asked.
     """
     shards = await _look_everywhere(control, database)
+    hint = "Run pgchorus init with this configuration, or mend the configuration."
+    _raise_problems(database, cluster_name, shards, hint)
+    return shards[0].epoch or 0
+
+
+async def check_reachable(control: Control, database: Database, cluster_name: str) -> tuple[int, dict[int, ShardError]]:
+    """See that the shards that can be asked are as the configuration says; return the epoch, and why others cannot.
+
+    For a start while a shard is down: then nothing is installed or changed. Raises PlacementMismatch, and ShardError
+    when no shard can be asked at all.
+    """
+    wanted = _declared(database)
+    looks = await asyncio.gather(
+        *(_look(control, database, shard, wanted) for shard in range(len(database.shards))), return_exceptions=True
+    )
+    missing = {}
+    for shard, look in enumerate(looks):
+        if isinstance(look, ShardError):
+            missing[shard] = look
+        elif isinstance(look, BaseException):
+            raise look
+    known = [look for look in looks if isinstance(look, _Shard)]
+    if not known:
+        raise missing[0]
+    shards = [
+        look if isinstance(look, _Shard) else _stand_in(known[0], database, cluster_name, shard)
+        for shard, look in enumerate(looks)
+    ]
+    _raise_problems(database, cluster_name, shards, "All shards have to be up for their schema to be made or changed.")
+    return known[0].epoch or 0, missing
+
+
+async def admit(control: Control, database: Database, cluster_name: str, shard: int, epoch: int) -> None:
+    """See that a shard that was down at the start is as the configuration says, and renew what is ours there.
+
+    Raises PlacementMismatch, and ShardError when it cannot be asked.
+    """
+    look = await _look(control, database, shard, _declared(database))
+    shards = [
+        look if index == shard else replace(_stand_in(look, database, cluster_name, index), epoch=epoch)
+        for index in range(len(database.shards))
+    ]
+    _raise_problems(database, cluster_name, shards, "Run pgchorus init with this configuration, and start again.")
+    await _create(control, shard)
+    await ensure_slot_checks(control, database, [shard])
+
+
+def _stand_in(known: _Shard, database: Database, cluster_name: str, shard: int) -> _Shard:
+    """Return what a shard that cannot be asked would say if it were like another one."""
+    return replace(known, identity=f"{known.identity} {shard}", meta=_meta(database, cluster_name, shard))
+
+
+def _raise_problems(database: Database, cluster_name: str, shards: Sequence[_Shard], hint: str) -> None:
     problems = _unfit(database, shards) + _foreign(cluster_name, shards, database)
     problems += _differences(database, cluster_name, shards)[0] or _table_problems(database, shards)
     if problems:
-        raise PlacementMismatch(problems, "Run pgchorus init with this configuration, or mend the configuration.")
-    return shards[0].epoch or 0
+        raise PlacementMismatch(problems, hint)
 
 
 # --- changing ----------------------------------------------------------------------------------------------------
@@ -356,14 +410,16 @@ def _literal(value: object) -> str:
 # --- slot checks -------------------------------------------------------------------------------------------------
 
 
-async def ensure_slot_checks(control: Control, database: Database) -> None:
-    """Give every sharded table that is there the CHECK on its slots, and validate it.
+async def ensure_slot_checks(control: Control, database: Database, on: Sequence[int] | None = None) -> None:
+    """Give every sharded table that is there the CHECK on its slots, and validate it (on all shards, or on some).
 
     Cheap where all is well. Raises PlacementMismatch for rows on the wrong shard; new ones are held off even then.
     """
     if len(database.shards) == 1:
         return
-    problems = await asyncio.gather(*(_ensure_on(control, database, s) for s in range(len(database.shards))))
+    problems = await asyncio.gather(
+        *(_ensure_on(control, database, s) for s in (range(len(database.shards)) if on is None else on))
+    )
     listed = [problem for of_shard in problems for problem in of_shard]
     if listed:
         raise PlacementMismatch(listed, "Move these rows to the shards where they belong, or delete them.")

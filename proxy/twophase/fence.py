@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING
 from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError
 from proxy.tasks import spawn
 from proxy.twophase.finish import finish
-from proxy.twophase.participant import error_fields
+from proxy.twophase.participant import ShardFailure, error_fields
 from proxy.twophase.pending import list_pending, read_decisions
 from proxy.twophase.points import Point, pass_by
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Control, ControlConnection
@@ -49,6 +49,7 @@ _log = logging.getLogger(__name__)
 _IDENTITY = """SELECT system_identifier::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
     FROM pg_control_system()"""
 RETRY_SQLSTATES = ("55P03", "40P01", "25P03", "25P04", "57014")
+_SHARD_AWAY = ("08", "57")  # connection exception, operator intervention
 PAUSE_S = 0.005
 LOOKS_BEFORE_HELPING = 3
 
@@ -150,13 +151,16 @@ class Fence:
         epoch: int = 1,
         limits: FenceLimits | None = None,
         checkpoint: Checkpoint = pass_by,
+        ready: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """``ready`` returns when a shard is up, and raises at once or soon when it is not."""
         self.control = control
         self.cluster = cluster
         self.names = tuple(names)
         self.epoch = epoch
         self.limits = limits or FenceLimits()
         self.checkpoint = checkpoint
+        self._ready = ready
         #: How many fences were begun: fewer than readers, where these shared them.
         self.taken = 0
         self._order: tuple[int, ...] | None = None
@@ -192,6 +196,13 @@ class Fence:
                 fence.leave()
                 fields = error_fields(error) if isinstance(error, Exception) else None
                 retry = isinstance(error, FenceLostError) or (fields is not None and fields.sqlstate in RETRY_SQLSTATES)
+                if fields is not None and isinstance(error, ShardFailure) and fields.sqlstate[:2] in _SHARD_AWAY:
+                    raise FenceError(
+                        fields.sqlstate,
+                        fields.message,
+                        detail="A read of several shards takes its snapshot with every shard of the database.",
+                        hint="With SET pgchorus.read_consistency = shard only the shards that it reads are needed.",
+                    ) from error
                 if not retry:
                     raise
                 if attempt >= self.limits.attempts:
@@ -204,6 +215,11 @@ class Fence:
                     ) from error
                 continue
             return fence
+
+    async def all_ready(self) -> None:
+        """Return when every shard is up; raises its error when one is not."""
+        if self._ready is not None:
+            await asyncio.gather(*(self._ready(shard) for shard in range(len(self.names))))
 
     async def order(self) -> tuple[int, ...]:
         """Return the shards in the order that every proxy takes them in."""
@@ -251,6 +267,7 @@ class _SharedFence:
 
     async def run(self) -> None:
         try:
+            await self._owner.all_ready()
             async with self._owner.places, AsyncExitStack() as stack:
                 checkpoint = self._owner.checkpoint
                 held = await self._lock(stack)

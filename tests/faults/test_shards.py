@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,44 +12,14 @@ import pytest
 
 from fault_wire import Fault
 from ledger import APPLY, DECIDE, PREPARE, QUICK, check_after, eventually, move
+from outages import FAST_SECONDS, READ, WRITE, crashed, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import StartProxy
 
     from fault_wire import Wires
     from ledger import Ledger
     from proxy.demo.embedded import EmbeddedServer
-
-LOST = ("08", "57")  # connection exception, operator intervention
-FAST_SECONDS = 3.0
-
-
-@contextmanager
-def crashed(server: EmbeddedServer) -> Iterator[None]:
-    """Have a server down for a while."""
-    server.kill()
-    try:
-        yield
-    finally:
-        server.start()
-
-
-def refused(client: psycopg.Connection, sql: str, *values: object) -> psycopg.Error:
-    """Run what a dead shard is needed for; return the error, which must be one and come soon."""
-    begin = time.monotonic()
-    with pytest.raises(psycopg.OperationalError) as caught:
-        client.execute(sql.encode(), values or None)
-    assert time.monotonic() - begin < FAST_SECONDS
-    assert caught.value.sqlstate is not None, "the proxy hung up"
-    assert caught.value.sqlstate[:2] in LOST, caught.value
-    assert caught.value.diag.severity_nonlocalized == "ERROR", "the session goes on, so this is not FATAL"
-    return caught.value
-
-
-READ = "SELECT balance FROM acc WHERE id = %s"
-WRITE = "UPDATE acc SET balance = balance + %s WHERE id = %s"
 
 
 def test_others_go_on_while_a_shard_is_down(ledger: Ledger, servers: list[EmbeddedServer]) -> None:
