@@ -27,8 +27,9 @@ LOG_LINES_SHOWN = 40
 class ProxyProcess:
     """One `pgchorus serve`; `port` and `dsn()` are good after `start()`."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, program: Sequence[str] = ()) -> None:
         self.config = config
+        self._program = program or ("-m", "proxy", "serve", "-c", str(config))
         self.log = config.with_suffix(".log")
         self.host = ""
         self.port = 0
@@ -61,7 +62,7 @@ class ProxyProcess:
         self._told_to_end = False
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve", "-c", str(self.config)],
+                [sys.executable, *self._program],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
