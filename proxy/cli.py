@@ -20,6 +20,7 @@ from proxy.config import ConfigError, load
 from proxy.errors import ProxyError
 from proxy.server import serve
 from proxy.shards.errors import ShardError
+from proxy.tls import TlsError, TlsServer
 from router.errors import Refused, SyntaxFailure
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except ConfigError as error:
         say(str(error))
+        return MISTAKEN
+    except TlsError as error:
+        say(f"pgchorus: {error}")
         return MISTAKEN
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -114,6 +118,8 @@ def say_ready(config: Config) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Check a configuration."""
     config = load(options.config)
+    if config.tls is not None:
+        TlsServer(config.tls)
     for name, database in config.cluster.databases.items():
         print(f"{name}: {len(database.shards)} shards, {len(database.placements)} tables placed")
     print(f"{options.config}: no mistakes")

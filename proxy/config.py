@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from proxy import config_values as values
+from proxy.access import CONNECTIONS, METHODS, Rule
 from proxy.config_values import Wrong
 from proxy.limits import SECTIONS, Limits
 from proxy.wire.scram import is_verifier
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-AUTH_METHODS = ("scram-sha-256", "trust")
+_NEED_USERS = ("scram-sha-256", "md5", "password")
 SHARD_LOGINS = ("password", "trust")
 DEFAULT_PORT = 6432
 
@@ -48,6 +49,7 @@ class Address:
 class Auth:
     """How clients prove who they are. ``users`` are clear passwords or SCRAM verifiers, by role.
 
+    The first of ``rules`` that fits a client names the method; ``method`` is for those whom none fits.
     ``shards`` says how the clients' roles log in to the shards: with the same password, or by trust (the shards let the
     proxy in: a private network, certificates in the DSN).
     """
@@ -55,11 +57,22 @@ class Auth:
     method: str
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     shards: str = "password"
+    rules: tuple[Rule, ...] = ()
 
     @property
     def passwords(self) -> Mapping[str, str]:
         """Passwords for logging in to the shards, by role."""
         return {} if self.shards == "trust" else self.users
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS towards clients: files in PEM. ``key`` may stand in the certificate's file."""
+
+    certificate: Path
+    key: Path | None = None
+    client_ca: Path | None = None
+    minimum_version: str = "1.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,7 @@ class Config:
     workers: int
     auth: Auth
     limits: Limits
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +202,23 @@ _DATABASE = Section(
         **_TABLES,
     }
 )
+_RULE = Section(
+    {
+        "method": Key(Value(values.choice(*METHODS))),
+        "connection": Key(Value(values.choice(*CONNECTIONS)), "any"),
+        "networks": Key(Value(values.networks), ()),
+        "databases": Key(Value(values.names), ()),
+        "users": Key(Value(values.names), ()),
+    }
+)
+_TLS = Section(
+    {
+        "certificate": Key(Value(values.text)),
+        "key": Key(Value(values.text), None),
+        "client_ca": Key(Value(values.text), None),
+        "minimum_version": Key(Value(values.choice("1.2", "1.3")), "1.2"),
+    }
+)
 FORM = Section(
     {
         "cluster": Key(Value(values.gid_name)),
@@ -195,11 +226,13 @@ FORM = Section(
             Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port), DEFAULT_PORT)}), None
         ),
         "metrics": Key(Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port))}), None),
+        "tls": Key(_TLS, None),
         "workers": Key(Value(values.workers), 1),
         "auth": Key(
             Section(
                 {
-                    "method": Key(Value(values.choice(*AUTH_METHODS))),
+                    "method": Key(Value(values.choice(*METHODS))),
+                    "rules": Key(Named(values.text, _RULE), None),
                     "users": Key(Named(values.text, Value(values.password, secret=True)), None),
                     "shards": Key(Value(values.choice(*SHARD_LOGINS)), "password"),
                 }
@@ -369,7 +402,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
     """Read a configuration; raises ConfigError with every mistake in it."""
     reader = Reader(file, os.environ if environment is None else environment)
     content = reader.load(FORM)
-    _check_auth(reader, content["auth"])
+    _check_auth(reader, content["auth"], content["tls"])
     databases = {
         name: made
         for name, database in (content["databases"] or {}).items()
@@ -400,8 +433,9 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         listen=Address(**listen),
         metrics=Address(**content["metrics"]) if content["metrics"] else None,
         workers=content["workers"],
-        auth=Auth(auth["method"], auth["users"] or {}, auth["shards"]),
+        auth=Auth(auth["method"], auth["users"] or {}, auth["shards"], _rules(auth)),
         limits=limits,
+        tls=_tls(file, content["tls"]),
     )
 
 
@@ -437,12 +471,39 @@ def _plain(placement: Placement) -> object:
     return "reference" if isinstance(placement, Reference) else "home"
 
 
-def _check_auth(reader: Reader, auth: dict[str, Any] | None) -> None:
+def _rules(auth: dict[str, Any]) -> tuple[Rule, ...]:
+    return tuple(Rule(name, **rule) for name, rule in (auth["rules"] or {}).items())
+
+
+def _tls(file: Path, tls: dict[str, Any] | None) -> Tls | None:
+    if tls is None:
+        return None
+    paths = {
+        name: file.parent / tls[name] if tls[name] is not None else None for name in ("certificate", "key", "client_ca")
+    }
+    return Tls(paths["certificate"] or file, paths["key"], paths["client_ca"], tls["minimum_version"])
+
+
+def _check_auth(reader: Reader, auth: dict[str, Any] | None, tls: dict[str, Any] | None) -> None:
     if not auth:
         return
     users = auth["users"] or {}
-    if auth["method"] == "scram-sha-256" and not users and not reader.mistakes:
-        reader.wrong("auth.users", "nobody could log in", 'give users: {ROLE: "env:NAME"}, or method: trust')
+    rules = {f"auth.rules.{name}": rule for name, rule in (auth["rules"] or {}).items() if rule is not None}
+    methods = {path: rule["method"] for path, rule in rules.items()} | {"auth": auth["method"]}
+    for path, method in methods.items():
+        if method in _NEED_USERS and not users and not reader.mistakes:
+            reader.wrong("auth.users", "nobody could log in", 'give users: {ROLE: "env:NAME"}, or method: trust')
+        if method == "cert" and (tls is None or tls["client_ca"] is None):
+            reader.wrong(f"{path}.method", "needs certificates of clients", "give tls.client_ca, which signs them")
+        if method == "md5" and any(secret is not None and is_verifier(secret) for secret in users.values()):
+            reader.wrong(f"{path}.method", "cannot use SCRAM verifiers", "use scram-sha-256 or password")
+    for path, rule in rules.items():
+        if rule["connection"] == "tls" and tls is None:
+            reader.wrong(f"{path}.connection", "can never be: there is no tls section", "give tls, or leave it out")
+    _check_verifiers(reader, auth, users)
+
+
+def _check_verifiers(reader: Reader, auth: dict[str, Any], users: Mapping[str, str | None]) -> None:
     if auth["shards"] == "trust":
         return
     for user, secret in users.items():

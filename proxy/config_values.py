@@ -6,6 +6,7 @@ Names of tables and columns are read as Postgres reads them in SQL: folded to lo
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +16,7 @@ from router.cluster import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Network, IPv6Network
 
 MAX_IDENTIFIER_BYTES = 63
 MAX_PORT = 65_535
@@ -92,6 +94,24 @@ def workers(given: str) -> int:
             "use workers: 1 (several proxies before the same shards do work)",
         )
     return value
+
+
+def names(given: str) -> tuple[str, ...]:
+    """Read names with commas between them; ``all`` is every name, and so none."""
+    parts = tuple(part.strip() for part in given.split(","))
+    if not all(parts):
+        raise Wrong("has an empty name", "give names with commas between them, or all")
+    return () if parts == ("all",) else parts
+
+
+def networks(given: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read networks (or addresses) with commas between them; ``all`` is every address."""
+    try:
+        return tuple(ip_network(part) for part in names(given))
+    except ValueError as error:
+        if isinstance(error, Wrong):
+            raise
+        raise Wrong(str(error), "write networks as 10.0.0.0/8 or fd00::/8, addresses as they are") from error
 
 
 def power_of_two(given: str) -> int:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
+from proxy.tls import TlsLayer
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader
 from proxy.wire.startup import StartupReader
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proxy.shards.link import ShardLink
+    from proxy.tls import TlsServer
     from proxy.wire.startup import StartupPacket
 
 INBOX_HIGH_WATER_BYTES = 1 << 20
@@ -65,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
         self.peer = ""
+        self.host = ""  # the client's address, '' where it has none
+        self.tls: TlsLayer | None = None
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------
 
@@ -72,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         """Start the login."""
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
+        self.host = address[0] if isinstance(address, tuple) else ""
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
         self._on_made(self)
 
@@ -157,6 +162,27 @@ class ClientConnection(asyncio.Protocol):
         finally:
             if self._waiting is waiting:  # else whoever was cancelled would take the place of the next one
                 self._waiting = None
+
+    def start_tls(self, server: TlsServer) -> None:
+        """Speak TLS from here on; what came in before it was asked for is its beginning (direct negotiation)."""
+        self.flush()
+        assert self._transport is not None  # noqa: S101 - narrows the type: packets were received
+        early = self._startup.rest()
+        self._startup = StartupReader(encrypted=True)
+        layer = TlsLayer(self._transport, self, server)
+        self.tls = self._transport = layer
+        if early:
+            layer.data_received(early)
+
+    def expect_nothing_yet(self) -> None:
+        """Before TLS: bytes that came together with the request for it are not taken for plain (ProtocolViolation)."""
+        self._startup.next()
+
+    async def begins_with_tls(self) -> bool:
+        """Whether the client negotiates TLS directly; waits for its first bytes."""
+        while not self._startup.buffered_bytes:
+            await self._more()
+        return self._startup.looks_like_tls
 
     async def receive_startup(self) -> StartupPacket:
         """Return the next packet of the untyped beginning; raises ClientGone or ProtocolViolation."""

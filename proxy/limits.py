@@ -23,6 +23,8 @@ class Limits:
 
     clients_max: int = _limit(1000, "sessions at a time; one more is refused with 53300", minimum=1)
 
+    login_timeout_s: float = _limit(60.0, "from the first byte to the first ReadyForQuery", minimum=0.1)
+
     message_max_bytes: int = _limit(
         256 * MIB, "one message of a client; a longer one ends its connection", minimum=1024
     )
@@ -109,6 +111,7 @@ class Limits:
 
 SECTIONS = (
     "clients",
+    "login",
     "message",
     "drain",
     "pool",

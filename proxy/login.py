@@ -1,17 +1,20 @@
 """From an accepted socket to a session: encryption requests, cancel requests, authentication, start-up parameters.
 
-Decides who gets in. Left to others: the cryptography (proxy.wire.scram), what the session does (proxy.session). A
+Decides who gets in. Left to others: which proof a client owes (proxy.access) and whether it holds
+(proxy.authentication), TLS itself (proxy.tls), what the session does (proxy.session). A
 client's role is the role on the shards: its first link is opened here, so that a shard's refusal reaches the client in
 the shard's words.
 """
 
 from __future__ import annotations
 
-import secrets
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from proxy.access import Client, method_for
+from proxy.authentication import authenticate
 from proxy.connection import ClientGone
 from proxy.errors import ProxyError
 from proxy.session.loop import serve_session
@@ -19,22 +22,21 @@ from proxy.session.session import Session, error_frame
 from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
-from proxy.wire.errors import WireFailure
-from proxy.wire.scram import ScramServer, Verifier, is_verifier, stable_salt
+from proxy.wire.errors import WireFailure, desynchronized
 from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.authentication import Credentials
     from proxy.cancel import CancelKeys
     from proxy.config import Auth
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
+    from proxy.tls import TlsServer
 
 log = structlog.get_logger("pgchorus.login")
 
-_PASSWORD_MESSAGE = ord("p")
-_NONCE_BYTES = 18
 _NEWEST_MINOR = 2
 _FIRST_MINOR_WITH_LONG_KEYS = 2
 
@@ -44,7 +46,9 @@ class Door(Protocol):
 
     auth: Auth
     keys: CancelKeys
-    scram_secret: bytes
+    credentials: Credentials
+    tls: TlsServer | None
+    login_timeout_s: float
     draining: bool
 
     def database(self, name: str) -> LogicalDatabase | None:
@@ -60,12 +64,10 @@ class Door(Protocol):
 async def serve_client(connection: ClientConnection, door: Door) -> None:
     """Handle one connection from its first byte to its last."""
     try:
-        packet = await _first_packet(connection)
-        if isinstance(packet, CancelRequest):
-            door.keys.cancel(packet.pid, packet.secret)
+        entered = await _enter(connection, door)
+        if entered is None:
             return
-        connection.start_frames()
-        session, pid = await _log_in(connection, door, packet)
+        session, pid = entered
         try:
             await serve_session(session)
         finally:
@@ -73,11 +75,25 @@ async def serve_client(connection: ClientConnection, door: Door) -> None:
             door.leave(session)
     except ClientGone:
         log.debug("client left before it logged in", client=connection.peer)
+    except TimeoutError:
+        log.info("login took too long", client=connection.peer)
+        connection.write(_fatal(ProxyError("57014", "canceling authentication due to timeout")))
     except (ProxyError, ShardError, WireFailure) as error:
         log.info("login refused", client=connection.peer, error=str(error))
         connection.write(_fatal(error))
     finally:
         connection.close()
+
+
+async def _enter(connection: ClientConnection, door: Door) -> tuple[Session, int] | None:
+    """Do all that comes before the first ReadyForQuery, in the time that there is for it; None: it was a cancel."""
+    async with asyncio.timeout(door.login_timeout_s):
+        packet = await _first_packet(connection, door.tls)
+        if isinstance(packet, CancelRequest):
+            door.keys.cancel(packet.pid, packet.secret)
+            return None
+        connection.start_frames()
+        return await _log_in(connection, door, packet)
 
 
 def _fatal(error: Exception) -> bytes:
@@ -89,13 +105,24 @@ def _fatal(error: Exception) -> bytes:
     return error_frame(error)
 
 
-async def _first_packet(connection: ClientConnection) -> StartupMessage | CancelRequest:
+async def _first_packet(connection: ClientConnection, tls: TlsServer | None) -> StartupMessage | CancelRequest:
+    if tls is not None and await connection.begins_with_tls():
+        tls.refresh()
+        connection.start_tls(tls)
+        await connection.begins_with_tls()  # the handshake is over when there is something to read
+        if connection.tls is None or connection.tls.alpn is None:
+            raise desynchronized("received direct SSL connection request without ALPN protocol negotiation extension")
     while True:
         packet = await connection.receive_startup()
-        if isinstance(packet, SSLRequest | GSSENCRequest):
+        if isinstance(packet, SSLRequest) and tls is not None:
+            connection.write(b"S")
+            connection.expect_nothing_yet()
+            tls.refresh()
+            connection.start_tls(tls)
+        elif isinstance(packet, SSLRequest | GSSENCRequest):
             connection.write(b"N")
-            continue
-        return packet
+        else:
+            return packet
 
 
 async def _log_in(connection: ClientConnection, door: Door, startup: StartupMessage) -> tuple[Session, int]:
@@ -111,8 +138,12 @@ async def _log_in(connection: ClientConnection, door: Door, startup: StartupMess
         )
     if door.draining:
         raise ProxyError("57P03", "the proxy is shutting down")
-    await _authenticate(connection, door, user)
     name = startup.parameters.get("database") or user
+    client = Client(connection.host, name, user, connection.tls is not None)
+    method = method_for(client, door.auth.rules, door.auth.method)
+    if method == "reject":
+        raise ProxyError("28000", f"pgchorus rejects connection for {client}")
+    await authenticate(connection, door.credentials, user, method)
     database = door.database(name)
     if database is None:
         raise ProxyError("3D000", f'database "{name}" does not exist')
@@ -146,20 +177,3 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
             value = "UTF8"  # noqa: PLW2901 - the canonical spelling
         settings.set_startup(name.lower(), value)
     return settings
-
-
-async def _authenticate(connection: ClientConnection, door: Door, user: str) -> None:
-    if door.auth.method == "trust":
-        return
-    secret = door.auth.users.get(user)
-    verifier = None
-    if secret is not None:
-        salt = stable_salt(door.scram_secret, user)
-        verifier = Verifier.parse(secret) if is_verifier(secret) else Verifier.of_password(secret, salt)
-    exchange = ScramServer(user, verifier, nonce=secrets.token_urlsafe(_NONCE_BYTES), secret=door.scram_secret)
-    connection.write(exchange.begin())
-    while not exchange.done:
-        kind, body = await connection.receive()
-        if kind != _PASSWORD_MESSAGE:
-            raise ProxyError("08P01", f"expected SASL response, got message type {kind}")
-        connection.write(exchange.respond(body))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -17,12 +16,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.admin.metrics import Metrics, serve_metrics
+from proxy.authentication import Credentials
 from proxy.cancel import CancelKeys
 from proxy.connection import ClientConnection
 from proxy.errors import ProxyError
 from proxy.login import serve_client
 from proxy.runtime import open_database
 from proxy.tasks import spawn
+from proxy.tls import TlsServer
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
@@ -47,10 +48,9 @@ class Server:
         self._checkpoint = checkpoint
         self.auth = config.auth
         self.keys = CancelKeys()
-        # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the
-        # clients.
-        secrets_in_use = "".join(sorted(config.auth.users.values()))
-        self.scram_secret = hashlib.sha256(f"{config.cluster.name}|{secrets_in_use}".encode()).digest()
+        self.credentials = Credentials(config.cluster.name, config.auth.users)
+        self.login_timeout_s = config.limits.login_timeout_s
+        self.tls = TlsServer(config.tls) if config.tls is not None else None
         self.draining = False
         self.metrics = Metrics(self)
         self._databases: dict[str, LogicalDatabase] = {}
@@ -114,6 +114,7 @@ class Server:
                 stack.callback(endpoint.shutdown)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
             # What lives for the whole run is not worth looking at in every collection.
             gc.collect()
             gc.freeze()
@@ -133,6 +134,11 @@ class Server:
     async def _close_listener(self, listener: asyncio.Server) -> None:
         listener.close()
         await listener.wait_closed()
+
+    def _reload(self) -> None:
+        """SIGHUP: read the certificate again, whatever its file's time says."""
+        if self.tls is not None:
+            self.tls.refresh(forced=True)
 
     # --- stopping ---------------------------------------------------------------------------------------------
 

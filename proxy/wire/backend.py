@@ -58,6 +58,8 @@ __all__ = [
     "CopyResponse",
     "ErrorFields",
     "Field",
+    "authentication_cleartext_password",
+    "authentication_md5_password",
     "authentication_ok",
     "authentication_sasl",
     "authentication_sasl_continue",
@@ -134,6 +136,8 @@ _PORTAL_SUSPENDED = frame(b"s", b"")
 _COPY_DONE = frame(b"c", b"")
 _READY = {status: frame(b"Z", status) for status in (b"I", b"T", b"E")}
 _AUTHENTICATION_OK = frame(b"R", INT32.pack(0))
+_CLEARTEXT_PASSWORD = frame(b"R", INT32.pack(3))
+_MD5_PASSWORD = INT32.pack(5)
 _SASL = INT32.pack(10)
 _SASL_CONTINUE = INT32.pack(11)
 _SASL_FINAL = INT32.pack(12)
@@ -170,6 +174,16 @@ class CopyResponse:
 def authentication_ok() -> bytes:
     """Build AuthenticationOk."""
     return _AUTHENTICATION_OK
+
+
+def authentication_cleartext_password() -> bytes:
+    """Build AuthenticationCleartextPassword."""
+    return _CLEARTEXT_PASSWORD
+
+
+def authentication_md5_password(salt: bytes) -> bytes:
+    """Build AuthenticationMD5Password with its four bytes of salt."""
+    return frame(b"R", _MD5_PASSWORD + salt)
 
 
 def authentication_sasl(mechanisms: Iterable[bytes]) -> bytes:

@@ -1,9 +1,10 @@
 """The server's half of SCRAM-SHA-256, as Postgres speaks it.
 
 Decides what a client's SASL messages say and whether its proof holds. Leaves to others: where verifiers come from,
-nonces and the secret for made-up salts (all are parameters: this file draws no random bytes), and channel binding,
-which is not offered: so the mechanism SCRAM-SHA-256-PLUS is refused and a client that says it could have bound (``y``)
-is right.
+nonces and the secret for made-up salts (all are parameters: this file draws no random bytes), and what a channel is
+bound by (``tls-server-end-point``, a hash of the certificate). Without TLS channel binding is not offered: the
+mechanism SCRAM-SHA-256-PLUS is refused then and a client that says it could have bound (``y``) is right. With it, such
+a client was lied to by somebody in between.
 
 SASLprep and the derivation of keys are scramp's. Its server class is not used: it refuses the empty user name that
 libpq sends (RFC 5802 has the name in the message; Postgres takes it from the startup packet and ignores this one), and
@@ -24,11 +25,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Self
 
 import scramp  # type: ignore[import-untyped]  # it ships no type hints
+from scramp.utils import saslprep  # type: ignore[import-untyped]
 
 from proxy.wire.backend import authentication_sasl, authentication_sasl_continue, authentication_sasl_final
 from proxy.wire.body import BodyReader
 from proxy.wire.errors import (
     FEATURE_NOT_SUPPORTED,
+    INVALID_AUTHORIZATION,
     AuthenticationFailed,
     ProtocolViolation,
     WireFailure,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MECHANISM = b"SCRAM-SHA-256"
+MECHANISM_PLUS = b"SCRAM-SHA-256-PLUS"
+BINDING_TYPE = b"tls-server-end-point"
 ITERATIONS = 4096  # Postgres's default of scram_iterations
 SALT_BYTES = 16
 KEY_BYTES = 32
@@ -96,6 +101,16 @@ class Verifier:
             raise ValueError("a SCRAM verifier has a salt and two keys of 32 bytes, in base64")
         return verifier
 
+    def proves(self, password: str) -> bool:
+        """Whether it is of this clear password; takes as long as making one."""
+        try:
+            prepared = saslprep(password)
+        except scramp.ScramException:
+            prepared = password
+        salted = hashlib.pbkdf2_hmac("sha256", prepared.encode("utf-8", "surrogateescape"), self.salt, self.iterations)
+        made = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
+        return hmac.compare_digest(made, self.stored_key)
+
     def format(self) -> str:
         """Write it as pg_authid.rolpassword has it."""
         salt, stored_key, server_key = (
@@ -144,15 +159,18 @@ class _Stage(Enum):
 class ScramServer:
     """One exchange. Send ``begin()``, then for each PasswordMessage body send ``respond(body)``, until ``done``.
 
+    ``binding`` is what binds the channel, empty where there is no TLS (or a certificate that nothing can be bound to).
     ``verifier`` is None for an unknown user, who gets the same challenges, costs the same work and fails at the same
     point with the same words. ``nonce`` is fresh for each exchange (at least 18 random bytes in base64, no comma);
     ``secret`` is the same for all exchanges and processes of a cluster, or unknown users will show by their salt. After
     a failure the connection is to be closed: every failure is fatal.
     """
 
-    __slots__ = ("_bare", "_binding", "_first", "_known", "_nonce", "_stage", "_user", "_verifier")
+    __slots__ = ("_bare", "_bind_to", "_binding", "_first", "_known", "_nonce", "_plus", "_stage", "_user", "_verifier")
 
-    def __init__(self, user: str, verifier: Verifier | None, *, nonce: str, secret: bytes) -> None:
+    def __init__(
+        self, user: str, verifier: Verifier | None, *, nonce: str, secret: bytes, binding: bytes = b""
+    ) -> None:
         if not nonce or not all(ord(letter) in _PRINTABLE and letter != "," for letter in nonce):
             raise ValueError("a nonce is printable ASCII without commas")
         self._user = user
@@ -160,6 +178,8 @@ class ScramServer:
         self._verifier = verifier or Verifier(ITERATIONS, stable_salt(secret, user), bytes(KEY_BYTES), bytes(KEY_BYTES))
         self._nonce = nonce.encode()
         self._stage = _Stage.INITIAL
+        self._bind_to = binding
+        self._plus = False  # the client has chosen to bind
         self._bare = b""
         self._binding = b""
         self._first = b""
@@ -171,7 +191,7 @@ class ScramServer:
 
     def begin(self) -> bytes:
         """Build the message that asks for SASL."""
-        return authentication_sasl((MECHANISM,))
+        return authentication_sasl((MECHANISM_PLUS, MECHANISM) if self._bind_to else (MECHANISM,))
 
     def respond(self, body: bytes) -> bytes:
         """Take a PasswordMessage's body and return the message to send back; raises WireFailure of either kind."""
@@ -185,7 +205,8 @@ class ScramServer:
         stage = self._stage
         if stage is _Stage.INITIAL:
             mechanism, data = decode_sasl_initial(body)
-            if mechanism != MECHANISM:
+            self._plus = mechanism == MECHANISM_PLUS and bool(self._bind_to)
+            if mechanism != MECHANISM and not self._plus:
                 raise desynchronized("client selected an invalid SASL authentication mechanism")
             self._stage = _Stage.FIRST
             if data is None:
@@ -199,39 +220,66 @@ class ScramServer:
 
     def _challenge(self, message: bytes) -> bytes:
         _check_message(message)
-        flag = message[:1]
-        if flag == b"p":
-            _malformed(
-                "The client selected SCRAM-SHA-256 without channel binding, "
-                "but the SCRAM message includes channel binding data."
-            )
-        if flag not in _NO_BINDING:
-            _malformed(f'Unexpected channel-binding flag "{_sanitize(message, 0)}".')
-        if message[1:2] != b",":
-            _malformed(f'Comma expected, but found character "{_sanitize(message, 1)}".')
-        if message[2:3] == b"a":
+        at = self._flag(message)
+        if message[at : at + 1] == b"a":
             _refuse("client uses authorization identity, but it is not supported")
-        if message[2:3] != b",":
-            _malformed(f'Unexpected attribute "{_sanitize(message, 2)}" in client-first-message.')
-        if message[3:4] == b"m":
+        if message[at : at + 1] != b",":
+            _malformed(f'Unexpected attribute "{_sanitize(message, at)}" in client-first-message.')
+        bare = at + 1
+        if message[bare : bare + 1] == b"m":
             _refuse("client requires an unsupported SCRAM extension")
-        _, at = _named_attribute(message, 3, b"n")
+        _, at = _named_attribute(message, bare, b"n")
         client_nonce, at = _named_attribute(message, at, b"r")
         if any(byte not in _PRINTABLE for byte in client_nonce):
             raise desynchronized("non-printable characters in SCRAM nonce")
         while at < len(message):
             _, _, at = _any_attribute(message, at)
-        self._binding = _NO_BINDING[flag]
-        self._bare = message[3:]
+        self._bare = message[bare:]
         self._nonce = client_nonce + self._nonce
         salt = b64encode(self._verifier.salt)
         self._first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
         self._stage = _Stage.FINAL
         return authentication_sasl_continue(self._first)
 
+    def _flag(self, message: bytes) -> int:
+        """Read the channel-binding flag, note what the final message has to repeat; returns where it ends."""
+        flag = message[:1]
+        if flag == b"p":
+            if not self._plus:
+                _malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, "
+                    "but the SCRAM message includes channel binding data."
+                )
+            kind, at = _named_attribute(message, 0, b"p")
+            if kind != BINDING_TYPE:
+                shown = kind.decode("ascii", "backslashreplace")
+                raise desynchronized(f'unsupported SCRAM channel-binding type "{shown}"')
+            self._binding = b64encode(message[: at + 1] + self._bind_to)
+            return at
+        if flag not in _NO_BINDING:
+            _malformed(f'Unexpected channel-binding flag "{_sanitize(message, 0)}".')
+        if self._plus:
+            _malformed(
+                "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
+            )
+        if flag == b"y" and self._bind_to:
+            raise ProtocolViolation(
+                INVALID_AUTHORIZATION,
+                "SCRAM channel binding negotiation error",
+                detail="The client supports SCRAM channel binding but thinks the server does not.  "
+                "However, this server does support channel binding.",
+                fatal=True,
+            )
+        if message[1:2] != b",":
+            _malformed(f'Comma expected, but found character "{_sanitize(message, 1)}".')
+        self._binding = _NO_BINDING[flag]
+        return 2
+
     def _verify(self, message: bytes) -> bytes:
         _check_message(message)
         binding, at = _named_attribute(message, 0, b"c")
+        if self._plus and not hmac.compare_digest(binding, self._binding):
+            raise ProtocolViolation(INVALID_AUTHORIZATION, "SCRAM channel binding check failed", fatal=True)
         if binding != self._binding:
             raise desynchronized("unexpected SCRAM channel-binding attribute in client-final-message")
         nonce, at = _named_attribute(message, at, b"r")

@@ -31,6 +31,7 @@ _SPECIAL_MAJOR = 1234
 _CANCEL = _SPECIAL_MAJOR << 16 | 5678
 _SSL = _SPECIAL_MAJOR << 16 | 5679
 _GSSENC = _SPECIAL_MAJOR << 16 | 5680
+_TLS_HANDSHAKE = b"\x16"  # the record type of a ClientHello
 _PROTOCOL_OPTION = "_pq_."
 _EARLY_DETAIL = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."
 
@@ -124,6 +125,11 @@ class StartupReader:
     def buffered_bytes(self) -> int:
         """How many bytes were fed and not yet returned."""
         return len(self._buffer) - self._start
+
+    @property
+    def looks_like_tls(self) -> bool:
+        """Whether the connection begins as TLS does, without asking: no startup packet is that long."""
+        return not self._start and self._buffer[:1] == _TLS_HANDSHAKE
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes."""

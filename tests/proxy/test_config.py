@@ -43,6 +43,10 @@ GOOD = HEAD + DATABASE
 VERIFIER = Verifier.of_password("secret", b"0123456789abcdef").format()
 
 
+def with_rule(rule: str) -> str:
+    return GOOD.replace("trust}", "trust, rules: {r: {" + rule + "}}}")
+
+
 def read(directory: Path, text: str, environment: dict[str, str] | None = None) -> Config:
     file = directory / "pgchorus.yaml"
     file.write_text(text)
@@ -140,7 +144,19 @@ def test_defaults(tmp_path: Path) -> None:
         (f"{GOOD}'1': {{[1]: 2}}\n", 7, "1", "not a known key", "known keys"),
         (GOOD.replace("demo", "'a:b'"), 1, "cluster", "'a:b' is not a name", "transaction id"),
         (GOOD.replace("cluster: demo\n", ""), 1, "cluster", "is missing", "conf/reference.yaml"),
-        (GOOD.replace("trust", "md5"), 2, "auth.method", "md5 is not possible", "scram-sha-256 or trust"),
+        (GOOD.replace("trust", "ident"), 2, "auth.method", "ident is not possible", "trust or reject"),
+        (GOOD.replace("trust", "cert"), 2, "auth.method", "needs certificates of clients", "tls.client_ca"),
+        (
+            GOOD.replace("trust}", "md5, shards: trust, users: {a: '" + VERIFIER + "'}}"),
+            2,
+            "auth.method",
+            "SCRAM",
+            "use",
+        ),
+        (with_rule("method: trust, connection: tls"), 2, "auth.rules.r.connection", "can never be", "give tls"),
+        (with_rule("method: trust, networks: 10.0.0.1/8"), 2, "auth.rules.r.networks", "has host bits", "10.0.0.0/8"),
+        (with_rule("method: trust, users: 'a,,b'"), 2, "auth.rules.r.users", "empty name", "commas"),
+        (with_rule("method: md5"), 2, "auth.users", "nobody could log in", "method: trust"),
         (GOOD.replace("trust", "scram-sha-256"), 2, "auth.users", "nobody could log in", "method: trust"),
         (GOOD.replace("method: trust", "method: "), 2, "auth.method", "nothing is not possible", "trust"),
         (GOOD.replace("home: s0", "home: s2"), 6, "databases.postgres.home", "s2 is no shard", "s0, s1"),

@@ -116,6 +116,66 @@ def test_plus_is_not_offered_and_not_taken() -> None:
         server.respond(initial(b"p=tls-server-end-point,,n=,r=abc", b"SCRAM-SHA-256-PLUS"))
 
 
+BINDING = b"hash of a certificate"
+PLUS_HEADER = "p=tls-server-end-point,,"
+
+
+def bound(binding: bytes = BINDING) -> ScramServer:
+    return ScramServer("app", PENCIL, nonce=NONCE, secret=SECRET, binding=binding)
+
+
+def client_final_bound(challenge: str, binding: bytes) -> str:
+    """Repeat what client_final says, with a header that binds."""
+    plain = client_final(challenge, "n=,r=abc", "pencil", "").split(",", 1)[1].rpartition(",p=")[0]
+    channel = b64encode(PLUS_HEADER.encode() + binding).decode()
+    without = f"c={channel},{plain}"
+    salted = hashlib.pbkdf2_hmac("sha256", b"pencil", PENCIL.salt, PENCIL.iterations)
+    key = hmac.digest(salted, b"Client Key", "sha256")
+    signed = f"n=,r=abc,{challenge},{without}".encode()
+    signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+    proof = bytes(one ^ other for one, other in zip(key, signature, strict=True))
+    return f"{without},p={b64encode(proof).decode()}"
+
+
+def test_over_tls_the_channel_is_bound() -> None:
+    assert bound().begin().endswith(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
+    server = bound()
+    first = (PLUS_HEADER + "n=,r=abc").encode()
+    challenge = challenge_of(server.respond(initial(first, b"SCRAM-SHA-256-PLUS")))
+    server.respond(client_final_bound(challenge, BINDING).encode())
+    assert server.done
+
+
+def test_another_certificate_in_between_is_noticed() -> None:
+    server = bound()
+    first = (PLUS_HEADER + "n=,r=abc").encode()
+    challenge = challenge_of(server.respond(initial(first, b"SCRAM-SHA-256-PLUS")))
+    with pytest.raises(ProtocolViolation, match="channel binding check failed") as caught:
+        server.respond(client_final_bound(challenge, b"of somebody else").encode())
+    assert (caught.value.sqlstate, caught.value.fatal) == ("28000", True)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "first", "message", "detail"),
+    [
+        (b"SCRAM-SHA-256", b"y,,n=,r=abc", "SCRAM channel binding negotiation error", "thinks the server does not"),
+        (b"SCRAM-SHA-256-PLUS", b"n,,n=,r=abc", "malformed SCRAM message", "does not include channel binding"),
+        (b"SCRAM-SHA-256-PLUS", b"p=tls-unique,,n=,r=abc", 'channel-binding type "tls-unique"', ""),
+        (b"SCRAM-SHA-256", b"p=tls-server-end-point,,n=,r=abc", "malformed SCRAM message", "without channel binding"),
+    ],
+)
+def test_downgrades_and_mixtures_are_refused(mechanism: bytes, first: bytes, message: str, detail: str) -> None:
+    with pytest.raises(ProtocolViolation, match=message) as caught:
+        bound().respond(initial(first, mechanism))
+    assert detail in caught.value.detail
+    assert caught.value.fatal
+
+
+def test_a_client_that_does_not_bind_may_say_so() -> None:
+    assert log_in(bound(), "pencil")
+    assert not log_in(bound(), "pen")
+
+
 def test_a_mechanism_without_data_gets_an_empty_challenge() -> None:
     server = server_for(PENCIL)
     assert server.respond(MECHANISM + b"\0\xff\xff\xff\xff") == b"R\0\0\0\x08\0\0\0\x0b"
