@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Fence, Held
+    from proxy.twophase.gid import GlobalId
     from proxy.twophase.recovery import Recovery
     from router.cluster import Database
     from router.plan import Statement
@@ -151,10 +152,11 @@ class LogicalDatabase:
         writers: frozenset[int],
         must_commit: frozenset[int],
         identity: Identity | None,
+        gid: GlobalId | None,
     ) -> Outcome:
         """Commit a transaction's links."""
         random = None if identity is None else identity.random
-        outcome = await self.coordinator.commit(links, writers, must_commit, random=random)
+        outcome = await self.coordinator.commit(links, writers, must_commit, random=random, gid=gid)
         self.metrics.commit(outcome.result, len(writers | must_commit))
         return outcome
 
@@ -162,6 +164,10 @@ class LogicalDatabase:
     def pending_sql(self) -> str:
         """What to ask a shard for before a read that must be settled."""
         return self.settler.pending_sql
+
+    def new_gid(self, commit_point: int, identity: Identity) -> GlobalId:
+        """Make the id of a transaction, to be told to the client."""
+        return self.coordinator.new_gid(commit_point, identity.random)
 
     def watch(self, waiter: Waiter) -> Identity:
         """A transaction uses several shards: look whether it gets into a deadlock over them."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.twophase.coordinator import Outcome
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Held
+    from proxy.twophase.gid import GlobalId
 
 
 class Links(Protocol):
@@ -57,8 +58,12 @@ class Links(Protocol):
         writers: frozenset[int],
         must_commit: frozenset[int],
         identity: Identity | None,
+        gid: GlobalId | None,
     ) -> Outcome:
         """Commit everywhere or nowhere; never raises for what a shard did."""
+
+    def new_gid(self, commit_point: int, identity: Identity) -> GlobalId:
+        """Make the id of a transaction, to be told to the client."""
 
 
 @dataclass(frozen=True, slots=True)

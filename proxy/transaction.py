@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
     from proxy.twophase.deadlock import Identity
+    from proxy.twophase.gid import GlobalId
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
@@ -85,6 +86,7 @@ class ClientTransaction:
     snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
     locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
     identity: Identity | None = None  # once it has used a second shard
+    gid: GlobalId | None = None  # that the client has asked for
     deadlock: ErrorFields | None = None  # what the client is told instead of 57014, when a wait of it was ended
     ending_wait: asyncio.Future[None] | None = None  # a cancel of ours is on its way
     locks_released: bool = False  # on the other shards, after an error
@@ -413,6 +415,20 @@ class ClientTransaction:
         sql = "ROLLBACK" if savepoint is None else f"ROLLBACK TO SAVEPOINT {quote_identifier(savepoint)}"
         await self._end_links(self.links.values(), sql)
 
+    async def transaction_id(self) -> str:
+        """Return the id by which the outcome can be asked for later; '' while nothing is written, as in Postgres.
+
+        From now on the transaction has a record, and the first shard that it wrote to is its commit point. The lock
+        says there that it is alive, however long it is open.
+        """
+        if self.gid is None and self.in_block and self.writers:
+            if self.identity is None:
+                self.identity = self.database.watch(self)
+            shard = min(self.must_commit.keys() & self.writers or self.writers)
+            self.gid = self.database.new_gid(shard, self.identity)
+            await self.links[shard].run(f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({self.gid.lock_key})")
+        return "" if self.gid is None else str(self.gid)
+
     # --- deadlocks (proxy.twophase.deadlock.Waiter) -----------------------------------------------------------
 
     async def end_wait(self, shards: Iterable[int], error: ErrorFields, cancel: Callable[[], Awaitable[bool]]) -> None:
@@ -465,7 +481,9 @@ class ClientTransaction:
         try:
             # Shards of which the client has seen nothing take no part: with one other, COMMIT is as on one Postgres.
             outcome, _ = await asyncio.gather(
-                self.database.commit(parties, frozenset(self.writers), frozenset(self.must_commit), self.identity),
+                self.database.commit(
+                    parties, frozenset(self.writers), frozenset(self.must_commit), self.identity, self.gid
+                ),
                 self._end_links([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
             )
         finally:
@@ -509,7 +527,7 @@ class ClientTransaction:
         """Whoever watched for deadlocks need not any more."""
         if self.identity is not None:
             self.database.forget(self)
-            self.identity = None
+            self.identity = self.gid = None
 
     def _end(self, *, rolled_back: bool) -> None:
         self._forget()

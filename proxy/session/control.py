@@ -175,7 +175,7 @@ async def setting_control(
     if plan.setting is Setting.DISCARD_ALL:
         return await _discard_all(session)
     if plan.name.startswith(OWN_PREFIX):
-        return own_setting(session, statement, plan, describe=describe)
+        return await own_setting(session, statement, plan, describe=describe)
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
     transaction = session.transaction

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OWN_PREFIX = "pgchorus."
 DEFAULTS = {"read_consistency": "snapshot"}
 CHOICES = {"read_consistency": ("snapshot", "shard")}
+TRANSACTION_ID = "transaction_id"  # of the open transaction; cannot be set
 _TEXT_OID = 25
 # Not SQL, so no parser reads it: SHOW takes a name and nothing else.
 _SHOW_TRANSACTION = re.compile(r"\s*show\s+pgchorus\.transaction\s+'(?P<gid>[^']*)'\s*;?\s*", re.IGNORECASE | re.ASCII)
@@ -46,20 +47,20 @@ def described(plan: SettingControl) -> tuple[backend.Field, ...] | None:
     return (backend.Field(plan.name.encode(), 0, 0, _TEXT_OID, -1, -1, 0),)
 
 
-def own_setting(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes:
+async def own_setting(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes:
     """Do SET, SHOW and RESET; ``describe``: a row comes with its description (simple protocol)."""
     name = plan.name.removeprefix(OWN_PREFIX)
+    if name == TRANSACTION_ID:
+        if plan.setting is not Setting.SHOW:
+            raise ProxyError("55P02", f'parameter "{plan.name}" cannot be changed')
+        return _shown(session, plan, await session.transaction.transaction_id(), describe=describe)
     if name not in DEFAULTS or plan.local:
         known = ", ".join(OWN_PREFIX + one for one in DEFAULTS)
         raise ProxyError(
             "42704", f'unrecognized configuration parameter "{plan.name}"', hint=f"Known (without LOCAL): {known}."
         )
     if plan.setting is Setting.SHOW:
-        fields = described(plan)
-        if describe and fields is not None:
-            session.write(backend.row_description(fields))
-        session.write(backend.data_row([session.own_settings[name].encode()]))
-        return backend.command_complete(b"SHOW")
+        return _shown(session, plan, session.own_settings[name], describe=describe)
     if plan.setting is Setting.RESET:
         _set(session, name, DEFAULTS[name])
         return backend.command_complete(b"RESET")
@@ -72,6 +73,14 @@ def own_setting(session: Session, statement: Statement, plan: SettingControl, *,
         )
     _set(session, name, value.lower())
     return backend.command_complete(b"SET")
+
+
+def _shown(session: Session, plan: SettingControl, value: str, *, describe: bool) -> bytes:
+    fields = described(plan)
+    if describe and fields is not None:
+        session.write(backend.row_description(fields))
+    session.write(backend.data_row([value.encode()]))
+    return backend.command_complete(b"SHOW")
 
 
 def _set(session: Session, name: str, value: str) -> None:

@@ -44,6 +44,7 @@ from proxy.twophase.gid import RANDOM_BITS, GlobalId, check_name, uuid7
 from proxy.twophase.machine import CommitMachine, State
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_IDLE, ShardFailure, error_fields
 from proxy.twophase.points import AFTER, BEFORE, Point, pass_by
+from proxy.twophase.recorded import ask_by_writing, commit_recorded
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
@@ -53,13 +54,12 @@ if TYPE_CHECKING:
 
     from proxy.twophase.events import Command, Event
     from proxy.twophase.participant import Control, Participant
-    from proxy.twophase.points import Checkpoint
+from proxy.twophase.points import Checkpoint
 
 T = TypeVar("T")
 __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
 
 RETENTION_S = 86_400.0
-SETTLE_PAUSE_S = 0.1
 _LOST_SEVERITIES = ("FATAL", "PANIC")
 _UNDECIDED = frozenset({State.NEW, State.PREPARING})
 _log = logging.getLogger(__name__)
@@ -107,16 +107,18 @@ class Coordinator:
         must_commit: AbstractSet[int] = frozenset(),
         *,
         random: int | None = None,
+        gid: GlobalId | None = None,
     ) -> Outcome:
         """Commit on all ``links`` or on none. Never raises for what a shard did.
 
         ``writers`` are the shards that may have written; those in ``must_commit`` hold what cannot be prepared. When
         this returns (or its caller is cancelled and the commit's task is done), every link is idle or closed.
-        ``random``: the bits by which the transaction is known already (deadlock); its gid will have them.
+        ``random``: the bits by which the transaction is known already (deadlock); its gid will have them. ``gid``: the
+        id that the client was told, which names a writer as the commit point; then there is a record in any case.
         """
         if not links:
             return Outcome(Result.COMMITTED)
-        return await asyncio.shield(self._spawn(self._commit(links, writers, must_commit, random), "commit"))
+        return await asyncio.shield(self._spawn(self._commit(links, writers, must_commit, random, gid), "commit"))
 
     async def rollback(self, links: Mapping[int, Participant]) -> None:
         """Roll back on all links. A link that cannot is closed, which rolls back as well."""
@@ -135,11 +137,15 @@ class Coordinator:
         writers: AbstractSet[int],
         must_commit: AbstractSet[int],
         random: int | None,
+        gid: GlobalId | None,
     ) -> Outcome:
         parties = sorted(writers | must_commit)
-        if len(must_commit) > 1:
+        told = {self.names.index(gid.commit_point)} if gid is not None and must_commit else set()
+        if len(must_commit | told) > 1:
             await self._roll_back(links)
             names = " and ".join(self.names[shard] for shard in sorted(must_commit))
+            if len(must_commit) == 1:
+                names += f" and {', '.join(self.names[shard] for shard in told)}, which the transaction's id names,"
             error = ErrorFields.make(
                 "ERROR",
                 "0A000",
@@ -148,9 +154,17 @@ class Coordinator:
             )
             return Outcome(Result.ABORTED, error=error)
         if len(parties) <= 1:
-            return await self._commit_plainly(links, parties[0] if parties else None)
-        commit_point = min(must_commit) if must_commit else parties[self._random_bits(16) % len(parties)]
-        return await self._commit_everywhere(links, parties, commit_point, random)
+            return await self._commit_plainly(links, parties[0] if parties else None, gid)
+        if gid is None:
+            commit_point = min(must_commit) if must_commit else parties[self._random_bits(16) % len(parties)]
+            gid = self.new_gid(commit_point, random)
+        return await self._commit_everywhere(links, parties, gid)
+
+    def new_gid(self, commit_point: int, random: int | None = None) -> GlobalId:
+        """Make the id of a transaction that will be decided on ``commit_point``."""
+        if random is None:
+            random = self._random_bits(RANDOM_BITS)
+        return GlobalId(self.cluster, self.names[commit_point], uuid7(self._clock_ms(), random))
 
     async def _key(self, shard: int) -> bytes | Outcome:
         """Return what proofs for a shard are made with, or how the commit ends without it."""
@@ -168,10 +182,28 @@ class Coordinator:
 
     # --- no writer, or one ------------------------------------------------------------------------------------
 
-    async def _commit_plainly(self, links: Mapping[int, Participant], writer: int | None) -> Outcome:
+    async def _commit_plainly(
+        self, links: Mapping[int, Participant], writer: int | None, gid: GlobalId | None
+    ) -> Outcome:
         """Commit the writer first, then those that only read. A writer that is not alone waits for readers' fences."""
         outcome = Outcome(Result.COMMITTED)
-        if writer is not None:
+        if writer is not None and gid is not None:
+            key = await self._key(writer)
+            if isinstance(key, Outcome):
+                await self._roll_back(links)
+                return key
+            self.checkpoint(Point.PLAINLY)
+            outcome = await commit_recorded(
+                links[writer],
+                gid,
+                self.control,
+                key=key,
+                epoch=self.epoch,
+                limits=self.limits,
+                retention_s=self.retention_s,
+            )
+            self.checkpoint(Point.PLAINLY_DONE)
+        elif writer is not None:
             sql = "COMMIT"
             if len(links) > 1 and links[writer].status == STATUS_BLOCK:
                 key = await self._key(writer)
@@ -238,15 +270,13 @@ class Coordinator:
     # --- several writers --------------------------------------------------------------------------------------
 
     async def _commit_everywhere(
-        self, links: Mapping[int, Participant], parties: Sequence[int], commit_point: int, random: int | None
+        self, links: Mapping[int, Participant], parties: Sequence[int], gid: GlobalId
     ) -> Outcome:
+        commit_point = self.names.index(gid.commit_point)
         key = await self._key(commit_point)
         if isinstance(key, Outcome):
             await self._roll_back(links)
             return key
-        if random is None:
-            random = self._random_bits(RANDOM_BITS)
-        gid = GlobalId(self.cluster, self.names[commit_point], uuid7(self._clock_ms(), random))
         plan = Plan(
             gid=gid,
             commit_point=commit_point,
@@ -408,26 +438,15 @@ class _Drive:
         return Answered(command.shard, command.step, answer.tags, row, tuple(answer.notices), answer.status)
 
     async def _settle(self, command: Settle) -> Event:
-        reason = "no answer in time"
+        plan, owner = self._plan, self._coordinator
         try:
-            async with asyncio.timeout(command.timeout_s):
-                while True:
-                    try:
-                        async with self._coordinator.control.connection(self._plan.commit_point) as connection:
-                            outcome = await connection.fetchval(
-                                record.ABANDON, str(self._plan.gid), self._coordinator.retention_s
-                            )
-                    except Exception as error:
-                        fields = error_fields(error)
-                        if fields is None:
-                            raise
-                        reason = f"{fields.sqlstate} {fields.message}"
-                        await asyncio.sleep(SETTLE_PAUSE_S)
-                        continue
-                    self._checkpoint(Point.SETTLED)
-                    return Settled(committed=outcome == "commit")
-        except TimeoutError:
-            return Unsettled(reason)
+            committed, reason = await ask_by_writing(
+                owner.control, plan.commit_point, plan.gid, retention_s=owner.retention_s, timeout_s=command.timeout_s
+            )
+            if committed is None:
+                return Unsettled(reason)
+            self._checkpoint(Point.SETTLED)
+            return Settled(committed=committed)
         except Exception:  # noqa: BLE001 - a bug; the machine must go on, and the log has it
             _log.exception("settling %s", self._plan.gid)
             return Unsettled("internal error")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proxy.twophase.events import Plan
+    from proxy.twophase.events import Limits, Plan
+    from proxy.twophase.gid import GlobalId
     from proxy.wire.fields import ErrorFields
 
 # The setting is read before it is raised: a link whose session chose less commits its prepared part elsewhere (step 3).
@@ -42,11 +43,16 @@ def ready_sql(plan: Plan) -> str:
     The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
     the commit point's locks behind for ever.
     """
-    limit = plan.limits.commit_point_idle_ms
+    return ready_commit_point_sql(plan.gid, plan.limits)
+
+
+def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> str:
+    """Return the same for a commit without participants."""
+    limit = limits.commit_point_idle_ms
     return (
         f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
         "SET CONSTRAINTS ALL IMMEDIATE; "
-        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({plan.gid.lock_key}), "
+        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}), "
         "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
         f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
     )

@@ -264,7 +264,8 @@ class Recovery:
     async def status(self, text: str) -> Status:
         """Say how a transaction ended. Raises ValueError for what is no gid of ours, and what the shard's link raises.
 
-        A transaction that is old enough to have been given up is given up by asking: so the answer can be final.
+        A transaction that is old enough to have been given up, and of which nothing is alive at the commit point, is
+        given up by asking: so the answer can be final.
         """
         gid = GlobalId.parse(text)
         if gid is None or gid.cluster != self.cluster or gid.commit_point not in self.names:
@@ -275,7 +276,9 @@ class Recovery:
             if decision is not None:
                 return Status.COMMITTED if decision.committed else Status.ABORTED
             outcome = None
-            if self._clock_ms() - gid.unix_ms >= self.limits.grace_s * 1000:
+            alive = {row["key"] for row in await connection.fetch(record.LIVE_DECIDERS)}
+            # A client may know the id of a transaction that is open still (SHOW pgchorus.transaction_id).
+            if self._clock_ms() - gid.unix_ms >= self.limits.grace_s * 1000 and gid.lock_key not in alive:
                 outcome = await self._abandon(connection, gid, report)
         return {"commit": Status.COMMITTED, "abort": Status.ABORTED}.get(outcome or "", Status.IN_DOUBT)
 

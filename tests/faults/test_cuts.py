@@ -53,6 +53,42 @@ def test_a_link_that_breaks_in_a_commit(
     check_after(ledger)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "fault", "committed"),
+    [
+        (READY, Fault.CUT_MESSAGE, False),
+        (READY, Fault.CUT_ANSWER, False),
+        (DECIDE, Fault.CUT_MESSAGE, False),
+        (DECIDE, Fault.CUT_ANSWER, True),
+    ],
+    ids=lambda value: value.name if isinstance(value, Fault) else None,
+)
+def test_one_writer_whose_id_is_known_is_never_in_the_dark(
+    ledger: Ledger, wires: Wires, pattern: str, fault: Fault, *, committed: bool
+) -> None:
+    """Without an id its link's loss in COMMIT would be 08007, as with one Postgres; with one there is a record."""
+    before = ledger.stored()
+    key = ledger.keys[1][0]
+    with ledger.client() as client:
+        client.execute("UPDATE acc SET balance = balance + 1 WHERE id = %s", (key,))
+        (gid,) = client.execute("SHOW pgchorus.transaction_id").fetchone() or ("",)
+        rule = wires.rule(pattern, fault, shards=[1])
+        if committed:
+            client.commit()
+        else:
+            with pytest.raises(psycopg.OperationalError) as caught:
+                client.commit()
+            assert (caught.value.sqlstate or "")[:2] in {"08", "40"}, caught.value
+        rule.wait()
+        assert ledger.changed(before) == ({key: 1} if committed else {})
+        client.rollback()
+        if pattern == DECIDE:
+            answer = client.execute(f"SHOW pgchorus.transaction '{gid}'".encode()).fetchone()
+            assert answer == ("committed" if committed else "aborted",)
+        client.execute("UPDATE acc SET balance = %s WHERE id = %s", (before[key], key))
+    check_after(ledger)
+
+
 def test_all_participants_break_at_once_when_told_to_apply(ledger: Ledger, wires: Wires) -> None:
     before = ledger.stored()
     with ledger.client() as client:

@@ -78,7 +78,7 @@ class Database:
             self.idle[link.shard] = link
 
     async def commit(
-        self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int], identity: Any
+        self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int], identity: Any, gid: Any
     ) -> Any:
         raise NotImplementedError
 

@@ -262,8 +262,11 @@ async def test_status_of_a_transaction(cluster: CommitCluster) -> None:
     await cluster.recovery().run_once()
     open_one = await (await Steps.begin(cluster, "INSERT INTO public.t VALUES (2, 2)", 2)).one()
     assert await cluster.recovery(PATIENT).status(str(open_one.gid)) is Status.IN_DOUBT
-    assert await cluster.recovery().status(str(open_one.gid)) is Status.ABORTED
+    assert await cluster.recovery().status(str(open_one.gid)) is Status.IN_DOUBT, "somebody can still decide"
     await open_one.crash()
+    await cluster.until(0, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)")
+    assert await cluster.recovery(PATIENT).status(str(open_one.gid)) is Status.IN_DOUBT
+    assert await cluster.recovery().status(str(open_one.gid)) is Status.ABORTED
     for text in ("nonsense", str(make_gid("s0", 1, 0, cluster="other")), str(make_gid("s9", 1, 0))):
         with pytest.raises(ValueError, match="not a transaction"):
             await cluster.recovery().status(text)
