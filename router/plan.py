@@ -316,25 +316,28 @@ class ShardByShard:
 class Load:
     """The rows of one table that a gathered statement may need.
 
-    ``table`` is the temporary table that gets them, ``columns`` its columns, ``definition`` how to create it.
-    ``types`` are those of the columns, as every shard knows them; ``source`` is what follows FROM on a shard, its
+    ``table`` is the temporary table that gets them, ``columns`` its columns, ``definitions`` their types as CREATE
+    TABLE has them ('': the built-in type that the shards describe), ``key`` its primary key. ``types`` are those of the
+    columns where other loads come with them, as every shard knows them. ``source`` is what follows FROM on a shard, its
     conditions included, where ``alias`` names the relation.
     """
 
     target: Target
     table: str
     columns: tuple[str, ...]
-    definition: str
+    definitions: tuple[str, ...]
     types: tuple[str, ...]
     alias: str
     source: str
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Tier 4. The rows of all tables are loaded into temporary tables on a scratch link, where ``text`` is run.
+    """Rows of several shards are loaded into temporary tables on a scratch link, where ``text`` is run.
 
-    ``text`` is the original with its tables replaced. ``parameters``: those that ``loads`` use; they are of built-in
+    Either the rows of all tables (then ``text`` is the original with its tables replaced), or one load of what each
+    shard makes of its rows (then ``text`` finishes it). ``parameters``: those that ``loads`` use; they are of built-in
     types. ``reason``: the id of what a cheaper tier had against the statement.
     When all loads turn out to be on one shard, the original text goes there instead.
     """

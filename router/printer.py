@@ -16,7 +16,7 @@ from router.tree import Node, items, same, strings, unwrap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_PAIR: Final = 2
+_CALL: Final = frozenset({"funcname", "args", "location", "funcformat", "agg_star", "agg_filter", "agg_distinct"})
 _NULL_TESTS: Final = {"IS_NULL": "IS NULL", "IS_NOT_NULL": "IS NOT NULL"}
 _BOOLEAN_TESTS: Final = {
     "IS_TRUE": "IS TRUE", "IS_NOT_TRUE": "IS NOT TRUE", "IS_FALSE": "IS FALSE", "IS_NOT_FALSE": "IS NOT FALSE",
@@ -33,7 +33,7 @@ _MATCHES: Final = {
 }  # fmt: skip
 
 
-class _Unwritten(Exception):  # noqa: N818 - named for what the expression stays
+class Unwritten(Exception):  # noqa: N818 - named for what the expression stays
     """A node of a kind that is not written here."""
 
 
@@ -51,9 +51,9 @@ def literal(value: str) -> str:
 def expression(node: Node) -> str | None:
     """Return a text that parses to this expression, None when there is none that is sure."""
     try:
-        text = _write(node)
+        text = Printer().write(node)
         (found,) = parse(f"SELECT {text}")
-    except (_Unwritten, SyntaxFailure, ValueError, KeyError, RecursionError):
+    except (Unwritten, SyntaxFailure, ValueError, KeyError, RecursionError):
         return None
     targets = found.body.get("targetList", [])
     alike = len(targets) == 1 and found.body.keys() <= {"targetList", "limitOption", "op"}
@@ -67,30 +67,41 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _write(node: Node) -> str:
-    kind, body = unwrap(node)
-    writer = _WRITERS.get(kind)
-    if writer is None:
-        raise _Unwritten
-    return writer(body)
+class Printer:
+    """Writes expressions; ``override`` may give a text of its own for a node, and is asked first, from the top down."""
+
+    def __init__(self, override: Callable[[Node], str | None] | None = None) -> None:
+        self._override = override
+
+    def write(self, node: Node) -> str:
+        """Return the text of an expression; raises Unwritten."""
+        if self._override is not None:
+            text = self._override(node)
+            if text is not None:
+                return text
+        kind, body = unwrap(node)
+        writer = _WRITERS.get(kind)
+        if writer is None:
+            raise Unwritten
+        return writer(self, body)
+
+    def list(self, nodes: Iterable[Node]) -> str:
+        """Return the texts of several expressions with commas between them."""
+        return ", ".join([self.write(node) for node in nodes])
 
 
-def _list(nodes: Iterable[Node]) -> str:
-    return ", ".join(_write(node) for node in nodes)
-
-
-def _column(body: Node) -> str:
+def _column(_printer: Printer, body: Node) -> str:
     names = strings(body["fields"])
     if "*" in names:
-        raise _Unwritten
+        raise Unwritten
     return quoted(*names)
 
 
-def _parameter(body: Node) -> str:
+def _parameter(_printer: Printer, body: Node) -> str:
     return f"${body['number']}"
 
 
-def _constant(body: Node) -> str:
+def _constant(_printer: Printer, body: Node) -> str:
     if body.get("isnull"):
         return "NULL"
     if "sval" in body:
@@ -112,16 +123,16 @@ def _operator(names: list[Node]) -> str:
     return f"OPERATOR({quoted(*parts[:-1])}.{symbol})"
 
 
-def _comparison(body: Node) -> str:  # noqa: PLR0911 - one line for each form of the grammar
+def _comparison(printer: Printer, body: Node) -> str:  # noqa: PLR0911 - one line for each form of the grammar
     kind, name = body["kind"], body.get("name", [])
-    left = _write(body["lexpr"]) if "lexpr" in body else ""
+    left = printer.write(body["lexpr"]) if "lexpr" in body else ""
     if kind in _BETWEEN:
         low, high = items(body["rexpr"])
-        return f"({left} {_BETWEEN[kind]} {_write(low)} AND {_write(high)})"
+        return f"({left} {_BETWEEN[kind]} {printer.write(low)} AND {printer.write(high)})"
     if kind == "AEXPR_IN":
         word = "IN" if strings(name) == ("=",) else "NOT IN"
-        return f"({left} {word} ({_list(items(body['rexpr']))}))"
-    right = _write(body["rexpr"])
+        return f"({left} {word} ({printer.list(items(body['rexpr']))}))"
+    right = printer.write(body["rexpr"])
     if kind == "AEXPR_OP":
         return f"({left} {_operator(name)} {right})" if left else f"({_operator(name)} {right})"
     if kind in {"AEXPR_OP_ANY", "AEXPR_OP_ALL"}:
@@ -133,63 +144,67 @@ def _comparison(body: Node) -> str:  # noqa: PLR0911 - one line for each form of
     return f"({left} {_MATCHES[kind, strings(name)[-1]]} {right})"
 
 
-def _boolean(body: Node) -> str:
+def _boolean(printer: Printer, body: Node) -> str:
     operator, arguments = body["boolop"], body["args"]
     if operator == "NOT_EXPR":
-        return f"(NOT {_write(arguments[0])})"
+        return f"(NOT {printer.write(arguments[0])})"
     word = " AND " if operator == "AND_EXPR" else " OR "
-    return f"({word.join(_write(argument) for argument in arguments)})"
+    return f"({word.join(printer.write(argument) for argument in arguments)})"
 
 
-def _null_test(body: Node) -> str:
-    return f"({_write(body['arg'])} {_NULL_TESTS[body['nulltesttype']]})"
+def _null_test(printer: Printer, body: Node) -> str:
+    return f"({printer.write(body['arg'])} {_NULL_TESTS[body['nulltesttype']]})"
 
 
-def _boolean_test(body: Node) -> str:
-    return f"({_write(body['arg'])} {_BOOLEAN_TESTS[body['booltesttype']]})"
+def _boolean_test(printer: Printer, body: Node) -> str:
+    return f"({printer.write(body['arg'])} {_BOOLEAN_TESTS[body['booltesttype']]})"
 
 
-def type_name(body: Node) -> str:
+def type_name(printer: Printer, body: Node) -> str:
     """Return a TypeName as text."""
     if body.get("setof") or body.get("pct_type"):
-        raise _Unwritten
-    modifiers = f"({_list(body['typmods'])})" if body.get("typmods") else ""
+        raise Unwritten
+    modifiers = f"({printer.list(body['typmods'])})" if body.get("typmods") else ""
     return quoted(*strings(body["names"])) + modifiers + "[]" * len(body.get("arrayBounds", ()))
 
 
-def _cast(body: Node) -> str:
-    return f"({_write(body['arg'])})::{type_name(body['typeName'])}"
+def _cast(printer: Printer, body: Node) -> str:
+    return f"({printer.write(body['arg'])})::{type_name(printer, body['typeName'])}"
 
 
-def _call(body: Node) -> str:
-    if body.keys() - {"funcname", "args", "location", "funcformat"}:
-        raise _Unwritten
-    return f"{quoted(*strings(body['funcname']))}({_list(body.get('args', ()))})"
+def _call(printer: Printer, body: Node) -> str:
+    if body.keys() - _CALL:
+        raise Unwritten
+    distinct = "DISTINCT " if body.get("agg_distinct") else ""
+    arguments = "*" if body.get("agg_star") else distinct + printer.list(body.get("args", ()))
+    condition = f" FILTER (WHERE {printer.write(body['agg_filter'])})" if "agg_filter" in body else ""
+    return f"{quoted(*strings(body['funcname']))}({arguments}){condition}"
 
 
-def _case(body: Node) -> str:
-    subject = f" {_write(body['arg'])}" if "arg" in body else ""
+def _case(printer: Printer, body: Node) -> str:
+    subject = f" {printer.write(body['arg'])}" if "arg" in body else ""
     whens = "".join(
-        f" WHEN {_write(item['CaseWhen']['expr'])} THEN {_write(item['CaseWhen']['result'])}" for item in body["args"]
+        f" WHEN {printer.write(item['CaseWhen']['expr'])} THEN {printer.write(item['CaseWhen']['result'])}"
+        for item in body["args"]
     )
-    otherwise = f" ELSE {_write(body['defresult'])}" if "defresult" in body else ""
+    otherwise = f" ELSE {printer.write(body['defresult'])}" if "defresult" in body else ""
     return f"(CASE{subject}{whens}{otherwise} END)"
 
 
-def _extreme(body: Node) -> str:
-    return f"{'GREATEST' if body['op'] == 'IS_GREATEST' else 'LEAST'}({_list(body['args'])})"
+def _extreme(printer: Printer, body: Node) -> str:
+    return f"{'GREATEST' if body['op'] == 'IS_GREATEST' else 'LEAST'}({printer.list(body['args'])})"
 
 
-def _row(body: Node) -> str:
+def _row(printer: Printer, body: Node) -> str:
     explicit = "ROW" if body.get("row_format") == "COERCE_EXPLICIT_CALL" else ""
-    return f"{explicit}({_list(body.get('args', ()))})"
+    return f"{explicit}({printer.list(body.get('args', ()))})"
 
 
-def _collation(body: Node) -> str:
-    return f"({_write(body['arg'])} COLLATE {quoted(*strings(body['collname']))})"
+def _collation(printer: Printer, body: Node) -> str:
+    return f"({printer.write(body['arg'])} COLLATE {quoted(*strings(body['collname']))})"
 
 
-_WRITERS: Final[dict[str, Callable[[Node], str]]] = {
+_WRITERS: Final[dict[str, Callable[[Printer, Node], str]]] = {
     "ColumnRef": _column,
     "ParamRef": _parameter,
     "A_Const": _constant,
@@ -200,9 +215,9 @@ _WRITERS: Final[dict[str, Callable[[Node], str]]] = {
     "TypeCast": _cast,
     "FuncCall": _call,
     "CaseExpr": _case,
-    "CoalesceExpr": lambda body: f"COALESCE({_list(body['args'])})",
+    "CoalesceExpr": lambda printer, body: f"COALESCE({printer.list(body['args'])})",
     "MinMaxExpr": _extreme,
     "RowExpr": _row,
-    "A_ArrayExpr": lambda body: f"ARRAY[{_list(body.get('elements', ()))}]",
+    "A_ArrayExpr": lambda printer, body: f"ARRAY[{printer.list(body.get('elements', ()))}]",
     "CollateClause": _collation,
 }

@@ -27,6 +27,7 @@ from proxy.executor.scratch import Loading, bodies
 from proxy.shards.errors import ShardError
 from router.gathered import offsets
 from router.plan import Task
+from router.printer import quoted
 
 if TYPE_CHECKING:
     from proxy.executor.request import Environment, Limits, Links, Request, ResultStream
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from router.plan import GatherExecution
 
 _TEXT_OID: Final = 25
+_FIRST_OWN_OID: Final = 16384
+_INVALID_TABLE: Final = "42P16"
 _BINARY: Final = 1
 _BATCH_ROWS: Final = 512
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -54,8 +57,6 @@ async def run_gather(
     joined = await links.join([task.shard for task in execution.tasks], writes=False)
     scratch = await environment.scratch()
     try:
-        create = "; ".join(f"CREATE TEMP TABLE {load.table} ({load.definition})" for load in execution.plan.loads)
-        await scratch.link.run(f"{create}; SET TRANSACTION READ ONLY")
         options = Options(
             high_water_bytes=environment.limits.max_buffer_bytes,
             cancel_others=environment.cancel_others,
@@ -65,12 +66,44 @@ async def run_gather(
         )
         reading = await Scatter.start(execution.tasks, _reading(execution, request), (_BINARY,), joined, options)
         try:
+            await _create(execution, scratch, reading.streams[0].fields or ())
             await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
         finally:
             await reading.finish()
         return await _run(execution, request, scratch, environment, expected)
     except BaseException:
         scratch.release()
+        raise
+
+
+async def _create(execution: GatherExecution, scratch: Scratch, described: tuple[Field, ...]) -> None:
+    """Create the tables; nothing else may be written on the link then."""
+    link = scratch.link
+    loads = execution.plan.loads
+    if any(not definition for load in loads for definition in load.definitions):
+        (load,) = loads
+        open_ = (field for field, known in zip(described, load.definitions, strict=True) if not known)
+        if any(field.type_oid >= _FIRST_OWN_OID for field in open_):
+            raise _misfit("A column of a user-defined type would have to be made out of nothing.")
+        types = [f"pg_catalog.format_type({field.type_oid}, {field.type_modifier})" for field in described]
+        answer = await link.run(f"SELECT {', '.join(types)}")
+        names = [(value or b"").decode() for value in answer.rows[0]]
+    else:
+        names = []
+    texts = []
+    for load in loads:
+        parts = [
+            f"{quoted(name)} {definition or names[at]}"
+            for at, (name, definition) in enumerate(zip(load.columns, load.definitions, strict=True))
+        ]
+        if load.key:
+            parts.append(f"PRIMARY KEY ({', '.join(map(quoted, load.key))})")
+        texts.append(f"CREATE TEMP TABLE {load.table} ({', '.join(parts)}); ")
+    try:
+        await link.run("".join(texts) + "SET TRANSACTION READ ONLY")
+    except ShardError as error:
+        if names and error.sqlstate == _INVALID_TABLE:
+            raise _misfit(error.message) from error  # a pseudo-type
         raise
 
 

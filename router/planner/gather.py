@@ -180,13 +180,9 @@ def _load(members: list[Occurrence], wanted: Wanted, *, whole: bool) -> Load:
     relation = item.relation
     names = {name for member in members for name in member.columns}
     columns = [column for column in relation.columns if column.name in names]
-    parts = [
-        f"{quoted(column.name)} {column.definition or quoted(column.type_schema, column.type_name)}"
-        for column in columns
-    ]
     key = relation.primary_key
-    if key and names.issuperset(key) and wanted.groups_by(key) and (not relation.children or relation.partition):
-        parts.append(f"PRIMARY KEY ({', '.join(map(quoted, key))})")
+    needed = bool(key) and names.issuperset(key) and wanted.groups_by(key)
+    unique = not relation.children or relation.partition
     name = quoted(relation.name.schema, relation.name.name)
     source = f"{'' if item.body.get('inh') else 'ONLY '}{name} AS {quoted(item.alias)}"
     target = item.target
@@ -202,10 +198,11 @@ def _load(members: list[Occurrence], wanted: Wanted, *, whole: bool) -> Load:
         target,
         item.table,
         tuple(column.name for column in columns),
-        ", ".join(parts),
+        tuple(column.definition or quoted(column.type_schema, column.type_name) for column in columns),
         tuple(column.bare_type or quoted(column.type_schema, column.type_name) for column in columns),
         quoted(item.alias),
         source,
+        key if needed and unique else (),
     )
 
 

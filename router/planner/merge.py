@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from router.errors import Refused
 from router.plan import Concat, Constant, EveryShard, Ordered, Parameter, Plan, Scatter, SortKey
-from router.planner import aggregate
+from router.planner import aggregate, finish
 from router.planner.clauses import Clauses, apply, verified
 from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
@@ -19,7 +20,7 @@ from router.tree import Node, constant, strings
 
 if TYPE_CHECKING:
     from router.keys import ColumnId
-    from router.plan import KeyTerm
+    from router.plan import KeyTerm, Target
     from router.planner.context import Context
     from router.planner.names import Level
     from router.planner.scope import Scope
@@ -38,6 +39,17 @@ def plan(context: Context, scope: Scope, level: Level, *, writes: bool) -> Plan:
     part = Spread(scope).level(level)
     target = target_of(level, part, scope)
     query = Query(context, scope, level, part)
+    try:
+        return _combined(query, target, writes=writes)
+    except Refused as refused:
+        found = None if writes else finish.plan(query, target, refused.refusal)
+        if found is None:
+            raise
+        return found
+
+
+def _combined(query: Query, target: Target, *, writes: bool) -> Plan:
+    """Combine the rows in the proxy."""
     if query.needs_merge():
         combined, rewritten = aggregate.plan(query)
         return Scatter(target, combined, writes, rewritten)

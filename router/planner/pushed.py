@@ -42,6 +42,18 @@ def _cast_parameters(node: Node) -> set[int]:
     }
 
 
+def known_parameters(context: Context, node: Node) -> tuple[int, ...] | None:
+    """Return the parameters in a tree; None if one is not of a built-in type for certain, which every shard knows."""
+    oids = context.reader.parameter_oids
+    cast = _cast_parameters(node)
+    numbers = parameters_of(node)
+    for number in numbers:
+        oid = oids[number - 1] if number <= len(oids) else 0
+        if oid >= _FIRST_USER_OID or (not oid and number not in cast):
+            return None
+    return tuple(sorted(numbers))
+
+
 class Pushed:
     """The conditions of a statement by the table (the id of its RangeVar) that they concern."""
 
@@ -92,13 +104,7 @@ class Pushed:
             return False
         if effect.runs is not Runs.ANYWHERE or effect.kind is not EffectKind.CLOSED:
             return False
-        oids = context.reader.parameter_oids
-        cast = _cast_parameters(node)
-        for number in parameters_of(node):
-            oid = oids[number - 1] if number <= len(oids) else 0
-            if oid >= _FIRST_USER_OID or (not oid and number not in cast):
-                return False
-        return expression(node) is not None
+        return known_parameters(context, node) is not None and expression(node) is not None
 
 
 class _Level:

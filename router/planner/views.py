@@ -123,6 +123,8 @@ def restored(context: Context, planned: Statement, views: tuple[Relation, ...]) 
     """Return the plan of the expanded text as a plan of the original; None when it may not be run so."""
     plan = planned.plan
     if isinstance(plan, Gather):
+        if any(load.columns and not load.types for load in plan.loads):
+            return None
         first = len(plan.loads) + 1
         asked = tuple(permission_load(relation, first + number) for number, relation in enumerate(views))
         plan = Gather((*plan.loads, *asked), plan.text, plan.reason, plan.parameters)
@@ -135,4 +137,4 @@ def permission_load(relation: Relation, number: int) -> Load:
     """Return a load of no rows that needs the right to read all columns of a view."""
     alias = quoted(relation.name.name)
     source = f"{quoted(relation.name.schema, relation.name.name)} AS {alias} WHERE false AND ROW({alias}.*) IS NULL"
-    return Load(AnyShard(), f"pgchorus_{number}", (), "", (), alias, source)
+    return Load(AnyShard(), f"pgchorus_{number}", (), (), (), alias, source)

@@ -221,3 +221,23 @@ def test_gathering_reads_what_the_role_may_read(town: Town, connect: Callable[..
     assert state("select count(*) + 0 from open") == "42501"  # it may read the view, but its rows are another matter
     assert state("select count(*) + 0 from shut") == "42501"
     assert state("select n from shut") == "42501"
+
+
+def test_what_shards_group_and_sort_is_finished_by_one(filled: Twins) -> None:
+    for text in (
+        "select n, count(*) + 1, avg(k), string_agg(distinct v, ',') from notes group by n having sum(k) > 9 order by n",
+        "select v || '!' as w, count(*) from notes group by w order by w desc limit 3 offset 1",
+        "select max(v), min(v), count(distinct n), sum(k) * 2, bool_and(n > 0) or false from notes",
+        "select count(*) + 0, sum(n), avg(n) from notes where k > 1000",
+        'select v from notes order by v collate "C" limit 3',
+        "select v, k from notes order by upper(v), k limit 2 offset 5",
+        "select v from notes order by length(v), v fetch first 1 row with ties",
+        "select distinct v from notes order by v desc limit 2",
+    ):  # fmt: skip
+        filled.query(text)
+    text = "select v from notes where k < $1 order by upper(v) limit $2 offset $3"
+    filled.same(parse(text, "s"), describe("S", "s"), SYNC)
+    for limit, offset in ((b"3", b"1"), (None, b"2"), (b"3", None), (None, None), (b"9223372036854775807", b"7")):
+        filled.same(bind(b"20", limit, offset, statement="s"), execute(), SYNC)
+    text = "select n % $1 as r, count(*) from notes group by 1 having count(*) > $2 order by 1"
+    filled.same(parse(text, oids=(23, 20)), bind(b"2", b"3"), describe("P"), execute(), SYNC)
