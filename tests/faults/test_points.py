@@ -165,10 +165,21 @@ class Stopped:
 
 
 @contextmanager
+def killed_on_failure(stage: Ledger) -> Iterator[None]:
+    """Let nobody wait for a proxy that stands still when the test has failed."""
+    try:
+        yield
+    except BaseException:
+        if stage.process.running:
+            stage.process.kill()
+        raise
+
+
+@contextmanager
 def stopped_at(stage: Ledger, points: Points, wires: Wires, spot: Spot) -> Iterator[Stopped]:
     """Have a client commit and the proxy stop; check what the shards hold then."""
     before = stage.stored()
-    with stage.client() as client, ThreadPoolExecutor(1) as thread:
+    with stage.client() as client, ThreadPoolExecutor(1) as thread, killed_on_failure(stage):
         change = spot.work(client, stage)
         if spot.spoiled is not None:
             wires.rule(*spot.spoiled)
@@ -225,10 +236,12 @@ STALLS += [spot for spot in SPOTS if spot.point in {Point.SETTLING, Point.SETTLE
 def test_stopped_for_longer_than_anybody_waits(
     stage: Ledger, other: Ledger, points: Points, wires: Wires, spot: Spot
 ) -> None:
+    other.process.kill()  # its port is its own, and it finishes nothing yet
     with stopped_at(stage, points, wires, spot) as stopped:
         os.kill(stage.process.pid, signal.SIGSTOP)
         try:
             points.go()
+            other.process.start()
             # The other proxy finishes it, and the commit point does not wait for ever.
             other.until_nothing_is_prepared()
             eventually(lambda: not writing(other), "the commit point's transaction stays open")
@@ -309,7 +322,7 @@ def recovering(stage: Ledger, points: Points, wires: Wires, point: Point, *, dec
     with stopped_at(stage, points, wires, spot) as stopped:
         stage.process.kill()
     points.arm(point)
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1) as thread, killed_on_failure(stage):
         start = thread.submit(stage.process.start)
         points.wait(point)
         if point is not Point.FINISHED:
@@ -378,7 +391,7 @@ def fenced(ledger: Ledger) -> int:
 @contextmanager
 def reading(stage: Ledger, points: Points, point: Point) -> Iterator[Future[Any]]:
     """Have a client read all shards, and the proxy stand still with the fence in its hands."""
-    with stage.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread:
+    with stage.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread, killed_on_failure(stage):
         points.arm(point)
         read = thread.submit(lambda: client.execute("SELECT sum(balance) FROM acc").fetchone())
         points.wait(point)

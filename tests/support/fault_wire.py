@@ -24,6 +24,7 @@ CHUNK_BYTES = 1 << 16
 WAIT_SECONDS = 30.0
 UNTYPED_AGAIN = (80877103, 80877104)  # SSLRequest, GSSENCRequest: another packet without a type follows
 TEXT_MESSAGES = b"QP"
+QUERY = b"Q"
 READY = ord("Z")
 
 
@@ -47,7 +48,7 @@ class Mode(Enum):
 
 @dataclass(eq=False)
 class Rule:
-    """One fault. ``reached``: the message has come by. ``answered``: the shard has done it."""
+    """One fault. ``reached``: a message has come by, ``all_reached``: all have. ``answered``: the shard has done it."""
 
     pattern: re.Pattern[bytes]
     fault: Fault
@@ -56,6 +57,7 @@ class Rule:
     seconds: float
     loop: asyncio.AbstractEventLoop
     reached: threading.Event = field(default_factory=threading.Event)
+    all_reached: threading.Event = field(default_factory=threading.Event)
     answered: threading.Event = field(default_factory=threading.Event)
     messages: list[bytes] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
@@ -66,6 +68,10 @@ class Rule:
         """Wait until the fault has been met: the message held or cut, or its answer in our hands."""
         answer = self.fault in {Fault.CUT_ANSWER, Fault.HOLD_ANSWER}
         assert (self.answered if answer else self.reached).wait(WAIT_SECONDS), f"{self.pattern!r} never came by"
+
+    def wait_for_all(self) -> None:
+        """Wait until as many messages as the rule is for have come by."""
+        assert self.all_reached.wait(WAIT_SECONDS), f"{self.pattern!r} came by {len(self.at)} times only"
 
     def release(self) -> None:
         """Let go what is held, and whatever comes later."""
@@ -117,6 +123,8 @@ class _Connection:
             head = await reader.readexactly(5)
             message = head + await reader.readexactly(int.from_bytes(head[1:5], "big") - 4)
             await self.wires.speaking[self.shard].wait()
+            if self.wires.queries is not None and head[:1] == QUERY:
+                self.wires.queries.append((self.shard, message))
             rule = self.wires.match(self.shard, message) if head[0] in TEXT_MESSAGES else None
             if rule is not None:
                 rule.at.append(self.shard)
@@ -124,6 +132,8 @@ class _Connection:
                 if rule.fault in {Fault.CUT_ANSWER, Fault.HOLD_ANSWER}:
                     self.holding = rule
                 rule.reached.set()
+                if not rule.times:
+                    rule.all_reached.set()
                 if rule.fault is Fault.CUT_MESSAGE or (rule.fault is Fault.HOLD_MESSAGE and not await rule.opened()):
                     self.cut()
                     return
@@ -180,6 +190,8 @@ class Wires:
         self.dsns: list[str] = []
         self.modes = [Mode.OPEN] * len(dsns)
         self.speaking = [asyncio.Event() for _ in dsns]
+        #: Simple queries to shards since a test put a list here.
+        self.queries: list[tuple[int, bytes]] | None = None
         self._rules: list[Rule] = []
         self._connections: list[set[_Connection]] = [set() for _ in dsns]
         self._loop = asyncio.new_event_loop()
