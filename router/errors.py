@@ -168,8 +168,20 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "transaction-snapshot": ("SET TRANSACTION SNAPSHOT is not supported over several shards", ""),
     "explain": ("EXPLAIN is supported for statements that one shard runs", "Name one key, or use pgchorus explain."),
     "declare": (
-        "DECLARE CURSOR is supported for queries that one shard runs",
-        "Name one key, or read without a cursor.",
+        "this query cannot be read by a cursor: it would have to be gathered from several shards",
+        "Name one key, read without a cursor, or fetch by Execute messages with a row limit.",
+    ),
+    "declare-scroll": (
+        "a SCROLL cursor over several shards is not supported",
+        "Declare it without SCROLL and read forwards, or name one key.",
+    ),
+    "declare-hold": (
+        "a WITH HOLD cursor over several shards is not supported",
+        "Read it inside the transaction, name one key, or keep the rows in a temporary table.",
+    ),
+    "declare-lock": (
+        "FOR UPDATE in a cursor over several shards is not supported",
+        "Lock the rows in a SELECT without a cursor, or name one key.",
     ),
     "mixed-tables": (
         "tables of the home shard and tables of all shards cannot be named in one statement",

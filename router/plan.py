@@ -423,10 +423,27 @@ class PreparedControl:
 
 @dataclass(frozen=True, slots=True)
 class CursorControl:
-    """FETCH, MOVE or CLOSE of an SQL cursor: goes to the shard where it was declared. ``name`` None: CLOSE ALL."""
+    """FETCH, MOVE or CLOSE of an SQL cursor: goes to the shard where it was declared. ``name`` None: CLOSE ALL.
+
+    ``count`` rows in the direction ``forward`` or ``relative``; neither: another one.
+    """
 
     name: str | None
     closes: bool = False
+    move: bool = False
+    count: int = 0
+    forward: bool = False
+    relative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeclareSpread:
+    """DECLARE of a forward cursor over several shards: ``query`` is the plan of ``text``, the query alone."""
+
+    name: str
+    query: Plan
+    text: str
+    binary: bool = False
 
 
 class SequenceUse(Enum):
@@ -456,6 +473,7 @@ Plan = (
     | SettingControl
     | PreparedControl
     | CursorControl
+    | DeclareSpread
     | Empty
 )
 

@@ -165,7 +165,7 @@ class Scatter:
     def _compare_descriptions(self) -> None:
         first = self.streams[0]
         for stream in self.streams[1:]:
-            if not _same_columns(first.fields, stream.fields):
+            if not same_columns(first.fields, stream.fields):
                 raise ProxyError(
                     "0A000",
                     f"shards {first.link.name} and {stream.link.name} would return different columns",
@@ -228,7 +228,7 @@ def _bind(request: Request, formats: tuple[int, ...]) -> bytes:
     return bind.encode() + Describe(b"P", b"").encode()
 
 
-def _same_columns(one: tuple[Field, ...] | None, other: tuple[Field, ...] | None) -> bool:
+def same_columns(one: tuple[Field, ...] | None, other: tuple[Field, ...] | None) -> bool:
     """Compare what a client can tell apart: table OIDs differ between servers and do not count."""
     if one is None or other is None:
         return one is other

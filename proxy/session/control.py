@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
+from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from router.plan import (
         CursorControl,
+        DeclareSpread,
         PreparedControl,
         SettingControl,
         Statement,
@@ -392,9 +394,28 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
 # --- cursors -----------------------------------------------------------------------------------------------------
 
 
+async def declare_spread(session: Session, statement: Statement, plan: DeclareSpread) -> bytes:
+    """DECLARE over several shards, as a simple query."""
+    executable = session.resolve(replace(statement, plan=plan.query))
+    return await session.spread_cursors.declare(session, plan, executable, Request(text=plan.text))
+
+
+async def spread_control(
+    session: Session, plan: CursorControl, *, describe: bool, formats: tuple[int, ...]
+) -> bytes | None:
+    """FETCH, MOVE and CLOSE of a cursor over several shards; None when it is none."""
+    found = session.spread_cursors.get(plan.name) if plan.name is not None else None
+    if found is None or plan.name is None:
+        return None
+    if plan.closes:
+        return await session.spread_cursors.close(session, plan.name)
+    return await session.spread_cursors.fetch(session, plan, found, describe=describe, formats=formats)
+
+
 async def cursor_control(session: Session, statement: Statement, plan: CursorControl, *, held: bool) -> bytes:
     """FETCH, MOVE and CLOSE go to the shard where the cursor was declared."""
     if plan.name is None:  # CLOSE ALL
+        await session.spread_cursors.close_all(session)
         for shard in set(session.cursors.values()):
             links = await session.transaction.join([shard], writes=False)
             await links[shard].run(statement.text)

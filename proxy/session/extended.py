@@ -16,6 +16,7 @@ statement must be closed before its name is used again, the unnamed ones are rep
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
@@ -36,6 +37,7 @@ from proxy.wire.errors import desynchronized
 from router.plan import (
     CursorControl,
     Ddl,
+    DeclareSpread,
     Empty,
     Filled,
     PreparedControl,
@@ -267,6 +269,7 @@ class ExtendedProtocol:
         simple.check_block(session, prepared.statement)
         if message.portal and message.portal in session.portals:
             raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
+        session.spread_cursors.check(message.portal.decode(errors="replace"))
         _check_parameters(message, prepared)
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
@@ -277,7 +280,11 @@ class ExtendedProtocol:
         portal = Portal(message.portal, prepared, message, None)
         plan = prepared.statement.plan
         if isinstance(plan, CursorControl) and plan.name is not None:
-            portal.shard = session.cursor_shard(plan.name)
+            if session.spread_cursors.get(plan.name) is None:
+                portal.shard = session.cursor_shard(plan.name)
+        elif isinstance(plan, DeclareSpread):
+            query = replace(prepared, statement=replace(prepared.statement, plan=plan.query))
+            portal.executable = await resolve_bind(session, query, message, self._send_batch)
         elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
             portal.shard = session.settings_shard
         elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
@@ -358,6 +365,10 @@ class ExtendedProtocol:
                 await self._send_batch(last=self._sync_is_next())
             return
         await self._send_batch()
+        if isinstance(statement.plan, DeclareSpread) and portal.executable is not None:
+            request = replace(request_of(portal), text=statement.plan.text)
+            session.write(await session.spread_cursors.declare(session, statement.plan, portal.executable, request))
+            return
         tag = await simple.run_control(
             session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
         )

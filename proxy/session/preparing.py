@@ -172,6 +172,10 @@ async def _description(
         return Description((), None)
     if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
         return Description((), own_settings.described(plan))
+    spread = session.spread_cursors.get(plan.name or "") if isinstance(plan, CursorControl) else None
+    if spread is not None:
+        rows = isinstance(plan, CursorControl) and not plan.move and not plan.closes
+        return Description((), spread.fields if rows else None)
     if isinstance(plan, CursorControl) and plan.name is not None:
         # Only the link with the cursor knows its columns, and the next cursor of that name has others.
         if flush is not None:

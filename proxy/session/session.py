@@ -17,6 +17,7 @@ import structlog
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
+from proxy.session.cursors import OpenCursors
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
@@ -87,6 +88,8 @@ class Session:
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
         self.held_cursors: set[str] = set()  # those of them WITH HOLD
         self.cursors_at_begin: frozenset[str] = frozenset()
+        self.spread_cursors = OpenCursors()
+        self.transaction.on_rollback_to = self.spread_cursors.rolled_back_to
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
@@ -297,6 +300,7 @@ class Session:
         staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin
         self.cursors = {name: shard for name, shard in self.cursors.items() if name in staying}
         self.held_cursors &= self.cursors.keys()
+        self.spread_cursors.ended()
         for name, portal in list(self.portals.items()):
             await portal.close()
             del self.portals[name]
@@ -353,6 +357,8 @@ class Session:
 
     async def join(self, statement: Statement, shard: int, *, writes: bool, reads: bool | None = None) -> ShardLink:
         """Return the link for a statement that one shard runs; ``writes``, ``reads`` as in the transaction's join."""
+        if statement.declares:
+            self.spread_cursors.check(statement.declares)
         if statement.sequences is not SequenceUse.NONE:
             return await self.sequences.join(self, statement, shard, writes=writes)
         links = await self.transaction.join([shard], writes=writes, reads=reads)

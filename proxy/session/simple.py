@@ -33,6 +33,7 @@ from router.plan import (
     Control,
     CursorControl,
     Ddl,
+    DeclareSpread,
     Empty,
     Filled,
     PreparedControl,
@@ -239,6 +240,9 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
         return await control.setting_control(session, statement, plan, describe=describe)
     if isinstance(plan, PreparedControl):
         return await control.prepared_control(session, plan, describe=describe, result_formats=result_formats)
+    if isinstance(plan, DeclareSpread):
+        return await control.declare_spread(session, statement, plan)
     if isinstance(plan, CursorControl):
-        return await control.cursor_control(session, statement, plan, held=held)
+        spread = await control.spread_control(session, plan, describe=describe, formats=result_formats)
+        return spread or await control.cursor_control(session, statement, plan, held=held)
     return None

@@ -252,7 +252,14 @@ def deallocate(context: Context) -> Statement:
 def fetch(context: Context) -> Statement:
     """FETCH and MOVE."""
     move = bool(context.body.get("ismove"))
-    plan = CursorControl(context.body.get("portalname", ""))
+    direction = context.body.get("direction")
+    plan = CursorControl(
+        context.body.get("portalname", ""),
+        move=move,
+        count=context.body.get("howMany", 0),
+        forward=direction == "FETCH_FORWARD",
+        relative=direction == "FETCH_RELATIVE",
+    )
     return context.statement(plan, "MOVE" if move else "FETCH", returns_rows=not move)
 
 

@@ -11,6 +11,7 @@ from router.cluster import Home
 from router.effect import Runs
 from router.plan import (
     Ddl,
+    DeclareSpread,
     EveryShard,
     HomeShard,
     Same,
@@ -21,14 +22,14 @@ from router.plan import (
     Target,
 )
 from router.planner import insert, modify, select
+from router.planner.context import Context
 from router.planner.passthrough import analyzes, holds
-from router.statement import Parsed
+from router.statement import Parsed, parse
 from router.tree import unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from router.planner.context import Context
     from router.tree import Node
 
 _DATA = {
@@ -59,13 +60,16 @@ def explain(context: Context) -> Statement:
     return context.statement(Single(found.plan.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
 
 
+_BINARY, _SCROLL = 0x0001, 0x0002  # options of DeclareCursorStmt
+
+
 def declare(context: Context) -> Statement:
-    """DECLARE CURSOR over what one shard runs."""
+    """DECLARE CURSOR: what one shard runs is its own; over several shards cursors go forward and hold nothing."""
     body = context.body
-    found = _inner(context, body["query"])
-    if not isinstance(found.plan, Single):
-        raise context.refuse("declare")
+    text, found = _query_of_cursor(context)
     held = holds(body)
+    if not isinstance(found.plan, Single):
+        return _declare_spread(context, text, found, held)
     return context.statement(
         found.plan,
         "DECLARE CURSOR",
@@ -74,6 +78,31 @@ def declare(context: Context) -> Statement:
         must_commit=held or found.must_commit,
         dirties=found.dirties,
     )
+
+
+def _query_of_cursor(context: Context) -> tuple[str, Statement]:
+    """Return the query's own text, and its plan: what is spliced must not have DECLARE in it."""
+    parsed = context.parsed
+    names = [token.name for token in parsed.tokens]
+    text = parsed.text[parsed.tokens[names.index("FOR", names.index("CURSOR"))].end : parsed.end]
+    (query,) = parse(text)
+    inner = Context(context.database, context.catalog, query, context.search_path, tuple(context.reader.parameter_oids))
+    return text, select.plan(inner)
+
+
+def _declare_spread(context: Context, text: str, found: Statement, held: str) -> Statement:
+    body = context.body
+    if held:
+        raise context.refuse("declare-hold")
+    options = body.get("options", 0)
+    if options & _SCROLL:
+        raise context.refuse("declare-scroll")
+    if "LockingClause" in context.parsed.kinds:
+        raise context.refuse("declare-lock")
+    if not isinstance(found.plan, Scatter) or found.pins or found.must_commit:
+        raise context.refuse("declare")
+    plan = DeclareSpread(body.get("portalname", ""), found.plan, text, binary=bool(options & _BINARY))
+    return context.statement(plan, "DECLARE CURSOR", dirties=found.dirties)
 
 
 # --- tables as a whole -----------------------------------------------------------------------------------------------

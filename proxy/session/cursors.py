@@ -1,0 +1,179 @@
+"""SQL cursors over several shards: DECLARE, FETCH, MOVE and CLOSE, forwards.
+
+Decides what a client's names and directions mean, and when a cursor ends: with its transaction, with the savepoint in
+which it was declared, by CLOSE. Cursors that one shard has are relayed (``control``); how rows are read is
+proxy.executor.cursor's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+from proxy.executor.cursor import open_cursor
+from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, settle_before, shards_of
+from proxy.twophase.fence import FenceLostError
+from proxy.wire import backend
+from router.plan import Execution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.executor.cursor import SpreadCursor
+    from proxy.executor.request import Request
+    from proxy.links import Replay
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from proxy.wire.backend import Field
+    from router.plan import CursorControl, DeclareSpread, Executable
+
+_BINARY_FORMAT = (1,)
+
+
+@dataclass(slots=True)
+class OpenCursor:
+    """A cursor over several shards. ``on_shards``: its name there; ``inside``: the savepoints it was declared in."""
+
+    on_shards: str
+    cursor: SpreadCursor
+    links: tuple[ShardLink, ...]
+    fields: tuple[Field, ...] | None
+    binary: bool
+    inside: tuple[Replay, ...]
+    done: bool = False
+
+
+class OpenCursors:
+    """One session's cursors over several shards, by the client's names."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, OpenCursor] = {}
+        self._made = 0
+
+    def get(self, name: str) -> OpenCursor | None:
+        """Return a cursor, None if there is none of this name over several shards."""
+        return self._open.get(name)
+
+    def check(self, name: str) -> None:
+        """Raise what Postgres says when a new cursor or portal has the name of one of these."""
+        if name in self._open:
+            raise _taken(name)
+
+    async def declare(self, session: Session, plan: DeclareSpread, executable: Executable, request: Request) -> bytes:
+        """DECLARE: the snapshot is taken now."""
+        name = plan.name
+        if name in session.cursors or name.encode() in session.portals:
+            raise _taken(name)
+        self.check(name)
+        if not session.transaction.in_block:
+            raise ProxyError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
+        if not isinstance(executable, Execution) or executable.writes:
+            raise ProxyError(
+                "0A000",
+                "this query cannot be read by a cursor over several shards",
+                hint="Read without a cursor, or fetch the query's own portal by Execute messages with a row limit.",
+            )
+        if not reads_several(session, executable):
+            await settle_before(session, shards_of(executable))
+        self._made += 1
+        on_shards = f"pgchorus_cursor_{self._made}"
+        cursor = await _open(session, on_shards, executable, request)
+        transaction = session.transaction
+        links = tuple(transaction.links[shard] for shard in shards_of(executable))
+        fields = await _fields(session, plan.text, request)
+        inside = tuple(replay for replay in transaction.log if replay.savepoint is not None)
+        self._open[name] = OpenCursor(on_shards, cursor, links, fields, plan.binary, inside)
+        return backend.command_complete(b"DECLARE CURSOR")
+
+    async def fetch(
+        self, session: Session, plan: CursorControl, found: OpenCursor, *, describe: bool, formats: tuple[int, ...]
+    ) -> bytes:
+        """FETCH and MOVE, forwards."""
+        skip, count = _forwards(plan)
+        if describe:
+            formats = _BINARY_FORMAT if found.binary else ()
+        result = await found.cursor.result(formats)
+        if describe and not plan.move and result.row_description is not None:
+            session.write(backend.row_description(result.row_description))
+        passed = 0
+        wanted = skip + count
+        while passed < wanted and not found.done:
+            most = skip - passed if passed < skip else wanted - passed
+            batch = await result.next_rows(min(most, 1 << 31))
+            if not plan.move and passed >= skip:
+                for frames in batch.frames:
+                    session.write(frames)
+            passed += batch.rows
+            found.done = batch.done
+            await session.connection.drain()
+        await found.cursor.settle()
+        given = max(passed - skip, 0)
+        return backend.command_complete(b"%s %d" % (b"MOVE" if plan.move else b"FETCH", given))
+
+    async def close(self, session: Session, name: str) -> bytes:
+        """CLOSE."""
+        found = self._open.pop(name)
+        await _close(found.links, found.on_shards)
+        session.transaction.finish_statement()
+        return backend.command_complete(b"CLOSE CURSOR")
+
+    async def close_all(self, session: Session) -> None:
+        """CLOSE ALL."""
+        for name in list(self._open):
+            await self.close(session, name)
+
+    def ended(self) -> None:
+        """The transaction has ended, and the cursors on the shards with it."""
+        self._open.clear()
+
+    def rolled_back_to(self, savepoint: Replay) -> None:
+        """What was declared inside a savepoint is gone when that is rolled back."""
+        self._open = {name: found for name, found in self._open.items() if savepoint not in found.inside}
+
+
+def _taken(name: str) -> ProxyError:
+    return ProxyError("42P03", f'cursor "{name}" already exists')
+
+
+async def _open(session: Session, on_shards: str, execution: Execution, request: Request) -> SpreadCursor:
+    attempts = FENCE_RETRIES if reads_several(session, execution) else 0
+    while True:
+        snapshot = CommonSnapshot(session, shards_of(execution)) if attempts else None
+        try:
+            return await open_cursor(on_shards, execution, request, session.transaction, session.environment(snapshot))
+        except FenceLostError:
+            attempts -= 1
+            if attempts <= 0:
+                raise
+            # Nobody has read anything: they are declared anew behind the next fence.
+            links = [session.transaction.links[shard] for shard in shards_of(execution)]
+            await _close(links, on_shards)
+        finally:
+            if snapshot is not None:
+                await snapshot.end()
+
+
+async def _close(links: Iterable[ShardLink], on_shards: str) -> None:
+    for link in links:
+        if link.closed:
+            raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
+        await link.run(f"CLOSE {on_shards}")
+
+
+async def _fields(session: Session, text: str, request: Request) -> tuple[Field, ...] | None:
+    description = await session.database.describe(session, text, request.parameter_oids)
+    return description.fields
+
+
+def _forwards(plan: CursorControl) -> tuple[int, int]:
+    """Return how many rows to skip and then how many to give; raises for every other direction."""
+    if plan.forward and plan.count > 0:
+        return 0, plan.count
+    if plan.relative and plan.count > 0:
+        return plan.count - 1, 1
+    raise ProxyError(
+        "0A000",
+        "a cursor over several shards can only go forward",
+        hint="Use FETCH NEXT, FETCH FORWARD or FETCH ALL; a query that names one key has a cursor that can do more.",
+    )

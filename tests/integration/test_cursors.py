@@ -1,0 +1,206 @@
+"""SQL cursors: what one shard has is relayed, what several have goes forward, each held against one Postgres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from wire_client import SYNC, Twins, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+ROWS = 300
+
+
+def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
+@pytest.fixture
+def filled(twins: Twins) -> Twins:
+    values = ", ".join(f"({key}, 'note {key}', {key % 7})" for key in range(1, ROWS + 1))
+    twins.query(f"insert into notes values {values}")
+    return twins
+
+
+QUERIES = [
+    "select k, v from notes order by k",
+    "select v, n from notes order by n desc, k",
+    "select k from notes order by k limit 9 offset 4",
+    "select n, count(*), max(k) from notes group by n order by n",
+    "select count(*) from notes",
+    "select k from notes where k in (1, 2, 3, 4, 5) order by k",
+    "select k from notes where k = 7",
+    "select * from notes where k < 0",
+]
+STEPS = [
+    "fetch c", "fetch next from c", "fetch 5 from c", "move 3 in c", "fetch forward 4 from c", "move c",
+    "fetch relative 2 from c", "fetch 100 c", "fetch all from c", "fetch c", "move all c", "close c", "fetch c",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_forwards(filled: Twins, query: str) -> None:
+    filled.query("begin")
+    filled.query(f"declare c no scroll cursor for {query}")
+    for step in STEPS:
+        filled.query(step)
+    filled.query("rollback")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_forwards_in_the_extended_protocol(filled: Twins, query: str) -> None:
+    filled.query("begin")
+    filled.same(parse(f"declare c no scroll cursor for {query}"), bind(), describe("P"), execute(), SYNC)
+    for step in ("fetch 3 from c", "move 2 in c", "fetch 100 from c", "fetch all from c", "close c"):
+        filled.same(parse(step), describe("S"), bind(results=[1]), describe("P"), execute(), SYNC)
+    filled.query("commit")
+
+
+def test_parameters(filled: Twins) -> None:
+    filled.query("begin")
+    text = "declare c cursor for select k, v, $2::text from notes where k > $1 order by k limit $3"
+    filled.same(parse(text), bind(b"20", b"x", b"7"), execute(), SYNC)
+    filled.query("fetch 5 from c")
+    filled.query("fetch 5 from c")
+    filled.query("commit")
+
+
+def test_others_run_in_between_and_are_not_seen(filled: Twins) -> None:
+    """The rows are those of the moment of DECLARE, whatever the transaction itself does later."""
+    filled.query("begin")
+    filled.query("declare c cursor for select k, v from notes order by k")
+    filled.query("declare d cursor for select count(*) from notes")
+    filled.query("fetch 2 from c")
+    filled.query("insert into notes values (1000, 'new'), (1001, 'new'), (1002, 'new')")
+    filled.query("delete from notes where k between 3 and 10")
+    filled.query("select count(*) from notes")
+    filled.query("fetch 20 from c")
+    filled.query("fetch d")
+    filled.query("move all in c")
+    filled.query("commit")
+    filled.query("fetch c")
+
+
+def test_names_are_taken(filled: Twins) -> None:
+    for first, second in (
+        ("select k from notes order by k", "select k from notes order by k"),
+        ("select k from notes order by k", "select v from notes where k = 1"),
+        ("select v from notes where k = 1", "select k from notes order by k"),
+    ):
+        filled.query("begin")
+        filled.query(f"declare c cursor for {first}")
+        assert sqlstates(filled.query(f"declare c cursor for {second}")) == ["42P03"]
+        filled.query("rollback")
+    assert sqlstates(filled.query("declare c cursor for select k from notes")) == ["25P01"]
+
+
+def test_savepoints(filled: Twins) -> None:
+    filled.query("begin")
+    filled.query("declare outside cursor for select k from notes order by k")
+    filled.query("savepoint s")
+    filled.query("declare inside cursor for select k from notes order by k")
+    filled.query("fetch 2 from inside")
+    filled.query("fetch 2 from outside")
+    filled.query("select 1 / 0")
+    filled.query("rollback to s")
+    filled.query("fetch 2 from outside")
+    filled.query("savepoint t")
+    filled.query("declare inside cursor for select k from notes order by k")
+    filled.query("release t")
+    filled.query("fetch 2 from inside")
+    filled.query("rollback to s")
+    assert sqlstates(filled.query("fetch 2 from inside")) == ["34000"]
+    filled.query("rollback")
+
+
+def test_what_is_refused(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    for text in (
+        "declare c scroll cursor for select k from notes",
+        "declare c cursor with hold for select k from notes",
+        "declare c cursor for select k from notes for update",
+    ):
+        client.query("begin")
+        refused = client.query(text)
+        assert sqlstates(refused) == ["0A000"]
+        assert refused[0][1]["H"]
+        client.query("rollback")
+    for direction in ("prior", "first", "last", "absolute 2", "backward 3", "-2", "0", "backward all"):
+        client.query("begin")
+        client.query("declare c cursor for select k from notes")
+        assert sqlstates(client.query(f"fetch {direction} from c")) == ["0A000"]
+        client.query("rollback")
+
+
+def test_closing_and_ending(filled: Twins) -> None:
+    filled.query("begin")
+    for name in ("a", "b"):
+        filled.query(f"declare {name} cursor for select k from notes order by k")
+        filled.query(f"fetch 2 from {name}")
+    filled.query("close all")
+    filled.query("commit")
+    filled.query("begin")
+    filled.query("declare a cursor for select k from notes order by k")
+    filled.query("insert into notes values (2000, 'with a cursor open'), (2001, 'x'), (2002, 'y')")
+    filled.query("commit")
+    filled.query("select count(*) from notes")
+    assert sqlstates(filled.query("fetch a")) == ["34000"]
+
+
+def test_a_cursor_reads_one_moment_of_all_shards(town: Town, connect: Connect) -> None:
+    client, other = connect(town.dsn), connect(town.dsn)
+    a, b, c = town.spread
+    client.query(f"insert into notes values ({a}, 'old'), ({b}, 'old'), ({c}, 'old')")
+    client.query("begin")
+    client.query("declare c cursor for select v from notes")
+    other.query("update notes set v = 'new'")
+    assert {v for (v,) in client.rows("fetch all from c")} == {"old"}
+    client.query("commit")
+
+
+def test_an_error_among_the_rows(filled: Twins) -> None:
+    filled.query("begin")
+    filled.query("declare c cursor for select k, 1 / (k - 250) from notes order by k")
+    filled.query("fetch 10 from c")
+    for client in (filled.one, filled.proxy):  # here rows may have come before it
+        assert sqlstates(client.query("fetch all from c")) == ["22012"]
+    assert sqlstates(filled.query("fetch 1 from c")) == ["25P02"]
+    filled.query("rollback")
+    filled.query("select count(*) from notes")
+
+
+def test_psycopg_server_side_cursors(any_town: Town) -> None:
+    with psycopg.connect(any_town.dsn) as connection:
+        with connection.cursor() as cursor:
+            cursor.executemany("insert into notes values (%s, %s)", [(k, f"v{k}") for k in range(1, 1001)])
+        for binary in (False, True):
+            with connection.cursor("mine", binary=binary) as cursor:
+                cursor.itersize = 77
+                cursor.execute("select k, v from notes where k > %s order by k", (10,))
+                assert [k for k, _ in cursor] == list(range(11, 1001))
+
+
+def test_much_is_read_in_little_memory(town: Town, connect: Connect) -> None:
+    """120 MB of rows through chunks: nothing is set aside that would have a limit (merge.max_parked_bytes is 64 MB)."""
+    client = connect(town.dsn)
+    client.query("insert into notes values " + ", ".join(f"({k}, 'x')" for k in range(1, 31)))
+    client.query("begin")
+    client.query("declare c no scroll cursor for select repeat('x', 40000), k from notes, generate_series(1, 100) g")
+    seen = 0
+    while rows := client.rows("fetch 50 from c"):
+        seen += len(rows)
+        assert client.rows("select count(*) from notes") == [("30",)]
+        if seen >= 500:
+            break
+    assert client.query("move all in c")[0] == ("tag", f"MOVE {3000 - seen}")
+    client.query("commit")
