@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.cursor import open_cursor
+from proxy.session.prepared import with_format
 from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, settle_before, shards_of
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend
@@ -42,6 +43,13 @@ class OpenCursor:
     binary: bool
     inside: tuple[Replay, ...]
     done: bool = False
+
+    def described(self) -> bytes:
+        """Return what Describe of the portal answers."""
+        if self.fields is None:
+            return backend.no_data()
+        code = 1 if self.binary else 0
+        return backend.row_description([with_format(field, code) for field in self.fields])
 
 
 class OpenCursors:

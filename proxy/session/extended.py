@@ -324,6 +324,10 @@ class ExtendedProtocol:
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
         shard = self._cursor_shard(message.name)
+        spread = self.session.spread_cursors.get(message.name.decode(errors="replace"))
+        if spread is not None:
+            self._reply(spread.described())
+            return
         if shard is None:
             portal = self._portal(message.name)
             shard = portal.shard
@@ -350,6 +354,8 @@ class ExtendedProtocol:
             batch = await self._batch_for(shard, writes=False, reads=False)
             batch.execute(message.encode(), None)
             return
+        if session.spread_cursors.get(message.portal.decode(errors="replace")) is not None:
+            raise ProxyError("0A000", "a cursor over several shards is read by FETCH, not by Execute")
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
@@ -415,6 +421,12 @@ class ExtendedProtocol:
         session = self.session
         if message.kind == b"S":
             session.statements.pop(message.name, None)
+            self._reply(backend.close_complete())
+            return
+        name = message.name.decode(errors="replace")
+        if session.spread_cursors.get(name) is not None:
+            await self._send_batch()
+            await session.spread_cursors.close(session, name)
             self._reply(backend.close_complete())
             return
         portal = session.portals.pop(message.name, None)
