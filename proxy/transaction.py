@@ -106,7 +106,6 @@ class ClientTransaction:
     catalog_changed: bool = False
     committing: bool = False
     abandoned: bool = False
-    on_rollback_to: Callable[[Replay], None] | None = None  # a savepoint: what was made inside it is gone
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
 
     # --- what the client sees ---------------------------------------------------------------------------------
@@ -358,8 +357,6 @@ class ClientTransaction:
             self.settings.restore(restored)
         self.writes_forbidden = self.log[index].writes_forbidden_before
         self.log = self.log[: index + 1]
-        if self.on_rollback_to is not None:
-            self.on_rollback_to(self.log[index])
         self.failed = self.locks_released = False
         self.deadlock = None
 

@@ -159,6 +159,7 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         return b"RELEASE"
     changed = transaction.catalog_changed
     await transaction.rollback_to(plan.savepoint, statement.text)
+    session.spread_cursors.rolled_back_to(transaction.log[-1])
     if transaction.settings_changed:
         session.follow_parameters(session.settings_link)
         await learn_isolation(session)

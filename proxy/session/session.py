@@ -89,7 +89,6 @@ class Session:
         self.held_cursors: set[str] = set()  # those of them WITH HOLD
         self.cursors_at_begin: frozenset[str] = frozenset()
         self.spread_cursors = OpenCursors()
-        self.transaction.on_rollback_to = self.spread_cursors.rolled_back_to
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
