@@ -37,6 +37,7 @@ class Lane(Protocol):
 
     armed: bool  # it may be shown what arrives: nothing waits, the reader is between two messages
     busy: bool  # a statement of its own is under way: the reader is not woken
+    missed: bool  # the reader would have been woken meanwhile
 
     def take(self, data: bytes, /) -> bool:
         """Handle what has arrived; False: nothing of it."""
@@ -63,6 +64,7 @@ class ClientConnection(asyncio.Protocol):
         self._flush_due = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self.writable = True  # the same, for those who do not wait
         self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
         self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
@@ -129,12 +131,14 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: stop the source, make writers wait."""
         self._writable.clear()
+        self.writable = False
         if self.source is not None:
             self.source.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._writable.set()
+        self.writable = True
         if self.source is not None:
             self.source.resume_reading()
 
@@ -150,8 +154,12 @@ class ClientConnection(asyncio.Protocol):
 
     def wake(self) -> None:
         """Wake the reader, unless a statement of the lane must be over first."""
+        lane = self.lane
+        if lane is not None and lane.busy:
+            lane.missed = True
+            return
         waiting = self._waiting
-        if waiting is not None and not (self.lane is not None and self.lane.busy) and not waiting.done():
+        if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
     async def _wait(self) -> None:
@@ -244,17 +252,13 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client has hung up."""
         return self._eof
 
-    @property
-    def writable(self) -> bool:
-        """Whether the client keeps up with what is written."""
-        return self._writable.is_set()
-
     def send(self, data: bytes | memoryview) -> None:
         """Write at once, behind what is queued; into the void when the client is gone."""
         if self._out:
             self.flush()
-        if self._transport is not None and not self._eof:
-            self._transport.write(data)
+        transport = self._transport
+        if transport is not None and not self._eof:
+            transport.write(data)
 
     def write(self, data: bytes | bytearray) -> None:
         """Queue bytes for the client; into the void when it is gone.

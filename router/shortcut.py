@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from router import lifting
 from router.plan import (
@@ -83,11 +83,8 @@ class Shortcut:
         del following[_FOLLOWERS:]
 
 
-class Found(NamedTuple):
-    """A shortcut and the shard to which it leads."""
-
-    shortcut: Shortcut
-    shard: int
+# A shortcut and the shard to which it leads; a plain tuple costs a quarter of a named one.
+Found = tuple[Shortcut, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ def _constant_shard(statement: Statement, database: Database) -> int | None:
 
 
 def _found(shortcut: Shortcut | None) -> Found | None:
-    return None if shortcut is None else Found(shortcut, shortcut.shard)
+    return None if shortcut is None else (shortcut, shortcut.shard)
 
 
 class Shortcuts:
@@ -190,14 +187,14 @@ class Shortcuts:
             pattern = shortcut.pattern
             if pattern is None:
                 if message == shortcut.message:
-                    return Found(shortcut, shortcut.shard)
+                    return shortcut, shortcut.shard
                 continue
             match = pattern(message)
             if match is not None:
                 group = shortcut.group
                 if not group:
-                    return Found(shortcut, shortcut.shard)
-                return Found(shortcut, self.owners[integer_slot(int(match[group]), self.slots)])
+                    return shortcut, shortcut.shard
+                return shortcut, self.owners[integer_slot(int(match[group]), self.slots)]
         return None
 
     def look_up(self, message: bytes) -> Found | None:
@@ -219,7 +216,7 @@ class Shortcuts:
                 return self._look_up_whole(message, text)  # always the same text: its template was never needed
         if shortcut is None or not shortcut.group:
             return _found(shortcut)
-        return Found(shortcut, self.owners[integer_slot(int(integers[shortcut.group - 1]), self.slots)])
+        return shortcut, self.owners[integer_slot(int(integers[shortcut.group - 1]), self.slots)]
 
     def _learn(self, template: Template, text: str) -> Shortcut | None:
         lifted = self._plans.known_template(template, self._search_path)

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 _QUERY: Final = ord("Q")
 _SHORTEST_QUERY: Final = HEADER_BYTES + 1
 _READY, _ERROR, _PARAMETER = backend.READY_FOR_QUERY, backend.ERROR_RESPONSE, backend.PARAMETER_STATUS
-#: Frames of an answer that need no look: they are passed on as they came.
-_PLAIN: Final = frozenset(b"TDC12nINZ")
 _PIPELINES: Final = frozenset(b"PB")
 _PARSED: Final = backend.parse_complete()
 _BOUND: Final = backend.bind_complete()
@@ -84,6 +82,7 @@ class FastLane:
         "_version",
         "armed",
         "busy",
+        "missed",
     )
 
     def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
@@ -110,6 +109,8 @@ class FastLane:
         self.armed = False
         #: Whether a statement is under way: its end wakes the session if something has arrived.
         self.busy = False
+        #: Whether something has arrived meanwhile.
+        self.missed = False
 
     # --- the session's side -----------------------------------------------------------------------------------
 
@@ -176,7 +177,8 @@ class FastLane:
             if not self._begin(shortcut.control, shortcut.statement, b""):
                 return False
         else:
-            link = self._join(shard, writes=shortcut.writes)
+            block = self._transaction.block
+            link = self._borrow(shard) if block is Block.NONE else self._join(shard, writes=shortcut.writes)
             if link is None:
                 return False
             self._exchange(link, shard, data, shortcut.statement)
@@ -242,18 +244,16 @@ class FastLane:
         transaction = self._transaction
         if transaction.block is Block.NONE:
             link = self._borrow(shard)
-        else:
-            link = self._link_in_block(shard) if transaction.is_plain else None
-        if link is None:
-            return None
-        if statement is not None and not statement.is_on(link):
-            if transaction.block is Block.NONE:
+            if link is not None and statement is not None and not statement.is_on(link):
                 transaction.finish_statement()
+                return None
+            return link
+        link = self._link_in_block(shard) if transaction.is_plain else None
+        if link is None or (statement is not None and not statement.is_on(link)):
             return None
-        if transaction.block is not Block.NONE:
-            transaction.touched.add(shard)
-            if writes:
-                transaction.writers.add(shard)
+        transaction.touched.add(shard)
+        if writes:
+            transaction.writers.add(shard)
         return link
 
     def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement) -> None:
@@ -266,34 +266,36 @@ class FastLane:
         self._shard = shard
         self._statement = statement
         self._connection.source = link
-        link.exchange(data, self)
+        link.ask(data, self)
 
-    def _take_link(self, shard: int) -> ShardLink | None:
-        """Take an idle link that can be brought to this session's settings."""
-        pool = self._pools.get(shard)
-        if pool is None:
-            pool = self._pools[shard] = self._database.pool(shard, self._session.role)
+    def _borrow(self, shard: int) -> ShardLink | None:
+        """Outside a block: a link for one statement, which most often has the right settings."""
+        pool = self._pools.get(shard) or self._pool_of(shard)
         link = pool.take()
         if link is None:
             del self._pools[shard]  # the pool may be one that is not used any more
             return None
         self._pool = pool
-        if link.settings is None:
-            link.settings = NOTHING_APPLIED
-        if link.settings is not self._applied and not self._transaction.can_bring_up(link):
-            pool.release(link)
-            return None
-        return link
-
-    def _borrow(self, shard: int) -> ShardLink | None:
-        """Outside a block: a link for one statement."""
-        link = self._take_link(shard)
-        if link is not None:
-            self._transaction.links[shard] = link
+        if link.settings is not self._applied:
+            if not self._can_bring_up(link, pool):
+                return None
             if link.settings is not self._applied:
                 self._transaction.bring_up(shard, link)
                 self._pool = None
+        self._transaction.links[shard] = link
         return link
+
+    def _pool_of(self, shard: int) -> LinkPool:
+        pool = self._pools[shard] = self._database.pool(shard, self._session.role)
+        return pool
+
+    def _can_bring_up(self, link: ShardLink, pool: LinkPool) -> bool:
+        if link.settings is None:
+            link.settings = NOTHING_APPLIED
+        if self._transaction.can_bring_up(link):
+            return True
+        pool.release(link)
+        return False
 
     def _link_in_block(self, shard: int) -> ShardLink | None:
         """Inside a block: its link, or the first one it takes. A second shard must be settled first: the long road."""
@@ -306,8 +308,12 @@ class FastLane:
         elif links:
             return None
         else:
-            link = self._take_link(shard)
+            pool = self._pools.get(shard) or self._pool_of(shard)
+            link = pool.take()
             if link is None:
+                del self._pools[shard]
+                return None
+            if link.settings is not self._applied and not self._can_bring_up(link, pool):
                 return None
             links[shard] = link
             transaction.bring_up(shard, link)
@@ -316,32 +322,30 @@ class FastLane:
 
     # --- the answer (proxy.shards.relay.Receiver) -------------------------------------------------------------
 
-    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
-        """Pass on what the shard says; most answers are whole and plain."""
-        kind, _, stop = index[-1]
-        if kind != _READY or self._special or self._left:
-            return self._part(chunk, index)
-        for entry in index:
-            if entry[0] not in _PLAIN:
-                return self._part(chunk, index)
+    def whole(self, data: bytes, /) -> bool:
+        """Pass on an answer that is whole and plain, as most are."""
         transaction = self._transaction
-        link = self._link
-        assert link is not None  # noqa: S101 - narrows the type: an exchange is under way
-        pool = self._pool
-        if link.status != (IDLE if transaction.block is Block.NONE else IN_TRANSACTION):
-            return self._part(chunk, index)
-        start = index[0][1]
-        self._connection.send(chunk if stop - start == len(chunk) else chunk[start:stop])
+        link, pool, session, connection = self._link, self._pool, self._session, self._connection
+        outside = transaction.block is Block.NONE
+        if self._special or self._left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
+            return False
+        connection.send(data)
         if pool is not None:
             transaction.links.clear()
-            pool.release(link)
-        else:
+            pool.take_back(link)
+        elif outside:
             transaction.finish_statement()
-        self._rest()
+        session.in_query = self.busy = False
+        self._link = connection.source = None
+        if self.missed:
+            self.missed = False
+            connection.wake()
+        else:
+            self.armed = True
         return True
 
-    def _part(self, chunk: Chunk, index: list[Frame]) -> bool:
-        """Pass on a part of a longer answer, or one with an error or a changed setting in it."""
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        """Pass on a part of a longer answer, or one with an error, a notice or a changed setting in it."""
         over = index[-1][0] == _READY
         if self._left:
             return over
@@ -399,7 +403,8 @@ class FastLane:
         connection = self._connection
         self._session.in_query = self.busy = False
         self._link = connection.source = None
-        if connection.has_more:
+        if self.missed:
+            self.missed = False
             connection.wake()
         else:
             self.armed = True

@@ -156,6 +156,17 @@ class LinkPool:
         else:
             self._give(link)
 
+    def take_back(self, link: ShardLink) -> None:
+        """Take a link back that has just answered plainly outside any block: the way of the hot path."""
+        if self._waiters or self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
+            self.release(link)
+            return
+        self._lent.remove(link)
+        link.idle_since = self._loop.time()
+        self._idle[link] = None
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)
+
     @property
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""

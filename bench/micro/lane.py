@@ -1,0 +1,156 @@
+"""One client, one link and nothing between them but our own code: the hot path from a client's bytes to the answer.
+
+The transports remember nothing and answer at once. What is left out is the kernel's part and uvloop's; what is in is
+everything that a statement costs in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from proxy.admin.metrics import Metrics
+from proxy.connection import ClientConnection
+from proxy.description import Description
+from proxy.session.extended import ExtendedProtocol
+from proxy.session.lane import FastLane
+from proxy.session.prepared import PreparedStatement
+from proxy.session.session import Session
+from proxy.settings import SessionSettings
+from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.link import ShardLink
+from proxy.shards.pool import LinkPool, PoolLimits
+from proxy.wire import backend
+from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
+from router.cluster import Database
+from router.lifting import Lifted, lift
+from router.plan import ByKeys, Parameter, Single, Statement
+from router.planned import PlannedStatements
+from router.shortcut import Shortcuts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHARDS = 4
+PATH = ("postgres", "public")
+TEXT = "SELECT abalance FROM pgbench_accounts WHERE aid = {};"
+PREPARED_TEXT = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;"
+FIELD = backend.Field(b"abalance", 16_400, 3, 23, 4, -1, 0)
+ROWS = backend.row_description([FIELD]) + backend.data_row([b"-4711"]) + backend.command_complete(b"SELECT 1")
+READY = backend.ready_for_query(b"I")
+ANSWER = ROWS + READY
+BOUND = backend.bind_complete() + ANSWER
+PARSED = backend.parse_complete() + BOUND
+TAIL = Describe(b"P", b"").encode() + Execute(b"", 0).encode() + Sync().encode()
+
+
+class Wire:
+    """A transport; ``answer`` is what the shard says to whatever is written."""
+
+    def __init__(self) -> None:
+        self.protocol: Any = None
+        self.answer = b""
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Remember who hears the answers."""
+        self.protocol = protocol
+
+    def get_extra_info(self, _name: str) -> None:
+        """There is nothing to tell."""
+        return
+
+    def write(self, _data: bytes) -> None:
+        """Forget it."""
+
+
+class Scene:
+    """A session that has run the statement before, over four shards with one idle link each."""
+
+    def __init__(self) -> None:
+        self.links: list[Wire] = []
+        logical = Database("bench", tuple(f"s{number}" for number in range(SHARDS)), 0)
+        plans = PlannedStatements(100)
+        template, _ = lift(TEXT.format(1)) or ((), [])
+        plans.templates.put(
+            (template, PATH), Lifted(Statement("", Single(ByKeys("int4", ()), writes=False), "SELECT"), "int4", 0)
+        )
+        pools = [self._pool(number) for number in range(SHARDS)]
+        shortcuts = Shortcuts(plans, logical, PATH, functions=False, entries=100)
+        keyed = Single(ByKeys("int4", (Parameter(1),)), writes=False)
+        described = Description((23,), (FIELD,))
+        database: Any = SimpleNamespace(
+            logical=logical,
+            metrics=Metrics(cast("Any", None)),
+            catalog_version=1,
+            catalog=SimpleNamespace(functions=()),
+            shortcuts=lambda _path: shortcuts,
+            pool=lambda shard, _role: pools[shard],
+            known_description=lambda *_: described,
+            plan=lambda *_: (Statement(PREPARED_TEXT, keyed, "SELECT"),),
+        )
+        self.client = Wire()
+        self.connection = ClientConnection(lambda _: None, 1 << 20)
+        self.connection.connection_made(cast("asyncio.Transport", self.client))
+        self.connection.start_frames()
+        session = Session(self.connection, database, "postgres", SessionSettings(), {"search_path": '"$user", public'})
+        statement = Statement(PREPARED_TEXT, keyed, "SELECT")
+        prepared = PreparedStatement(b"P_0", PREPARED_TEXT.encode(), (), statement, described, 1, PATH)
+        session.statements[b"P_0"] = prepared
+        name = prepared.link_name(session.settings.applied).decode()
+        for wire in self.links:
+            wire.protocol.statements[name] = None
+        lane = FastLane(session, ExtendedProtocol(session))
+        self.connection.lane = lane
+        lane.arm()
+        self.lane = lane
+
+    def _pool(self, number: int) -> LinkPool:
+        endpoint = ShardEndpoint(f"s{number}", number, "postgres://postgres@127.0.0.1/bench")
+        pool = LinkPool(endpoint, None, "postgres", None, PoolLimits(idle_check_s=1e9, idle_lifetime_s=1e9))
+        wire = Wire()
+        self.links.append(wire)
+        loan: Any = SimpleNamespace(transport=wire, parameters={}, pid=1)
+        link = ShardLink(endpoint, loan, "postgres", "bench")
+        pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
+        pool._give(link)  # noqa: SLF001 - the same
+        return pool
+
+    def ask(self, message: bytes, answer: bytes) -> None:
+        """Run one statement."""
+        self.connection.data_received(message)
+        lane = self.lane
+        if not lane.busy:
+            msg = "the lane left a statement to the long road"
+            raise RuntimeError(msg)
+        link: Any = lane._link  # noqa: SLF001 - which of them it is
+        link.data_received(answer)
+
+
+def messages() -> dict[str, tuple[list[bytes], bytes]]:
+    """Return, by mode, a list of messages with different keys, and the answer."""
+    keys = range(1, 2_000_000, 1999)
+    prepared = [Bind(b"", b"P_0", (), (str(key).encode(),), ()).encode() + TAIL for key in keys]
+    parse = Parse(b"", PREPARED_TEXT.encode(), ()).encode()
+    bound = [Bind(b"", b"", (), (str(key).encode(),), ()).encode() + TAIL for key in keys]
+    return {
+        "simple": ([Query(TEXT.format(key).encode()).encode() for key in keys], ANSWER),
+        "extended": ([parse + one for one in bound], PARSED),
+        "prepared": (prepared, BOUND),
+    }
+
+
+async def scene() -> dict[str, Callable[[], None]]:
+    """Return, by mode, what runs one statement."""
+    made = Scene()
+    found: dict[str, Callable[[], None]] = {}
+    for mode, (asked, answer) in messages().items():
+        state = {"at": 0}
+
+        def run(asked: list[bytes] = asked, answer: bytes = answer, state: dict[str, int] = state) -> None:
+            at = state["at"] = (state["at"] + 1) % len(asked)
+            made.ask(asked[at], answer)
+
+        found[mode] = run
+    await asyncio.sleep(0)
+    return found
