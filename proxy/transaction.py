@@ -278,6 +278,17 @@ class ClientTransaction:
             and not self.writes_forbidden
         )
 
+    def joined(self, shard: int, link: ShardLink) -> None:
+        """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot."""
+        self.links[shard] = link
+        self.bring_up(shard, link)
+        if self.identity is None and len(self.links) > 1:
+            self.identity = self.database.watch(self)
+
+    def must_settle(self, shard: int) -> bool:
+        """Whether a statement of a READ COMMITTED block must be settled on a shard."""
+        return self.fenced and (len(self.links) > 1 or (bool(self.links) and shard not in self.links))
+
     def _put_begin(self, link: ShardLink) -> None:
         link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
         for replay in self.log:

@@ -24,7 +24,9 @@ from router.plan import (
     Control,
     Empty,
     Execution,
+    Filled,
     HomeShard,
+    Moment,
     Parameter,
     Single,
     Statement,
@@ -53,7 +55,7 @@ class Shortcut:
     ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``.
     """
 
-    __slots__ = ("control", "following", "group", "message", "pattern", "shard", "statement", "writes")
+    __slots__ = ("control", "filled", "following", "group", "message", "pattern", "shard", "statement", "writes")
 
     def __init__(  # noqa: PLR0913 - made in one place
         self,
@@ -66,12 +68,15 @@ class Shortcut:
         control: Control | None = None,
     ) -> None:
         self.statement = statement
-        self.writes = isinstance(statement.plan, Single) and statement.plan.writes
+        plan = statement.plan
+        self.writes = isinstance(plan, Single) and plan.writes
         self.pattern = pattern
         self.message = message
         self.group = group
         self.shard = shard
         self.control = control
+        #: In a block this text goes out instead: bytes, indexes of integers, and moments of the clock.
+        self.filled: tuple[bytes | int | Moment, ...] = ()
         self.following: list[Shortcut] = []
 
     def followed_by(self, other: Shortcut) -> None:
@@ -148,6 +153,23 @@ def _constant_shard(statement: Statement, database: Database) -> int | None:
             return None
         return executable.tasks[0].shard if isinstance(executable, Execution) else None
     return None
+
+
+def _filled(plan: Filled, template: Template) -> tuple[bytes | int | Moment, ...]:
+    """Return what a text with moments of the clock is made of; nothing when it has other values in it.
+
+    The client's text has no dollar in it (router.lifting), so every parameter is one of the plan's.
+    """
+    moments = [value for row in plan.values for value in row if isinstance(value, Moment)]
+    if len(moments) != sum(map(len, plan.values)):
+        return ()
+    parts: list[bytes | int | Moment] = []
+    for number, piece in enumerate(template):
+        if number:
+            parts.append(number)
+        for place, text in enumerate(re.split(r"\$(\d+)", piece)):
+            parts.append(moments[int(text) - 1] if place % 2 else text.encode("ascii"))
+    return tuple(parts)
 
 
 def _found(shortcut: Shortcut | None) -> Found | None:
@@ -251,6 +273,13 @@ class Shortcuts:
 
     def _of_template(self, template: Template, lifted: Lifted, text: str) -> Shortcut | None:
         statement = lifted.statement
+        filled: tuple[bytes | int | Moment, ...] = ()
+        if isinstance(statement.plan, Filled):
+            filled = _filled(statement.plan, lifted.filled or ())
+            inner = statement.plan.inner
+            if not filled or not is_quiet(inner, functions=self._functions):
+                return None
+            statement = replace(statement, plan=inner.plan)
         if statement.offset or "\0" in text or not is_quiet(statement, functions=self._functions):
             return None
         if statement.tag == "UPDATE" and "pg_settings" in text.lower():
@@ -258,7 +287,10 @@ class Shortcuts:
         pieces = rb"(\d{1,9})".join(re.escape(piece.encode("ascii")) for piece in template)
         pattern = re.compile(b"Q.{4}" + pieces + b"\0", re.DOTALL).fullmatch
         if lifted.hole is None:
-            return Shortcut(statement, pattern=pattern, shard=self._database.home)
-        if lifted.key_type not in INTEGER_TYPES:
+            shortcut = Shortcut(statement, pattern=pattern, shard=self._database.home)
+        elif lifted.key_type in INTEGER_TYPES:
+            shortcut = Shortcut(statement, pattern=pattern, group=lifted.hole + 1)
+        else:
             return None
-        return Shortcut(statement, pattern=pattern, group=lifted.hole + 1)
+        shortcut.filled = filled
+        return shortcut

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _TIMESTAMPTZ: Final = 1184
 _BINARY, _TEXT = 1, 0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 in microseconds of Unix time
 _FIRST_OWN_OID: Final = 16384
 
@@ -127,6 +129,15 @@ def _moment(session: Session, moment: Moment) -> KeyParameter:
     if moment is Moment.TRANSACTION and session.transaction.in_block:
         now_us = session.began_at_us
     return KeyParameter((now_us - _EPOCH_US).to_bytes(8, "big", signed=True), _BINARY, _TIMESTAMPTZ)
+
+
+def moment_literal(session: Session, moment: Moment) -> bytes:
+    """Return a moment as an expression, for a text that goes out as a simple query."""
+    now_us = session.began_at_us
+    if moment is not Moment.TRANSACTION or not session.transaction.in_block:
+        now_us = time.time_ns() // 1000
+    text = (_EPOCH + timedelta(microseconds=now_us)).isoformat(" ")
+    return b"('" + text.encode() + b"'::pg_catalog.timestamptz)"  # ISO 8601 is read alike under any DateStyle
 
 
 async def _compute(

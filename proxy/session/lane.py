@@ -21,16 +21,22 @@ What each trick has gained is in docs/hot-path.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
+from proxy.errors import ProxyError
+from proxy.session.filling import moment_literal
 from proxy.session.known_binds import KnownBinds
 from proxy.session.outcome import Reported
 from proxy.settings import NOTHING_APPLIED
-from proxy.shards.relay import IDLE, IN_TRANSACTION
+from proxy.shards.relay import IDLE, IN_TRANSACTION, PLAIN
+from proxy.tasks import spawn
 from proxy.transaction import IN_BLOCK, Block
+from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE, SETTLE_S
 from proxy.wire import backend
 from proxy.wire.backend import decode_error, decode_parameter_status
-from proxy.wire.frames import HEADER, HEADER_BYTES
+from proxy.wire.frames import HEADER, HEADER_BYTES, walk
+from proxy.wire.frontend import Query
 from proxy.wire.pipeline import read_pipeline
 from router.plan import Control
 
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from proxy.shards.relay import Chunk, Frame
     from proxy.wire.pipeline import Pipeline
     from router.plan import Statement
+    from router.shortcut import Shortcut
 
 _QUERY: Final = ord("Q")
 _SHORTEST_QUERY: Final = HEADER_BYTES + 1
@@ -64,11 +71,14 @@ class FastLane:
         "_applied",
         "_binds",
         "_connection",
+        "_data",
         "_database",
         "_extended",
         "_failed",
         "_left",
         "_link",
+        "_looked",
+        "_parked",
         "_pool",
         "_pools",
         "_previous",
@@ -78,8 +88,11 @@ class FastLane:
         "_special",
         "_sqlstate",
         "_statement",
+        "_timer",
         "_transaction",
         "_version",
+        "_waited",
+        "_waits",
         "armed",
         "busy",
         "missed",
@@ -105,6 +118,12 @@ class FastLane:
         self._special = False  # the answer has something in it that the session must hear of
         self._sqlstate = ""
         self._left = False
+        self._looked = False  # a look stands before the statement
+        self._data = b""  # what the client has sent
+        self._waits: list[asyncio.Future[Any]] = []  # why the statement cannot be sent now
+        self._waited = False  # and has waited for that
+        self._parked = 0  # how many of these are not done
+        self._timer: asyncio.TimerHandle | None = None
         #: Whether the connection may show the lane what arrives.
         self.armed = False
         #: Whether a statement is under way: its end wakes the session if something has arrived.
@@ -143,6 +162,9 @@ class FastLane:
         """The session ends: what is under way is its transaction's to end, and no answer is passed on any more."""
         self._left = True
         self.armed = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # --- the connection's side --------------------------------------------------------------------------------
 
@@ -159,6 +181,9 @@ class FastLane:
             return False
         if taken:
             self._database.metrics.fast_statements += 1
+        elif self._waits:
+            self._park(data)
+            return True
         return taken
 
     def _query(self, data: bytes) -> bool:
@@ -181,7 +206,8 @@ class FastLane:
             link = self._borrow(shard) if block is Block.NONE else self._join(shard, writes=shortcut.writes)
             if link is None:
                 return False
-            self._exchange(link, shard, data, shortcut.statement)
+            sent = self._fill(shortcut, data) if shortcut.filled and block is not Block.NONE else data
+            self._exchange(link, shard, sent, shortcut.statement, data)
         self._previous = shortcut
         session = self._session
         if session.statements:
@@ -223,7 +249,7 @@ class FastLane:
                 return False
             if session.transaction.in_block:
                 session.portals[b""] = known.portal(shard)
-            self._exchange(link, shard, data if parses else known.renamed(data, cut), known.statement)
+            self._exchange(link, shard, data if parses else known.renamed(data, cut), known.statement, data)
         if parses:
             session.statements[b""] = known.prepared
         return True
@@ -251,18 +277,29 @@ class FastLane:
         link = self._link_in_block(shard) if transaction.is_plain else None
         if link is None or (statement is not None and not statement.is_on(link)):
             return None
+        if transaction.must_settle(shard):
+            self._look(shard, link)
         transaction.touched.add(shard)
         if writes:
             transaction.writers.add(shard)
         return link
 
-    def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement) -> None:
+    def _look(self, shard: int, link: ShardLink) -> None:
+        """Put a look at what is prepared on the shard before the statement (proxy.twophase.settling)."""
+        prepared = LOOK in link.statements
+        link.statements[LOOK] = None
+        link.statements.move_to_end(LOOK)
+        link.prefix(self._database.settler.look(shard, prepared=prepared))
+        self._looked = True
+
+    def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes) -> None:
         transaction = self._transaction
         self._session.in_query = self.busy = True
         self.armed = False
         transaction.cancel_requested = False
         transaction.command = statement.tag
         self._link = link
+        self._data = original
         self._shard = shard
         self._statement = statement
         self._connection.source = link
@@ -298,31 +335,86 @@ class FastLane:
         return False
 
     def _link_in_block(self, shard: int) -> ShardLink | None:
-        """Inside a block: its link, or the first one it takes. A second shard must be settled first: the long road."""
+        """Inside a block: its link, or one that joins it."""
         transaction = self._transaction
-        links = transaction.links
-        link = links.get(shard)
-        if link is not None:
-            if len(links) > 1 or link.closed:
-                return None
-        elif links:
-            return None
-        else:
-            pool = self._pools.get(shard) or self._pool_of(shard)
-            link = pool.take()
-            if link is None:
-                del self._pools[shard]
-                return None
-            if link.settings is not self._applied and not self._can_bring_up(link, pool):
-                return None
-            links[shard] = link
-            transaction.bring_up(shard, link)
         self._pool = None
+        if transaction.must_settle(shard):
+            self._waits = [] if self._waited else self._database.settler.must_wait(shard)
+            if self._waits:
+                return None
+        link = transaction.links.get(shard)
+        if link is not None:
+            return None if link.closed else link
+        pool = self._pools.get(shard) or self._pool_of(shard)
+        link = pool.take()
+        if link is None:
+            del self._pools[shard]
+            return None
+        if link.settings is not self._applied and not self._can_bring_up(link, pool):
+            return None
+        transaction.joined(shard, link)
         return link
+
+    def _fill(self, shortcut: Shortcut, message: bytes) -> bytes:
+        """Return the message with the clock's values in it: a block has one time, whatever the shards' clocks say."""
+        match = shortcut.pattern(message) if shortcut.pattern is not None else None
+        assert match is not None  # noqa: S101 - it has matched before
+        parts = []
+        for part in shortcut.filled:
+            if isinstance(part, bytes):
+                parts.append(part)
+            elif isinstance(part, int):
+                parts.append(match[part])
+            else:
+                parts.append(moment_literal(self._session, part))
+        return Query(b"".join(parts)).encode()
+
+    # --- waiting for commits of this process -------------------------------------------------------------------
+
+    def _park(self, data: bytes) -> None:
+        """Keep a statement until what is decided on its shard is visible there."""
+        waits, self._waits = self._waits, []
+        self._session.in_query = self.busy = True
+        self.armed = self._transaction.cancel_requested = False
+        self._data = data
+        self._parked = len(waits)
+        self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._give_up)
+        for told in waits:
+            told.add_done_callback(self._unpark)
+
+    def _unpark(self, _told: asyncio.Future[Any]) -> None:
+        self._parked -= 1
+        if self._parked or self._left or self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        if self._transaction.cancel_requested:
+            self.lost(ProxyError("57014", "canceling statement due to user request"))
+            return
+        self._session.in_query = self.busy = False
+        self._waited = True  # what was decided since cannot have been seen by this transaction
+        taken = self.take(self._data)
+        self._waited = False
+        if not taken:
+            self._hand_over()
+
+    def _give_up(self) -> None:
+        if self._timer is not None and not self._left:
+            self._timer = None
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Leave the statement to the session after all."""
+        data, connection = self._data, self._connection
+        index, _ = walk(data, 0, len(data))
+        self._session.in_query = self.busy = self.missed = False
+        self._link = connection.source = None
+        connection.push_back([(kind, data[start + HEADER_BYTES : end]) for kind, start, end in index])
+        connection.wake()
 
     # --- the answer (proxy.shards.relay.Receiver) -------------------------------------------------------------
 
-    def whole(self, data: bytes, /) -> bool:
+    def whole(self, data: Chunk, /) -> bool:
         """Pass on an answer that is whole and plain, as most are."""
         transaction = self._transaction
         link, pool, session, connection = self._link, self._pool, self._session, self._connection
@@ -330,6 +422,7 @@ class FastLane:
         if self._special or self._left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
             return False
         connection.send(data)
+        self._looked = False
         if pool is not None:
             transaction.links.clear()
             pool.take_back(link)
@@ -344,11 +437,16 @@ class FastLane:
             self.armed = True
         return True
 
-    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:  # noqa: C901, PLR0912 - one walk over the frames
         """Pass on a part of a longer answer, or one with an error, a notice or a changed setting in it."""
         over = index[-1][0] == _READY
         if self._left:
             return over
+        if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
+            # Behind a prefix, or the last piece of a long answer.
+            start, stop = index[0][1], index[-1][2]
+            if self.whole(chunk if stop - start == len(chunk) else chunk[start:stop]):
+                return True
         run_start = run_end = 0
         connection = self._connection
         for kind, start, end in index:
@@ -359,8 +457,16 @@ class FastLane:
                 self._session.on_parameter(*decode_parameter_status(bytes(chunk[start + HEADER_BYTES : end])))
                 continue
             if kind == _ERROR:
+                error = decode_error(bytes(chunk[start + HEADER_BYTES : end]))
+                instead = self._transaction.explain(error)
                 self._special = self._failed = True
-                self._sqlstate = decode_error(bytes(chunk[start + HEADER_BYTES : end])).sqlstate
+                self._sqlstate = (instead or error).sqlstate
+                if instead is not None:
+                    if run_end > run_start:
+                        connection.write(bytes(chunk[run_start:run_end]))
+                    run_start = run_end = end
+                    connection.write(backend.error_response(instead))
+                    continue
             if run_end != start:
                 if run_end > run_start:
                     connection.write(bytes(chunk[run_start:run_end]))
@@ -372,23 +478,46 @@ class FastLane:
             self._end()
         return over
 
-    def lost(self, error: ShardError, /) -> None:
+    def lost(self, error: ShardError | ProxyError, /) -> None:
         """The link is gone, or what went before the statement failed."""
-        if not self._left:
-            self._special = self._failed = False
-            self._session.report_error(error)
-            self._finish()
+        if self._left:
+            return
+        link, looked = self._link, self._looked
+        self._special = self._failed = self._looked = False
+        if looked and link is not None and not link.closed:
+            if error.sqlstate == LOOK_FAILED:
+                # Something is prepared there that we know nothing of; the statement has not run.
+                link.prefix_failed = False
+                link.prefix(LOOK_UNDONE)
+                self._hand_over()
+                return
+            link.statements.pop(LOOK, None)
+        self._session.report_error(error)
+        self._finish_failed()
 
     def _end(self) -> None:
         """An answer that was not plain has come to its end."""
         session = self._session
-        self._special = False
+        self._special = self._looked = False
         if self._failed:
             self._failed = False
             session.count_error(Reported(self._sqlstate))
+            self._finish_failed()
         else:
             session.note_effects(self._statement, [self._shard])
-        self._finish()
+            self._finish()
+
+    def _finish_failed(self) -> None:
+        """After an error; a block over several shards lets go of its locks on the others before the client hears."""
+        if self._transaction.block is Block.NONE or len(self._transaction.links) < 2:  # noqa: PLR2004 - several
+            self._finish()
+        else:
+            spawn(self._let_go(), name="release of a failed block's locks")
+
+    async def _let_go(self) -> None:
+        await self._transaction.release_locks()
+        if not self._left:
+            self._finish()
 
     def _finish(self) -> None:
         self._transaction.finish_statement()

@@ -314,6 +314,22 @@ class Coordinator:
         if drive is not None and drive.may_be_decided:
             await asyncio.wait({drive.told}, timeout=timeout_s)
 
+    def under_way_on(self, shard: int) -> tuple[list[str], list[asyncio.Future[Outcome]]]:
+        """Return what commits of this process have, or may have, prepared on a shard; and which may be decided.
+
+        The second list are futures: done when the commit is visible there (or recovery's). Of the others nobody can
+        have seen anything yet.
+        """
+        names: list[str] = []
+        decided: list[asyncio.Future[Outcome]] = []
+        for drive in self._under_way.values():
+            name = drive.part_names.get(shard)
+            if name is not None and not drive.told.done():
+                names.append(name)
+                if drive.may_be_decided:
+                    decided.append(drive.told)
+        return names, decided
+
     def leave(self, shards: frozenset[int]) -> None:
         """Tell recovery where something may be left."""
         self._leave(shards)
@@ -353,6 +369,7 @@ class _Drive:
         self._plan = plan
         self._links = links
         self.told = told
+        self.part_names = {shard: plan.gid.at(plan.names[shard]) for shard in plan.participants}
         self._machine = CommitMachine(plan)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()

@@ -17,14 +17,20 @@ from typing import TYPE_CHECKING
 from proxy.errors import LOCK_NOT_AVAILABLE
 from proxy.twophase.fence import FenceError, settle
 from proxy.twophase.gid import cluster_prefix, parse_participant
+from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
-    from proxy.twophase.coordinator import Coordinator
+    from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.participant import Control
 
 SETTLE_S = 5.0
+#: The name of a look's savepoint and of its prepared statement on links.
+LOOK = "pgchorus_look"
+LOOK_FAILED = "22012"  # division by zero
+LOOK_UNDONE = Query(f"ROLLBACK TO SAVEPOINT {LOOK}; RELEASE SAVEPOINT {LOOK}".encode()).encode()
 
 
 class Settler:
@@ -43,6 +49,29 @@ class Settler:
             "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"  # noqa: S608
             f" AND pg_catalog.starts_with(gid, '{prefix}')"
         )
+
+        dollar = f"{self.pending_sql} AND gid OPERATOR(pg_catalog.<>) ALL ($1)"  # the same, but for names in $1
+        self._prepare_look = (
+            f"PREPARE {LOOK} (pg_catalog.text[]) AS SELECT 1 OPERATOR(pg_catalog./)"
+            f" (CASE WHEN EXISTS ({dollar}) THEN 0 ELSE 1 END)"
+        )
+
+    def must_wait(self, shard: int) -> list[asyncio.Future[Outcome]]:
+        """Return what a statement must wait for before it reads on a shard: commits here that may be decided."""
+        return self._coordinator.under_way_on(shard)[1]
+
+    def look(self, shard: int, *, prepared: bool) -> bytes:
+        """Return a look at a shard that rides before a statement; before it, ``must_wait`` must have been empty.
+
+        One simple query, to be sent inside the statement's transaction. It fails with ``LOOK_FAILED`` if anything is
+        prepared there but by commits of this process, which nobody had seen when ``must_wait`` was asked; the statement
+        behind it does not run then, and the transaction is as before when ``LOOK_UNDONE`` has run. ``prepared``: the
+        link has run a look before.
+        """
+        names, _ = self._coordinator.under_way_on(shard)
+        array = ",".join(names)  # made of checked names: nothing to be quoted
+        looking = f"SAVEPOINT {LOOK}; EXECUTE {LOOK} ('{{{array}}}'); RELEASE SAVEPOINT {LOOK}"
+        return Query((looking if prepared else f"{self._prepare_look}; {looking}").encode()).encode()
 
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when all of ``prepared`` (on ``shard``) that was decided before the call is visible there.

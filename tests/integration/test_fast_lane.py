@@ -328,3 +328,99 @@ def test_a_statement_prepared_again_is_the_new_one(client: WireClient) -> None:
             assert ("row", [value]) in client.ask(bind(b"7", statement="s"), execute(), SYNC)
         client.ask(close("S", "s"), SYNC)
         assert client.ask(bind(b"7", statement="s"), execute(), SYNC)[0][1]["C"] == "26000"
+
+
+# --- blocks over several shards ----------------------------------------------------------------------------------
+
+
+def warm(client: WireClient, first: int, second: int) -> None:
+    """Teach the proxy the statements of a block over two shards."""
+    for number in range(TIMES):
+        client.query("BEGIN")
+        for key in (first, second):
+            client.query(f"UPDATE notes SET n = n + {number} WHERE k = {key}")
+            client.query(f"SELECT n FROM notes WHERE k = {key}")
+        client.query("ROLLBACK")
+
+
+def test_statements_of_a_block_over_several_shards_take_the_lane(lane: Lane, client: WireClient) -> None:
+    first, second, third = lane.town.spread
+    for key in (first, second, third):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, 0)")
+    warm(client, first, second)
+    before = lane.count()
+    client.query("BEGIN")
+    for key in (first, second, third):
+        assert client.query(f"UPDATE notes SET n = n + 5 WHERE k = {key}") == [("tag", "UPDATE 1"), ("ready", "T")]
+        assert client.rows(f"SELECT n FROM notes WHERE k = {key}") == [("5",)]
+    assert lane.count() - before == 7
+    client.query("COMMIT")
+    assert lane.town.stored("SELECT k, n FROM notes") == sorted((key, 5) for key in (first, second, third))
+
+
+def test_what_somebody_else_has_prepared_is_settled_first(lane: Lane, client: WireClient) -> None:
+    """The look finds a transaction of which this proxy knows nothing; undecided as it is, it holds nobody up."""
+    first, second, _ = lane.town.spread
+    for key in (first, second):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, 0)")
+    warm(client, first, second)
+    gid = "pgchorus:test:s0:01900000-0000-7000-8000-000000000000:s1"
+    with psycopg.connect(lane.town.shards[1], autocommit=True) as other:
+        other.execute(b"BEGIN")
+        other.execute(b"LOCK TABLE kinds IN ACCESS SHARE MODE")
+        other.execute(b"PREPARE TRANSACTION '" + gid.encode() + b"'")
+        try:
+            for text in (f"UPDATE notes SET n = n + 7 WHERE k = {second}", f"SELECT n FROM notes WHERE k = {second}"):
+                client.query("BEGIN")
+                client.query("SAVEPOINT here")
+                client.query(f"UPDATE notes SET n = n + 1 WHERE k = {first}")
+                expected = ("tag", "UPDATE 1") if text.startswith("U") else ("row", [b"7"])
+                assert expected in client.query(text)
+                assert client.query("ROLLBACK TO here") == [("tag", "ROLLBACK"), ("ready", "T")]
+                assert expected in client.query(text)
+                assert client.query("COMMIT") == [("tag", "COMMIT"), ("ready", "I")]
+        finally:
+            other.execute(b"ROLLBACK PREPARED '" + gid.encode() + b"'")
+    assert lane.town.stored("SELECT k, n FROM notes") == sorted([(first, 0), (second, 7)])
+
+
+def test_an_error_lets_go_of_the_other_shards_locks(lane: Lane, client: WireClient) -> None:
+    first, second, _ = lane.town.spread
+    for key in (first, second):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, 0)")
+    warm(client, first, second)
+    client.query("BEGIN")
+    client.query(f"UPDATE notes SET n = n + 1 WHERE k = {first}")
+    *_, error, ready = client.query(f"UPDATE notes SET n = n + 2147483647 + 1 WHERE k = {second}")
+    assert (error[1]["C"], ready) == ("22003", ("ready", "E"))
+    with psycopg.connect(lane.town.shards[0], autocommit=True) as other:
+        other.execute(b"SET lock_timeout = '5s'")
+        other.execute(b"UPDATE notes SET n = 9 WHERE k = %d" % first)
+    assert client.query("COMMIT") == [("tag", "ROLLBACK"), ("ready", "I")]
+    assert lane.town.stored("SELECT k, n FROM notes") == sorted([(first, 9), (second, 0)])
+
+
+def test_a_blocks_time_is_one_on_all_shards(lane: Lane, client: WireClient) -> None:
+    """The clock's value is filled in on the lane as well; outside a block the shard says what time it is."""
+    first, second, third = lane.town.spread
+    client.query("CREATE TABLE made (k int8, at timestamptz)")
+    try:
+        for key in range(TIMES):
+            client.query("BEGIN")
+            client.query(f"INSERT INTO made (k, at) VALUES ({key}, CURRENT_TIMESTAMP)")
+            client.query("COMMIT")
+        client.query("TRUNCATE made")
+        before = lane.count()
+        client.query("SET timezone = 'Asia/Kolkata'")
+        client.query("SET datestyle = 'SQL, DMY'")
+        client.query("BEGIN")
+        for key in (first, second, third):
+            client.query(f"INSERT INTO made (k, at) VALUES ({key}, CURRENT_TIMESTAMP)")
+        client.query("COMMIT")
+        assert lane.count() - before == 4
+        assert lane.town.stored("SELECT k FROM made") == sorted((key,) for key in (first, second, third))
+        times = lane.town.stored("SELECT at FROM made WHERE now() - at BETWEEN '0' AND '1 minute'")
+        assert len(times) == 3
+        assert len(set(times)) == 1
+    finally:
+        client.query("DROP TABLE made")
