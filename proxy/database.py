@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Fence, Held
     from proxy.twophase.gid import GlobalId
+    from proxy.twophase.participant import Participant
     from proxy.twophase.recovery import Recovery
     from router.cluster import Database
     from router.plan import Statement
@@ -148,7 +149,7 @@ class LogicalDatabase:
 
     async def commit(
         self,
-        links: Mapping[int, ShardLink],
+        links: Mapping[int, Participant],
         writers: frozenset[int],
         must_commit: frozenset[int],
         identity: Identity | None,

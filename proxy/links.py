@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Held
     from proxy.twophase.gid import GlobalId
+    from proxy.twophase.participant import Participant
 
 
 class Links(Protocol):
@@ -54,7 +55,7 @@ class Links(Protocol):
 
     async def commit(
         self,
-        links: Mapping[int, ShardLink],
+        links: Mapping[int, Participant],
         writers: frozenset[int],
         must_commit: frozenset[int],
         identity: Identity | None,

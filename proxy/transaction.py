@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from proxy.twophase.coordinator import Outcome
     from proxy.twophase.deadlock import Identity
     from proxy.twophase.gid import GlobalId
+    from proxy.twophase.participant import Participant
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
@@ -266,29 +267,6 @@ class ClientTransaction:
         previous = link.settings
         return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the block is a READ COMMITTED one that may write, by default."""
-        modes = self.modes
-        return (
-            modes.isolation is None
-            and modes.read_only is None
-            and self.isolation_at_begin == READ_COMMITTED
-            and not self.default_read_only
-            and not self.writes_forbidden
-        )
-
-    def joined(self, shard: int, link: ShardLink) -> None:
-        """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot."""
-        self.links[shard] = link
-        self.bring_up(shard, link)
-        if self.identity is None and len(self.links) > 1:
-            self.identity = self.database.watch(self)
-
-    def must_settle(self, shard: int) -> bool:
-        """Whether a statement of a READ COMMITTED block must be settled on a shard."""
-        return self.fenced and (len(self.links) > 1 or (bool(self.links) and shard not in self.links))
-
     def _put_begin(self, link: ShardLink) -> None:
         link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
         for replay in self.log:
@@ -476,19 +454,23 @@ class ClientTransaction:
 
     # --- ending -----------------------------------------------------------------------------------------------
 
-    async def commit(self) -> Outcome | None:
-        """Commit; None when no shard had joined. The caller has checked that the block has not failed."""
+    async def commit(self, answered: Mapping[int, Participant] | None = None) -> Outcome | None:
+        """Commit; None when no shard had joined. The caller has checked that the block has not failed.
+
+        ``answered``: links whose COMMIT has been sent and answered already.
+        """
         if not self.links:
             self._end(rolled_back=False)
             return None
         # In a task of its own: whoever waits may be cancelled, the links are the commit's until it has ended.
         self.committing = True
-        return await asyncio.shield(spawn(self._commit(), name="commit of a client's transaction"))
+        return await asyncio.shield(spawn(self._commit(answered or {}), name="commit of a client's transaction"))
 
-    async def _commit(self) -> Outcome:
+    async def _commit(self, answered: Mapping[int, Participant]) -> Outcome:
         await self._outlive_cancels()
         needed = self.touched | self.writers | self.must_commit.keys()
-        parties = {shard: link for shard, link in self.links.items() if shard in needed} or dict(self.links)
+        links: dict[int, ShardLink] = {shard: link for shard, link in self.links.items() if shard in needed}
+        parties: dict[int, Participant] = {**(links or self.links), **answered}
         try:
             # Shards of which the client has seen nothing take no part: with one other, COMMIT is as on one Postgres.
             outcome, _ = await asyncio.gather(

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.errors import ProxyError
 from proxy.session.filling import moment_literal
 from proxy.session.known_binds import KnownBinds
+from proxy.session.lane_block import is_plain, joined, must_settle
+from proxy.session.lane_commit import LaneCommit
 from proxy.session.outcome import Reported
 from proxy.settings import NOTHING_APPLIED
 from proxy.shards.relay import IDLE, IN_TRANSACTION, PLAIN
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool
-    from proxy.shards.relay import Chunk, Frame
+    from proxy.shards.receiver import Chunk, Frame
     from proxy.wire.pipeline import Pipeline
     from router.plan import Statement
     from router.shortcut import Shortcut
@@ -70,12 +72,12 @@ class FastLane:
     __slots__ = (
         "_applied",
         "_binds",
+        "_commit",
         "_connection",
         "_data",
         "_database",
         "_extended",
         "_failed",
-        "_left",
         "_link",
         "_looked",
         "_parked",
@@ -95,6 +97,7 @@ class FastLane:
         "_waits",
         "armed",
         "busy",
+        "left",
         "missed",
     )
 
@@ -104,6 +107,7 @@ class FastLane:
         self._connection = session.connection
         self._database = session.database
         self._transaction = session.transaction
+        self._commit = LaneCommit(self, session)
         self._applied = session.settings.applied
         self._shortcuts = session.database.shortcuts(session.search_path)
         self._previous = self._shortcuts.start
@@ -117,7 +121,7 @@ class FastLane:
         self._failed = False  # an ErrorResponse was passed on
         self._special = False  # the answer has something in it that the session must hear of
         self._sqlstate = ""
-        self._left = False
+        self.left = False
         self._looked = False  # a look stands before the statement
         self._data = b""  # what the client has sent
         self._waits: list[asyncio.Future[Any]] = []  # why the statement cannot be sent now
@@ -145,7 +149,7 @@ class FastLane:
             or session.planner_in_block is not None
             or session.has_changed_parameters
             or self._extended.under_way
-            or self._left
+            or self.left
         ):
             return
         self._version = self._database.catalog_version
@@ -160,7 +164,7 @@ class FastLane:
 
     def leave(self) -> None:
         """The session ends: what is under way is its transaction's to end, and no answer is passed on any more."""
-        self._left = True
+        self.left = True
         self.armed = False
         if self._timer is not None:
             self._timer.cancel()
@@ -199,7 +203,7 @@ class FastLane:
             previous.followed_by(found[0])
         shortcut, shard = found
         if shortcut.control is not None:
-            if not self._begin(shortcut.control, shortcut.statement, b""):
+            if not self._control(shortcut.control, shortcut.statement, b""):
                 return False
         else:
             block = self._transaction.block
@@ -240,9 +244,10 @@ class FastLane:
         if known.control is not None:
             answers = _PARSED if parses else b""
             answers += _BOUND_NO_DATA if cut.described else _BOUND
-            if not self._begin(known.control, known.statement, answers):
+            if not self._control(known.control, known.statement, answers):
                 return False
-            session.portals[b""] = known.portal(None)
+            if known.control is Control.BEGIN:
+                session.portals[b""] = known.portal(None)
         else:
             link = self._join(shard, writes=known.writes, statement=None if parses else known)
             if link is None:
@@ -253,6 +258,11 @@ class FastLane:
         if parses:
             session.statements[b""] = known.prepared
         return True
+
+    def _control(self, control: Control, statement: Statement, answers: bytes) -> bool:
+        if control is Control.COMMIT:
+            return self._commit.begin(statement, answers)
+        return self._begin(control, statement, answers)
 
     def _begin(self, control: Control, statement: Statement, answers: bytes) -> bool:
         """BEGIN is noted and answered; it goes to a shard with the first statement there."""
@@ -274,10 +284,10 @@ class FastLane:
                 transaction.finish_statement()
                 return None
             return link
-        link = self._link_in_block(shard) if transaction.is_plain else None
+        link = self._link_in_block(shard) if is_plain(transaction) else None
         if link is None or (statement is not None and not statement.is_on(link)):
             return None
-        if transaction.must_settle(shard):
+        if must_settle(transaction, shard):
             self._look(shard, link)
         transaction.touched.add(shard)
         if writes:
@@ -338,7 +348,7 @@ class FastLane:
         """Inside a block: its link, or one that joins it."""
         transaction = self._transaction
         self._pool = None
-        if transaction.must_settle(shard):
+        if must_settle(transaction, shard):
             self._waits = [] if self._waited else self._database.settler.must_wait(shard)
             if self._waits:
                 return None
@@ -352,7 +362,7 @@ class FastLane:
             return None
         if link.settings is not self._applied and not self._can_bring_up(link, pool):
             return None
-        transaction.joined(shard, link)
+        joined(transaction, shard, link)
         return link
 
     def _fill(self, shortcut: Shortcut, message: bytes) -> bytes:
@@ -384,7 +394,7 @@ class FastLane:
 
     def _unpark(self, _told: asyncio.Future[Any]) -> None:
         self._parked -= 1
-        if self._parked or self._left or self._timer is None:
+        if self._parked or self.left or self._timer is None:
             return
         self._timer.cancel()
         self._timer = None
@@ -399,7 +409,7 @@ class FastLane:
             self._hand_over()
 
     def _give_up(self) -> None:
-        if self._timer is not None and not self._left:
+        if self._timer is not None and not self.left:
             self._timer = None
             self._hand_over()
 
@@ -419,7 +429,7 @@ class FastLane:
         transaction = self._transaction
         link, pool, session, connection = self._link, self._pool, self._session, self._connection
         outside = transaction.block is Block.NONE
-        if self._special or self._left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
+        if self._special or self.left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
             return False
         connection.send(data)
         self._looked = False
@@ -440,7 +450,7 @@ class FastLane:
     def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:  # noqa: C901, PLR0912 - one walk over the frames
         """Pass on a part of a longer answer, or one with an error, a notice or a changed setting in it."""
         over = index[-1][0] == _READY
-        if self._left:
+        if self.left:
             return over
         if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
             # Behind a prefix, or the last piece of a long answer.
@@ -480,7 +490,7 @@ class FastLane:
 
     def lost(self, error: ShardError | ProxyError, /) -> None:
         """The link is gone, or what went before the statement failed."""
-        if self._left:
+        if self.left:
             return
         link, looked = self._link, self._looked
         self._special = self._failed = self._looked = False
@@ -505,29 +515,30 @@ class FastLane:
             self._finish_failed()
         else:
             session.note_effects(self._statement, [self._shard])
-            self._finish()
+            self.finish()
 
     def _finish_failed(self) -> None:
         """After an error; a block over several shards lets go of its locks on the others before the client hears."""
         if self._transaction.block is Block.NONE or len(self._transaction.links) < 2:  # noqa: PLR2004 - several
-            self._finish()
+            self.finish()
         else:
             spawn(self._let_go(), name="release of a failed block's locks")
 
     async def _let_go(self) -> None:
         await self._transaction.release_locks()
-        if not self._left:
-            self._finish()
+        if not self.left:
+            self.finish()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """The statement is over; the client gets its ReadyForQuery."""
         self._transaction.finish_statement()
         self._session.ready()
         self._connection.flush()
-        self._rest()
+        self.rest()
         if self.armed:
             self.arm()
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
         """The statement is over: wait for the next, or leave what has arrived meanwhile to the session."""
         connection = self._connection
         self._session.in_query = self.busy = False

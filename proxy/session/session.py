@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from proxy.settings import SessionSettings
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.participant import Participant
     from router.plan import Executable, Statement
     from router.planner import Planner
     from router.resolve import KeyParameter
@@ -247,14 +248,25 @@ class Session:
             self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
         self.transaction.begin(block)
 
-    async def commit(self) -> None:
+    @property
+    def ends_simply(self) -> bool:
+        """Whether nothing of the session's has to be closed at the end of the block."""
+        return not self.cursors and all(portal.result is None for portal in self.portals.values())
+
+    def ended_simply(self) -> None:
+        """A block that ``ends_simply`` has been committed: as ``commit`` leaves things."""
+        self.planner_in_block = None
+        self.portals.clear()
+        self.parameters_at_begin = None
+
+    async def commit(self, answered: Mapping[int, Participant] | None = None) -> None:
         """Commit the open block; raises what made it fail, after everything was rolled back."""
         changed = self.transaction.catalog_changed
         explicit = self.transaction.block is Block.EXPLICIT
         committed = False
         link = self.settings_link if self.transaction.settings_changed else None
         try:
-            outcome = await self.transaction.commit()
+            outcome = await self.transaction.commit(answered)
             committed = outcome is None or outcome.committed
         finally:
             await self._after_block(committed=committed)

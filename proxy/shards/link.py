@@ -84,7 +84,7 @@ class ShardLink(Relay):
         collector = Collector(self, rejects_copy=True)
         self.exchange(frame(b"Q", sql.encode() + b"\0"), collector)
         await self._wait(collector)
-        return self._answer(collector.collected)
+        return self.answer_of(collector.collected)
 
     async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
         """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.
@@ -212,7 +212,8 @@ class ShardLink(Relay):
             self.abort()
             raise
 
-    def _answer(self, collected: list[tuple[int, bytes]]) -> Answer:
+    def answer_of(self, collected: list[tuple[int, bytes]]) -> Answer:
+        """Return what a simple query gave; raises ShardError if it failed."""
         tags: list[bytes] = []
         rows: list[list[bytes | None]] = []
         fields: tuple[Field, ...] = ()

@@ -15,7 +15,8 @@ from proxy.wire.frames import HEADER_BYTES, frame
 
 if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
-    from proxy.shards.relay import Chunk, Frame, Relay
+    from proxy.shards.receiver import Chunk, Frame
+    from proxy.shards.relay import Relay
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
 

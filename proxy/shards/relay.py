@@ -24,20 +24,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from proxy.errors import INTERNAL_ERROR, PROTOCOL_VIOLATION
+from proxy.shards.doomed import Doomed
 from proxy.shards.errors import ShardError, lost_link
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.fields import ErrorFields
-from proxy.wire.frames import HEADER, HEADER_BYTES, LARGEST_MESSAGE_BYTES, LENGTH_BYTES, frame, walk
+from proxy.wire.frames import HEADER, HEADER_BYTES, LARGEST_MESSAGE_BYTES, LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Chunk = bytes | memoryview
-Frame = tuple[int, int, int]
+    from proxy.shards.receiver import Chunk, Frame, Receiver, WholeReceiver
 
 IDLE: Final = ord("I")
 IN_TRANSACTION: Final = ord("T")
@@ -65,39 +65,6 @@ _TERMINATE: Final = frame(b"X", b"")
 _JOIN_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
-
-
-class Receiver(Protocol):
-    """Who gets the answer of an exchange. Both methods are called by the event loop and must not block."""
-
-    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
-        """Take the complete frames of a chunk: (type byte, start, end) each; header at start, body at start + 5.
-
-        True when the exchange is over: the last frame is then a ReadyForQuery (``index[-1][0] == 0x5A``), and the link
-        may be used for the next exchange, or released, before this returns. ``chunk`` is not changed later and may be
-        kept or written on. ``link.status`` is up to date. ParameterStatus, NoticeResponse and NotificationResponse that
-        arrive meanwhile come along. An exception closes the link.
-        """
-        ...
-
-    def lost(self, error: ShardError, /) -> None:
-        """Hear, once, that nothing (more) will come: the link is gone (``error.lost``) or the exchange's prefix failed.
-
-        After a failed prefix the link is at ReadyForQuery again and may be used, or released, before this returns.
-        """
-        ...
-
-
-class WholeReceiver(Receiver, Protocol):
-    """A receiver that would rather have a plain answer in one piece."""
-
-    def whole(self, data: bytes, /) -> bool:
-        """Take all of an answer that came in one piece and has nothing in it but rows and their like.
-
-        ``data`` ends with a ReadyForQuery, whose status is ``link.status`` already; as after a last call of ``frames``
-        the link may be used or released. False: nothing was done, ``frames`` is to be called.
-        """
-        ...
 
 
 class Relay(asyncio.Protocol):
@@ -548,7 +515,7 @@ class Relay(asyncio.Protocol):
             self._end_unsent(receiver, error)
             return
         self._doomed = True
-        self._receiver = _Doomed(self, receiver, error, sent)
+        self._receiver = Doomed(self, receiver, error, sent)
 
     def _end_unsent(self, receiver: Receiver, error: ShardError) -> None:
         """End an exchange whose gate did not open: its own messages were never sent."""
@@ -617,42 +584,6 @@ class Relay(asyncio.Protocol):
         error = ShardError(ErrorFields.make("ERROR", INTERNAL_ERROR, message), self.shard, lost=True)
         error.__cause__ = cause
         return error
-
-
-class _Doomed:
-    """Swallows an exchange whose prefix has failed, up to its last ReadyForQuery, and then tells its receiver."""
-
-    __slots__ = ("_cycles", "_error", "_receiver", "_relay", "_syncs")
-
-    def __init__(self, relay: Relay, receiver: Receiver, error: ShardError, sent: list[bytes]) -> None:
-        self._relay = relay
-        self._receiver = receiver
-        self._error = error
-        kinds = [kind for part in sent for kind, _, _ in walk(part, 0, len(part))[0] if kind in _CYCLE_STARTS]
-        self._cycles = len(kinds)
-        self._syncs = bool(kinds) and kinds[-1] == _SYNC[0]
-        if not self._cycles:
-            # A pipeline that ends in Flush: the server skips it to a Sync that is still to come.
-            self._cycles = 1
-            relay._transport.write(_SYNC)  # noqa: SLF001
-
-    def frames(self, _chunk: Chunk, index: list[Frame], /) -> bool:
-        for kind, _, _ in index:
-            if kind == _READY:
-                self._cycles -= 1
-            elif kind == _COPY_IN:
-                # The copy began in spite of the failed prefix. In the extended protocol it has swallowed the Sync.
-                fail = frame(b"f", b"the statements before this one failed\0")
-                self._relay._transport.write(fail + _SYNC if self._syncs else fail)  # noqa: SLF001
-        if self._cycles > 0:
-            return False
-        self._relay._doomed = False  # noqa: SLF001
-        self._receiver.lost(self._error)
-        return True
-
-    def lost(self, error: ShardError, /) -> None:
-        self._relay._doomed = False  # noqa: SLF001
-        self._receiver.lost(error)
 
 
 def _is_fatal(raw: bytes) -> bool:

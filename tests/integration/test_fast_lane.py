@@ -424,3 +424,63 @@ def test_a_blocks_time_is_one_on_all_shards(lane: Lane, client: WireClient) -> N
         assert len(set(times)) == 1
     finally:
         client.query("DROP TABLE made")
+
+
+# --- COMMIT ------------------------------------------------------------------------------------------------------
+
+
+def test_commit_of_one_shard_takes_the_lane(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(1)[0]
+    for number in range(TIMES + 1):
+        before = lane.count()
+        client.query("BEGIN")
+        client.query(f"INSERT INTO notes VALUES ({key + 100_000 * number}, NULL, 1) ON CONFLICT DO NOTHING")
+        assert client.query("COMMIT") == [("tag", "COMMIT"), ("ready", "I")]
+        client.query("BEGIN")
+        client.query(f"SELECT n FROM notes WHERE k = {key}")
+        assert client.query("COMMIT") == [("tag", "COMMIT"), ("ready", "I")]
+    assert lane.count() - before >= 5
+    assert len(lane.town.stored("SELECT k FROM notes")) == TIMES + 1
+
+
+def test_a_commit_that_fails_says_what_postgres_says(lane: Lane, connect: Callable[..., WireClient]) -> None:
+    """A deferred constraint fails at COMMIT; by Query and by a prepared COMMIT."""
+    twins = Twins(connect(lane.town.one), connect(lane.town.dsn))
+    twins.same(parse("COMMIT", "commit"), SYNC)
+    commits = [[Query(b"COMMIT")], [bind(statement="commit"), describe("P"), execute(), SYNC]]
+    for number in range(TIMES + 1):
+        for commit in commits:
+            before = lane.count()
+            twins.query("BEGIN")
+            twins.query(f"INSERT INTO children VALUES (77, {number})")
+            assert "error" in [entry[0] for entry in twins.same(*commit)]
+            twins.query(f"SELECT id FROM children WHERE parent = 77 AND id = {number}")
+    assert lane.count() - before >= 3
+
+
+def test_a_commit_whose_link_is_lost_is_unknown(lane: Lane, client: WireClient) -> None:
+    key = lane.town.keys(1)[0]
+    trigger = """
+        CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (new.v = 'doze') EXECUTE FUNCTION doze()
+    """
+    for number in range(TIMES):
+        client.query("BEGIN")
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, {number}) ON CONFLICT DO NOTHING")
+        client.query("COMMIT")
+    with psycopg.connect(lane.town.shards[1], autocommit=True) as shard:
+        shard.execute(trigger.encode())  # behind the proxy's back, so that it knows of no function
+        try:
+            client.query("BEGIN")
+            client.query(f"UPDATE notes SET n = 5 WHERE k = {key}")
+            insert = parse("INSERT INTO notes VALUES ($1, $2, 1)")
+            client.ask(insert, bind(b"%d" % lane.town.keys(1, 2)[1], b"doze"), execute(), SYNC)
+            client.send(Query(b"COMMIT"))
+            kill = b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            eventually(lambda: shard.execute(kill).fetchall(), "COMMIT did not reach the shard")
+            *_, error, ready = client.read()
+        finally:
+            shard.execute(b"DROP TRIGGER dozes ON notes; DROP FUNCTION doze()")
+    assert (error[1]["C"], ready) == ("08007", ("ready", "I"))
+    assert client.rows(f"SELECT n FROM notes WHERE k = {key}") == [("0",)]

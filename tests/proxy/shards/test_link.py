@@ -15,7 +15,7 @@ import pytest
 from eventually import until_waiting
 from proxy.shards.errors import ShardError
 from proxy.shards.link import ShardLink, open_link
-from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Chunk, Frame
+from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from proxy.shards.endpoint import ShardEndpoint
+    from proxy.shards.receiver import Chunk, Frame
 
 MEGABYTE = 1 << 20
 SYNC = frame(b"S", b"")

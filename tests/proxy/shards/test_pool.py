@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from proxy.shards.link import ShardLink
-    from proxy.shards.relay import Chunk, Frame
+    from proxy.shards.receiver import Chunk, Frame
 
 
 class Pools:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy.shards.errors import ShardError
-from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Chunk, Frame, Relay
+from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Relay
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from proxy.shards.receiver import Chunk, Frame
 
 QUERY = frame(b"Q", b"SELECT 1\0")
 BEGIN = frame(b"Q", b"BEGIN\0")

@@ -1,0 +1,66 @@
+"""What the fast lane does to a transaction: joins and commits that need nobody's patience.
+
+Each says what ``ClientTransaction`` would do for the usual case, and False or nothing for every other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.isolation import READ_COMMITTED
+
+if TYPE_CHECKING:
+    from proxy.shards.link import ShardLink
+    from proxy.transaction import ClientTransaction
+
+
+def is_plain(transaction: ClientTransaction) -> bool:
+    """Whether the block is a READ COMMITTED one that may write, by default."""
+    modes = transaction.modes
+    return (
+        modes.isolation is None
+        and modes.read_only is None
+        and transaction.isolation_at_begin == READ_COMMITTED
+        and not transaction.default_read_only
+        and not transaction.writes_forbidden
+    )
+
+
+def joined(transaction: ClientTransaction, shard: int, link: ShardLink) -> None:
+    """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot."""
+    transaction.links[shard] = link
+    transaction.bring_up(shard, link)
+    if transaction.identity is None and len(transaction.links) > 1:
+        transaction.identity = transaction.database.watch(transaction)
+
+
+def must_settle(transaction: ClientTransaction, shard: int) -> bool:
+    """Whether a statement of a plain block must be settled on a shard."""
+    links = transaction.links
+    return transaction.fenced and (len(links) > 1 or (bool(links) and shard not in links))
+
+
+def commit_at_once(transaction: ClientTransaction) -> bool:
+    """Begin to commit by a COMMIT on the only link; False: the commit is not that simple.
+
+    From here on nothing stops it; ``committed_at_once`` ends it, or ``commit`` with what was answered.
+    """
+    if len(transaction.links) != 1 or transaction.failed or transaction.ending_wait is not None:
+        return False
+    if transaction.gid is not None:
+        return False  # the client may ask for the outcome: there must be a record
+    if transaction.must_commit or transaction.settings_changed or transaction.catalog_changed:
+        return False
+    (link,) = transaction.links.values()
+    if link.closed or link.cancelled or link.has_prefix or link.prefix_failed:
+        return False
+    transaction.committing = True
+    return True
+
+
+def committed_at_once(transaction: ClientTransaction) -> None:
+    """The only link has answered COMMIT."""
+    transaction.committing = False
+    transaction.ended_by_shard(rolled_back=False)
+    if transaction.abandoned:
+        transaction.abandon()
