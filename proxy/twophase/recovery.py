@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+FINISHING_AT_A_TIME = 2  # on one shard
+
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +115,9 @@ class Recovery:
         self._woken = asyncio.Event()
         self._wanted: set[int] = set()
         self._running = asyncio.Lock()
+        self._unsettled: set[GlobalId] = set()
+        # However many there are: commits need control connections as well.
+        self._finishing = [asyncio.Semaphore(FINISHING_AT_A_TIME) for _ in self.names]
 
     # --- when -------------------------------------------------------------------------------------------------
 
@@ -216,9 +221,19 @@ class Recovery:
                 undecided[one.gid] = max(one.age_s, undecided.get(one.gid, 0.0))
         if undecided:
             alive = {row["key"] for row in await connection.fetch(record.LIVE_DECIDERS)}
-            for gid, age_s in undecided.items():
-                if age_s >= (self.limits.grace_s if gid.lock_key in alive else self.limits.orphan_s):
-                    await self._abandon(connection, gid, report)
+            # Those that could not be settled last time come last, and all have half of the time: a decision in flight
+            # is waited for, and what is decided must not wait for such.
+            enough = asyncio.get_running_loop().time() + self.limits.shard_timeout_s / 2
+            for gid in sorted(undecided, key=self._unsettled.__contains__):
+                grace_s = self.limits.grace_s if gid.lock_key in alive else self.limits.orphan_s
+                if undecided[gid] < grace_s or asyncio.get_running_loop().time() > enough:
+                    continue
+                if await self._abandon(connection, gid, report) is None:
+                    self._unsettled.add(gid)
+                else:
+                    self._unsettled.discard(gid)
+            here = pending[0].gid.commit_point
+            self._unsettled &= undecided.keys() | {gid for gid in self._unsettled if gid.commit_point != here}
             decisions |= await read_decisions(connection, undecided)
         if any(decision.committed for decision in decisions.values()):
             await connection.fetchval(record.CONFIRM_DURABLE)
@@ -249,9 +264,10 @@ class Recovery:
         if part is None:
             report.problems[pending.name] = "its commit record does not know this part"
             return
-        self._checkpoint(Point.FINISHING)
-        result = await finish(self.control, part, commit=decision.committed, timeout_s=self.limits.finish_timeout_s)
-        self._checkpoint(Point.FINISHED)
+        async with self._finishing[pending.shard]:
+            self._checkpoint(Point.FINISHING)
+            result = await finish(self.control, part, commit=decision.committed, timeout_s=self.limits.finish_timeout_s)
+            self._checkpoint(Point.FINISHED)
         if result.done:
             (report.committed if decision.committed else report.rolled_back).append(pending.name)
         elif result.alarm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,10 @@ from proxy.errors import ProxyError
 from proxy.isolation import Modes
 from proxy.settings import UNKNOWN, Applied, SessionSettings
 from proxy.transaction import Block, ClientTransaction
+from proxy.twophase.fence import FenceLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 CUSTOM = Applied((("app.tenant", "SET app.tenant = 1"),))
 
@@ -31,6 +33,7 @@ class Link:
         self.status = ord("I")
         self.on_notification: object = None
         self.ran: list[str] = []
+        self.begun: list[str] = []  # what went out in front of exchanges
 
     @property
     def has_prefix(self) -> bool:
@@ -42,6 +45,7 @@ class Link:
 
     def go(self) -> list[tuple[str, bool]]:
         sent, self.prefixes = self.prefixes, []
+        self.begun += [sql for sql, _ in sent]
         return sent
 
     async def run(self, sql: str) -> None:
@@ -50,6 +54,17 @@ class Link:
 
     def abort(self) -> None:
         self.closed = True
+
+
+class Held:
+    """A fence that may have been lost."""
+
+    def __init__(self, *, lost: bool) -> None:
+        self.lost = lost
+
+    async def release_confirmed(self) -> None:
+        if self.lost:
+            raise FenceLostError("40001", "the fence was lost")
 
 
 class Database:
@@ -61,6 +76,8 @@ class Database:
         self.made: list[Link] = []
         self.fails: set[int] = set()
         self.watched: list[ClientTransaction] = []
+        self.fenced: list[int] = []
+        self.lose = 0  # how many fences are lost before they are confirmed
 
     async def acquire(self, shard: int, role: str, preferred: Link | None = None, *, further: bool = False) -> Link:  # noqa: ARG002
         assert (role, preferred) == ("me", None)
@@ -81,6 +98,11 @@ class Database:
         self, links: Mapping[int, Link], writers: frozenset[int], must_commit: frozenset[int], identity: Any, gid: Any
     ) -> Any:
         raise NotImplementedError
+
+    @asynccontextmanager
+    async def all_shards_fenced(self) -> AsyncIterator[Held]:
+        self.fenced.append(len(self.made))
+        yield Held(lost=len(self.fenced) <= self.lose)
 
     def watch(self, waiter: ClientTransaction) -> object:
         self.watched.append(waiter)
@@ -241,3 +263,60 @@ async def test_chained_modes(database: Database) -> None:
     assert client.modes_for_chain == Modes()
     await client.rollback()
     assert client.modes == Modes()
+
+
+async def test_a_repeatable_read_block_fixes_its_snapshots_everywhere_with_its_first_query(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT, Modes(isolation="repeatable read"))
+    await client.join([1], writes=False, reads=False)
+    await client.savepoint("a", "SAVEPOINT a")
+    assert database.fenced == []
+    await client.join([2], writes=True)
+    assert database.fenced == [3], "all shards have joined before the fence is taken"
+    assert all(link.ran[-2:] == ["", "SELECT 1"] for link in database.made)
+    await client.join([0], writes=False)
+    assert database.fenced == [3]
+    assert client.touched == {0, 2}
+
+
+async def test_a_fence_that_was_lost_begins_the_block_again(database: Database) -> None:
+    client = transaction(database)
+    database.lose = 2
+    client.begin(Block.EXPLICIT, Modes(isolation="repeatable read"))
+    client.note_setting("work_mem", "SET LOCAL work_mem = 1")
+    await client.join([0], writes=False)
+    assert len(database.fenced) == 3
+    for link in database.made:
+        assert link.ran == ["", "SELECT 1", "ROLLBACK"] * 2 + ["", "SELECT 1"]
+        assert link.begun == ["BEGIN ISOLATION LEVEL REPEATABLE READ", "SET LOCAL work_mem = 1"] * 3
+
+
+async def test_locked_tables_cannot_be_locked_again(database: Database) -> None:
+    client = transaction(database)
+    database.lose = 1
+    client.begin(Block.EXPLICIT, Modes(isolation="repeatable read"))
+    client.command = "LOCK TABLE"
+    await client.join([0], writes=False)
+    client.command = "SELECT"
+    with pytest.raises(FenceLostError):
+        await client.join([0], writes=False)
+    assert not any("ROLLBACK" in link.ran for link in database.made)
+
+
+async def test_an_error_lets_go_everywhere_of_what_came_after_the_last_savepoint(database: Database) -> None:
+    client = transaction(database)
+    client.begin(Block.EXPLICIT)
+    await client.join([0, 1], writes=True)
+    for link in database.made:
+        link.go()
+        link.status = ord("T")
+    await client.savepoint('x"y', 'SAVEPOINT "x""y"')
+    client.fail()
+    await client.release_locks()
+    await client.release_locks()
+    assert [link.ran for link in database.made] == [['SAVEPOINT "x""y"', 'ROLLBACK TO SAVEPOINT "x""y"']] * 2
+    await client.rollback_to('x"y', 'ROLLBACK TO "x""y"')
+    await client.release_savepoint('x"y', 'RELEASE "x""y"')
+    client.fail()
+    await client.release_locks()
+    assert [link.ran[-1] for link in database.made] == ["ROLLBACK"] * 2

@@ -255,6 +255,37 @@ async def test_a_shard_that_is_down_is_skipped_and_named(cluster: CommitCluster)
     assert report.committed == [steps.gid.at("s1")]
 
 
+async def test_many_at_once(cluster: CommitCluster) -> None:
+    count = 20
+    for number in range(count):
+        sql = f"INSERT INTO public.t VALUES ({number}, {number})"
+        steps = await (await Steps.begin(cluster, sql, number + 1)).one()
+        if number % 2:
+            await steps.two()
+        await steps.crash()
+    reports = await asyncio.gather(cluster.recovery().run_once(), cluster.recovery().run_once())
+    assert await cluster.prepared() == []
+    assert not any(report.problems or report.unreachable for report in reports)
+    rows = [(number, number) for number in range(1, count, 2)]
+    assert await cluster.values() == [rows] * 3
+
+
+async def test_a_decision_that_hangs_keeps_nothing_else_waiting(cluster: CommitCluster) -> None:
+    """It holds its record, not yet committed, so that whoever offers an abort for it waits; the oldest comes first."""
+    hanging = await (await Steps.begin(cluster, "INSERT INTO public.t VALUES (1, 1)", 1)).one()
+    parts = [("s1", hanging.xids[1]), ("s2", hanging.xids[2])]
+    await hanging.links[0].run(record.decide_sql(hanging.gid, hanging.xids[0], parts, 1, hanging.plan.key))
+    other = await (await Steps.begin(cluster, "INSERT INTO public.t VALUES (2, 2)", 2)).one()
+    await other.crash()
+    recovery = cluster.recovery(RecoveryLimits(grace_s=0.0, orphan_s=0.0, shard_timeout_s=3.0))
+    first = await recovery.run_once()
+    assert sorted(first.waiting)[:2] == [hanging.gid.at("s1"), hanging.gid.at("s2")]
+    second = await recovery.run_once()
+    assert sorted(first.rolled_back + second.rolled_back) == [other.gid.at("s1"), other.gid.at("s2")]
+    await hanging.links[0].run("COMMIT")
+    assert len((await recovery.run_once()).committed) == 2
+
+
 async def test_status_of_a_transaction(cluster: CommitCluster) -> None:
     done = await (await (await Steps.begin(cluster)).one()).two()
     assert await cluster.recovery().status(str(done.gid)) is Status.COMMITTED
