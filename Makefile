@@ -4,6 +4,7 @@
 # make faults  every fault at every point of a commit and of recovery
 # make soak    a minute of everything through two proxies while proxies and shards die, ARGS="--seconds 1800" for longer
 # make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
+# make deadlocks  a minute of crowds over few rows: deadlocks are found, and nothing else is taken for one
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb differential suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -45,6 +46,9 @@ soak: $(VENV)/.test
 
 tpcb: $(VENV)/.test
 	$(RUN) tests/faults/soak_tpcb.py --seconds 60 --kills 10 $(ARGS)
+
+deadlocks: $(VENV)/.test
+	$(RUN) tests/faults/deadlocks.py --seconds 60 $(ARGS)
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)
