@@ -106,13 +106,15 @@ class _Resolver:
         return self._database.shard_of_slot(slot)
 
     def shards(self, target: Target) -> tuple[int, ...]:
-        """Return the shards of a target, in order; never none."""
+        """Return the shards of a target, in order but home first, whose word for columns counts; never none."""
         if isinstance(target, AnyShard | HomeShard):
             return (self._database.home,)
         if isinstance(target, EveryShard):
-            return tuple(range(len(self._database.shards)))
-        found = sorted({self.shard(term, target.key_type) for term in target.terms})
-        return tuple(found) or (self._database.home,)
+            found = set(range(len(self._database.shards)))
+        else:
+            found = {self.shard(term, target.key_type) for term in target.terms}
+        home = self._database.home
+        return tuple(sorted(found, key=lambda shard: (shard != home, shard))) or (home,)
 
     def count(self, term: KeyTerm | None, word: str, sqlstate: str) -> int | None:
         """Return the value of LIMIT or OFFSET; NULL is None. Raises what Postgres raises for a negative one."""

@@ -144,14 +144,24 @@ def test_a_client_that_vanishes_leaves_nothing(town: Town, connect: Callable[...
     client.vanish()  # the fixture sees that nothing is left
 
 
-def test_types_of_the_users_own_are_told_apart_by_name(filled: Twins) -> None:
+def test_types_of_the_users_own_are_told_apart_by_name(any_town: Town, filled: Twins) -> None:
+    for number, dsn in enumerate(any_town.shards):  # what is created then has another OID on each of them
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            for _ in range(number):
+                admin.execute("create type spare as enum ('x')")
+                admin.execute("drop type spare")
     for text in (
         "create type mood as enum ('sad', 'ok')",
-        "create table made (k int8 primary key, m mood, d numeric(5, 2))",
+        "create domain grade as numeric(5, 2) check (value < 100)",
+        "create table made (k int8 primary key, m mood, d grade)",
         "insert into made values (1, 'ok', 1.5), (2, 'sad', 2), (3, 'ok', null), (4, null, 1.50)",
         "select m, count(*), sum(d) from made group by m having count(*) > 0 order by m",
         "select a.k, b.m from made a join made b on b.d = a.d order by 1, 2",
+        "select d, array_agg(m order by m), max(m) from made group by d having true order by d",
+        "select m from made where m > 'sad'",
+        "select k, m from made order by k",
         "drop table made",
+        "drop domain grade",
         "drop type mood",
     ):
         filled.query(text)
