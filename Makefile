@@ -7,6 +7,7 @@
 # make deadlocks  a minute of crowds over few rows: deadlocks are found, and nothing else is taken for one
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
+# make docs    what is made from the source: docs/refusals.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -21,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential docs suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -49,6 +50,9 @@ tpcb: $(VENV)/.test
 
 deadlocks: $(VENV)/.test
 	$(RUN) tests/faults/deadlocks.py --seconds 60 $(ARGS)
+
+docs: $(VENV)/.test
+	$(RUN) -m router.refusals > docs/refusals.md
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)

@@ -166,7 +166,39 @@ REFUSALS: dict[str, tuple[str, str]] = {
     # whole tables and the session
     "two-phase": ("{name} is not supported over several shards", "COMMIT is atomic over all shards already."),
     "transaction-snapshot": ("SET TRANSACTION SNAPSHOT is not supported over several shards", ""),
-    "explain": ("EXPLAIN is supported for statements that one shard runs", "Name one key, or use pgchorus explain."),
+    "explain-execute": (
+        "EXPLAIN EXECUTE is supported for statements that one shard runs",
+        "Name one key, or EXPLAIN the statement itself.",
+    ),
+    "explain-analyze": (
+        "EXPLAIN ANALYZE is supported for statements that one shard runs",
+        "Leave out ANALYZE, or name one key.",
+    ),
+    "explain-parameters": (
+        "EXPLAIN over several shards takes no parameters",
+        "Write the values into the statement, or use EXPLAIN (ROUTE).",
+    ),
+    "explain-format": ("EXPLAIN over several shards has no format {name}", "Use text, json or yaml."),
+    "hint": (
+        "the hint {name} is not understood",
+        "Write /* pgchorus: shard=NAME */ with the name of a shard: {shards}.",
+    ),
+    "hint-statement": (
+        "a hint cannot choose the shard of this statement",
+        "Hints are for SELECT, INSERT, UPDATE, DELETE and MERGE.",
+    ),
+    "hint-table": (
+        "a hint cannot send this statement to shard {shard}: {table} lives on the home shard only",
+        "Leave out the hint.",
+    ),
+    "hint-reference": (
+        "a hint cannot send this statement to one shard: it would change one copy of the reference table {table}",
+        "Leave out the hint.",
+    ),
+    "cross-shard-off": (
+        "the statement runs on several shards ({shards}), and pgchorus.cross_shard is off",
+        "Name one key, or SET pgchorus.cross_shard = on.",
+    ),
     "declare": (
         "this query cannot be read by a cursor: it would have to be gathered from several shards",
         "Name one key, read without a cursor, or fetch by Execute messages with a row limit.",

@@ -61,7 +61,14 @@ class ByKeys:
     terms: tuple[KeyTerm, ...]
 
 
-Target = AnyShard | HomeShard | EveryShard | ByKeys
+@dataclass(frozen=True, slots=True)
+class AtShard:
+    """The shard of this index, by the word of the client (a hint); the planner has seen that it can do no harm."""
+
+    shard: int
+
+
+Target = AnyShard | HomeShard | EveryShard | ByKeys | AtShard
 
 
 # --- how answers become one --------------------------------------------------------------------------------------
@@ -348,6 +355,30 @@ class Gather:
     parameters: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainRoute:
+    """EXPLAIN (ROUTE): the answer is here already, one row for each of ``lines``; no shard is asked.
+
+    ``type_oid``: text, or json where FORMAT JSON was asked for.
+    """
+
+    lines: tuple[str, ...]
+    type_oid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainShards:
+    """EXPLAIN of what several shards run: the route as ``header``, then what each shard says of its part of ``inner``.
+
+    ``options`` are those of the EXPLAIN for the shards, '' for none. Requires that no parameter is open.
+    """
+
+    inner: Statement
+    options: str
+    format: str  # text | json | yaml
+    header: tuple[str, ...]
+
+
 class Control(Enum):
     """Transaction control."""
 
@@ -469,6 +500,8 @@ Plan = (
     | CopyOut
     | Ddl
     | ShardByShard
+    | ExplainRoute
+    | ExplainShards
     | TransactionControl
     | SettingControl
     | PreparedControl

@@ -14,6 +14,7 @@ from router.keys import family
 from router.plan import (
     Aggregate,
     AnyShard,
+    AtShard,
     Concat,
     Constant,
     CopyIn,
@@ -109,6 +110,8 @@ class _Resolver:
         """Return the shards of a target, in order but home first, whose word for columns counts; never none."""
         if isinstance(target, AnyShard | HomeShard):
             return (self._database.home,)
+        if isinstance(target, AtShard):
+            return (target.shard,)
         if isinstance(target, EveryShard):
             found = set(range(len(self._database.shards)))
         else:

@@ -70,6 +70,11 @@ class Parsed:
         return [Token(item.start, item.end + 1, item.name) for item in found if item.name not in _COMMENTS]
 
     @cached_property
+    def comments(self) -> list[str]:
+        """The comments, with their marks."""
+        return [self.text[item.start : item.end + 1] for item in scan(self.text) if item.name in _COMMENTS]
+
+    @cached_property
     def _starts(self) -> list[int]:
         return [token.start for token in self.tokens]
 

@@ -12,7 +12,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.outcome import RolledBack
-from proxy.session.own_settings import OWN_PREFIX, own_setting
+from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all
 from proxy.session.preparing import bind_and_run, current, explain_prepared, prepare
 from proxy.session.run import relay
 from proxy.settings import quote_literal, set_config_sql
@@ -261,6 +261,7 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
         session.settings.reset(plan.name)
     elif plan.setting is Setting.RESET_ALL:
         session.settings.reset_all()
+        reset_all(session)
 
 
 async def _on_other_links(session: Session, sql: str) -> None:
@@ -307,6 +308,7 @@ async def _discard_all(session: Session) -> bytes:
     if transaction.in_block:
         raise ProxyError("25001", "DISCARD ALL cannot run inside a transaction block")
     session.settings.discard_all()
+    reset_all(session)
     session.sequences.forget()
     session.statements.clear()
     transaction.unpin()

@@ -39,6 +39,8 @@ from router.plan import (
     Ddl,
     DeclareSpread,
     Empty,
+    ExplainRoute,
+    ExplainShards,
     Filled,
     PreparedControl,
     Setting,
@@ -58,7 +60,15 @@ _SYNC_FRAME = frontend.Sync().encode()
 _SYNC, _FUNCTION_CALL = ord("S"), ord("F")
 # A batch that has grown to this goes out though nobody asked for it yet.
 BATCH_BYTES = 1 << 16
-_CONTROL_PLANS = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
+_CONTROL_PLANS = (
+    TransactionControl,
+    SettingControl,
+    PreparedControl,
+    CursorControl,
+    Empty,
+    ExplainRoute,
+    ExplainShards,
+)
 
 
 class Batch:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from router.plan import SettingControl, Statement
 
 OWN_PREFIX = "pgchorus."
-DEFAULTS = {"read_consistency": "snapshot"}
-CHOICES = {"read_consistency": ("snapshot", "shard")}
+DEFAULTS = {"read_consistency": "snapshot", "cross_shard": "on"}
+CHOICES = {"read_consistency": ("snapshot", "shard"), "cross_shard": ("on", "warn", "off")}
 TRANSACTION_ID = "transaction_id"  # of the open transaction; cannot be set
 _TEXT_OID = 25
 # Not SQL, so no parser reads it: SHOW takes a name and nothing else.
@@ -81,6 +81,12 @@ def _shown(session: Session, plan: SettingControl, value: str, *, describe: bool
         session.write(backend.row_description(fields))
     session.write(backend.data_row([value.encode()]))
     return backend.command_complete(b"SHOW")
+
+
+def reset_all(session: Session) -> None:
+    """RESET ALL and DISCARD ALL take the proxy's own settings back, too."""
+    for name, value in DEFAULTS.items():
+        _set(session, name, value)
 
 
 def _set(session: Session, name: str, value: str) -> None:

@@ -13,7 +13,7 @@ from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
-from proxy.session import own_settings
+from proxy.session import explaining, own_settings
 from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -29,6 +29,8 @@ from router.plan import (
     Control,
     CursorControl,
     Empty,
+    ExplainRoute,
+    ExplainShards,
     Filled,
     Prepared,
     PreparedControl,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from router.plan import Executable
 
+_UNKNOWN_OID = 705
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
 
@@ -156,7 +159,7 @@ async def prepare(
     )
 
 
-async def _description(
+async def _description(  # noqa: PLR0911 - one for each kind of statement
     session: Session,
     text: str,
     statement: Statement,
@@ -170,6 +173,10 @@ async def _description(
         return Description((), None if named is None else named.description.fields)
     if isinstance(plan, TransactionControl | Empty | PreparedControl):
         return Description((), None)
+    if isinstance(plan, ExplainRoute | ExplainShards):
+        declared = dict(enumerate(oids))
+        types = tuple(declared.get(number) or _UNKNOWN_OID for number in range(statement.parameters))
+        return Description(types, explaining.described(plan))
     if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
         return Description((), own_settings.described(plan))
     spread = session.spread_cursors.get(plan.name or "") if isinstance(plan, CursorControl) else None
@@ -247,11 +254,11 @@ async def explain_prepared(
     bind = frontend.Bind(b"", b"", (), values, ())
     statement = prepared.statement
     if isinstance(statement.plan, Filled):
-        raise refusal("explain")
+        raise refusal("explain-execute")
     executable = await resolve_bind(session, prepared, bind)
     shard = relayed_shard(executable, statement)
     if shard is None:
-        raise refusal("explain")
+        raise refusal("explain-execute")
     link = await session.join(statement, shard, writes=plan.runs and writes_of(executable))
     await settle_before(session, [shard])
     await _told(link, frontend.Parse(b"pgchorus_explained", prepared.query, prepared.oids).encode())

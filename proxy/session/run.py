@@ -19,7 +19,8 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
-from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, ShardByShard
+from router.errors import refusal
+from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -108,6 +109,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
 
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
+    check_cross_shard(session, executable)
     if isinstance(executable, GatherExecution) and request.fields is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)
@@ -124,6 +126,25 @@ async def start(session: Session, executable: Executable, request: Request) -> R
         finally:
             if snapshot is not None:
                 await snapshot.end()
+
+
+def check_cross_shard(session: Session, executable: Executable) -> None:
+    """Do what pgchorus.cross_shard says about a statement that several shards share.
+
+    Not meant are those that every copy or shard must run whatever the client writes: DDL, writes of reference tables.
+    """
+    wanted = session.own_settings["cross_shard"]
+    shards = shards_of(executable)
+    if wanted == "on" or len(shards) < 2:  # noqa: PLR2004 - several
+        return
+    if isinstance(executable, Execution) and isinstance(executable.combine, Same):
+        return
+    if isinstance(executable, CopyInExecution) and executable.plan.key_column is None:
+        return
+    names = ", ".join(session.database.logical.shards[shard] for shard in shards)
+    if wanted == "off":
+        raise refusal("cross-shard-off", shards=names)
+    session.notice("WARNING", "01000", f"the statement runs on several shards: {names}")
 
 
 class CommonSnapshot:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
-from proxy.session import control
+from proxy.session import control, explaining
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
@@ -35,6 +35,8 @@ from router.plan import (
     Ddl,
     DeclareSpread,
     Empty,
+    ExplainRoute,
+    ExplainShards,
     Filled,
     PreparedControl,
     SequenceUse,
@@ -245,4 +247,6 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
     if isinstance(plan, CursorControl):
         spread = await control.spread_control(session, plan, describe=describe, formats=result_formats)
         return spread or await control.cursor_control(session, statement, plan, held=held)
+    if isinstance(plan, ExplainRoute | ExplainShards):
+        return await explaining.explain(session, plan, describe=describe)
     return None

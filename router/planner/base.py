@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Empty, Statement
-from router.planner import control, copy, ddl, filling, insert, modify, passthrough, select, utility
+from router.planner import control, copy, ddl, explaining, filling, hints, insert, modify, passthrough, select, utility
 from router.planner.context import Context, names_own_schema
 from router.planner.passthrough import one_shard_database
 from router.statement import parse
@@ -40,7 +40,7 @@ _DATA: Final[dict[str, Callable[[Context], Statement]]] = {
     "DeleteStmt": modify.plan,
     "MergeStmt": modify.plan,
     "CopyStmt": copy.plan,
-    "ExplainStmt": utility.explain,
+    "ExplainStmt": explaining.explain,
     "DeclareCursorStmt": utility.declare,
     "LockStmt": utility.lock,
     "DoStmt": utility.do,
@@ -91,6 +91,11 @@ class Planner:
         if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
         planner = _DATA.get(kind) if context.many else one_shard_database
+        if kind == "ExplainStmt" and explaining.asks_for_route(parsed.body):
+            return explaining.explain(context)
+        shard = hints.hinted(context) if context.many and kind != "ExplainStmt" else None
+        if shard is not None:
+            return hints.plan(context, shard)
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
         filled = context.many and kind in _FILLED

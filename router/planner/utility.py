@@ -1,4 +1,4 @@
-"""EXPLAIN, DECLARE, LOCK, TRUNCATE, VACUUM, CALL, DO: statements about other statements or about whole tables.
+"""DECLARE, LOCK, TRUNCATE, VACUUM, CALL, DO: statements about other statements or about whole tables.
 
 Decides their shards: those that have the tables. What cannot be seen through is refused.
 """
@@ -21,44 +21,15 @@ from router.plan import (
     Statement,
     Target,
 )
-from router.planner import insert, modify, select
+from router.planner import select
 from router.planner.context import Context
-from router.planner.passthrough import analyzes, holds
-from router.statement import Parsed, parse
-from router.tree import unwrap
+from router.planner.passthrough import holds
+from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from router.tree import Node
-
-_DATA = {
-    "SelectStmt": select.plan,
-    "InsertStmt": insert.plan,
-    "UpdateStmt": modify.plan,
-    "DeleteStmt": modify.plan,
-    "MergeStmt": modify.plan,
-}
-
-
-def _inner(context: Context, query: Node) -> Statement:
-    """Plan the statement inside an EXPLAIN or DECLARE."""
-    kind, body = unwrap(query)
-    planner = _DATA.get(kind)
-    if planner is None:
-        raise context.refuse("unknown-statement", name=f"{kind.removesuffix('Stmt').upper()} here")
-    inner = context.inside(Parsed.inside(context.parsed, kind, body))
-    return planner(inner)
-
-
-def explain(context: Context) -> Statement:
-    """EXPLAIN of what one shard runs."""
-    found = _inner(context, context.body["query"])
-    if not isinstance(found.plan, Single):
-        raise context.refuse("explain")
-    writes = found.plan.writes and analyzes(context.body)
-    return context.statement(Single(found.plan.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
-
 
 _BINARY, _SCROLL = 0x0001, 0x0002  # options of DeclareCursorStmt
 
