@@ -58,6 +58,13 @@ class RoleStart(NamedTuple):
     isolation: str
 
 
+_DEFAULTS = """
+    SELECT coalesce(md5(string_agg(s::text, '|' ORDER BY setdatabase, setrole)), '')
+    FROM pg_catalog.pg_db_role_setting s
+    WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+"""
+
+
 class LogicalDatabase:
     """What the sessions of one database share."""
 
@@ -100,6 +107,7 @@ class LogicalDatabase:
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
         self._role_starts: dict[object, RoleStart] = {}
+        self._defaults: str | None = None  # of roles and the database, as last seen
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
         """Return (hits, misses) of the plan caches by name."""
@@ -228,6 +236,16 @@ class LogicalDatabase:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""
         async with self._reloading:
             self.use_catalog(await load_catalog(self.control, self.logical))
+        await self.notice_defaults()
+
+    async def notice_defaults(self) -> None:
+        """See whether ALTER ROLE or DATABASE ... SET has changed what sessions begin with: old links do not know."""
+        async with self.control.connection(self.logical.home) as connection:
+            found: str = await connection.fetchval(_DEFAULTS)
+        if self._defaults is not None and found != self._defaults:
+            self._role_starts.clear()
+            self.pools.renew()
+        self._defaults = found
 
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""

@@ -230,5 +230,7 @@ async def _watch_catalog(served: LogicalDatabase) -> None:
                 version = await schema.catalog_version(connection)
             if version != served.catalog.version or not served.has_catalog:
                 await served.reload_catalog()
+            else:
+                await served.notice_defaults()
         except ShardError as error:
             log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))

@@ -94,6 +94,7 @@ class LinkPool:
         self._closing = False
         self._opened = 0
         self._closed = 0
+        self._generation = 0
 
     @property
     def _used(self) -> int:
@@ -178,6 +179,15 @@ class LinkPool:
         """Whether there is no link and nobody who waits for one."""
         return not self._size and not self._waiters
 
+    def renew(self) -> None:
+        """Lend no link again that was opened before now: what a role begins with has changed."""
+        self._generation += 1
+        for link in self._lent:
+            link.resettable = False
+        idle, self._idle = self._idle, {}
+        for link in idle:
+            spawn(self._retire(link), f"retire {link!r}")
+
     async def close(self) -> None:
         """Refuse those who wait (57P01), close what is idle; links that are lent are closed when they come back."""
         self._closing = True
@@ -196,6 +206,7 @@ class LinkPool:
 
     async def _open(self) -> ShardLink:
         """Open a link for the place that the caller holds."""
+        generation = self._generation
         try:
             link = await open_link(
                 self.endpoint,
@@ -209,6 +220,8 @@ class LinkPool:
             if self._health is not None and isinstance(error, ShardError):
                 self._health.failed(self.endpoint.index, error)
             raise
+        if generation != self._generation:
+            link.resettable = False
         self._opened += 1
         link.on_lost = lambda error: self._lost(link, error)
         self._lent.add(link)
@@ -268,6 +281,7 @@ class LinkPool:
 
     async def _wash(self, link: ShardLink) -> None:
         """Bring a link back to a known state, or close it."""
+        generation = self._generation
         try:
             async with asyncio.timeout(self.limits.wash_timeout_s):
                 await link.wash()
@@ -279,7 +293,7 @@ class LinkPool:
             link.abort()
             self._free_slot()
             raise
-        if link.closed or self._closing:
+        if link.closed or self._closing or generation != self._generation:
             await self._retire(link)
         else:
             self._give(link)
@@ -372,6 +386,11 @@ class PoolSet:
         """Close a role's pools, because its password has changed or it is gone; they are made anew when asked for."""
         keys = [key for key in self._pools if key[2] == role]
         await asyncio.gather(*(self._pools.pop(key).close() for key in keys))
+
+    def renew(self) -> None:
+        """Renew all pools."""
+        for pool in self:
+            pool.renew()
 
     def __iter__(self) -> Iterator[LinkPool]:
         return iter(tuple(self._pools.values()))

@@ -1,0 +1,66 @@
+"""ALTER ROLE and ALTER DATABASE ... SET reach the sessions that begin afterwards, though pooled links are older."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+
+def defaults(town: Town, connect: Connect) -> list[str | None]:
+    """What a new session begins with: what it is told, and what it finds on each shard."""
+    client = connect(town.dsn)
+    client.query(
+        "insert into notes values " + ", ".join(f"({key}, 'x')" for key in town.spread) + " on conflict (k) do nothing"
+    )
+    shown = "select current_setting('work_mem') from notes where k = {}"
+    return [client.parameters["IntervalStyle"], *(client.rows(shown.format(key))[0][0] for key in town.spread)]
+
+
+@pytest.mark.parametrize("whose", ["role postgres in database {}", "database {}"])
+def test_new_sessions_have_them(town: Town, connect: Connect, whose: str) -> None:
+    older = connect(town.dsn)
+    assert defaults(town, connect) == ["postgres", "4MB", "4MB", "4MB"]
+    older.query("begin; select 1")
+    named = [dsn.rpartition("/")[2] for dsn in town.shards]
+    # The databases of the shards have different names here, so each is told on its own; home last: it is watched.
+    for number, name in reversed(list(enumerate(named))):
+        with psycopg.connect(town.shards[number], autocommit=True) as direct:
+            direct.execute(f"alter {whose.format(name)} set work_mem = '9MB'".encode())
+            direct.execute(f"alter {whose.format(name)} set intervalstyle = 'iso_8601'".encode())
+    try:
+        older.query("commit")
+        eventually(lambda: defaults(town, connect) == ["iso_8601", "9MB", "9MB", "9MB"])
+    finally:
+        for number, name in enumerate(named):
+            with psycopg.connect(town.shards[number], autocommit=True) as direct:
+                direct.execute(f"alter {whose.format(name)} reset all".encode())
+    eventually(lambda: defaults(town, connect) == ["postgres", "4MB", "4MB", "4MB"])
+
+
+def test_at_once_through_the_proxy(town: Town, connect: Connect) -> None:
+    role = "begins_" + town.dsn.rpartition("/")[2]
+    admin = connect(town.dsn)
+    assert admin.rows(f"create role {role} superuser login") == []
+    try:
+        for size in ("7MB", "8MB"):
+            client = connect(town.dsn, user=role)
+            client.query("select 1")
+            assert client.rows(f"alter role {role} set work_mem = '{size}'") == []
+            assert connect(town.dsn, user=role).rows("show work_mem") == [(size,)]
+            client.close()
+    finally:
+        town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+        admin.query(f"drop role {role}")
