@@ -90,7 +90,11 @@ class LogicalDatabase:
         self.fence = fence
         self.recovery = recovery
         self.deadlocks = DeadlockDetector(
-            control, names=logical.shards, home=logical.home, timeout_s=limits.deadlock_timeout_s
+            control,
+            names=logical.shards,
+            home=logical.home,
+            timeout_s=limits.deadlock_timeout_s,
+            on_prepared=recovery.wake,
         )
         self.settler = Settler(control, coordinator, logical.shards)
         self.limits = limits

@@ -142,7 +142,10 @@ class _Reading:
 
 
 class DeadlockDetector:
-    """Watches the transactions of one logical database; ``names`` are its shards in order."""
+    """Watches the transactions of one logical database; ``names`` are its shards in order.
+
+    ``on_prepared`` is told where somebody waits for a prepared transaction: its coordinator may be gone.
+    """
 
     def __init__(  # noqa: PLR0913 - what it is made of
         self,
@@ -151,6 +154,7 @@ class DeadlockDetector:
         names: Sequence[str],
         home: int,
         timeout_s: float = 1.0,
+        on_prepared: Callable[[set[int]], None] = lambda _shards: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
@@ -160,6 +164,7 @@ class DeadlockDetector:
         #: How many waits were ended.
         self.ended = 0
         self._home = home
+        self._on_prepared = on_prepared
         self._clock_ms = clock_ms
         self._random_bits = random_bits
         self._proxy = f"{random_bits(64):016x}"
@@ -197,6 +202,8 @@ class DeadlockDetector:
                 await self._exchange([])
             return
         first = await self._read(waiting)
+        if first.prepared:
+            self._on_prepared({shard for shard, _ in first.prepared})
         ours = self._ours(waiting, first)
         known = ours + await self._exchange(ours)
         waits = self._waits(first, known)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from decided import keys_of_both_shards
+from proxy.twophase.gid import GlobalId, uuid7
 from waiting import eventually
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from proxy_process import ProxyProcess
-    from tests.conftest import StartProxy
+    from tests.conftest import MakeDatabases, StartProxy
     from tests.integration.conftest import Town
 
 # Found after the timeout of a second and a look or two; the machine may be busy.
@@ -261,3 +263,26 @@ def test_who_commits_is_not_ended(town: Town, party: Party) -> None:
     committing.result(SOON_SECONDS)
     two.rollback()
     assert dict(town.stored("SELECT k, n FROM notes"))[a] == 1
+
+
+def test_who_waits_for_what_a_dead_proxy_has_prepared_wakes_recovery(
+    make_databases: MakeDatabases, start_proxy: StartProxy
+) -> None:
+    shards = make_databases(2)
+    limits = {"recovery": {"interval_s": 3600, "grace_s": 3600, "orphan_s": 0.1}}
+    proxy = start_proxy(shards, {"pairs": {"key": "k"}}, limits=limits)
+    keys = keys_of_both_shards()
+    with psycopg.connect(proxy.dsn(shards[0].rpartition("/")[2])) as client:
+        client.execute("CREATE TABLE pairs (k int PRIMARY KEY, v int NOT NULL)")
+        client.execute(f"INSERT INTO pairs VALUES ({keys[0]}, 0), ({keys[1]}, 0)".encode())
+        client.commit()
+        gid = GlobalId("test", "s0", uuid7(time.time_ns() // 1_000_000, 99))
+        with psycopg.connect(shards[1], autocommit=True) as direct:
+            direct.execute("BEGIN")
+            direct.execute("UPDATE pairs SET v = 7")
+            direct.execute(f"PREPARE TRANSACTION '{gid.at('s1')}'".encode())
+        client.execute(f"UPDATE pairs SET v = 1 WHERE k = {keys[0]}".encode())
+        begin = time.monotonic()
+        client.execute(f"UPDATE pairs SET v = v + 1 WHERE k = {keys[1]}".encode())
+        assert time.monotonic() - begin < SOON_SECONDS
+        assert client.execute("SELECT v FROM pairs ORDER BY v").fetchall() == [(1,), (1,)]
