@@ -14,7 +14,7 @@ from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
 from proxy.wire.errors import WireFailure
 from proxy.wire.frames import HEADER, HEADER_BYTES
-from proxy.wire.pipeline import Pipeline, read_parameter
+from proxy.wire.pipeline import Pipeline, Shape, read_parameter, shape_of
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
 from router.plan import Concat, Control, Execution, Single, Task
@@ -35,6 +35,7 @@ _BIND: Final = ord("B")
 _NO_BIND: Final = frontend.Bind(b"", b"")
 _UNTYPED: Final = frozenset({0, UNKNOWN_OID})
 _INT4_DIGITS: Final = 9
+_FOLLOWERS: Final = 4
 _ZERO: Final = ord("0")
 
 
@@ -50,9 +51,11 @@ class KnownBind:
         "_owners",
         "_portals",
         "_sent",
+        "_shape",
         "_shard",
         "_slots",
         "control",
+        "following",
         "link_name",
         "prepared",
         "statement",
@@ -74,6 +77,9 @@ class KnownBind:
         self._key_type = self._sent = ""
         self._index, self._shard = -1, 0
         self._portals: dict[int, Portal] = {}
+        self._shape: Shape | None = None
+        #: What has come after it, the latest first.
+        self.following: list[KnownBind] = []
 
     def reads_key(self, key_type: str, sent: str, index: int, shard: int) -> None:
         """Say where the shard comes from: parameter ``index`` of type ``sent``; -1: it is always ``shard``."""
@@ -101,6 +107,29 @@ class KnownBind:
             return self._owners[slot_of(self._key_type, decode_key(self._sent, key, form), self._slots)]
         except UnsureKey:
             return None
+
+    def matched(self, data: bytes) -> int | None:
+        """Return the shard of a pipeline if it is one like the last that was read; None: it must be read."""
+        shape = self._shape
+        key = shape.match(data) if shape is not None else None
+        return None if key is None else self._owners[integer_slot(int(key), self._slots)]
+
+    def cut(self, data: bytes) -> Pipeline:
+        """Return the places in a pipeline that has matched."""
+        assert self._shape is not None  # noqa: S101 - it has matched
+        return self._shape.cut(data)
+
+    def learn(self, data: bytes, cut: Pipeline) -> None:
+        """Remember the shape of a pipeline that was read."""
+        if self._shape is None and self._index >= 0 and self._sent in _WIDE_INTEGERS:
+            self._shape = shape_of(data, cut, self._count, self._index)
+
+    def followed_by(self, other: KnownBind) -> None:
+        """Remember what came after this one."""
+        if other in self.following:
+            self.following.remove(other)
+        self.following.insert(0, other)
+        del self.following[_FOLLOWERS:]
 
     def renamed(self, data: bytes, cut: Pipeline) -> bytes:
         """Return the pipeline with the statement's name on links."""

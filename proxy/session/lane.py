@@ -71,6 +71,7 @@ class FastLane:
 
     __slots__ = (
         "_applied",
+        "_before",
         "_binds",
         "_commit",
         "_connection",
@@ -112,6 +113,7 @@ class FastLane:
         self._shortcuts = session.database.shortcuts(session.search_path)
         self._previous = self._shortcuts.start
         self._binds = KnownBinds(session, self._shortcuts)
+        self._before: KnownBind | None = None
         self._statement = self._previous.statement
         self._version = session.database.catalog_version
         self._pools: dict[int, LinkPool] = {}
@@ -160,6 +162,7 @@ class FastLane:
             self._previous = shortcuts.start
         if shortcuts is not self._binds.shortcuts or self._applied is not self._binds.applied:
             self._binds = KnownBinds(session, shortcuts)
+            self._before = None
         self.armed = True
 
     def leave(self) -> None:
@@ -220,8 +223,14 @@ class FastLane:
             session.portals.pop(b"", None)
         return True
 
-    def _pipeline(self, data: bytes) -> bool:
+    def _pipeline(self, data: bytes) -> bool:  # noqa: PLR0911 - one for each thing that is not known
         """Parse, Bind, Describe, Execute, Sync of one statement."""
+        before = self._before
+        if before is not None:
+            for likely in before.following:
+                shard = likely.matched(data)
+                if shard is not None:
+                    return self._predicted(data, likely, shard)
         cut = read_pipeline(data)
         if cut is None:
             return False
@@ -236,7 +245,25 @@ class FastLane:
         replaced = self._session.portals.get(b"")
         if replaced is not None and replaced.result is not None:
             return False
-        return self._bind(data, cut, known, shard, parses=parses)
+        if not self._bind(data, cut, known, shard, parses=parses):
+            return False
+        known.learn(data, cut)
+        if before is not None:
+            before.followed_by(known)
+        self._before = known
+        return True
+
+    def _predicted(self, data: bytes, known: KnownBind, shard: int) -> bool:
+        """Run a pipeline that is like one that was read before."""
+        session = self._session
+        name = known.prepared.name
+        if name and session.statements.get(name) is not known.prepared:
+            return False
+        replaced = session.portals.get(b"")
+        if replaced is not None and replaced.result is not None:
+            return False
+        self._before = known
+        return self._bind(data, known.cut(data), known, shard, parses=not name)
 
     def _bind(self, data: bytes, cut: Pipeline, known: KnownBind, shard: int, *, parses: bool) -> bool:
         """Run a pipeline whose statement and shard are known."""

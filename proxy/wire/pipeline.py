@@ -7,6 +7,7 @@ proxy.wire.frontend. What it accepts it has looked at whole: bytes which a decod
 
 from __future__ import annotations
 
+import re
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -21,6 +22,7 @@ _TAILS: Final = {
     Execute(b"", 0).encode() + Sync().encode(): False,
 }
 _LONGEST_TAIL: Final = max(map(len, _TAILS))
+_SHORT: Final = re.compile(rb"-?[0-9]{1,9}")
 _unpack_header: Final = HEADER.unpack_from
 _unpack_count: Final = Struct(">H").unpack_from
 _unpack_length: Final = Struct(">i").unpack_from
@@ -54,6 +56,72 @@ def read_pipeline(data: bytes) -> Pipeline | None:
         return None
     name_end = data.find(0, bind + HEADER_BYTES + 1, bind_end)
     return None if name_end < 0 else Pipeline(bind, name_end, bind_end, described)
+
+
+class Shape:
+    """Pipelines like one that was read, told by one expression: only short integers in text format may differ.
+
+    ``match`` answers the text of parameter ``key``, or None if the pipeline is another or must be read. The expression
+    says that everything but the integers is the same, byte for byte; the lengths before them are compared.
+    """
+
+    __slots__ = ("_beginning", "_bind", "_described", "_fixed", "_key", "_name_end", "_pattern", "_sizes", "_tail")
+
+    def __init__(self, data: bytes, cut: Pipeline, places: list[tuple[int, int]], key: int) -> None:
+        pieces = [re.escape(data[: cut.bind]), b"B(.{4})"]
+        at = cut.bind + HEADER_BYTES
+        fixed = cut.bind_end - cut.bind - 1
+        for number, (start, end) in enumerate(places):
+            pieces.append(re.escape(data[at : start - 1]))
+            pieces.append(b"(.)([1-9][0-9]{0,8})" if number == key else b"(.)(-?[0-9]{1,9})")
+            fixed -= end - start
+            at = end
+        pieces.append(re.escape(data[at:]))
+        self._pattern = re.compile(b"".join(pieces), re.DOTALL).fullmatch
+        self._key = 2 * key + 2
+        self._sizes = range(1, 2 * len(places) + 1, 2)
+        self._fixed = fixed
+        self._bind, self._name_end, self._described = cut.bind, cut.name_end, cut.described
+        self._tail = len(data) - cut.bind_end
+
+    def match(self, data: bytes) -> bytes | None:
+        """Return the key's text."""
+        found = self._pattern(data)
+        if found is None:
+            return None
+        groups = found.groups()
+        length = self._fixed
+        for at in self._sizes:
+            size = len(groups[at + 1])
+            if groups[at][0] != size:
+                return None
+            length += size
+        return groups[self._key] if int.from_bytes(groups[0], "big") == length else None
+
+    def cut(self, data: bytes) -> Pipeline:
+        """Return the places in a pipeline that has matched."""
+        return Pipeline(self._bind, self._name_end, len(data) - self._tail, self._described)
+
+
+def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:
+    """Return the shape of a pipeline with ``count`` parameters; None when not all of them are short integers in text.
+
+    ``read_parameter`` must have accepted it.
+    """
+    at = cut.name_end + 1
+    (formats,) = _unpack_count(data, at)
+    if any(data[at + 2 : at + 2 + 2 * formats]):
+        return None
+    at += 2 + 2 * formats + 2
+    places = []
+    for _ in range(count):
+        (length,) = _unpack_length(data, at)
+        at += 4
+        if length < 0 or _SHORT.fullmatch(data, at, at + length) is None:
+            return None
+        places.append((at, at + length))
+        at += length
+    return Shape(data, cut, places, key)
 
 
 class Value(NamedTuple):

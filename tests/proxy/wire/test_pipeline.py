@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.wire import frontend
 from proxy.wire.frames import walk
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Sync
-from proxy.wire.pipeline import read_parameter, read_pipeline
+from proxy.wire.pipeline import read_parameter, read_pipeline, shape_of
 
 ENDINGS = {
     True: Describe(b"P", b"").encode() + Execute(b"", 0).encode() + Sync().encode(),
@@ -82,3 +82,55 @@ def test_a_bind_that_is_accepted_is_well_formed(rest: bytes, count: int) -> None
 )
 def test_anything_else_is_left(data: bytes) -> None:
     assert read_pipeline(data) is None
+
+
+INTEGERS = st.lists(st.integers(-(10**9) + 1, 10**9 - 1), min_size=1, max_size=4)
+
+
+def pipeline(values: list[bytes | None], name: bytes = b"s", results: tuple[int, ...] = (0,)) -> bytes:
+    beginning = b"" if name else Parse(b"", b"SELECT $1", ()).encode()
+    return beginning + Bind(b"", name, (), tuple(values), results).encode() + ENDINGS[True]
+
+
+@given(first=INTEGERS, second=st.data(), named=st.booleans())
+def test_a_shape_matches_what_differs_in_integers_only(first: list[int], second: st.DataObject, *, named: bool) -> None:
+    name = b"s" if named else b""
+    key = second.draw(st.integers(0, len(first) - 1))
+    data = pipeline([str(value).encode() for value in first], name)
+    cut = read_pipeline(data)
+    assert cut is not None
+    shape = shape_of(data, cut, len(first), key)
+    assert shape is not None
+    others = second.draw(st.lists(st.integers(-(10**10), 10**10), min_size=len(first), max_size=len(first)))
+    other = pipeline([str(value).encode() for value in others], name)
+    matched = shape.match(other)
+    short = all(len(str(abs(value))) <= 9 for value in others)
+    assert matched == (str(others[key]).encode() if short and others[key] > 0 else None)
+    if matched is not None:
+        assert shape.cut(other) == read_pipeline(other)
+
+
+@given(data=st.data())
+def test_a_shape_matches_nothing_that_a_decoder_reads_otherwise(data: st.DataObject) -> None:
+    """Any byte changed: what still matches is a whole pipeline with another integer."""
+    whole = pipeline([b"12", b"345"])
+    cut = read_pipeline(whole)
+    assert cut is not None
+    shape = shape_of(whole, cut, 2, 1)
+    assert shape is not None
+    at = data.draw(st.integers(0, len(whole) - 1))
+    changed = bytearray(whole)
+    changed[at] = data.draw(st.integers(0, 255))
+    matched = shape.match(bytes(changed))
+    if matched is not None:
+        read = read_pipeline(bytes(changed))
+        assert read is not None
+        assert read_parameter(bytes(changed), read.name_end + 1, read.bind_end, 2, 1) == (matched, 0)
+
+
+@pytest.mark.parametrize("values", [[None], [b"seven"], [b""], [b"1234567890"]])
+def test_other_values_have_no_shape(values: list[bytes | None]) -> None:
+    data = pipeline(values)
+    cut = read_pipeline(data)
+    assert cut is not None
+    assert shape_of(data, cut, 1, 0) is None
