@@ -160,8 +160,8 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "copy-option": ("COPY option {name} is not supported over several shards", "Leave it out."),
     "copy-query": (
-        "COPY (query) over several shards takes plain rows only: no order, limit, grouping or aggregate",
-        "Copy the rows and sort them afterwards.",
+        "COPY of the rows that a statement has changed needs one sharding key",
+        "Compare the sharding key with one value, or use RETURNING without COPY.",
     ),
     # whole tables and the session
     "two-phase": ("{name} is not supported over several shards", "COMMIT is atomic over all shards already."),

@@ -298,28 +298,6 @@ class CopyOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Ddl:
-    """The original text on every shard of ``target`` in one distributed transaction.
-
-    ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are
-    none.
-    ``catalog_changes``: the catalog is read again before the client hears of success.
-    """
-
-    target: Target
-    after: tuple[tuple[str, ...], ...] = ()
-    catalog_changes: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ShardByShard:
-    """What Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
-
-    target: Target
-    catalog_changes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """The rows of one table that a gathered statement may need.
 
@@ -353,6 +331,29 @@ class Gather:
     text: str
     reason: str
     parameters: tuple[int, ...] = ()
+    copies: CopyFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ddl:
+    """The original text on every shard of ``target`` in one distributed transaction.
+
+    ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are
+    none.
+    ``catalog_changes``: the catalog is read again before the client hears of success.
+    """
+
+    target: Target
+    after: tuple[tuple[str, ...], ...] = ()
+    catalog_changes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ShardByShard:
+    """What Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
+
+    target: Target
+    catalog_changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

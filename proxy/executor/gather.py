@@ -18,6 +18,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, ProxyError
+from proxy.executor.copy_out import CopyOutResult
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import expand
 from proxy.executor.request import RowBatch, proxy_error
@@ -25,6 +26,7 @@ from proxy.executor.results import ConcatResult
 from proxy.executor.scatter import Options, Scatter
 from proxy.executor.scratch import Loading, bodies
 from proxy.shards.errors import ShardError
+from proxy.wire.frontend import Query
 from router.gathered import offsets
 from router.plan import Task
 from router.printer import quoted
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from proxy.executor.request import Environment, Limits, Links, Request, ResultStream
     from proxy.executor.scratch import Scratch
     from proxy.wire.backend import Field
-    from router.plan import GatherExecution
+    from router.plan import CopyFormat, Gather, GatherExecution
 
 _TEXT_OID: Final = 25
 _FIRST_OWN_OID: Final = 16384
@@ -51,8 +53,8 @@ async def run_gather(
     execution: GatherExecution, request: Request, links: Links, environment: Environment
 ) -> ResultStream:
     """Load and run; returns when the statement has described its rows. The result holds the scratch link."""
-    expected = request.fields
-    if expected is None or environment.scratch is None:
+    expected, copies = request.fields, execution.plan.copies
+    if environment.scratch is None or (expected is None and copies is None):
         raise AssertionError("a gathered statement needs its description and a scratch link")
     joined = await links.join([task.shard for task in execution.tasks], writes=False)
     scratch = await environment.scratch()
@@ -70,7 +72,9 @@ async def run_gather(
             await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
         finally:
             await reading.finish()
-        return await _run(execution, request, scratch, environment, expected)
+        if copies is not None:
+            return GatherCopy(execution.plan, copies, scratch, environment)
+        return await _run(execution, request, scratch, environment, expected or ())
     except BaseException:
         scratch.release()
         raise
@@ -310,6 +314,30 @@ class GatherResult(ConcatResult):
 
     async def park(self) -> None:
         """Nothing to do: the rows that are left wait on a link that no other statement needs."""
+
+    async def close(self) -> None:
+        """Give up what is left, and the link."""
+        try:
+            await super().close()
+        finally:
+            self._scratch.release()
+
+
+class GatherCopy(CopyOutResult):
+    """COPY (query) TO STDOUT over what was gathered."""
+
+    def __init__(self, plan: Gather, copies: CopyFormat, scratch: Scratch, environment: Environment) -> None:
+        query = Query(plan.text.encode()).encode()
+        binary = copies.format == "binary"
+        super().__init__([scratch.link], query, environment, binary=binary, header=copies.header)
+        self._scratch = scratch
+
+    async def next_rows(self, max_rows: int = 0) -> RowBatch:
+        """Return the next messages."""
+        batch = await super().next_rows(max_rows)
+        if batch.done:
+            self._scratch.release()
+        return batch
 
     async def close(self) -> None:
         """Give up what is left, and the link."""

@@ -110,7 +110,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
     check_cross_shard(session, executable)
-    if isinstance(executable, GatherExecution) and request.fields is None:
+    if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0

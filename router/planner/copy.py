@@ -5,20 +5,23 @@ Decides where rows go and how a row is read; :mod:`proxy.executor` reads them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
+from router.errors import Refused
 from router.plan import CopyFormat, CopyIn, CopyOut, EveryShard, HomeShard, Plan, Single, Statement
-from router.planner import dml, placing
+from router.planner import dml, gather, placing
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
 from router.planner.reference import check_column_defaults
 from router.planner.scope import Scope
-from router.planner.spread import Spread, one_shard, target_of
+from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
     from router.planner.context import Context
+    from router.planner.names import Level
     from router.relation import Relation
     from router.tree import Node
 
@@ -153,7 +156,7 @@ _NOT_PLAIN = (
 
 
 def _query(context: Context) -> Plan:
-    """COPY (query) TO STDOUT: one shard, or rows in any order."""
+    """COPY (query) TO STDOUT: one shard, rows in any order, or what is gathered."""
     query = context.body["query"]
     kind, node = next(iter(query.items()))
     scope = Scope(context)
@@ -169,12 +172,23 @@ def _query(context: Context) -> Plan:
     modifying = dml.modifying_levels(scope)
     scope.check_complete()
     placing.check_reads(context, scope)
-    target = one_shard(scope)
+    mixed = bool(sharded(scope)) and any(source.place is Place.HOME for source in scope.sources)
+    target = None if mixed else one_shard(scope)
     writes = context.whole_effect.writes or modifying
     if target is not None:
         return Single(placing.placed(context, target, modifying=modifying), writes)
     if modifying:
         raise context.refuse("copy-query")
+    try:
+        return _rows(context, scope, level)
+    except Refused as refused:
+        return replace(gather.plan(context, scope, refused.refusal), copies=copy_format(context))
+
+
+def _rows(context: Context, scope: Scope, level: Level) -> CopyOut:
+    """Copy rows in any order from all shards."""
+    check_no_home(scope)
+    node = level.node
     ordered = any(field in node for field in _NOT_PLAIN)
     effect = context.effect(node.get("targetList"))
     if ordered or effect.aggregate or effect.window or effect.volatile:

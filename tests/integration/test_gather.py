@@ -251,3 +251,15 @@ def test_what_shards_group_and_sort_is_finished_by_one(filled: Twins) -> None:
         filled.same(bind(b"20", limit, offset, statement="s"), execute(), SYNC)
     text = "select n % $1 as r, count(*) from notes group by 1 having count(*) > $2 order by 1"
     filled.same(parse(text, oids=(23, 20)), bind(b"2", b"3"), describe("P"), execute(), SYNC)
+
+
+def test_copy_of_a_query_that_is_gathered(filled: Twins) -> None:
+    for text in (
+        "copy (select v, k from notes order by v desc limit 3) to stdout",
+        "copy (select n, count(*) from notes group by n order by n) to stdout with (format csv, header)",
+        "copy (select a.k, p.id from notes a join plain p using (v) order by 1) to stdout (format binary)",
+        "copy (select nope from notes order by k) to stdout",
+        "select count(*) from notes",
+    ):
+        filled.query(text)
+    filled.same(parse("copy (select k from notes order by v limit 2) to stdout"), bind(), execute(), SYNC)
