@@ -1,0 +1,108 @@
+"""LISTEN and NOTIFY between clients, whatever shards their transactions touch: heard if and only if committed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+
+def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
+def heard(listener: WireClient, last: str) -> list[str]:
+    """Return what a listener hears up to and with the payload ``last``."""
+    found: list[str] = []
+    while not found or found[-1] != last:
+        found.append(listener.read("A")[-1][1][4:].split(b"\0")[1].decode())
+    return found
+
+
+def test_a_distributed_transaction_is_heard_when_it_commits(town: Town, connect: Connect) -> None:
+    listener, speaker = connect(town.dsn), connect(town.dsn)
+    a, b, c = town.spread
+    listener.query("listen news")
+    speaker.query("begin")
+    speaker.query(f"insert into notes values ({b}, 'x')")
+    speaker.query("notify news, 'taken back'")
+    speaker.query(f"insert into notes values ({c}, 'x')")
+    speaker.query("rollback")
+    speaker.query("begin")
+    speaker.query(f"insert into notes values ({b}, 'x')")
+    speaker.query("savepoint s; notify news, 'of a savepoint'; rollback to s")
+    speaker.query("select pg_notify('news', 'committed')")
+    speaker.query(f"insert into notes values ({a}, 'x'), ({c}, 'x')")
+    assert speaker.query("commit")[0] == ("tag", "COMMIT")
+    assert heard(listener, "committed") == ["committed"]
+    assert len(town.stored()) == 3
+
+
+def test_a_transaction_that_fails_at_commit_is_not_heard(town: Town, connect: Connect) -> None:
+    """The constraint that fails is deferred, and another shard's."""
+    listener, speaker = connect(town.dsn), connect(town.dsn)
+    a, b, c = town.spread
+    listener.query("listen news")
+    for key in (b, c):
+        speaker.query("begin")
+        speaker.query(f"insert into notes values ({a}, 'x')")
+        speaker.query(f"insert into children values ({key}, 1)")
+        speaker.query("notify news, 'never'")
+        assert sqlstates(speaker.query("commit")) == ["23503"]
+    speaker.query("notify news, 'last'")
+    assert heard(listener, "last") == ["last"]
+    assert town.stored() == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_listening_begins_with_the_commit_of_a_distributed_transaction(town: Town, connect: Connect, end: str) -> None:
+    listener, speaker = connect(town.dsn), connect(town.dsn)
+    _, b, c = town.spread
+    listener.query("begin")
+    listener.query(f"insert into notes values ({b}, 'x'), ({c}, 'x')")
+    listener.query("listen news")
+    speaker.query("notify news, 'too early'")
+    assert listener.query(end)[0] == ("tag", end.upper())
+    listener.query("listen other")
+    speaker.query("notify news, 'in time'")
+    speaker.query("notify other, 'last'")
+    assert heard(listener, "last") == (["in time", "last"] if end == "commit" else ["last"])
+
+
+def test_what_one_client_listens_to_no_other_hears(narrow_town: Town, connect: Connect) -> None:
+    """One link to each shard: who comes next would have the listening one."""
+    for leave in ("unlisten *", "discard all", ""):
+        listener = connect(narrow_town.dsn)
+        listener.query("listen news")
+        if leave:
+            listener.query(leave)
+        listener.close()
+        other = connect(narrow_town.dsn)
+        other.query("notify news, 'for nobody'")
+        assert [entry[0] for entry in other.query("select 1")] == ["columns", "row", "tag", "ready"]
+        other.close()
+
+
+def test_a_trigger_may_not_notify_on_another_shard_than_home(town: Town, connect: Connect) -> None:
+    """It would be heard by nobody: refused."""
+    client = connect(town.dsn)
+    client.query(
+        "create function tells() returns trigger language plpgsql as $$ begin perform pg_notify('news', 'x');"
+        " return new; end $$"
+    )
+    try:
+        made = client.query("create trigger tells after insert on notes for each row execute function tells()")
+        if not sqlstates(made):
+            assert sqlstates(client.query(f"insert into notes values ({town.spread[1]}, 'x')")) == ["0A000"]
+    finally:
+        client.query("drop trigger if exists tells on notes")
+        client.query("drop function tells()")
