@@ -37,13 +37,13 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of load (%(default)g)")
-    parser.add_argument("--every", type=float, default=8.0, help="seconds, about, something is killed (%(default)g)")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds, about, something is killed (%(default)g)")
     parser.add_argument("--seed", type=int, default=None, help="(a new one)")
     parser.add_argument("--shards", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--proxies", type=int, default=2, help="(%(default)s)")
-    parser.add_argument("--transfers", type=int, default=5, help="clients that move money (%(default)s)")
+    parser.add_argument("--transfers", type=int, default=8, help="clients that move money (%(default)s)")
     parser.add_argument("--counts", type=int, default=3, help="clients that count (%(default)s)")
-    parser.add_argument("--lists", type=int, default=5, help="clients that append to lists (%(default)s)")
+    parser.add_argument("--lists", type=int, default=4, help="clients that append to lists (%(default)s)")
     parser.add_argument("--snapshots", type=int, default=2, help="clients that read snapshots (%(default)s)")
     parser.add_argument("--result", type=Path, default=None, help="write the outcome into this file (Markdown)")
     return parser.parse_args()
@@ -69,8 +69,12 @@ def main() -> None:
             proxies[-1].start()
         soak = Soak(Bank(proxies, direct, seed), servers)
         soak.bank.fill()
-        run(soak, options)
-        said = soak.check()
+        try:
+            run(soak, options)
+            said = soak.check()
+        except BaseException:
+            print(*(proxy.log_tail() for proxy in proxies), sep="\n")
+            raise
     words = describe(soak, options, said)
     print("\n".join(words))
     if options.result is not None:

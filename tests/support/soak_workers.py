@@ -44,8 +44,10 @@ SLOTS = 4096
 ACCOUNTS, START = 400, 1000
 PLACES = 6  # independent counters, each of one row on every shard
 WINDOW, APPENDS_PER_LIST = 8, 30
+APPENDS = 0.6  # of the statements on lists; the others read
 RETRY_SECONDS = 0.05
-READ_PAUSE_SECONDS = 0.05
+READ_PAUSE_SECONDS = 0.2
+REPEATABLE_TRANSFERS, REPEATABLE_LISTS = 0.1, 0.4  # shares; each takes a fence, which holds all commits back
 APPEND = "INSERT INTO lists (k, v) VALUES (%s, %s) ON CONFLICT (k) DO UPDATE SET v = lists.v || ',' || excluded.v"
 REPEATABLE = " ISOLATION LEVEL REPEATABLE READ"
 
@@ -222,7 +224,7 @@ class Transfer(Worker):
             client.execute("INSERT INTO journal VALUES (%s, %s, %s, %s)", (marker, giver, taker, amount))
             return {bank.shard_of(giver), bank.shard_of(taker)}
 
-        modes = REPEATABLE if bank.repeatable_over_shards and choice.random() < 0.3 else ""
+        modes = REPEATABLE if bank.repeatable_over_shards and choice.random() < REPEATABLE_TRANSFERS else ""
         told, _ = self.transaction(client, work, modes)
         self.note(marker, told)
 
@@ -267,14 +269,14 @@ class ListAppend(Worker):
 
     def once(self, client: psycopg.Connection[Any]) -> None:
         choice = self.random
-        repeatable = choice.random() < 0.5
+        repeatable = choice.random() < REPEATABLE_LISTS
         keys = self._keys(one_shard=repeatable and not self.bank.repeatable_over_shards)
         operations: list[Append | Read] = []
 
         def work() -> set[int]:
             written = set()
             for statement in range(choice.randint(2, 4)):
-                if choice.random() < 0.5:
+                if choice.random() < APPENDS:
                     key = choice.choice(keys)
                     self._value += 1
                     operations.append(Append(key, self._value))
