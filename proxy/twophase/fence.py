@@ -272,7 +272,7 @@ class _SharedFence:
                 checkpoint = self._owner.checkpoint
                 held = await self._lock(stack)
                 checkpoint(Point.FENCE_LOCKED)
-                await self._settle(held)
+                await self._settle_held(held)
                 checkpoint(Point.FENCE_SETTLED)
                 self.ready.set_result(None)
                 try:
@@ -309,6 +309,15 @@ class _SharedFence:
             )
         self.joinable = False
         return held
+
+    async def _settle_held(self, held: Mapping[int, ControlConnection]) -> None:
+        """Settle; a link that is lost meanwhile held a lock until then, so the fence is lost, whatever the reason."""
+        try:
+            await self._settle(held)
+        except Exception as error:
+            if isinstance(error, ShardFailure) and error.lost:
+                raise _lost(f"A link that held it is gone: {error.fields.message}") from error
+            raise
 
     async def _settle(self, held: Mapping[int, ControlConnection]) -> None:
         """Make what is decided visible on the shards that will be read. Nothing is decided meanwhile.
