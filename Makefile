@@ -6,6 +6,7 @@
 # make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
 # make deadlocks  a minute of crowds over few rows: deadlocks are found, and nothing else is taken for one
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
+# make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
 # make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
 # make docs    what is made from the source: docs/refusals.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
@@ -22,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential docs suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential fuzz docs suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -56,6 +57,9 @@ docs: $(VENV)/.test
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)
+
+fuzz: $(VENV)/.test
+	$(RUN) tests/fuzz/fuzz.py $(ARGS)
 
 suites: $(VENV)/.test
 	$(RUN) tests/suites/compare.py $(ARGS)

@@ -19,7 +19,7 @@ from proxy.connection import ClientGone
 from proxy.errors import ProxyError
 from proxy.session.loop import serve_session
 from proxy.session.session import Session, error_frame
-from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
+from proxy.settings import NOT_SETTINGS, SessionSettings, is_utf8, parse_options
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure, desynchronized
@@ -172,7 +172,7 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
         if name in NOT_SETTINGS:
             continue
         if name.lower() == "client_encoding":
-            if value.lower().strip("'").replace("-", "").replace("_", "") not in ("utf8", "unicode"):
+            if not is_utf8(value):
                 raise ProxyError("0A000", f"client_encoding {value} is not supported in this version; use UTF8")
             value = "UTF8"  # noqa: PLW2901 - the canonical spelling
         settings.set_startup(name.lower(), value)

@@ -20,6 +20,11 @@ RESET_SQL = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL"
 NOT_SETTINGS = frozenset({"user", "database", "options", "replication"})
 
 
+def is_utf8(encoding: str) -> bool:
+    """Whether a value of client_encoding means UTF8, as Postgres reads names of encodings."""
+    return "".join(filter(str.isalnum, encoding.lower())) in ("utf8", "unicode")
+
+
 def quote_literal(value: str) -> str:
     """Return an SQL string literal that means ``value`` whatever standard_conforming_strings says."""
     escaped = value.replace("'", "''")

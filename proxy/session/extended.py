@@ -29,7 +29,7 @@ from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import current, key_parameters, prepare, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
-from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
+from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
 
 _SYNC_FRAME = frontend.Sync().encode()
-_SYNC, _FUNCTION_CALL = ord("S"), ord("F")
+_SYNC, _FUNCTION_CALL, _PASSWORD = ord("S"), ord("F"), ord("p")
 # A batch that has grown to this goes out though nobody asked for it yet.
 BATCH_BYTES = 1 << 16
 _CONTROL_PLANS = (
@@ -128,6 +128,8 @@ class ExtendedProtocol:
     async def handle(self, kind: int, body: bytes) -> None:
         """Handle one message; after an error everything up to Sync is skipped."""
         if self.skipping and kind != _SYNC:
+            if kind == _PASSWORD:
+                raise desynchronized(f"invalid frontend message type {kind}")
             return
         handler = self._handlers.get(kind)
         if handler is None:
@@ -141,16 +143,29 @@ class ExtendedProtocol:
         except CLIENT_ERRORS as error:
             raise_if_fatal(error)
             await self._fail_in_order(error)
+            if kind == _SYNC:  # with a body that it should not have: nothing is left to skip to
+                self.skipping = False
+                await simple.after_error(self.session)
+                self.session.ready()
 
     async def _no_handler(self, kind: int, body: bytes) -> None:
         """A message that is no message here is fatal; a FunctionCall is one, with a ReadyForQuery of its own."""
         if kind != _FUNCTION_CALL:
             frontend.decode(kind, body)  # raises for a type that does not exist
             raise desynchronized(f"invalid frontend message type {kind}")
-        await self._fail_in_order(ProxyError("0A000", "function calls by protocol message are not supported"))
-        self.skipping = False
-        await simple.after_error(self.session)
-        self.session.ready()
+        if not await self.run_unsynced():
+            return
+        session = self.session
+        try:
+            await call_function(session, body)
+        except Reported as error:
+            session.count_error(error)
+            await simple.after_error(session)
+        except CLIENT_ERRORS as error:
+            raise_if_fatal(error)
+            session.report_error(error)
+            await simple.after_error(session)
+        session.ready()
 
     async def _fail_in_order(self, error: Exception) -> None:
         """Report an error of the session's own behind the answers to what came before it."""
@@ -173,7 +188,14 @@ class ExtendedProtocol:
         self.skipping = True
 
     async def ready_for_simple_query(self) -> bool:
-        """Run what a Query finds unsynced before it, as Postgres does.
+        """Run what a Query finds unsynced before it; False when that failed."""
+        if not await self.run_unsynced():
+            return False
+        self.forget_unnamed()
+        return True
+
+    async def run_unsynced(self) -> bool:
+        """Run what a Query or a FunctionCall finds unsynced before it, as Postgres does.
 
         False when that failed: then all up to Sync is skipped, the Query too.
         """
@@ -187,7 +209,6 @@ class ExtendedProtocol:
             raise_if_fatal(error)
             self._fail(error)
             return False
-        self.forget_unnamed()
         return True
 
     def forget_unnamed(self) -> None:
@@ -261,6 +282,8 @@ class ExtendedProtocol:
         name = message.statement
         if name and name in session.statements:
             raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
+        if not name:
+            session.statements.pop(name, None)  # gone, whatever becomes of this one
         text = message.query.decode("utf-8", "surrogateescape")
         session.statements[name] = await prepare(session, name, text, message.parameter_oids, self._send_batch)
         self._reply(backend.parse_complete())
@@ -371,24 +394,20 @@ class ExtendedProtocol:
         simple.check_block(session, statement)
         session.transaction.command = statement.tag
         if portal.shard is not None:
-            if portal.deferred:
-                await self._bind_on_link(portal, portal.shard, forward=False)
-                portal.deferred = False
-            batch = await self._batch_for(portal.shard, writes=_writes(portal))
-            batch.execute(message.encode(), statement)
-            # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
-            if statement.tag == "COPY" or len(batch.frames) > BATCH_BYTES:
-                await self._send_batch(last=self._sync_is_next())
+            await self._execute_on_link(portal, portal.shard, message)
             return
         await self._send_batch()
         if isinstance(statement.plan, DeclareSpread) and portal.executable is not None:
             request = replace(request_of(portal), text=statement.plan.text)
             session.write(await session.spread_cursors.declare(session, statement.plan, portal.executable, request))
             return
+        if portal.finished and isinstance(statement.plan, TransactionControl | SettingControl | PreparedControl):
+            raise ProxyError("55000", f'portal "{message.portal.decode(errors="replace")}" cannot be run')
         tag = await simple.run_control(
             session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
         )
         if tag is not None:
+            portal.finished = True
             session.write(tag)
             session.transaction.finish_statement()
             return
@@ -398,6 +417,17 @@ class ExtendedProtocol:
             session.write(await shard_by_shard(session, statement, portal.executable))
             return
         await self._execute_parted(portal, statement, max(message.row_limit, 0))
+
+    async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute) -> None:
+        statement = portal.prepared.statement
+        if portal.deferred:
+            await self._bind_on_link(portal, shard, forward=False)
+            portal.deferred = False
+        batch = await self._batch_for(shard, writes=_writes(portal))
+        batch.execute(message.encode(), statement)
+        # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
+        if statement.tag == "COPY" or len(batch.frames) > BATCH_BYTES:
+            await self._send_batch(last=self._sync_is_next())
 
     async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
         session = self.session

@@ -71,6 +71,7 @@ async def resolve_bind(
 ) -> Executable:
     """Find the shards of a Bind; a key that only Postgres can read is read by a shard, which may complain about it."""
     parameters = key_parameters(bind, prepared)
+    session.check_settings(prepared.statement)
     try:
         return resolve(prepared.statement.plan, session.database.logical, parameters)
     except UnresolvedKey as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
-from proxy.wire.errors import PROTOCOL_VIOLATION, desynchronized
+from proxy.wire.errors import PROTOCOL_VIOLATION, ProtocolViolation, UnknownMessageType, desynchronized
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
@@ -163,7 +163,11 @@ class Relay:
                 if not receiving.done():
                     receiving.cancel()
                     break
-                if self._write_copy_data(link, receiving.result()):
+                try:
+                    received = receiving.result()
+                except UnknownMessageType as unknown:
+                    raise self._out_of_place(unknown.kind) from unknown
+                if self._write_copy_data(link, received):
                     return
                 await link.drain()
         finally:
@@ -173,6 +177,12 @@ class Relay:
             self._future = asyncio.get_running_loop().create_future()
             link.write(_SYNC_FRAME)
 
+    def _out_of_place(self, kind: int) -> ProtocolViolation:
+        """Tell the client what does not belong into a COPY; Postgres has not read its body then and gives up."""
+        text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
+        self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
+        return desynchronized("terminating connection because protocol synchronization was lost")
+
     def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
         """Write what belongs to the COPY in one go; True when it was its end."""
         out = bytearray()
@@ -180,10 +190,7 @@ class Relay:
             if kind in _FLUSH_SYNC:
                 continue
             if kind not in _COPY_MESSAGES:
-                # Postgres has not read its body when it complains, and gives up on the connection.
-                text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
-                self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
-                raise desynchronized("terminating connection because protocol synchronization was lost")
+                raise self._out_of_place(kind)
             out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
             if kind != _COPY_DATA:
                 self._client.push_back(messages[position + 1 :])

@@ -19,6 +19,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
+from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
 
@@ -65,6 +66,25 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
     if answer.failed:
         raise Reported(answer.sqlstate)
     return answer.tag
+
+
+async def call_function(session: Session, body: bytes) -> None:
+    """Pass a FunctionCall to the only shard: where there are several nobody can tell what a function's OID touches."""
+    transaction = session.transaction
+    session.check_not_failed()
+    if transaction.shard_count > 1:
+        raise ProxyError("0A000", "function calls by protocol message are not supported over several shards")
+    transaction.command = "FUNCTION CALL"
+    link = (await transaction.join([0], writes=True))[0]
+    transaction.pin("a function called by its OID", [0])  # it may have left anything
+    answer = Relay(session.connection, session.on_parameter)
+    link.exchange(frame(b"F", body), answer)
+    await answer.wait(link)
+    if answer.failed:
+        raise Reported(answer.sqlstate)
+    if transaction.block is Block.IMPLICIT:
+        await session.commit()
+    transaction.finish_statement()
 
 
 async def run_parted(session: Session, statement: Statement, executable: Executable, request: Request) -> bytes:

@@ -21,7 +21,7 @@ from proxy.session.cursors import OpenCursors
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
-from proxy.settings import UNKNOWN, set_config_sql
+from proxy.settings import UNKNOWN, is_utf8, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE, Block, ClientTransaction
@@ -115,10 +115,17 @@ class Session:
         planner = self.planner_in_block or self.database.planner
         return planner.plan_one(parsed, self.search_path)
 
-    def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
-        """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
+    def check_settings(self, statement: Statement) -> None:
+        """Refuse what would change settings behind our back, or the encoding in which we read texts."""
         if statement.tag == "UPDATE" and "pg_settings" in statement.text.lower():
             raise ProxyError("0A000", "pg_settings cannot be updated through the proxy", hint="Use SET.")
+        for name, value, _ in statement.set_config:
+            if name.lower() == "client_encoding" and (value is None or not is_utf8(value)):
+                raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
+
+    def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
+        """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
+        self.check_settings(statement)
         try:
             return resolve(statement.plan, self.database.logical, parameters)
         except UnresolvedKey as error:
@@ -149,9 +156,12 @@ class Session:
     def shut_down_if_idle(self) -> None:
         """The server drains: a session outside any transaction is told to go."""
         if not self.in_query and not self.transaction.in_block and not self.connection.gone:
-            fields = ErrorFields.make("FATAL", "57P01", "terminating connection due to administrator command")
-            self.write(backend.error_response(fields))
-            self.connection.close()
+            self._end("57P01", "terminating connection due to administrator command")
+
+    def _end(self, sqlstate: str, message: str) -> None:
+        """Tell the client why, and close; whoever receives hears that it has gone."""
+        self.write(backend.error_response(ErrorFields.make("FATAL", sqlstate, message)))
+        self.connection.close()
 
     def cancel(self) -> None:
         """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
@@ -174,6 +184,10 @@ class Session:
                     self._told[name] = self.parameters[name]
                     self.write(backend.parameter_status(name, self.parameters[name]))
             self._changed_parameters.clear()
+        if not is_utf8(self.parameters.get("client_encoding", "UTF8")):
+            # A function has done it. What the client sends from here on would be read wrong.
+            self._end("0A000", "a function has changed client_encoding; only UTF8 is supported in this version")
+            return
         self.write(backend.ready_for_query(self.transaction.status))
 
     def notice(self, severity: str, sqlstate: str, message: str) -> None:

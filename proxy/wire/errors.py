@@ -37,6 +37,14 @@ class ProtocolViolation(WireFailure):
     """Bytes that the protocol does not allow, at all or at this moment."""
 
 
+class UnknownMessageType(ProtocolViolation):
+    """A type byte that no client's message has. Fatal: where the next message begins cannot be known."""
+
+    def __init__(self, kind: int) -> None:
+        super().__init__(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}", fatal=True)
+        self.kind = kind
+
+
 class AuthenticationFailed(WireFailure):
     """Well-formed bytes that prove nothing: a wrong password, an unknown user. Always fatal."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from proxy.wire.errors import desynchronized
+from proxy.wire.errors import UnknownMessageType, desynchronized
 
 HEADER = Struct(">BI")
 HEADER_BYTES = 5
@@ -103,12 +103,12 @@ class FrameReader:
         buffer = self._buffer
         if end - start < HEADER_BYTES:
             if not self._limits[buffer[start]]:
-                raise desynchronized(f"invalid frontend message type {buffer[start]}")
+                raise UnknownMessageType(buffer[start])
             return None
         kind, length = HEADER.unpack_from(buffer, start)
         if not LENGTH_BYTES <= length <= self._limits[kind]:
             if not self._limits[kind]:
-                raise desynchronized(f"invalid frontend message type {kind}")
+                raise UnknownMessageType(kind)
             raise desynchronized("invalid message length")
         stop = start + 1 + length
         if stop > end:

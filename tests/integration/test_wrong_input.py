@@ -15,7 +15,7 @@ from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
 from proxy.wire.startup import GSSENCRequest, SSLRequest, StartupMessage
 from waiting import eventually
-from wire_client import SYNC, ServerClosedError, WireClient, connected, send_cancel
+from wire_client import SYNC, ServerClosedError, WireClient, bind, connected, execute, parse, send_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -324,3 +324,21 @@ def test_scram(make_databases: MakeDatabases, start_proxy: StartProxy) -> None:
         trace = client.read_to_end()
         assert [entry[1]["S"] for entry in trace if entry[0] == "error"] == ["FATAL"]
         assert not [entry for entry in trace if entry[0] == "row"]
+
+
+def test_another_encoding_is_refused_wherever_it_comes_from(town: Town, connect: Connect) -> None:
+    """What the client sends in it would be read wrong: a key on the wrong shard, a literal ended by half a letter."""
+    body = "select set_config('client_encoding', 'LATIN1', false)"
+    town.direct(f"create function recode() returns text language sql as $$ {body} $$")
+    client = connect(town.dsn)
+    for text in ("set names 'latin1'", "select set_config('client_encoding', 'LATIN1', false)"):
+        assert client.query(text)[0][1]["C"] == "0A000"
+    client.send(parse("select set_config('client_encoding', $1, false)"), bind(b"LATIN1"), execute(), SYNC)
+    assert [entry[1]["C"] for entry in client.read() if entry[0] == "error"] == ["0A000"]
+    assert client.rows("select 'é'") == [("é",)]
+    client.send(Query(b"select recode()"))
+    errors = [entry[1] for entry in client.read_to_end() if entry[0] == "error"]
+    assert [(error["S"], error["C"]) for error in errors[-1:]] in ([("FATAL", "0A000")], [("ERROR", "0A000")])
+    with connected(town.dsn) as other:
+        assert other.rows("select 'é'") == [("é",)]
+    town.direct("drop function recode()")
