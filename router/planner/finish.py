@@ -60,6 +60,11 @@ def plan(query: Query, target: Target, reason: str) -> Gather | None:
     return Gather((load,), made.text, reason, numbers)
 
 
+def _loaded(name: str) -> str:
+    """Return a loaded column, with its table: in ORDER BY a bare name would be an output column of the client's."""
+    return f"{quoted(_TABLE)}.{quoted(name)}"
+
+
 @dataclass(slots=True)
 class _Made:
     """A load and the text over it, under construction."""
@@ -73,11 +78,11 @@ class _Made:
     def add(self, text: str, definition: str) -> str:
         """Add a column by what a shard computes; the same text twice is one column."""
         if text in self.texts:
-            return quoted(self.columns[self.texts.index(text)])
+            return _loaded(self.columns[self.texts.index(text)])
         self.columns.append(f"c{len(self.columns) + 1}")
         self.texts.append(text)
         self.definitions.append(definition)
-        return quoted(self.columns[-1])
+        return _loaded(self.columns[-1])
 
 
 def _plain_types(query: Query) -> bool:
@@ -329,12 +334,12 @@ def _sorted(query: Query, clauses: Clauses) -> _Made:
     order, appended = [], []
     for number, item in enumerate(sort_outputs(query, clauses) if "sortClause" in node else ()):
         if item.output is not None:
-            name = quoted(made.columns[item.output])
+            name = _loaded(made.columns[item.output])
         else:
             made.columns.append(f"k{number + 1}")
             made.definitions.append(_definition(query, item.node))
             appended.append(item.text)
-            name = quoted(made.columns[-1])
+            name = _loaded(made.columns[-1])
         order.append(name + _direction(descending=item.descending, nulls_first=item.nulls_first))
     edits = [clauses.append_targets(appended)] if appended else []
     if "limit" in clauses.starts:

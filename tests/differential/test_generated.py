@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from oracle import generated
+from oracle.generator import Generator as AnySchema
+from oracle.ground import fill, ground
 from shop_data import SCHEMA, TABLES, inserts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proxy.demo.embedded import EmbeddedServer
     from tests.conftest import MakeDatabases, StartProxy
 
 SEED = int(os.environ.get("PGCHORUS_SEED", "20261122"))
 QUERIES = int(os.environ.get("PGCHORUS_QUERIES", "700"))
+
+STATEMENTS = 150
 
 # table: (key, columns that can be compared across tables, columns to show)
 TABLE_COLUMNS = {
@@ -205,3 +211,17 @@ def test_generated_queries_answer_alike_or_are_refused(
             assert Counter(rows) == Counter(expected), where
         counts["answered" if rows else "empty"] += 1
     assert counts["answered"] > QUERIES / 5, counts
+
+
+def test_generated_schemas_and_statements_answer_alike(servers: list[EmbeddedServer]) -> None:
+    """The short form of generate.py."""
+    generator = AnySchema(SEED)
+    with ground([2], servers, tables=generator.placements()) as found:
+        fill([found.one, *found.proxies.values()], generator.definitions)
+        one, proxies = found.askers()
+        counts, differences = generated.run(generator, STATEMENTS, one, proxies)
+        for asker in (one, *proxies.values()):
+            asker.close()
+    assert not differences, f"{counts}\n" + "\n".join(differences)
+    assert counts["rows"] > STATEMENTS / 4, counts
+    assert counts["refused"] < STATEMENTS / 10, counts

@@ -156,3 +156,8 @@ select distinct city from customers order by id;
 select id from customers order by 3;
 select id from customers order by 0;
 select id from customers union select id from customers order by name;
+select lower(name) as c2, city as c1 from customers order by 1, 2;
+select lower(name) as c3, coalesce(city, '') as c2, id as c1 from customers order by 1 nulls first, 2 desc, 3;
+select upper(name) as c2, count(*) as c1 from customers group by 1 order by 1;
+select upper(name) as c2, count(*) as c1 from customers group by 1 order by 2 desc, 1 limit 4;
+select distinct lower(name) as c2, upper(city) as c1 from customers order by 1, 2;
