@@ -75,6 +75,7 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.
 	$(RUN) -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
+# Debian parts ensurepip from its Python (package python3-venv); where it is missing, a pip of the machine does as well.
 $(VENV)/.made:
 	@set -eu; \
 	python='$(PYTHON)'; \
@@ -85,7 +86,11 @@ $(VENV)/.made:
 		echo "make: no Python 3.11 or newer found; say where one is: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	echo "making $(VENV) with $$("$$found" --version)"; \
-	if ! "$$found" -m venv $(VENV); then \
-		echo "make: $$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	if ! said=$$("$$found" -m venv $(VENV) 2>&1); then \
+		if ! { "$$found" -m venv --clear --without-pip $(VENV) \
+			&& "$$found" -m pip --python $(RUN) install --quiet pip; } >/dev/null 2>&1; then \
+			echo "$$said" >&2; rm -rf $(VENV); \
+			echo "make: $$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+		fi; \
 	fi
 	@touch $@
