@@ -6,6 +6,7 @@ The controller's lines: ``arm NAME N`` (stop when this point is passed for the N
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -35,8 +36,12 @@ class Stops:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for line in self._lines:
-            self._take(line)
+        try:
+            for line in self._lines:
+                self._take(line)
+        finally:
+            # The test has died. Who stands still at a point does not hear SIGTERM.
+            os._exit(1)
 
     def _take(self, line: str) -> str:
         verb, *words = line.strip().split("|")
