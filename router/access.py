@@ -29,24 +29,33 @@ def access_problem(
         return placement
     closure = catalog.closure
     pending, seen = [relation], {relation.name}
+    set_default: dict[TableName, frozenset[str]] = {}  # columns that a cascade sets to their defaults
     while pending:
         current = pending.pop()
-        wanted = defaults if current is relation else None
+        wanted = defaults if current is relation else set_default.get(current.name, frozenset())
         reach = closure.follow(closure.direct(current, write=write, defaults=wanted))
-        problem = _reach_problem(catalog, current, reach, placement, write=write)
+        own = catalog.effective_placement(current)  # a table that a cascade reaches has a key of another name
+        if isinstance(own, Unplaceable):
+            return own
+        problem = _reach_problem(catalog, current, reach, own, write=write)
         if problem is None and write:
-            problem = _foreign_keys_problem(catalog, current, placement)
+            problem = _foreign_keys_problem(catalog, current, own)
         if problem is not None:
             return problem
-        related = list(current.children)
-        if write:
-            related += [table for table, key in current.referenced_by if {key.on_delete, key.on_update} & CASCADING]
-        for name in related:
+        for name in [*current.children, *(_cascaded(current, set_default) if write else ())]:
             member = catalog.relation(name.schema, name.name)
             if member is not None and name not in seen:
                 seen.add(name)
                 pending.append(member)
     return _cast_problem(catalog)
+
+
+def _cascaded(relation: Relation, set_default: dict[TableName, frozenset[str]]) -> list[TableName]:
+    """Return the tables that a change of a row may change by foreign keys; notes the columns it sets to defaults."""
+    for table, key in relation.referenced_by:
+        if "d" in {key.on_delete, key.on_update}:
+            set_default[table] = set_default.get(table, frozenset()) | frozenset(key.columns)
+    return [table for table, key in relation.referenced_by if {key.on_delete, key.on_update} & CASCADING]
 
 
 def _reach_problem(

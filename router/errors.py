@@ -135,6 +135,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Name the conflict columns, the key among them.",
     ),
     "key-update": ("the sharding key {key} cannot be changed by UPDATE", "Delete the row and insert it again."),
+    "key-update-off": (
+        "UPDATE of a sharding key is not allowed in this session",
+        "SET pgchorus.allow_key_update = on: rows are then moved, and a concurrent UPDATE finds them gone.",
+    ),
     "merge": ("MERGE is supported with one sharding key only", _ROUTE_HINT),
     "reference-write": (
         "the statement could change the copies of the reference table {table} differently",

@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused, SyntaxFailure
-from router.plan import AnyShard, ByKeys, Constant, Filled, HomeShard, Single
+from router.plan import AnyShard, ByKeys, Constant, HomeShard, Single
+from router.plan_steps import Filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

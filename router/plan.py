@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from router.plan_steps import ApplyRows, Bound, Filled, MoveRows
+
 KeyValue = int | str | bytes | None  # int2/4/8, text/varchar, uuid (16 bytes), NULL
 
 
@@ -181,9 +183,11 @@ class Same:
     """Every shard does the same (DDL, reference writes); the answers must agree and the first is passed on.
 
     ``home_first``: run on the home shard, then in parallel on the others (one lock order for reference tables).
+    ``lock``: a statement that keeps others from writing, run on the home shard before all else.
     """
 
     home_first: bool = False
+    lock: str = ""
 
 
 Combine = Concat | Ordered | Aggregate | SumTags | InOrder | Same
@@ -227,38 +231,6 @@ class SplitInsert:
     rows: tuple[str, ...]
     tail: str
     keys: tuple[KeyTerm, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A value that the home shard computes when the statement runs: ``text`` is an expression without columns."""
-
-    text: str
-
-
-class Moment(Enum):
-    """A value of the clock: one for all shards, by the proxy's clock."""
-
-    TRANSACTION = "transaction"  # when the client's transaction began: now()
-    STATEMENT = "statement"
-
-
-Value = Computed | Moment
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A statement with values that are known only when it runs: from sequences, defaults, the clock.
-
-    ``inner`` is the statement with these values as parameters behind the client's own, in the order of ``values``:
-    those of one row together, so that ``nextval`` gives rows their numbers in order. Parameters of ``inner`` have the
-    types that the values turn out to have. ``alone``: the original statement's plan, exact where one shard runs it
-    outside any block (None: never).
-    """
-
-    inner: Statement
-    values: tuple[tuple[Value, ...], ...]
-    alone: Single | SplitInsert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,12 +312,16 @@ class Ddl:
 
     ``after``: texts run on the shard of that index right after (slot CHECKs, placement rows); empty when there are
     none.
+    ``before``: texts run right before. ``texts``: what a shard gets in the place of the original text (None: the
+    original), where a copy of an object is brought in line in another way; the tag must be the same.
     ``catalog_changes``: the catalog is read again before the client hears of success.
     """
 
     target: Target
     after: tuple[tuple[str, ...], ...] = ()
     catalog_changes: bool = True
+    before: tuple[tuple[str, ...], ...] = ()
+    texts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +473,8 @@ Plan = (
     | SplitInsert
     | Filled
     | Gather
+    | MoveRows
+    | ApplyRows
     | CopyIn
     | CopyOut
     | Ddl
@@ -546,11 +524,16 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One shard's share. ``text`` None: the statement's original text; ``after`` follow in the same transaction."""
+    """One shard's share. ``text`` None: the statement's original text.
+
+    ``before`` and ``after`` run around it in the same transaction.
+    """
 
     shard: int
     text: str | None = None
     after: tuple[str, ...] = ()
+    bound: Bound | None = None
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -590,4 +573,22 @@ class CopyOutExecution:
     plan: CopyOut
 
 
-Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution
+@dataclass(frozen=True, slots=True)
+class MoveExecution:
+    """MoveRows with its reading resolved; ``shards`` are those that rows may come to."""
+
+    plan: MoveRows
+    read: Executable
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyExecution:
+    """ApplyRows: the home shard first, then the others."""
+
+    plan: ApplyRows
+    home: Execution
+    shards: tuple[int, ...]
+
+
+Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution | MoveExecution | ApplyExecution

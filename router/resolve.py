@@ -14,6 +14,7 @@ from router.keys import family
 from router.plan import (
     Aggregate,
     AnyShard,
+    ApplyExecution,
     AtShard,
     Concat,
     Constant,
@@ -29,6 +30,7 @@ from router.plan import (
     GatherExecution,
     HomeShard,
     InOrder,
+    MoveExecution,
     Ordered,
     Parameter,
     Plan,
@@ -40,6 +42,7 @@ from router.plan import (
     Target,
     Task,
 )
+from router.plan_steps import ApplyRows, MoveRows
 from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_of
 
 if TYPE_CHECKING:
@@ -159,7 +162,18 @@ def resolve(
         return CopyOutExecution(resolver.shards(plan.target), plan)
     if isinstance(plan, Gather):
         return _gather(plan, database.home, resolver)
+    if isinstance(plan, MoveRows):
+        shards = sorted(resolver.shards(plan.target), key=lambda shard: (shard != database.home, shard))
+        return MoveExecution(plan, resolve(plan.read.plan, database, parameters), tuple(shards))
+    if isinstance(plan, ApplyRows):
+        shards = sorted(range(len(database.shards)), key=lambda shard: (shard != database.home, shard))
+        return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     return _execution(plan, resolver)
+
+
+def shard_of(key_type: str, value: KeyParameter, database: Database) -> int:
+    """Return the shard of a key as it was read from a shard or sent by a client. Raises UnresolvedKey."""
+    return _Resolver(database, (value,)).shard(Parameter(1), key_type)
 
 
 def _gather(plan: Gather, home: int, resolver: _Resolver) -> Execution | GatherExecution:
@@ -189,10 +203,19 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
     if isinstance(plan, SplitInsert):
         return _split(plan, resolver)
     if isinstance(plan, Ddl | ShardByShard):
-        after = plan.after if isinstance(plan, Ddl) else ()
-        tasks = tuple(Task(shard, after=after[shard] if after else ()) for shard in resolver.shards(plan.target))
-        return Execution(tasks, Same(), writes=True)
+        if not isinstance(plan, Ddl):
+            return Execution(tuple(map(Task, resolver.shards(plan.target))), Same(), writes=True)
+        return Execution(tuple(_ddl_task(plan, shard) for shard in resolver.shards(plan.target)), Same(), writes=True)
     raise TypeError(f"{type(plan).__name__} is the session's own")
+
+
+def _ddl_task(plan: Ddl, shard: int) -> Task:
+    return Task(
+        shard,
+        plan.texts[shard] if plan.texts else None,
+        after=plan.after[shard] if plan.after else (),
+        before=plan.before[shard] if plan.before else (),
+    )
 
 
 def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:

@@ -20,7 +20,6 @@ from router.plan import (
     Constant,
     Ddl,
     EveryShard,
-    Filled,
     Gather,
     HomeShard,
     InOrder,
@@ -32,6 +31,7 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
+from router.plan_steps import ApplyRows, Filled, MoveRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,13 +78,17 @@ def refused_route(refused: Refused) -> Route:
     return found | ({"Hint": refused.hint} if refused.hint else {})
 
 
-def _tier(plan: Plan) -> str:
+def _tier(plan: Plan) -> str:  # noqa: PLR0911 - one line for each kind of plan
     if isinstance(plan, Single):
         return ONE_SHARD
     if isinstance(plan, Gather):
         return "gather"
     if isinstance(plan, SplitInsert):
         return "split by key"
+    if isinstance(plan, MoveRows):
+        return "rows read, then inserted where they belong"
+    if isinstance(plan, ApplyRows):
+        return "home first, its rows applied to the other copies"
     if isinstance(plan, Scatter):
         if isinstance(plan.combine, Same):
             return "every copy"
@@ -98,6 +102,11 @@ def _targets(plan: Plan) -> Iterator[Target]:
     elif isinstance(plan, Gather):
         for load in plan.loads:
             yield load.target
+    elif isinstance(plan, MoveRows):
+        yield from _targets(plan.read.plan)
+        yield plan.target
+    elif isinstance(plan, ApplyRows):
+        yield EveryShard()
     elif isinstance(plan, SplitInsert):
         yield ByKeys(plan.key_type, tuple(dict.fromkeys(plan.keys)))
 

@@ -24,14 +24,13 @@ from router.plan import (
     Control,
     Empty,
     Execution,
-    Filled,
     HomeShard,
-    Moment,
     Parameter,
     Single,
     Statement,
     TransactionControl,
 )
+from router.plan_steps import Filled, Moment
 from router.resolve import UnresolvedKey, resolve
 from router.sharding import INTEGER_TYPES, integer_slot
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import Task
+    from router.plan_steps import Bound
 
 _PARSED_FIRST = Flush().encode()
 _TAIL = Execute(b"", 0).encode() + Sync().encode()
@@ -111,7 +112,8 @@ class Scatter:
     def _send_all(self, request: Request, formats: tuple[int, ...]) -> None:
         bind = _bind(request, formats) + _TAIL
         for task, stream in zip(self.tasks, self.streams, strict=True):
-            self._exchange(stream, _parse(request, task) + bind)
+            own = bind if task.bound is None else _bind(request, formats, task.bound) + _TAIL
+            self._exchange(stream, _parse(request, task) + own)
 
     async def _send_in_steps(self, request: Request, formats: tuple[int, ...], fence: Fence) -> None:
         bind = _bind(request, formats) + _PARSED_FIRST
@@ -222,11 +224,15 @@ class Scatter:
 
 def _parse(request: Request, task: Task) -> bytes:
     text = request.text if task.text is None else task.text
-    return Parse(b"", text.encode(request.encoding, "surrogateescape"), request.parameter_oids).encode()
+    oids = request.parameter_oids if task.bound is None else task.bound.oids
+    return Parse(b"", text.encode(request.encoding, "surrogateescape"), oids).encode()
 
 
-def _bind(request: Request, formats: tuple[int, ...]) -> bytes:
-    bind = Bind(b"", b"", request.parameter_formats, request.parameters, formats)
+def _bind(request: Request, formats: tuple[int, ...], bound: Bound | None = None) -> bytes:
+    if bound is not None:
+        bind = Bind(b"", b"", bound.formats, bound.parameters, formats)
+    else:
+        bind = Bind(b"", b"", request.parameter_formats, request.parameters, formats)
     return bind.encode() + Describe(b"P", b"").encode()
 
 

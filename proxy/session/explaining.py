@@ -9,7 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.wire import backend
-from router.plan import ExplainRoute, ExplainShards, Filled
+from router.plan import ExplainRoute, ExplainShards
+from router.plan_steps import Filled
 from router.resolve import resolve
 from router.route import JSON_OID, TEXT_OID, yaml_lines
 

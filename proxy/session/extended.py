@@ -41,7 +41,6 @@ from router.plan import (
     Empty,
     ExplainRoute,
     ExplainShards,
-    Filled,
     PreparedControl,
     Setting,
     SettingControl,
@@ -49,6 +48,7 @@ from router.plan import (
     Statement,
     TransactionControl,
 )
+from router.plan_steps import Filled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Final
 from proxy.description import Description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
+from proxy.session.asking import asked
 from proxy.shards.errors import ShardError
 from proxy.transaction import ClientTransaction
 from proxy.wire import backend, frontend
-from router.plan import Computed, Execution, Filled, Moment, SplitInsert
+from router.plan import Execution, SplitInsert
+from router.plan_steps import Asked, Computed, Filled, Moment
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from router.plan import Executable, Statement
+    from router.plan_steps import Value
 
 _TIMESTAMPTZ: Final = 1184
 _BINARY, _TEXT = 1, 0
@@ -61,6 +64,8 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
     own = alone(session, statement, ())
     if own is not None:
         return own, session.resolve(own), Request(text=own.text)
+    if any(isinstance(value, Asked) for row in plan.values for value in row):
+        await session.database.describe(session, statement.text, ())  # what is wrong with it, Postgres says first
     values = await _values(session, plan, (), (), ())
     executable = session.resolve(plan.inner, values)
     request = Request(
@@ -86,7 +91,7 @@ async def fill_bind(
     own = alone(session, prepared.statement, parameters)
     if own is not None:
         return replace(prepared, statement=own), bind
-    if flush is not None and any(isinstance(value, Computed) for row in plan.values for value in row):
+    if flush is not None and any(isinstance(value, Computed | Asked) for row in plan.values for value in row):
         await flush()
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
@@ -120,8 +125,26 @@ async def _values(
     rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
     texts = [tuple(value.text for value in row) for row in rows if row]
     computed = iter(await _compute(session, texts, parameters, formats, oids) if texts else ())
-    each = (value for row in plan.values for value in row)
-    return [_moment(session, value) if isinstance(value, Moment) else next(computed) for value in each]
+    known = [KeyParameter(*each) for each in zip(parameters, formats, oids, strict=True)]
+    found: list[KeyParameter] = []
+    for row in plan.values:
+        before = [*known, *found]  # a subquery may use what was filled in before it
+        for value in row:
+            if isinstance(value, Asked):
+                found.append(await asked(session, value, before))
+            else:
+                found.append(_moment(session, value) if isinstance(value, Moment) else next(computed))
+    return found
+
+
+async def computed_rows(session: Session, values: Sequence[Value], count: int) -> list[list[KeyParameter]]:
+    """Return ``count`` rows of values, each computed anew."""
+    texts = tuple(value.text for value in values if isinstance(value, Computed))
+    computed = iter(await _compute(session, [texts] * count, (), (), ()) if texts else ())
+    return [
+        [_moment(session, value) if isinstance(value, Moment) else next(computed) for value in values]
+        for _ in range(count)
+    ]
 
 
 def _moment(session: Session, moment: Moment) -> KeyParameter:

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from router.plan import SettingControl, Statement
 
 OWN_PREFIX = "pgchorus."
-DEFAULTS = {"read_consistency": "snapshot", "cross_shard": "on"}
-CHOICES = {"read_consistency": ("snapshot", "shard"), "cross_shard": ("on", "warn", "off")}
+DEFAULTS = {"read_consistency": "snapshot", "cross_shard": "on", "allow_key_update": "off"}
+CHOICES = {
+    "read_consistency": ("snapshot", "shard"),
+    "cross_shard": ("on", "warn", "off"),
+    "allow_key_update": ("on", "off"),
+}
 TRANSACTION_ID = "transaction_id"  # of the open transaction; cannot be set
 _TEXT_OID = 25
 # Not SQL, so no parser reads it: SHOW takes a name and nothing else.

@@ -31,13 +31,13 @@ from router.plan import (
     Empty,
     ExplainRoute,
     ExplainShards,
-    Filled,
     Prepared,
     PreparedControl,
     SettingControl,
     Statement,
     TransactionControl,
 )
+from router.plan_steps import Filled
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
+from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.relay import Relay
 from proxy.shards.errors import ShardError
@@ -21,7 +22,16 @@ from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
-from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
+from router.plan import (
+    ApplyExecution,
+    CopyInExecution,
+    Ddl,
+    Execution,
+    GatherExecution,
+    MoveExecution,
+    Same,
+    ShardByShard,
+)
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -49,7 +59,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, CopyInExecution)
+    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution)
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -133,6 +143,12 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)
+    if isinstance(executable, MoveExecution):
+        return await start_move(session, executable, request, start)
+    if isinstance(executable, ApplyExecution):
+        return await start_apply(session, executable, request, start)
+    if isinstance(executable, Execution) and isinstance(executable.combine, Same):
+        await _prepare(session, executable, executable.combine)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
     while True:
         snapshot = CommonSnapshot(session, shards_of(executable)) if attempts else None
@@ -165,6 +181,20 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     if wanted == "off":
         raise refusal("cross-shard-off", shards=names)
     session.notice("WARNING", "01000", f"the statement runs on several shards: {names}")
+
+
+async def _prepare(session: Session, execution: Execution, same: Same) -> None:
+    """Run what goes before a statement that all shards run."""
+    if same.lock:
+        # What was decided before the lock was had must be visible everywhere; what comes after it waits for us.
+        home = session.database.logical.home
+        links = await session.transaction.join([home], writes=True)
+        await links[home].run(same.lock)
+        await settle_before(session, shards_of(execution))
+    for task in execution.tasks:
+        for text in task.before:
+            links = await session.transaction.join([task.shard], writes=True)
+            await links[task.shard].run(text)
 
 
 class CommonSnapshot:

@@ -430,7 +430,7 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
     if not isinstance(executable, Execution) or len(executable.tasks) != 1:
         return None
     task = executable.tasks[0]
-    if task.after or (task.text is not None and not isinstance(statement.plan, Single)):
+    if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
         return None
     return task.shard
 

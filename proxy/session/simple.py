@@ -37,7 +37,6 @@ from router.plan import (
     Empty,
     ExplainRoute,
     ExplainShards,
-    Filled,
     PreparedControl,
     SequenceUse,
     SettingControl,
@@ -46,6 +45,7 @@ from router.plan import (
     Statement,
     TransactionControl,
 )
+from router.plan_steps import Filled
 from router.statement import parse
 
 if TYPE_CHECKING:

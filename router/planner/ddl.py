@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import dml, tables
+from router.planner import copies, dml, tables
 from router.planner.names import Place
 from router.planner.passthrough import makes_temporary, no_block, tag_of
 from router.planner.scope import Scope
@@ -364,16 +364,33 @@ def reindex(context: Context) -> Statement:
 
 def create_sequence(context: Context) -> Statement:
     """CREATE SEQUENCE on every shard (the home shard's is the one that counts), but an owned one where its table is."""
-    for option in context.body.get("options", ()):
-        if option["DefElem"]["defname"] == "owned_by":
-            owner_ = strings(items(option["DefElem"].get("arg")))[:-1]
-            return statement(context, (locate(context, owner_) if owner_ else None) or EveryShard())
-    return statement(context, EveryShard())
+    sequence = context.body["sequence"]
+    if sequence.get("relpersistence") == "t" or sequence.get("schemaname") == "pg_temp":
+        tables.check_temporary(context, sequence)
+        return statement(context, HomeShard(), pins="temporary sequence", must_commit="temporary sequence")
+    if _owner(context) == HomeShard():
+        return statement(context, HomeShard())
+    return context.statement(Ddl(EveryShard(), after=copies.spent_sequence(context, sequence)), "CREATE SEQUENCE")
 
 
 def alter_sequence(context: Context) -> Statement:
-    """ALTER SEQUENCE where it is."""
-    return statement(context, _known(context, context.body["sequence"]) or HomeShard())
+    """ALTER SEQUENCE where it is; one that a table of the home shard takes over goes from the others."""
+    sequence = context.body["sequence"]
+    target = _known(context, sequence) or HomeShard()
+    if isinstance(target, HomeShard):
+        return statement(context, target)
+    if _owner(context) == HomeShard():
+        return context.statement(copies.given_away(context, sequence), "ALTER SEQUENCE")
+    return context.statement(Ddl(target, after=copies.spent_sequence(context, sequence)), "ALTER SEQUENCE")
+
+
+def _owner(context: Context) -> Target | None:
+    """Return where the table is that OWNED BY names; None for none."""
+    for option in context.body.get("options", ()):
+        if option["DefElem"]["defname"] == "owned_by":
+            table = strings(items(option["DefElem"].get("arg")))[:-1]
+            return locate(context, table) or HomeShard() if table else None
+    return None
 
 
 _EVERYWHERE: Final = [

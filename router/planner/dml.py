@@ -145,10 +145,12 @@ def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
     if term is not None and written.source.key is not None:
         facts.equal.append((written.source.key, term))
     scope.sublinks(level, returning, environment, facts)
-    check_sequences(context, written, node, query)
-    context.check_access(
-        written.relation, write=True, defaults=defaulted(written.relation, node, query), at=written.source.location
-    )
+    defaults = defaulted(written.relation, node, query)
+    if written.source.place is Place.REFERENCE:
+        defaults = []  # where they differ from copy to copy they are home's: router.planner.reference
+    else:
+        check_sequences(context, written, node, query)
+    context.check_access(written.relation, write=True, defaults=defaults, at=written.source.location)
     return written
 
 
@@ -335,7 +337,8 @@ def _merge(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) 
         elif command == "CMD_INSERT":
             _merge_insert(scope, written, body, level)
     scope.sublinks(level, node.get("returningClause"), environment, None)
-    context.check_access(written.relation, write=True, at=source.location)
+    by_row = source.place is Place.REFERENCE  # then defaults are home's
+    context.check_access(written.relation, write=True, defaults=() if by_row else None, at=source.location)
     return written
 
 

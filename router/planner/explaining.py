@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from router.cluster import Reference, Sharded
 from router.errors import Refused
-from router.plan import ExplainRoute, ExplainShards, Filled, HomeShard, Single, Statement
+from router.plan import ExplainRoute, ExplainShards, HomeShard, Single, Statement
+from router.plan_steps import ApplyRows, Filled, MoveRows
 from router.planner import filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
@@ -57,6 +58,9 @@ def explain(context: Context) -> Statement:
     if isinstance(alone, Single):
         writes = alone.writes and analyzes(body)
         return context.statement(Single(alone.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
+    inner_plan = found.plan.inner.plan if isinstance(found.plan, Filled) else found.plan
+    if isinstance(inner_plan, MoveRows | ApplyRows):
+        raise context.refuse("unknown-statement", name="EXPLAIN, but for (ROUTE), of a statement in several steps")
     if analyzes(body):
         raise context.refuse("explain-analyze")
     if context.parsed.parameters:

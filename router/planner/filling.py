@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
-from router.plan import Computed, Filled, Moment, Single, SplitInsert, Statement
+from router.plan import Single, SplitInsert, Statement
+from router.plan_steps import Computed, Filled, Moment
+from router.planner import asking
 from router.planner.filling_rows import Rows
 from router.rewrite import group_end
 from router.tree import strings
@@ -22,7 +24,7 @@ from router.tree import strings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from router.plan import Value
+    from router.plan_steps import Value
     from router.planner.context import Context
     from router.statement import Parsed
     from router.tree import Node
@@ -55,18 +57,35 @@ def planned(context: Context, planner: Callable[[Context], Statement]) -> Statem
     found = _rewritten(context)
     if found is None:
         if alone is None:
-            raise refused or AssertionError
+            return _with_subqueries(context, planner, _Rewritten("", (), needed=False), refused)
         return alone
     try:
         inner = planner(context.rewritten(found.text))
     except Refused as error:
         if alone is not None and not found.needed:
             return alone
-        raise refused or error from None
+        if not found.needed:
+            return _with_subqueries(context, planner, found, refused or error)
+        raise (error if found.needed or refused is None else refused) from None
     keeps = alone is not None and not found.needed and isinstance(alone.plan, Single | SplitInsert)
     own = alone.plan if alone is not None and isinstance(alone.plan, Single | SplitInsert) else None
     filled = Filled(inner, found.values, own if keeps else None)
     return context.like(inner, filled)
+
+
+def _with_subqueries(
+    context: Context, planner: Callable[[Context], Statement], found: _Rewritten, refused: Refused | None
+) -> Statement:
+    """Plan a statement whose subqueries are asked first; raises ``refused`` where that does not help."""
+    changed = asking.rewritten(context.rewritten(found.text) if found.text else context)
+    if changed is None:
+        raise refused or AssertionError
+    text, asked = changed
+    try:
+        inner = planner(context.rewritten(text))
+    except Refused:
+        raise refused or AssertionError from None
+    return context.like(inner, Filled(inner, (*found.values, asked)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from router.cluster import Sharded
+from router.cluster import Reference, Sharded
 from router.effect import Runs
 from router.keys import value_term
-from router.plan import Computed
+from router.plan_steps import Computed
 from router.planner import dml
 from router.rewrite import CLOSE, OPEN, group_end
 from router.statement import parse
@@ -41,8 +41,9 @@ class Rows:
         self._node = context.body
         relation = context.relation(context.body["relation"])
         placement = context.placement(relation, context.body["relation"].get("location"))
-        sharded = isinstance(placement, Sharded) and relation is not None and relation.is_table
-        self._relation: Relation | None = relation if sharded else None
+        spread = isinstance(placement, Sharded | Reference) and relation is not None and relation.is_table
+        self._relation: Relation | None = relation if spread else None
+        self._by_row = isinstance(placement, Reference)  # what home computes, home stores: nothing to fill in
         self._key = placement.key if isinstance(placement, Sharded) else ""
         self._overriding = self._node.get("override", _NOT_SET) != _NOT_SET
         self._defaults: dict[str, Computed | str | None] = {}
@@ -53,10 +54,32 @@ class Rows:
         query = node.get("selectStmt", {}).get("SelectStmt")
         if relation is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
             return
+        if self._by_row and (query is None or "valuesLists" in query):
+            return
         if query is None:
             self._default_values(relation)
         elif "valuesLists" in query and not any(key in query for key in ("sortClause", "limitCount", "limitOffset")):
             self._values(relation, query)
+        else:
+            self._selected(relation, query)
+
+    def _selected(self, relation: Relation, query: Node) -> None:
+        """SELECT: defaults that read the clock become columns of it, where a column can be put behind its last."""
+        tokens = self._context.parsed.tokens
+        into = _at_top(tokens, "INTO") or 0
+        select = next((at for at in range(into, len(tokens)) if tokens[at].name == "SELECT"), None)
+        plain = not any(key in query for key in ("distinctClause", "valuesLists", "withClause", "groupClause"))
+        if "cols" not in self._node or select is None or "larg" in query or not plain:
+            return
+        names = dml.columns_of(relation, self._node) or []
+        clocked = {c.name: d for c in relation.columns if c.name not in names and isinstance(d := self.default(c), str)}
+        opening = next((n for n in range(into, select) if tokens[n].name == "ASCII_40"), None)
+        closing = None if opening is None else group_end(tokens, opening)
+        end = _list_end(tokens, select)
+        if not clocked or closing is None or closing > select or end is None:
+            return
+        self._filling.splice(tokens[closing].start, tokens[closing].start, "".join(f", {_quoted(n)}" for n in clocked))
+        self._filling.splice(end, end, "".join(f", {text}" for text in clocked.values()))
 
     def default(self, column: Column) -> Computed | str | None:
         """Return what fills a column that is left out: computed, an expression for the text, None: the shard's own."""
@@ -238,6 +261,27 @@ def _spans(parsed: Parsed, start: int, end: int) -> list[tuple[int, int]]:
         elif tokens[at].name in CLOSE:
             depth -= 1
     return found
+
+
+_ENDS_LIST: Final = frozenset(
+    ["FROM", "WHERE", "GROUP_P", "HAVING", "WINDOW", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR", "RETURNING", "ON",
+     "ASCII_59"]
+)  # fmt: skip
+
+
+def _list_end(tokens: list[Token], select: int) -> int | None:
+    """Return where the select list ends that begins behind a SELECT; None when it stands in parentheses."""
+    depth = 0
+    for at in range(select + 1, len(tokens)):
+        if tokens[at].name in OPEN:
+            depth += 1
+        elif tokens[at].name in CLOSE:
+            depth -= 1
+            if depth < 0:
+                return tokens[at - 1].end
+        elif depth == 0 and tokens[at].name in _ENDS_LIST:
+            return tokens[at - 1].end
+    return tokens[-1].end
 
 
 def _at_top(tokens: list[Token], name: str) -> int | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
-from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, SplitInsert, Statement, SumTags
-from router.planner import dml
+from router.errors import Refused
+from router.plan import EveryShard, HomeShard, Plan, Scatter, Single, SplitInsert, Statement, SumTags
+from router.planner import dml, moving, reference
 from router.planner.placing import check_reads, placed
-from router.planner.reference import check_expressions, check_insert_defaults
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.rewrite import cut_values
@@ -20,12 +20,25 @@ from router.tree import items
 if TYPE_CHECKING:
     from router.planner.context import Context
     from router.planner.dml import Written
-    from router.relation import Index
+    from router.relation import Index, Relation
     from router.tree import Node
 
 
 def plan(context: Context) -> Statement:
-    """Plan an INSERT."""
+    """Plan an INSERT; one whose rows one statement cannot put where they belong is done in two steps."""
+    try:
+        return _in_one_step(context)
+    except Refused as refused:
+        try:
+            moved = moving.insert_select(context)
+        except Refused:
+            raise refused from None
+        if moved is None:
+            raise
+        return moved
+
+
+def _in_one_step(context: Context) -> Statement:
     scope = Scope(context)
     body = context.body
     written = dml.build(scope, "InsertStmt", body, None)
@@ -45,7 +58,7 @@ def _route(context: Context, scope: Scope, written: Written, *, modifying: bool)
     if isinstance(placement, Reference):
         if modifying:
             raise context.refuse("modifying-cte", written.source.location)
-        return _reference(context, scope, written)
+        return reference.plan(context, scope, written) if context.many else Single(HomeShard(), writes=True)
     if sharded(scope) and not modifying:
         raise context.refuse("home-and-sharded", written.source.location, table=_name(written))
     target = one_shard(scope)
@@ -105,16 +118,6 @@ def _push_down(context: Context, scope: Scope, written: Written) -> Plan:
     return Scatter(target_of(select, part, scope), SumTags(), writes=True)
 
 
-def _reference(context: Context, scope: Scope, written: Written) -> Plan:
-    if not context.many:
-        return Single(HomeShard(), writes=True)
-    if len(scope.sources) > 1 or written.select is not None:
-        raise context.refuse("reference-write", written.source.location, table=_name(written))
-    check_expressions(context, written)
-    check_insert_defaults(context, written)
-    return Scatter(EveryShard(), Same(home_first=True), writes=True)
-
-
 def _contains(index: Index, key: str) -> bool:
     """Whether a unique index tells the key's values apart as the hash does."""
     return any(c.column == key and c.default_opclass and c.own_collation and c.equality for c in index.columns)
@@ -129,18 +132,26 @@ def _check_conflict(context: Context, written: Written) -> None:
     key, relation = written.source.key, written.relation
     if clause is None or key is None or relation is None or not context.many:
         return
+    check_arbiter(context, relation, key.name)
+    dml.check_key_kept(context, written, items(clause.get("targetList")), written.level, excluded=True)
+
+
+def check_arbiter(context: Context, relation: Relation, key: str) -> None:
+    """Refuse an ON CONFLICT whose arbiter does not contain the sharding key."""
+    clause: Node | None = context.body.get("onConflictClause")
+    if clause is None:
+        return
     at = clause.get("location")
     infer = clause.get("infer")
     if infer is None:
         for index in relation.unique:
-            if not _contains(index, key.name):
-                raise context.refuse("on-conflict-any", at, key=key.name)
+            if not _contains(index, key):
+                raise context.refuse("on-conflict-any", at, key=key)
     elif "conname" in infer:
         named = next((index for index in relation.unique if index.name == infer["conname"]), None)
-        if named is not None and not _contains(named, key.name):
-            raise context.refuse("on-conflict", infer.get("location"), key=key.name)
+        if named is not None and not _contains(named, key):
+            raise context.refuse("on-conflict", infer.get("location"), key=key)
     else:
         elements = [element["IndexElem"] for element in infer.get("indexElems", ())]
-        if not any(e.get("name") == key.name and "collation" not in e and "opclass" not in e for e in elements):
-            raise context.refuse("on-conflict", infer.get("location"), key=key.name)
-    dml.check_key_kept(context, written, items(clause.get("targetList")), written.level, excluded=True)
+        if not any(e.get("name") == key and "collation" not in e and "opclass" not in e for e in elements):
+            raise context.refuse("on-conflict", infer.get("location"), key=key)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
-from router.plan import EveryShard, HomeShard, Plan, Same, Scatter, Single, Statement, SumTags
-from router.planner import dml
+from router.errors import Refused
+from router.plan import EveryShard, HomeShard, Plan, Scatter, Single, Statement, SumTags
+from router.planner import dml, moving_key, reference
 from router.planner.placing import check_no_system_columns, check_reads, placed
-from router.planner.reference import check_expressions
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 
@@ -23,7 +23,19 @@ _TAGS = {"UpdateStmt": "UPDATE", "DeleteStmt": "DELETE", "MergeStmt": "MERGE"}
 
 
 def plan(context: Context) -> Statement:
-    """Plan an UPDATE, DELETE or MERGE."""
+    """Plan an UPDATE, DELETE or MERGE; an UPDATE of a key is done in two steps where that is the same."""
+    try:
+        return _in_one_step(context)
+    except Refused as refused:
+        if refused.refusal != "key-update" or context.parsed.kind != "UpdateStmt":
+            raise
+        moved = moving_key.update_key(context)
+        if moved is None:
+            raise
+        return moved
+
+
+def _in_one_step(context: Context) -> Statement:
     scope = Scope(context)
     body = context.body
     written = dml.build(scope, context.parsed.kind, body, None)
@@ -40,10 +52,9 @@ def _route(context: Context, scope: Scope, written: Written, *, modifying: bool)
     if context.many and "CurrentOfExpr" in context.parsed.kinds:
         raise context.refuse("where-current-of", at)
     if isinstance(placement, Reference) and context.many:
-        if modifying or len(scope.sources) > 1 or context.parsed.kind == "MergeStmt":
+        if modifying:
             raise context.refuse("reference-write", at, table=written.relation.name if written.relation else "")
-        check_expressions(context, written)
-        return Scatter(EveryShard(), Same(home_first=True), writes=True)
+        return reference.plan(context, scope, written)
     if not isinstance(placement, Sharded) and sharded(scope):
         check_no_home(scope)
     target = one_shard(scope)

@@ -13,6 +13,7 @@ from router.cluster import Home, Placement, Reference, Sharded, TableName
 from router.effect import Runs
 from router.keys import family
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
+from router.planner import copies
 from router.planner.passthrough import tag_of
 from router.tree import Node, items, name_parts, strings
 
@@ -58,9 +59,9 @@ def create(context: Context) -> Statement:
     _check_columns(context, body, definition)
     if isinstance(placement, Home):
         return _ddl(context, HomeShard())
-    after = _slot_checks(context, definition, range_var) if isinstance(placement, Sharded) and not parents else ()
+    after = slot_checks(context, definition, range_var) if isinstance(placement, Sharded) and not parents else ()
     if _has_sequences(body):
-        after = with_spent_sequences(context, after, name)
+        after = copies.spent_sequences(context, [name], after)
     return _ddl(context, EveryShard(), after=after)
 
 
@@ -72,33 +73,6 @@ def _has_sequences(body: Node) -> bool:
         if "TableLikeClause" in element or "CONSTR_IDENTITY" in kinds or (names and names[-1] in _SERIAL):
             return True
     return False
-
-
-def with_spent_sequences(
-    context: Context, after: tuple[tuple[str, ...], ...], table: TableName
-) -> tuple[tuple[str, ...], ...]:
-    """Add to what follows a definition: the copies of its sequences away from home are spent, so that they raise."""
-    name = quoted_name(table.schema, table.name).replace("'", "''")
-    return _away_from_home(context, after, _SPEND.format(where=_OWNED.format(name=name)))
-
-
-def with_spent_sequence(context: Context, sequence: str) -> tuple[tuple[str, ...], ...]:
-    """Return what follows the definition of a sequence (its name as SQL) on each shard."""
-    literal = sequence.replace("'", "''")
-    return _away_from_home(context, (), _SPEND.format(where=f"q.seqrelid = '{literal}'::pg_catalog.regclass"))
-
-
-def _away_from_home(context: Context, after: tuple[tuple[str, ...], ...], text: str) -> tuple[tuple[str, ...], ...]:
-    shards = range(len(context.database.shards))
-    before = after or tuple(() for _ in shards)
-    return tuple(before[shard] if shard == context.database.home else (*before[shard], text) for shard in shards)
-
-
-_OWNED: Final = """q.seqrelid IN (SELECT d.objid FROM pg_catalog.pg_depend d
-  WHERE d.refobjid = '{name}'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-    AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i'))"""
-_SPEND: Final = """SELECT pg_catalog.setval(q.seqrelid, CASE WHEN q.seqincrement > 0 THEN q.seqmax ELSE q.seqmin END)
-FROM pg_catalog.pg_sequence q WHERE {where}"""
 
 
 def _ddl(context: Context, target: Target, *, after: tuple[tuple[str, ...], ...] = (), **flags: str) -> Statement:
@@ -279,33 +253,27 @@ def _check_foreign_key(context: Context, body: Node, definition: Definition, col
     raise context.refuse("foreign-key", at, table=definition.name, target=".".join(parts))
 
 
-def _slot_checks(context: Context, definition: Definition, range_var: Node) -> tuple[tuple[str, ...], ...]:
+def slot_checks(context: Context, definition: Definition, range_var: Node) -> tuple[tuple[str, ...], ...]:
     """Return, by shard, the CHECK that a row's slot is one of the shard's."""
-    database, placement = context.database, definition.placement
+    placement = definition.placement
     if not isinstance(placement, Sharded):
         return ()
     known = context.catalog.relation(definition.name.schema, definition.name.name)
     if known is not None and any(name == SLOT_CONSTRAINT for name, _ in known.checks):
         return ()  # IF NOT EXISTS: it is there already
-    schema = range_var.get("schemaname")
-    table = f"{_quoted(schema)}.{_quoted(definition.name.name)}" if schema else _quoted(definition.name.name)
-    key_type, column = definition.types[placement.key], _quoted(placement.key)
-    texts = []
+    table = copies.quoted(*copies.range_name(range_var))
+    return slot_texts(context, table, definition.types[placement.key], placement.key)
+
+
+def slot_texts(context: Context, table: str, key_type: str, key: str) -> tuple[tuple[str, ...], ...]:
+    """Return, by shard, what gives a table its CHECK."""
+    database, texts = context.database, []
     for shard in range(len(database.shards)):
         first, last = database.slot_range(shard)
-        check = sharding.slot_check(key_type, column, database.slots, first, last)
+        check = sharding.slot_check(key_type, copies.quoted(key), database.slots, first, last)
         drop = f"DROP CONSTRAINT IF EXISTS {SLOT_CONSTRAINT}"  # what IF NOT EXISTS has left as it was
         texts.append((f"ALTER TABLE {table} {drop}, ADD CONSTRAINT {SLOT_CONSTRAINT} CHECK ({check})",))
     return tuple(texts)
-
-
-def quoted_name(schema: str, name: str) -> str:
-    """Return a name as SQL."""
-    return f"{_quoted(schema)}.{_quoted(name)}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 # --- ALTER TABLE -----------------------------------------------------------------------------------------------------
@@ -363,6 +331,9 @@ _PLAIN: Final = frozenset(
 )
 
 
+_SEQUENCES: Final = frozenset({"AT_AddColumn", "AT_AddIdentity", "AT_SetIdentity"})
+
+
 def alter(context: Context) -> Statement:
     """ALTER TABLE (and INDEX, VIEW, SEQUENCE in its form)."""
     from router.planner.ddl import locate  # noqa: PLC0415 - ddl lists this planner
@@ -386,7 +357,13 @@ def alter(context: Context) -> Statement:
         _check_command(context, command, definition, range_var)
     if concurrent:
         return context.statement(ShardByShard(target, catalog_changes=True), "ALTER TABLE", transaction_block=False)
-    return _ddl(context, target)
+    if isinstance(target, HomeShard):
+        return _ddl(context, target)
+    attached = copies.attached(context, definition.placement)
+    if attached is not None:
+        return context.statement(attached, tag_of(context.parsed))
+    makes = any(item["AlterTableCmd"].get("subtype") in _SEQUENCES for item in body.get("cmds", ()))
+    return _ddl(context, target, after=copies.spent_sequences(context, [relation.name]) if makes else ())
 
 
 def _check_command(context: Context, command: Node, definition: Definition, range_var: Node) -> None:
@@ -449,6 +426,8 @@ def _check_attach(context: Context, detail: Node, kind: str, definition: Definit
         raise context.refuse("alter-table", at, command=kind.removeprefix("AT_"), table=definition.name)
     other_var = other_var.get("RangeVar", other_var)
     other = context.placement(context.relation(other_var), other_var.get("location"))
+    if copies.can_attach(context, kind, other_var, definition.placement):
+        return
     if other != definition.placement:
         raise context.refuse("parent-placement", at, table=definition.name)
 

@@ -21,7 +21,7 @@ from router.plan import (
     Statement,
     Target,
 )
-from router.planner import select
+from router.planner import copies, select
 from router.planner.context import Context
 from router.planner.passthrough import holds
 from router.statement import parse
@@ -29,6 +29,7 @@ from router.statement import parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from router.cluster import TableName
     from router.tree import Node
 
 _BINARY, _SCROLL = 0x0001, 0x0002  # options of DeclareCursorStmt
@@ -106,7 +107,24 @@ def truncate(context: Context) -> Statement:
         context.check_access(context.relation(body), write=True, defaults=(), at=body.get("location"))
     if isinstance(target, HomeShard):
         return context.statement(Single(target, writes=True), "TRUNCATE TABLE")
-    return context.statement(Ddl(target, catalog_changes=False), "TRUNCATE TABLE")
+    after = copies.spent_sequences(context, _emptied(context, tables)) if context.body.get("restart_seqs") else ()
+    return context.statement(Ddl(target, after=after, catalog_changes=False), "TRUNCATE TABLE")
+
+
+def _emptied(context: Context, range_vars: Sequence[Node]) -> list[TableName]:
+    """Return the tables that a TRUNCATE empties: those that it names, and by CASCADE those that refer to them."""
+    pending = [found.name for body in range_vars if (found := context.relation(body)) is not None]
+    seen: list[TableName] = []
+    while pending:
+        name = pending.pop()
+        relation = context.catalog.relation(name.schema, name.name)
+        if name in seen or relation is None:
+            continue
+        seen.append(name)
+        pending += relation.children
+        if context.body.get("behavior") == "DROP_CASCADE":
+            pending += [table for table, _ in relation.referenced_by]
+    return seen
 
 
 def vacuum(context: Context) -> Statement:

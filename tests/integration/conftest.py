@@ -33,6 +33,7 @@ TABLES = {
     "words": {"key": "word"},
     "kinds": "reference",
     "made": {"key": "k"},  # tests create it
+    "codes": "reference",  # and this one
 }
 SCHEMA = (
     "CREATE TABLE notes (k int8 PRIMARY KEY, v text, n int4 CHECK (n >= 0))",

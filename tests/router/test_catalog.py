@@ -358,6 +358,20 @@ def test_c2_what_a_cascade_sets_off() -> None:
     assert "items sets off" in reason(catalog(orders, loud, functions=functions).access_problem(orders, write=True))
 
 
+def test_a_cascade_reaches_a_table_by_its_own_key_and_computes_no_default_but_its_own() -> None:
+    key = ForeignKey("f", ("owner",), table("orders"), ("k",), on_delete="c")
+    orders = Relation(table("orders"), columns=ORDERS.columns, referenced_by=((table("items"), key),))
+    columns = (Column("owner", "int8"), Column("n", "int4", default="nextval('s')", uses=builtin("nextval")))
+    placements: dict[TableName, Placement] = {table("items"): Sharded("owner")}
+    items = Relation(table("items"), columns=columns, foreign_keys=(key,))
+    assert catalog(orders, items, placements=placements).access_problem(orders, write=True, defaults=()) is None
+    setting = ForeignKey("f", ("owner", "n"), table("orders"), ("k", "v"), on_delete="d")
+    orders = Relation(table("orders"), columns=ORDERS.columns, referenced_by=((table("items"), setting),))
+    items = Relation(table("items"), columns=columns, foreign_keys=(setting,))
+    made = catalog(orders, items, placements=placements)
+    assert "items sets off" in reason(made.access_problem(orders, write=True, defaults=()))
+
+
 def test_c2_operators_and_casts_run_functions() -> None:
     bad = Function(function("bad"), reads("orders"))
     made = catalog(functions=(bad,), operators=(Operator("public", "===", function=function("bad")),))

@@ -9,7 +9,8 @@ import pytest
 
 from router.cluster import TableName
 from router.errors import Refused
-from router.plan import Computed, Filled, Moment, Single, SplitInsert
+from router.plan import Single, SplitInsert
+from router.plan_steps import Computed, Filled, Moment
 from router.planned import PlannedStatements
 from router.planner import Planner, filling
 from router.relation import Column

@@ -1,0 +1,110 @@
+"""Plan nodes of statements that take more than one step: a part of :mod:`router.plan`, whose rules hold here too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.plan import Single, SplitInsert, Statement, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A value that the home shard computes when the statement runs: ``text`` is an expression without columns."""
+
+    text: str
+
+
+class Moment(Enum):
+    """A value of the clock: one for all shards, by the proxy's clock."""
+
+    TRANSACTION = "transaction"  # when the client's transaction began: now()
+    STATEMENT = "statement"
+
+
+class Shape(Enum):
+    """What a subquery is taken for."""
+
+    VALUE = "value"  # of its only row, NULL without one
+    LIST = "list"  # of all its rows, as an array
+    EXISTS = "exists"  # whether it has a row
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A subquery that is asked before the statement runs. Its parameters are those of the statement around it."""
+
+    read: Statement
+    shape: Shape
+
+
+Value = Computed | Moment | Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A statement with values that are known only when it runs: from sequences, defaults, the clock.
+
+    ``inner`` is the statement with these values as parameters behind the client's own, in the order of ``values``:
+    those of one row together, so that ``nextval`` gives rows their numbers in order. Parameters of ``inner`` have the
+    types that the values turn out to have. ``alone``: the original statement's plan, exact where one shard runs it
+    outside any block (None: never).
+    """
+
+    inner: Statement
+    values: tuple[tuple[Value, ...], ...]
+    alone: Single | SplitInsert | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRows:
+    """Rows are read first, all of them, and then inserted where they belong.
+
+    ``read`` gives the rows: one column for each of the first columns of ``into``, of types that Postgres assigns to
+    them. ``extra``: values for the columns behind these, computed anew for each row. ``into + VALUES (rows) + tail`` is
+    the text for a shard. ``key_column`` places a row (of ``key_type``); None: every row goes to all of ``target``.
+    ``at_once``: a shard's rows must not be parted over several statements (ON CONFLICT DO UPDATE). ``verb``: what the
+    tag calls it, as an UPDATE that moves rows is done by a DELETE as ``read``.
+    """
+
+    read: Statement
+    into: str
+    tail: str
+    target: Target
+    key_type: str = ""
+    key_column: int | None = None
+    extra: tuple[Value, ...] = ()
+    at_once: bool = False
+    verb: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRows:
+    """A write to a reference table by row: ``home`` changes the home shard's copy, and its rows are applied elsewhere.
+
+    ``home`` returns the columns of the client's own RETURNING, then the primary key of the old row (``keys`` columns,
+    NULL where a row is new), then that of the new row (NULL where it is gone), then the new row's values for
+    ``columns``. ``insert``, ``update`` and ``delete`` are the texts for other shards, each ``before + VALUES (rows) +
+    after``.
+    ``types``: SQL names of the types of the key columns and of ``columns``. ``updated``: positions in ``columns`` that
+    an UPDATE sets.
+    """
+
+    home: Statement
+    keys: int
+    types: tuple[str, ...]
+    insert: tuple[str, str]
+    update: tuple[str, str]
+    delete: tuple[str, str]
+    updated: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Parameters of one task's own, in the place of the client's. ``oids``: 0 where the shard infers the type."""
+
+    parameters: tuple[bytes | None, ...]
+    formats: tuple[int, ...]
+    oids: tuple[int, ...]

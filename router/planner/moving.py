@@ -1,0 +1,284 @@
+"""Writes in two steps: INSERT ... SELECT whose rows are not where they belong, and UPDATE of a sharding key.
+
+Decides what is read, as a statement of its own, and how its rows are inserted: with parameters of the types that the
+query gave, so that Postgres assigns them to the columns as it does in one statement. How the query is read is left to
+its own planner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from router.cluster import Home, Reference, Sharded
+from router.effect import Runs
+from router.plan import EveryShard, HomeShard, Statement
+from router.plan_steps import Computed, MoveRows
+from router.planner import dml
+from router.planner.filling_rows import nextval
+from router.planner.names import star_columns
+from router.planner.placing import check_no_system_columns
+from router.planner.scope import Scope
+from router.rewrite import group_end
+from router.tree import constant, items, strings, walk
+
+if TYPE_CHECKING:
+    from router.cluster import Placement
+    from router.planner.context import Context
+    from router.planner.names import Level
+    from router.relation import Column, Relation
+    from router.statement import Parsed, Token
+    from router.tree import Node
+
+_CLOSED: Final = frozenset({"SubLink", "SelectStmt"})
+
+
+def insert_select(context: Context) -> Statement | None:
+    """Plan INSERT ... SELECT in two steps; None when it is no such statement, or cannot be done so."""
+    from router.planner import select  # noqa: PLC0415 - SELECT's planner knows of INSERT in WITH
+
+    node = context.body
+    query = node.get("selectStmt", {}).get("SelectStmt")
+    relation = context.relation(node["relation"])
+    if query is None or relation is None or not relation.is_table or not context.many:
+        return None
+    cut = _cut(context.parsed, node)
+    if "SetToDefault" in context.parsed.kinds and "onConflictClause" not in node:
+        return None
+    if cut is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
+        return None
+    columns = _targets(context, relation, node, query)
+    if columns is None:
+        return None
+    placement = context.placement(relation)
+    if isinstance(placement, Reference) and "onConflictClause" in node:
+        return None
+    _check_tail(context, node)
+    extra = _extra(context, relation, columns, placement)
+    check_conflict(context, relation, placement)
+    names = [column.name for column in columns]
+    given = {column.name for column, _ in extra}
+    defaults = [c.name for c in relation.columns if c.name not in names and c.name not in given]
+    context.check_access(relation, write=True, defaults=defaults, at=node["relation"].get("location"))
+    reading = select.plan(context.rewritten(cut.read(columns, query)))
+    everything = [*columns, *(column for column, _ in extra)]
+    key_type, key_column = _key(placement, relation, everything)
+    overriding = cut.overriding
+    if not overriding and any(column.identity == "a" for column in everything):
+        overriding = "OVERRIDING SYSTEM VALUE "
+    plan = MoveRows(
+        reading,
+        f"{cut.into}({', '.join(quoted(column.name) for column in everything)}) {overriding}",
+        cut.tail,
+        HomeShard() if isinstance(placement, Home) else EveryShard(),
+        key_type,
+        key_column,
+        tuple(value for _, value in extra),
+        at_once=node.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE",
+    )
+    return context.statement(plan, "INSERT", returns_rows="returningClause" in node)
+
+
+def _key(placement: Placement, relation: Relation, columns: list[Column]) -> tuple[str, int | None]:
+    key = relation.column(placement.key) if isinstance(placement, Sharded) else None
+    return ("", None) if key is None else (key.type_name, columns.index(key))
+
+
+def check_conflict(context: Context, relation: Relation, placement: Placement) -> None:
+    """See that ON CONFLICT finds its conflicts on one shard, and keeps the key."""
+    from router.planner.insert import check_arbiter  # noqa: PLC0415 - INSERT's planner tries this one
+
+    if not isinstance(placement, Sharded):
+        return
+    check_arbiter(context, relation, placement.key)
+    for target in items(context.body.get("onConflictClause", {}).get("targetList")):
+        value = strings(target["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))
+        if target["ResTarget"].get("name") == placement.key and value != ("excluded", placement.key):
+            raise context.refuse("key-update", target["ResTarget"].get("location"), key=placement.key)
+
+
+def _check_tail(context: Context, node: Node) -> None:
+    """RETURNING and ON CONFLICT run on the shards: nothing in them may look elsewhere."""
+    for part in (node.get("returningClause"), node.get("onConflictClause")):
+        if any(kind in _CLOSED for kind, _ in walk(part)) or context.effect(part).runs is not Runs.ANYWHERE:
+            raise context.refuse("insert-select", node["relation"].get("location"))
+    check_no_system_columns(context)
+
+
+def _targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
+    """Return the columns that the query's columns go to."""
+    names = dml.columns_of(relation, node) or []
+    if "cols" not in node:
+        width = _width(context, query)
+        if width is None or width > len(names):
+            return None
+        names = names[:width]
+    found = [column for name in names if (column := relation.column(name)) is not None]
+    if len(found) != len(names) or any(column.generated for column in found):
+        return None
+    always = any(column.identity == "a" for column in found)
+    override = node.get("override", "OVERRIDING_NOT_SET")
+    if (always and override == "OVERRIDING_NOT_SET") or override == "OVERRIDING_USER_VALUE":
+        return None
+    return found
+
+
+def _width(context: Context, query: Node) -> int | None:
+    """Count the columns of a query."""
+    while "larg" in query:
+        query = query["larg"]
+    if "valuesLists" in query:
+        return len(items(query["valuesLists"][0]))
+    level: Level = Scope(context).select(query)
+    count = 0
+    for target in query.get("targetList", ()):
+        fields = strings(target["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))
+        if fields[-1:] == ("*",):
+            starred = star_columns(level.names, fields)
+            if starred is None:
+                return None
+            count += len(starred)
+        else:
+            count += 1
+    return count
+
+
+def _extra(
+    context: Context, relation: Relation, columns: list[Column], placement: Placement
+) -> list[tuple[Column, Computed]]:
+    """Return the columns that are left out and that home computes for each row."""
+    found = []
+    for column in relation.columns:
+        if column in columns or column.generated or isinstance(placement, Home):
+            continue
+        if column.identity and column.sequence is not None:
+            found.append((column, Computed(nextval(column.sequence.schema, column.sequence.name))))
+            continue
+        value = dml.default_value(column)
+        effect = context.effect(value)
+        if value is None:
+            continue
+        if effect.clock:
+            detail = f"Column {column.name} takes the time as its default: give it in the query."
+            raise context.refuse("insert-select", context.body["relation"].get("location"), detail=detail)
+        key = isinstance(placement, Sharded) and column.name == placement.key
+        if effect.runs is Runs.HOME or key or (effect.volatile and isinstance(placement, Reference)):
+            found.append((column, Computed(column.default)))
+    key_name = placement.key if isinstance(placement, Sharded) else None
+    if key_name is not None and key_name not in {c.name for c in columns} | {c.name for c, _ in found}:
+        key_column = relation.column(key_name)
+        if key_column is None:
+            raise context.refuse("insert-select", context.body["relation"].get("location"))
+        found.append((key_column, Computed("NULL::pg_catalog." + quoted(key_column.type_name))))
+    return found
+
+
+# --- cutting ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """INSERT ... SELECT in pieces. ``into``: INSERT INTO and the table; ``start`` and ``end``: the query's place."""
+
+    parsed: Parsed
+    prefix: str  # WITH of the INSERT
+    into: str
+    overriding: str
+    start: int
+    end: int
+    tail: str
+
+    def read(self, columns: list[Column], query: Node) -> str:
+        """Return the query as a statement; constants without a type get that of their column."""
+        splices = []
+        rows = [items(row) for row in query.get("valuesLists", ())]
+        if "larg" not in query and "targetList" in query:
+            rows.append([target["ResTarget"].get("val", {}) for target in query["targetList"]])
+        for row in rows:
+            for value, column in zip(row, columns, strict=False):
+                literal = constant(value)
+                if literal is not None and literal[0] in {"string", "null"} and len(row) == len(columns):
+                    at = self.parsed.token_at(self.parsed.place(value["A_Const"].get("location", 0)))
+                    splices.append((self.parsed.tokens[at].end, f"::{sql_type(column)}"))
+        text, first = self.parsed.text, self.start
+        query_text = text[first : self.end]
+        for place, cast in sorted(splices, reverse=True):
+            query_text = query_text[: place - first] + cast + query_text[place - first :]
+        return self.prefix + query_text
+
+
+def sql_type(column: Column) -> str:
+    """Return a column's type as SQL, without its modifier."""
+    return f"{quoted(column.type_schema)}.{quoted(column.type_name)}"
+
+
+def _cut(parsed: Parsed, node: Node) -> _Cut | None:
+    tokens, text = parsed.tokens, parsed.text
+    insert = _top(tokens, 0, "INSERT")
+    if insert is None or insert + 1 >= len(tokens):
+        return None
+    at = insert + 2  # behind INTO: the name, with dots
+    while at + 1 < len(tokens) and tokens[at + 1].name == "ASCII_46":
+        at += 2
+    at += 1
+    if at < len(tokens) and tokens[at].name == "AS":
+        at += 2
+    into_end = tokens[at - 1].end
+    if "cols" in node:
+        end = group_end(tokens, at)
+        if end is None:
+            return None
+        at = end + 1
+    overriding = ""
+    if tokens[at].name == "OVERRIDING":
+        overriding = text[tokens[at].start : tokens[at + 2].end] + " "
+        at += 3
+    stop = _tail_start(tokens, at)
+    query_with = tokens[at].name == "WITH"
+    prefix = text[tokens[0].start : tokens[insert].start] if insert else ""
+    tail = text[tokens[stop].start : parsed.end] if stop < len(tokens) else ""
+    if prefix and (query_with or not text[tokens[at].start :].lstrip()):
+        return None
+    end_of_query = tokens[stop - 1].end if stop < len(tokens) else parsed.end
+    return _Cut(
+        parsed,
+        prefix,
+        text[tokens[insert].start : into_end] + " ",
+        overriding,
+        tokens[at].start,
+        end_of_query,
+        " " + tail if tail else "",
+    )
+
+
+def _tail_start(tokens: list[Token], start: int) -> int:
+    """Return the token with which ON CONFLICT or RETURNING begins, or the number of tokens."""
+    depth = 0
+    for at in range(start, len(tokens)):
+        name = tokens[at].name
+        if name in {"ASCII_40", "ASCII_91"}:
+            depth += 1
+        elif name in {"ASCII_41", "ASCII_93"}:
+            depth -= 1
+        elif (depth == 0 and name == "RETURNING") or (
+            depth == 0 and name == "ON" and at + 1 < len(tokens) and tokens[at + 1].name == "CONFLICT"
+        ):
+            return at
+    return len(tokens)
+
+
+def _top(tokens: list[Token], start: int, name: str) -> int | None:
+    depth = 0
+    for at in range(start, len(tokens)):
+        if tokens[at].name in {"ASCII_40", "ASCII_91"}:
+            depth += 1
+        elif tokens[at].name in {"ASCII_41", "ASCII_93"}:
+            depth -= 1
+        elif depth == 0 and tokens[at].name == name:
+            return at
+    return None
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL."""
+    return '"' + name.replace('"', '""') + '"'

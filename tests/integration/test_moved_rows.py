@@ -1,0 +1,148 @@
+"""INSERT ... SELECT whose rows come from other shards than they go to; UPDATE of sharding keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wire_client import SYNC, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+VALUES = ", ".join(f"({key}, 'note {key}', {key % 3})" for key in range(1, 31))
+
+
+@pytest.fixture
+def filled(twins: Twins) -> Iterator[Twins]:
+    twins.query(f"insert into notes values {VALUES}")
+    twins.query("insert into kinds values (1, 'one'), (2, 'two')")
+    twins.query("insert into plain values (1, 'p'), (2, null)")
+    twins.query("create table made (k bigserial primary key, v varchar(9), m numeric(6, 1) default 1.5, at int4[])")
+    yield twins
+    twins.query("rollback")
+    twins.query("drop table if exists made")
+
+
+def test_from_shard_to_shard(filled: Twins) -> None:
+    for text in (
+        "insert into made (k, v) select k + 100, v from notes where k < 10 order by k returning k, v, m",
+        "insert into made (k, v, m) select n, v, k / 3.0 from notes where k in (3, 4) returning *",
+        "insert into made (k, v, m, at) select 50 + k, null, '7', array[n, k::int] from notes where k > 20",
+        "insert into made (v) select name from parents",
+        "insert into made select * from (values (200, 'x', 1.25), (201, 'y', null)) v returning k, m",
+        "insert into made (k, v) select id + 300, name from kinds",
+        "insert into made (k, v) select id + 400, v from plain returning made.*",
+        "insert into made (k, v) select k, 'a longer text than nine' from made where k = 50",
+        "insert into made (k) select k from made where k = 101",
+        "insert into made (k, v) select k, 'again' from made where k < 105 on conflict (k) do update set v = 'b'",
+        "insert into made (k, v) select k, 'again' from made on conflict do nothing returning k",
+        "insert into made (k, v) select k % 2, v from notes where n = 0 on conflict (k) do update set v = 'twice'",
+        "insert into plain select k, v from notes where k > 25 order by 1 returning id",
+        "insert into kinds select k, v from notes where k > 27",
+        "insert into made (k) select k::text from notes",
+        "insert into made (k, v) select 1",
+        "insert into made (nope) select k from notes",
+        "with n as (select k from notes where n = 1) insert into made (k) select k + 500 from n",
+        "insert into made (k, v) (select k + 600, v from notes union select id + 700, name from kinds)",
+        "select * from made order by k",
+        "select * from plain order by id",
+        "select * from kinds order by id",
+    ):
+        filled.query(text)
+
+
+def test_numbers_for_rows_that_are_read(filled: Twins) -> None:
+    filled.query("insert into made (v) select v from notes where k < 6 order by k returning k, v")
+    filled.query("insert into made (v) select v from notes where k < 0 returning k")
+    filled.query("select k, v from made order by k")
+
+
+def test_the_extended_protocol(filled: Twins) -> None:
+    insert = parse(
+        "insert into made (k, v) select k + $1, $2 from notes where n = $3 order by k returning k, $2::text", "s"
+    )
+    filled.same(insert, describe("S", "s"), SYNC)
+    filled.same(bind(b"700", b"a", b"1", statement="s", results=(1, 0)), describe("P"), execute(), SYNC)
+    filled.same(bind(b"800", b"b", b"5", statement="s"), describe("P"), execute(), SYNC)
+    filled.query("select k, v from made order by k")
+
+
+def test_own_writes_are_read_and_rolled_back(filled: Twins) -> None:
+    for text in (
+        "begin",
+        "insert into notes values (90, 'new', 1), (91, 'new', 2)",
+        "insert into made (k, v) select k + 1, v from notes where v = 'new'",
+        "select k, v from made order by k",
+        "rollback",
+        "select count(*) from made",
+    ):
+        filled.query(text)
+
+
+def test_copies_of_a_reference_table_get_the_same_rows(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows(f"insert into notes values {VALUES}")
+    client.rows("insert into kinds select k, v from notes where k > 20")
+    copies = town.everywhere("select * from kinds order by id")
+    assert copies[0] == copies[1] == copies[2] != []
+
+
+def test_more_rows_than_one_statement_takes(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("insert into plain select n, 'x' from generate_series(1, 50000) n")
+    client.rows("create table made (k int8 primary key, a int4, b int4, c int4, d text)")
+    try:
+        trace = client.query("insert into made select id, 1, 2, 3, v from plain")
+        assert trace[-2:] == [("tag", "INSERT 0 50000"), ("ready", "I")]
+        assert client.rows("select count(*), min(k), max(k) from made") == [("50000", "1", "50000")]
+        trace = client.query("insert into made select id, 1, 2, 3, v from plain on conflict (k) do update set a = 5")
+        assert trace[0][1]["C"] == "53400"
+    finally:
+        client.rows("drop table made")
+
+
+KEYED = """create table made (k int8 primary key, v text, n int4 check (n >= 0),
+    g int4 generated always as (n * 2) stored, i int4 generated always as identity)"""
+
+
+def test_keys_that_change(twins: Twins) -> None:
+    rows = ", ".join(f"({key}, 'note {key}', {key % 3})" for key in range(1, 13))
+    for text in (
+        "insert into kinds values (1, 'a'), (2, 'b'), (6, 'c')",
+        KEYED,
+        f"insert into made (k, v, n) values {rows}",
+        "set pgchorus.allow_key_update = on",
+        "update made set k = 100 where k = 1 returning k, v, n, g, i",
+        "update made set k = k + 1000, n = n + 1, v = null where n = 1 and k = 10",
+        "update made set k = k + 2000 where n = 2",
+        "update made as t set k = 7000 + kinds.id, v = kinds.name from kinds where kinds.id = t.k",
+        "update made set k = '55', v = 'x' where k = 3",
+        "update made set k = 100 where k = 9",
+        "update made set n = -1, k = 5 where k = 9",
+        "update made set k = k where k = 9 returning k",
+        "update made set k = 1 where false returning k",
+        "begin",
+        "update made set k = -k",
+        "select * from made order by k",
+        "rollback",
+        "select * from made order by k",
+    ):
+        twins.query(text)
+    twins.same(parse("update made set k = k + $1 where k = $2 returning *"), bind(b"10000", b"100"), execute(), SYNC)
+    twins.query("drop table made")
+
+
+def test_a_key_changes_only_where_the_session_asks_for_it(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("insert into notes values (1, 'a', 1)")
+    client.rows("insert into parents values (1, 'a')")
+    assert "allow_key_update" in client.query("update notes set k = 2")[0][1]["H"]
+    client.rows("set pgchorus.allow_key_update = on")
+    assert client.rows("update notes set k = 2 returning k") == [("2",)]
+    assert client.query("update parents set id = 2")[0][1]["C"] == "0A000"  # children refer to it

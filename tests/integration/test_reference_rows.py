@@ -1,0 +1,119 @@
+"""Writes to reference tables: whatever the statement, all copies are equal, and equal to one Postgres."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from waiting import eventually
+from wire_client import SYNC, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+CODES = """create table codes (id serial primary key, v text, r float8 default random(), at timestamptz default now(),
+    g int4 generated always as (id * 2) stored, x int4[])"""
+
+
+@pytest.fixture
+def codes(twins: Twins) -> Iterator[Twins]:
+    twins.query(CODES)
+    twins.query("insert into plain values (1, 'p'), (2, 'q'), (30, 'r')")
+    twins.query("insert into codes (v) values ('a'), ('b'), ('c')")
+    yield twins
+    twins.query("rollback")
+    twins.query("drop table codes")
+
+
+def copies(town: Town) -> list[dict[str, Any]]:
+    """Return what every shard has, once it is seen that all have the same."""
+    found = town.everywhere("select to_jsonb(codes) from codes order by id, v")
+    assert all(copy == found[0] for copy in found[1:]), found
+    return [row for (row,) in found[0]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "insert into codes (v) values ('d'), ('e') returning id, v, g",
+        "insert into codes default values",
+        "insert into codes (v, r) select v, random() from plain order by id returning id",
+        "insert into codes (id, v) values (2, 'x'), (9, 'y') on conflict (id) do update set v = excluded.v || codes.v",
+        "insert into codes (id, v) values (2, 'x'), (9, 'y') on conflict do nothing returning id",
+        "update codes set v = upper(v), r = random() where id > 1 returning id",
+        "update codes set v = v || '!' where id in (select id from codes order by random() limit 2)",
+        "update codes set id = id + 100 where id > 1 returning id, v, g",
+        "update codes c set v = p.v, x[2] = 7 from plain p where p.id = c.id",
+        "delete from codes where id = (select max(id) from codes) returning id, v",
+        "delete from codes using plain where plain.id = codes.id and plain.v = 'p'",
+        """merge into codes c using plain p on p.id = c.id when matched and p.v = 'p' then delete
+        when matched then update set v = p.v when not matched then insert (id, v) values (p.id, 'new')""",
+        "with p as (select * from plain) update codes set v = p.v from p where p.id = codes.id returning codes.v",
+        "update codes set v = 'q' where id = 1 returning old.v, new.v, id",
+        "update codes set v = 'r' where id = 1 returning with (old as o) o.v, new.v, id",
+        "update codes set at = now() - interval '1 day', v = to_char(now() - now(), 'SS')",
+        "insert into codes (v) values (nextval('codes_id_seq')::text) returning v",
+    ],
+)
+def test_by_row(codes: Twins, any_town: Town, text: str) -> None:
+    codes.query(text) if "random()" not in text.partition("where")[2] else codes.proxy.rows(text)
+    if "random()" not in text.partition("where")[2]:
+        codes.query("select id, v, g, x from codes order by id")
+    assert copies(any_town)
+
+
+def test_the_extended_protocol_and_blocks(codes: Twins, any_town: Town) -> None:
+    update = parse("update codes set v = $1 where id > $2 returning id, v", "s")
+    codes.same(update, describe("S", "s"), SYNC)
+    codes.same(bind(b"z", b"1", statement="s", results=(1, 0)), describe("P"), execute(), SYNC)
+    codes.same(parse("insert into codes (v, at) values ($1, $2) returning id"), bind(b"n", b"today"), execute(), SYNC)
+    for text in (
+        "begin",
+        "update codes set v = 'in the block'",
+        "savepoint a",
+        "delete from codes",
+        "rollback to a",
+        "select v from codes order by id",
+        "commit",
+    ):
+        codes.query(text)
+    assert {row["v"] for row in copies(any_town)} == {"in the block"}
+
+
+def test_without_a_primary_key(twins: Twins, any_town: Town) -> None:
+    for text in (
+        "create table codes (id int4, v text)",
+        "insert into codes values (1, 'a'), (2, 'b'), (2, 'b')",
+        "update codes set v = v || 'x' where id = 2 returning *",
+        "delete from codes where id = 1",
+        "select * from codes order by 1, 2",
+    ):
+        twins.query(text)
+    copies(any_town)
+    twins.query("drop table codes")
+
+
+def test_a_statement_that_waits_for_another_changes_the_same_rows_everywhere(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    first, second = connect(town.dsn), connect(town.dsn)
+    for with_key in (", primary key (id)", ""):
+        first.rows(f"create table codes (id int4, v text{with_key})")
+        first.rows("insert into codes values (1, 'a'), (2, 'b'), (3, 'c')")
+        first.rows("begin")
+        first.rows("update codes set v = 'x' where id = 1")
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(second.query, "update codes set v = v || '!' where v <> 'x'")
+            eventually(
+                lambda: town.on_shard(0, "select 1 from pg_locks where not granted"), "nobody waits for the first"
+            )
+            first.rows("commit")
+            assert waiting.result()[0] == ("tag", "UPDATE 2")
+        assert [row["v"] for row in copies(town)] == ["x", "b!", "c!"]
+        first.rows("drop table codes")
