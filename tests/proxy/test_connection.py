@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.connection import INBOX_HIGH_WATER_BYTES, ClientConnection, ClientGone
+from proxy.connection import INBOX_HIGH_WATER_BYTES, TURN_BYTES, ClientConnection, ClientGone
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query, Sync
@@ -92,6 +92,19 @@ async def test_what_was_taken_too_early_comes_again(connection: ClientConnection
     assert [kind for kind, _ in messages] == list(b"QSQ")
     connection.push_back(messages[1:])
     assert [(await connection.receive())[0] for _ in range(2)] == list(b"SQ")
+
+
+async def test_much_is_received_a_part_at_a_time(connection: ClientConnection) -> None:
+    """A COPY of many rows leaves turns of the loop to the others, and nothing is lost or counted twice."""
+    sent = [b"%06d" % number + b"x" * 94 for number in range(3 * TURN_BYTES // 100)]
+    connection.data_received(b"".join(frame(b"d", body) for body in sent))
+    received: list[bytes] = []
+    while len(received) < len(sent):
+        part = await connection.receive_many()
+        assert sum(len(body) for _, body in part) < TURN_BYTES + 105
+        received += [body for _, body in part]
+    assert received == sent
+    assert connection._inbox_bytes == 0
 
 
 async def test_reading_pauses_while_too_much_waits(connection: ClientConnection, transport: Transport) -> None:
