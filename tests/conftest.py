@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
+import hypothesis
 import pytest
 
 from databases import create_databases, drop_databases
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SERVERS = 4
+
+# The same examples in every run (the long forms choose seeds and print them), and no limit of time for one of them: a
+# machine that is busy with something else has made tests fail that were right.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 _serial = itertools.count(1)
 
