@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
@@ -28,7 +29,7 @@ from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import current, key_parameters, prepare, request_of, resolve_bind
-from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
+from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step, take_back
 from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
@@ -223,6 +224,20 @@ class ExtendedProtocol:
         else:
             self.session.write(frame)
 
+    def _set_statement(self, name: bytes, prepared: PreparedStatement | None) -> None:
+        """Note a Parse or a Close (None); if what goes before it to the shard fails, Postgres would have skipped it."""
+        statements = self.session.statements
+        before = statements.get(name)
+        if prepared is not None:
+            statements[name] = prepared
+        elif before is not None:
+            del statements[name]
+        if self.batch is not None and self.batch.script:
+            undo = (
+                partial(statements.pop, name, None) if before is None else partial(statements.__setitem__, name, before)
+            )
+            self.batch.script[-1].undo_after.append(undo)
+
     # --- batches ----------------------------------------------------------------------------------------------
 
     async def _batch_for(
@@ -253,17 +268,10 @@ class ExtendedProtocol:
         if batch is None or not batch.frames:
             return
         session = self.session
-        if not session.transaction.in_block and not batch.begins_itself and not (last and batch.executes <= 1):
-            session.begin(Block.IMPLICIT)
-            await session.transaction.begin_on_links(reads=batch.reads)
-        if batch.reads:
-            await settle_before(session, [batch.shard])
-        answer = Relay(session.connection, session.on_parameter, batch.script, session.transaction.explain)
-        batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
-        await answer.wait(batch.link)
-        while answer.copy_in:
-            await answer.pass_copy_data(batch.link)
-            await answer.wait(batch.link)
+        try:
+            answer = await self._exchange(batch, last=last)
+        finally:
+            take_back(batch.script)  # what was not reached: nothing when all went well
         await session.follow_shard(batch.link, failed=answer.failed)
         if answer.failed:
             raise Reported(answer.sqlstate)
@@ -275,6 +283,22 @@ class ExtendedProtocol:
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
                 await session.catalog_changed()
 
+    async def _exchange(self, batch: Batch, *, last: bool) -> Relay:
+        """Send a batch, in a block where it needs one, and pass the answers on."""
+        session = self.session
+        if not session.transaction.in_block and not batch.begins_itself and not (last and batch.executes <= 1):
+            session.begin(Block.IMPLICIT)
+            await session.transaction.begin_on_links(reads=batch.reads)
+        if batch.reads:
+            await settle_before(session, [batch.shard])
+        answer = Relay(session.connection, session.on_parameter, batch.script, session.transaction.explain)
+        batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
+        await answer.wait(batch.link)
+        while answer.copy_in:
+            await answer.pass_copy_data(batch.link)
+            await answer.wait(batch.link)
+        return answer
+
     # --- messages ---------------------------------------------------------------------------------------------
 
     async def _parse(self, message: frontend.Parse) -> None:
@@ -283,9 +307,10 @@ class ExtendedProtocol:
         if name and name in session.statements:
             raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
         if not name:
-            session.statements.pop(name, None)  # gone, whatever becomes of this one
+            self._set_statement(name, None)  # gone, whatever becomes of this one
         text = message.query.decode("utf-8", "surrogateescape")
-        session.statements[name] = await prepare(session, name, text, message.parameter_oids, self._send_batch)
+        prepared = await prepare(session, name, text, message.parameter_oids, self._send_batch)
+        self._set_statement(name, prepared)
         self._reply(backend.parse_complete())
 
     def _statement(self, name: bytes) -> PreparedStatement:
@@ -460,7 +485,7 @@ class ExtendedProtocol:
     async def _close(self, message: frontend.Close) -> None:
         session = self.session
         if message.kind == b"S":
-            session.statements.pop(message.name, None)
+            self._set_statement(message.name, None)
             self._reply(backend.close_complete())
             return
         name = message.name.decode(errors="replace")

@@ -38,13 +38,24 @@ class Step:
     """One message of ours and what becomes of its answer: up to a frame of a type in ``ends``, passed on or dropped.
 
     ``after`` holds replies that the session itself owes the client behind this one; ``undo`` is called when an error
-    kept the shard from getting that far.
+    kept the shard from getting that far. So are ``undo_after``, for what the session itself has done behind it.
     """
 
     ends: frozenset[int]
     forward: bool
     after: bytearray = field(default_factory=bytearray)
     undo: Callable[[], object] | None = None
+    undo_after: list[Callable[[], object]] = field(default_factory=list)
+
+
+def take_back(script: deque[Step]) -> None:
+    """Undo what stands in a script, the last first: it has not happened."""
+    while script:
+        step = script.pop()
+        while step.undo_after:
+            step.undo_after.pop()()
+        if step.undo is not None:
+            step.undo()
 
 
 class Relay:
@@ -109,7 +120,7 @@ class Relay:
             instead = self._explain(error)
             self.sqlstate = (instead or error).sqlstate
             if self._script is not None:
-                self._give_up(self._script)
+                take_back(self._script)  # after an error the shard skips to Sync
             return instead is None, b"" if instead is None else backend.error_response(instead)
         if kind in _ASYNCHRONOUS:
             return True, b""
@@ -129,13 +140,6 @@ class Relay:
             return step.forward, b""
         self._script.popleft()
         return step.forward and not held, step.after
-
-    def _give_up(self, script: deque[Step]) -> None:
-        """After an error the shard skips to Sync: what stood in the script behind it has not happened."""
-        for step in script:
-            if step.undo is not None:
-                step.undo()
-        script.clear()
 
     def lost(self, error: ShardError) -> None:
         """The link died."""

@@ -267,6 +267,24 @@ def test_errors_skip_to_sync(filled: Twins, any_town: Town) -> None:
     assert len(any_town.stored()) == 30
 
 
+@pytest.mark.parametrize("failing", ["select 1 / n from notes where k = 1", "select count(1 / (k - 1)) from notes"])
+def test_what_is_skipped_leaves_the_statements_as_they_were(filled: Twins, failing: str) -> None:
+    """Parse and Close behind a statement that fails have not happened, though the session answers them itself."""
+    filled.same(parse("select 'kept'", "kept"), parse("select 'old'", "old"), SYNC)
+    filled.same(parse("update notes set n = 0 where k = 1"), bind(), execute(), SYNC)
+    for text in ("select 'new'", "rollback to nowhere"):
+        filled.same(parse(text, "once"), SYNC)  # what it is like is known already
+        filled.same(close("S", "once"), SYNC)
+        filled.same(
+            parse(failing), bind(), execute(), close("S", "kept"), parse(text, "new"), close("S", "old"),
+            parse(text, "old"), SYNC,
+        )  # fmt: skip
+        for name in ("kept", "old"):
+            assert names(filled.same(bind(statement=name), execute(), SYNC)) == ["bound", "row", "tag", "ready"]
+        assert names(filled.same(bind(statement="new"), execute(), SYNC)) == ["error", "ready"]
+        filled.same(parse("select 5", "new"), bind(statement="new"), execute(), close("S", "new"), SYNC)
+
+
 def test_flush(filled: Twins) -> None:
     filled.same(parse("select v from notes where k = $1"), describe("S"), FLUSH, until="Tn")
     filled.same(bind(b"4"), describe("P"), FLUSH, until="T")
