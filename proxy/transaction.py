@@ -321,6 +321,11 @@ class ClientTransaction:
             )
         )
 
+    @property
+    def savepoints(self) -> tuple[Replay, ...]:
+        """The savepoints that are open now."""
+        return tuple(replay for replay in self.log if replay.savepoint is not None)
+
     def _find(self, name: str) -> int:
         for index in range(len(self.log) - 1, -1, -1):
             if self.log[index].savepoint == name:

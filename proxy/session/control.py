@@ -62,6 +62,9 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
     tag = b"START TRANSACTION" if statement.tag == "START TRANSACTION" else b"BEGIN"
     if transaction.block is Block.EXPLICIT:
         session.notice("WARNING", "25001", "there is already a transaction in progress")
+        modes = _modes(plan).sql()
+        if modes:  # Postgres takes them for this one all the same
+            await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
         return tag
     transaction.check_level(_modes(plan))
     session.begin(Block.EXPLICIT)
@@ -159,7 +162,7 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         return b"RELEASE"
     changed = transaction.catalog_changed
     await transaction.rollback_to(plan.savepoint, statement.text)
-    session.spread_cursors.rolled_back_to(transaction.log[-1])
+    await session.rolled_back_to(transaction.log[-1])
     if transaction.settings_changed:
         session.follow_parameters(session.settings_link)
         await learn_isolation(session)

@@ -19,7 +19,7 @@ from proxy.wire import backend
 from router.plan import Execution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from proxy.executor.cursor import SpreadCursor
     from proxy.executor.request import Request
@@ -50,6 +50,11 @@ class OpenCursor:
             return backend.no_data()
         code = 1 if self.binary else 0
         return backend.row_description([with_format(field, code) for field in self.fields])
+
+
+def is_inside(savepoints: Sequence[Replay], rolled_back: Replay) -> bool:
+    """Whether a savepoint is among these; that very one: one inside another may have its name and say the same."""
+    return any(savepoint is rolled_back for savepoint in savepoints)
 
 
 class OpenCursors:
@@ -90,8 +95,7 @@ class OpenCursors:
         transaction = session.transaction
         links = tuple(transaction.links[shard] for shard in shards_of(executable))
         fields = await _fields(session, plan.text, request)
-        inside = tuple(replay for replay in transaction.log if replay.savepoint is not None)
-        self._open[name] = OpenCursor(on_shards, cursor, links, fields, plan.binary, inside)
+        self._open[name] = OpenCursor(on_shards, cursor, links, fields, plan.binary, transaction.savepoints)
         return backend.command_complete(b"DECLARE CURSOR")
 
     async def fetch(
@@ -137,7 +141,7 @@ class OpenCursors:
 
     def rolled_back_to(self, savepoint: Replay) -> None:
         """What was declared inside a savepoint is gone when that is rolled back."""
-        self._open = {name: found for name, found in self._open.items() if savepoint not in found.inside}
+        self._open = {name: found for name, found in self._open.items() if not is_inside(found.inside, savepoint)}
 
 
 def _taken(name: str) -> ProxyError:

@@ -335,7 +335,7 @@ class ExtendedProtocol:
         if isinstance(prepared.statement.plan, Filled):
             parameters = key_parameters(message, prepared)
             prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
-        portal = Portal(message.portal, prepared, message, None)
+        portal = Portal(message.portal, prepared, message, None, inside=session.transaction.savepoints)
         plan = prepared.statement.plan
         if isinstance(plan, CursorControl) and plan.name is not None:
             if session.spread_cursors.get(plan.name) is None:

@@ -19,6 +19,7 @@ from proxy.wire import backend, frontend
 if TYPE_CHECKING:
     from proxy.description import Description
     from proxy.executor.request import ResultStream
+    from proxy.links import Replay
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
@@ -60,6 +61,7 @@ class Portal:
     result: ResultStream | None = None
     finished: bool = False
     deferred: bool = False  # its Bind goes to the shard with its Execute
+    inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
 
     async def close(self) -> None:
         """Give up rows that were not fetched."""

@@ -17,7 +17,7 @@ import structlog
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
-from proxy.session.cursors import OpenCursors
+from proxy.session.cursors import OpenCursors, is_inside
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
+    from proxy.links import Replay
     from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.run import CommonSnapshot
     from proxy.settings import SessionSettings
@@ -329,6 +330,14 @@ class Session:
         for name, portal in list(self.portals.items()):
             await portal.close()
             del self.portals[name]
+
+    async def rolled_back_to(self, savepoint: Replay) -> None:
+        """Cursors and portals that were made inside a savepoint are gone when that is rolled back."""
+        self.spread_cursors.rolled_back_to(savepoint)
+        for name, portal in list(self.portals.items()):
+            if is_inside(portal.inside, savepoint):
+                del self.portals[name]
+                await portal.close()
 
     def _restore_parameters(self) -> None:
         """Tell the client which reported settings a rollback took back."""

@@ -123,6 +123,20 @@ def test_savepoints(filled: Twins) -> None:
     filled.query("rollback")
 
 
+def test_a_savepoint_inside_another_of_its_name(filled: Twins) -> None:
+    filled.query("begin")
+    filled.query("savepoint s")
+    filled.query("declare c cursor for select k from notes order by k")
+    for _ in range(2):
+        filled.query("savepoint s")
+        filled.query("rollback to s")
+        filled.query("fetch 1 from c")
+    filled.query("release s")
+    filled.query("release s")
+    filled.query("rollback to s")
+    filled.query("fetch 1 from c")
+
+
 def test_what_is_refused(town: Town, connect: Connect) -> None:
     client = connect(town.dsn)
     for text in (

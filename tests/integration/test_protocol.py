@@ -173,6 +173,24 @@ def test_portals_end_with_their_transaction(filled: Twins) -> None:
     filled.query("rollback")
 
 
+@pytest.mark.parametrize("text", ["select v from notes where k = 1", "select v from notes order by k", "show work_mem"])
+def test_portals_end_with_their_savepoint(filled: Twins, text: str) -> None:
+    filled.query("begin")
+    filled.same(parse(text, "s"), bind(statement="s", portal="outer"), SYNC)
+    filled.query("savepoint a")
+    filled.same(bind(statement="s", portal="inner"), execute("inner", 1), SYNC)
+    filled.query("rollback to a")
+    assert names(filled.same(bind(statement="s", portal="inner"), execute("inner"), SYNC))[0] == "bound"
+    filled.query("savepoint a")
+    filled.query("rollback to a")
+    assert "row" in names(filled.same(execute("outer"), SYNC))
+    filled.query("savepoint b")
+    filled.query("rollback to a")
+    filled.query("release a")
+    filled.query("rollback to a")
+    assert sqlstates(filled.same(execute("inner"), SYNC)) == ["34000"]
+
+
 def test_unnamed_ones_are_replaced(filled: Twins) -> None:
     filled.same(parse("select 1"), parse("select 2"), bind(), bind(), execute(), SYNC)
     filled.same(
@@ -367,10 +385,10 @@ def test_ddl_between_uses(twins: Twins) -> None:
     assert sqlstates(twins.same(bind(b"4", statement="one"), execute(), SYNC)) == ["42P01"]
 
 
-def test_function_calls_are_refused(twins: Twins) -> None:
+def test_function_calls_are_refused_over_several_shards(twins: Twins, any_town: Town) -> None:
     body = pack(">I", 1299) + pack(">HHH", 0, 0, 0)
     trace = twins.proxy.ask(frame(b"F", body))
-    assert sqlstates(trace) == ["0A000"]
+    assert sqlstates(trace) == (["0A000"] if len(any_town.shards) > 1 else [])
     assert trace[-1] == ("ready", "I")
     twins.query("select 1")
 

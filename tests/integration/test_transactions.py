@@ -243,6 +243,21 @@ def test_read_only(twins: Twins, any_town: Town) -> None:
     assert any_town.stored() == sorted([(a, "a"), (b, "b")])
 
 
+@pytest.mark.parametrize("before", [[], ["select v from notes where k = 1"], ["savepoint a"]])
+@pytest.mark.parametrize("modes", ["read only", "isolation level repeatable read", "isolation level read committed"])
+def test_begin_inside_a_block_sets_its_modes(twins: Twins, modes: str, before: list[str]) -> None:
+    for text in [
+        "begin",
+        *before,
+        f"begin {modes}",
+        "show transaction_isolation",
+        "update notes set v = 'x' where k = 1",
+    ]:
+        twins.query(text)
+    twins.query("rollback")
+    twins.query("update notes set v = 'x' where k = 1")
+
+
 def test_read_only_after_writes_on_two_shards_stops_writes_and_still_commits(twins: Twins, any_town: Town) -> None:
     a, b, c = any_town.spread
     twins.query("begin")
