@@ -17,6 +17,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE, SHOW_DEFAULT
 from proxy.shards.catalog import load_catalog, load_catalog_inside
+from proxy.shards.types import load_types, load_types_inside
 from proxy.transaction import ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
@@ -26,7 +27,7 @@ from router.planner import Planner
 from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.admin.metrics import Metrics
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Participant
     from proxy.twophase.recovery import Recovery
+    from proxy.wire.oids import TypeMap
     from router.cluster import Database
     from router.plan import Statement
 
@@ -239,8 +241,30 @@ class LogicalDatabase:
     async def reload_catalog(self) -> None:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""
         async with self._reloading:
-            self.use_catalog(await load_catalog(self.control, self.logical))
+            catalog = await load_catalog(self.control, self.logical)
+            self._use_types(await load_types(self.control, self.logical))
+            self.use_catalog(catalog)
         await self.notice_defaults()
+
+    def _use_types(self, types: Sequence[TypeMap | None]) -> None:
+        for holder, current in zip(self.pools.types, types, strict=True):
+            holder.current = current
+
+    async def shard_returned(self, _shard: int) -> None:
+        """A shard is back; what it calls its types could not be read, or has changed meanwhile."""
+        async with self._reloading:
+            if self.has_catalog:
+                self._use_types(await load_types(self.control, self.logical))
+
+    async def types_inside(self, links: Mapping[int, ShardLink]) -> None:
+        """Let the links of one transaction go by the types that it sees, having changed some."""
+        if len(self.logical.shards) > 1 and self.logical.home in links:
+            await load_types_inside(links, self.logical.home)
+
+    def types_outside(self, links: Iterable[ShardLink]) -> None:
+        """Let the links of such a transaction go by what is committed again."""
+        for link in links:
+            link.types = self.pools.types[link.shard]
 
     async def notice_defaults(self) -> None:
         """See whether ALTER ROLE or DATABASE ... SET has changed what sessions begin with: old links do not know."""

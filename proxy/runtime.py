@@ -74,6 +74,7 @@ async def open_database(
             pools=links,
             metrics=metrics,
         )
+        health.on_return(served.shard_returned)
         if health.shard_is_up(database.home):
             await served.reload_catalog()
         tasks = [

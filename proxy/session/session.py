@@ -92,6 +92,7 @@ class Session:
         self.cursors_at_begin: frozenset[str] = frozenset()
         self.spread_cursors = OpenCursors()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
+        self._links_inside: tuple[ShardLink, ...] = ()  # that go by the types which it sees
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
         self.began_at_us = 0  # what now() is in the open block, in Unix time
@@ -270,7 +271,7 @@ class Session:
 
     def ended_simply(self) -> None:
         """A block that ``ends_simply`` has been committed: as ``commit`` leaves things."""
-        self.planner_in_block = None
+        self._plan_outside()
         self.portals.clear()
         self.parameters_at_begin = None
 
@@ -320,8 +321,15 @@ class Session:
             transaction.ended_by_shard(rolled_back=failed)
             await self._after_block(committed=not failed)
 
-    async def _after_block(self, *, committed: bool) -> None:
+    def _plan_outside(self) -> None:
+        """What the block has done to the catalog is everybody's now, or nobody's."""
         self.planner_in_block = None
+        if self._links_inside:
+            self.database.types_outside(self._links_inside)
+            self._links_inside = ()
+
+    async def _after_block(self, *, committed: bool) -> None:
+        self._plan_outside()
         # What was declared WITH HOLD outlives its commit; what a rollback took back does not.
         staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin
         self.cursors = {name: shard for name, shard in self.cursors.items() if name in staying}
@@ -355,6 +363,8 @@ class Session:
             link = self.transaction.links.get(self.database.logical.home)
             if link is not None:
                 self.planner_in_block = await self.database.planner_inside(link)
+                self._links_inside = tuple(self.transaction.links.values())
+                await self.database.types_inside(self.transaction.links)
         else:
             await self.database.reload_catalog()
 

@@ -116,14 +116,15 @@ async def load_catalog_inside(link: Link, database: Database) -> Catalog:
 
     Leaves no trace in the transaction: what is set for the reading is rolled back to a savepoint.
     """
-    document = json.loads(await _ask(link, READ_CATALOG))
+    document = json.loads(await ask_inside(link, READ_CATALOG))
     server = document["server"][0]
     if server not in _builtins:
-        _builtins[server] = _read_builtins(json.loads(await _ask(link, READ_BUILTINS)))
+        _builtins[server] = _read_builtins(json.loads(await ask_inside(link, READ_BUILTINS)))
     return build_catalog(document, database, 0)
 
 
-async def _ask(link: Link, query: str) -> str:
+async def ask_inside(link: Link, query: str) -> str:
+    """Return what one statement gives that asks for one text, leaving no trace in the transaction of ``link``."""
     if link.status == _IN_TRANSACTION:
         before, after = (
             "SAVEPOINT pgchorus_catalog",

@@ -127,3 +127,8 @@ def _reason(cause: BaseException | None) -> str:
     if isinstance(cause, TimeoutError) and not str(cause):
         return "timed out"
     return str(cause) or type(cause).__name__
+
+
+def is_fatal(raw: bytes) -> bool:
+    """Tell whether an ErrorResponse ends the connection: field V is never localized, and no text holds a NUL."""
+    return b"\0VFATAL\0" in raw or b"\0VPANIC\0" in raw

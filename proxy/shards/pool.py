@@ -25,6 +25,7 @@ from proxy.errors import ADMIN_SHUTDOWN, TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards.errors import ShardError
 from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
+from proxy.shards.types import AS_AT_HOME, ShardTypes
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class LinkPool:
         self._opened = 0
         self._closed = 0
         self._generation = 0
+        self.types = AS_AT_HOME
 
     @property
     def _used(self) -> int:
@@ -223,6 +225,7 @@ class LinkPool:
         if generation != self._generation:
             link.resettable = False
         self._opened += 1
+        link.types = self.types
         link.on_lost = lambda error: self._lost(link, error)
         self._lent.add(link)
         return link
@@ -367,6 +370,8 @@ class PoolSet:
         self._limits = limits
         self._health = health
         self._pools: dict[tuple[int, str | None, str], LinkPool] = {}
+        #: How each shard calls user-defined types; shared by all links to it.
+        self.types = [ShardTypes() for _ in endpoints]
 
     def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
         """Return the pool of a shard for a database (None: the DSN's own) and a role.
@@ -379,6 +384,7 @@ class PoolSet:
             if len(self._pools) >= _MANY_POOLS:
                 self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
             pool = LinkPool(self._endpoints[shard], database, role, password, self._limits, self._health)
+            pool.types = self.types[shard]
             self._pools[key] = pool
         return pool
 

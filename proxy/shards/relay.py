@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import INTERNAL_ERROR, PROTOCOL_VIOLATION
 from proxy.shards.doomed import Doomed
-from proxy.shards.errors import ShardError, lost_link
+from proxy.shards.errors import ShardError, is_fatal, lost_link
+from proxy.shards.translating import Known, Translating
+from proxy.shards.types import AS_AT_HOME
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.fields import ErrorFields
@@ -77,6 +79,7 @@ class Relay(asyncio.Protocol):
         "_fatal",
         "_gone",
         "_held",
+        "_known_columns",
         "_loop",
         "_need",
         "_plain",
@@ -90,6 +93,7 @@ class Relay(asyncio.Protocol):
         "_serial",
         "_skip",
         "_tail",
+        "_translating",
         "_transport",
         "_writable",
         "closed",
@@ -102,6 +106,7 @@ class Relay(asyncio.Protocol):
         "prefix_failed",
         "shard",
         "status",
+        "types",
     )
 
     def __init__(self, transport: asyncio.Transport, shard: int, name: str, parameters: dict[str, str]) -> None:
@@ -130,6 +135,9 @@ class Relay(asyncio.Protocol):
         self._prefix_error: ShardError | None = None
         #: Whether a prefix has failed; for those who noted what it was to do, and who reset this.
         self.prefix_failed = False
+        self.types = AS_AT_HOME  # or how user-defined types are called here (proxy.shards.types)
+        self._translating: Translating | None = None
+        self._known_columns = Known()
         self._skip = 0
         self._sent: list[bytes] = []
         self._held: list[bytes] | None = None
@@ -183,6 +191,10 @@ class Relay(asyncio.Protocol):
             self._loop.call_soon(receiver.lost, self.loss())
             return
         self._serial += 1
+        types, self._translating = self.types.current, None
+        if types is not None:
+            receiver = self._translating = Translating(types, self._known_columns, self.name, receiver)
+            data = bytes(self._translating.outgoing(data))
         self._receiver = receiver
         if not self._reading:
             self.resume_reading()
@@ -194,7 +206,7 @@ class Relay(asyncio.Protocol):
     def ask(self, data: bytes, receiver: WholeReceiver) -> None:
         """Write ``data`` as ``exchange`` does, for a receiver that takes plain answers whole."""
         self._plain = receiver
-        if self._receiver is not None or self.closed or self._prefix or not self._reading:
+        if self._receiver is not None or self.closed or self._prefix or not self._reading or self.types.current:
             self.exchange(data, receiver)
             return
         self._serial += 1
@@ -215,6 +227,8 @@ class Relay(asyncio.Protocol):
         """Send more whole messages within the exchange (CopyData, the rest of a pipeline); dropped on a closed link."""
         if self.closed or self._doomed:
             return
+        if self._translating is not None:
+            data = self._translating.outgoing(data)
         if self._skip:
             if self._held is not None:
                 self._held.append(bytes(data))
@@ -391,7 +405,7 @@ class Relay(asyncio.Protocol):
                     self._lose(self._violation(violation.message))
                     return
                 self.parameters[name] = value
-            elif kind == _ERROR and _is_fatal(raw := bytes(chunk[start:stop])):
+            elif kind == _ERROR and is_fatal(raw := bytes(chunk[start:stop])):
                 # The server's last words. Kept from the receiver's frames, so that it hears of the end in one way only.
                 self._fatal = self._error(raw, lost=True)
                 if position:
@@ -584,8 +598,3 @@ class Relay(asyncio.Protocol):
         error = ShardError(ErrorFields.make("ERROR", INTERNAL_ERROR, message), self.shard, lost=True)
         error.__cause__ = cause
         return error
-
-
-def _is_fatal(raw: bytes) -> bool:
-    """Tell whether an ErrorResponse ends the connection: field V is never localized, and no text holds a NUL."""
-    return b"\0VFATAL\0" in raw or b"\0VPANIC\0" in raw
