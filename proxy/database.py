@@ -15,7 +15,8 @@ import structlog
 from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
-from proxy.isolation import SERIALIZABLE, SHOW_DEFAULT
+from proxy.isolation import SERIALIZABLE
+from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.types import load_types, load_types_inside
 from proxy.transaction import ClientTransaction
@@ -65,6 +66,12 @@ _DEFAULTS = """
     FROM pg_catalog.pg_db_role_setting s
     WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
 """
+
+
+# The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
+_BEGINNING = "SELECT " + ", ".join(
+    f"pg_catalog.current_setting('{name}')" for name in ("default_transaction_isolation", *READING)
+)
 
 
 class LogicalDatabase:
@@ -351,8 +358,11 @@ class LogicalDatabase:
             transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
-                answer = await links[home].run(SHOW_DEFAULT)
-                known = RoleStart(dict(links[home].parameters), (answer.rows[0][0] or b"").decode())
+                row = (await links[home].run(_BEGINNING)).rows[0]
+                isolation, *reading = ((value or b"").decode() for value in row)
+                if len(self.logical.shards) > 1:
+                    check_reading(reading)
+                known = RoleStart(dict(links[home].parameters), isolation)
             finally:
                 transaction.finish_statement()
             if len(self._role_starts) < DESCRIPTIONS:

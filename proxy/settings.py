@@ -11,6 +11,12 @@ to others: reading SET statements (router.statement), sending (proxy.transaction
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # SET SESSION AUTHORIZATION and ROLE are not reset by RESET ALL; the former takes the latter with it, but only when it
 # changes.
@@ -18,6 +24,25 @@ RESET_SQL = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL"
 
 # Parameters of a StartupMessage that are not settings.
 NOT_SETTINGS = frozenset({"user", "database", "options", "replication"})
+
+#: Settings under which several shards are used, whatever a packet, a role or a database says: with others Postgres
+#: reads a text otherwise than the router, which would then send it to too few shards.
+READING: Final = {
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "session_replication_role": "origin",
+}
+
+
+def check_reading(values: Sequence[str]) -> None:
+    """Refuse a session that would begin with other values of ``READING`` than these. Raises ProxyError."""
+    for (name, right), value in zip(READING.items(), values, strict=True):
+        if value != right:
+            raise ProxyError(
+                "0A000",
+                f"a session over several shards cannot begin with {name} = {value}",
+                hint="It comes from the connection's options, or from ALTER ROLE or DATABASE ... SET.",
+            )
 
 
 def is_utf8(encoding: str) -> bool:

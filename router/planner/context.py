@@ -280,16 +280,17 @@ class Context:
             raise self.refuse("own-schema", at)
         if name == "search_path" and self.many and words and words[0].partition(",")[0].strip(' "') == "pg_temp":
             raise self.refuse("setting", at, name=name, value="pg_temp first")  # what is created would be temporary
-        wrong = _READING.get(name, frozenset())
-        if self.many and any(word in wrong for word in words):
+        right = _READING.get(name)
+        if self.many and right is not None and any(word not in right for word in words):
             raise self.refuse("setting", at, name=name, value=words[0])
 
 
-# Settings under which Postgres reads or checks otherwise than the router believes, and the values that do it.
+# Settings under which Postgres reads or checks otherwise than the router believes, but for these values. Postgres takes
+# any beginning of a boolean's words: a list of the wrong ones would have to be complete.
 _READING: Final = {
-    "standard_conforming_strings": frozenset({"off", "false", "0", "no"}),
-    "transform_null_equals": frozenset({"on", "true", "1", "yes"}),
-    "session_replication_role": frozenset({"replica", "local"}),
+    "standard_conforming_strings": frozenset({"on", "true", "yes", "1"}),
+    "transform_null_equals": frozenset({"off", "false", "no", "0"}),
+    "session_replication_role": frozenset({"origin"}),
 }
 
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})

@@ -104,7 +104,7 @@ def set_variable(context: Context) -> Statement:
         return _set_multi(context, name)
     if kind == "VAR_RESET_ALL":
         return context.statement(SettingControl(Setting.RESET_ALL), "RESET")
-    values = [str(literal[1]) for literal in map(_setting_value, body.get("args", ())) if literal is not None]
+    values = setting_values(body)
     context.check_setting(name.lower(), values, body.get("location"))
     if name.lower() in _READ_ONLY and values:
         return _set_transaction_mode(context, name.lower(), values[0])
@@ -136,6 +136,11 @@ def _set_transaction_mode(context: Context, name: str, value: str) -> Statement:
             Control.SET_TRANSACTION, options="DEFERRABLE" if flag else "NOT DEFERRABLE", deferrable=flag
         )
     return context.statement(plan, "SET")
+
+
+def setting_values(body: Node) -> list[str]:
+    """Return what a VariableSetStmt assigns, as texts; nothing for DEFAULT."""
+    return [str(literal[1]) for literal in map(_setting_value, body.get("args", ())) if literal is not None]
 
 
 def _setting_value(node: Node) -> tuple[str, object] | None:

@@ -12,6 +12,7 @@ from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import copies, dml, tables
+from router.planner.control import setting_values
 from router.planner.names import Place
 from router.planner.passthrough import makes_temporary, no_block, tag_of
 from router.planner.scope import Scope
@@ -351,6 +352,13 @@ def refresh(context: Context) -> Statement:
     return statement(context, HomeShard())
 
 
+def default_setting(context: Context) -> Statement:
+    """ALTER ROLE and DATABASE ... SET: what sessions begin with, which must not be what they may not SET."""
+    setting = context.body["setstmt"]
+    context.check_setting(setting.get("name", "").lower(), setting_values(setting), setting.get("location"))
+    return everywhere(context)
+
+
 def reindex(context: Context) -> Statement:
     """REINDEX and CLUSTER, shard by shard."""
     body = context.body
@@ -406,7 +414,6 @@ _EVERYWHERE: Final = [
     "AlterExtensionContentsStmt",
     "CreateRoleStmt",
     "AlterRoleStmt",
-    "AlterRoleSetStmt",
     "DropRoleStmt",
     "GrantRoleStmt",
     "CreateOpClassStmt",
@@ -425,7 +432,6 @@ _EVERYWHERE: Final = [
     "AlterDefaultPrivilegesStmt",
     "DropOwnedStmt",
     "ReassignOwnedStmt",
-    "AlterDatabaseSetStmt",
 ]
 _AT_HOME: Final = [
     "CreateFdwStmt",
@@ -472,6 +478,8 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     **dict.fromkeys(_REFUSED, refuse),
     **dict.fromkeys(_ON_TABLES, on_relation),
     "AlterStatsStmt": everywhere,
+    "AlterRoleSetStmt": default_setting,
+    "AlterDatabaseSetStmt": default_setting,
     "CreateSchemaStmt": create_schema,
     "CreateStmt": tables.create,
     "AlterTableStmt": tables.alter,

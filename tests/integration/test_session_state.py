@@ -86,6 +86,52 @@ def test_start_up_settings(town: Town, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("standard_conforming_strings", "off"),
+        ("standard_conforming_strings", "f"),
+        ("transform_null_equals", "tr"),
+        ("session_replication_role", "replica"),
+    ],
+)
+def test_nobody_makes_shards_read_otherwise_than_the_router(
+    town: Town, connect: Connect, name: str, value: str
+) -> None:
+    """``v <> '\\' AND k = 1 --'`` is one string with standard_conforming_strings off: only one shard would be asked."""
+    client = connect(town.dsn)
+    for text in (
+        f"set {name} = '{value}'",
+        f"select set_config('{name}', '{value}', false)",
+        f"alter role postgres set {name} = '{value}'",
+        f"alter database any_name set {name} = '{value}'",
+    ):
+        assert sqlstates(client.query(text)) == ["0A000"], text
+    for startup in ({"options": f"-c {name}={value}"}, {name: value}):
+        assert login_refused(town, connect, **startup) == "0A000"
+    try:
+        alter_databases(town, f"SET {name} = '{value}'")
+        eventually(lambda: login_refused(town, connect) == "0A000", "the default is not noticed")
+    finally:
+        alter_databases(town, f"RESET {name}")
+    eventually(lambda: login_refused(town, connect) == "", "the default is not forgotten")
+
+
+def login_refused(town: Town, connect: Connect, **startup: str) -> str:
+    """Return the SQLSTATE with which a login ends, '' if it does not."""
+    try:
+        connect(town.dsn, **startup).query("select 1")
+    except ServerClosedError as closed:
+        return str(closed.trace[-1][1]["C"])
+    return ""
+
+
+def alter_databases(town: Town, change: str) -> None:
+    for dsn in reversed(town.shards):  # home last: it is watched
+        with psycopg.connect(dsn, autocommit=True) as direct:
+            direct.execute(f"ALTER DATABASE {dsn.rpartition('/')[2]} {change}".encode())
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "set datestyle = 'German, DMY'",
