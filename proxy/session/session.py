@@ -152,6 +152,7 @@ class Session:
             log.info("session ended badly", client=self.connection.peer, error=str(error))
         finally:
             self.sequences.forget()
+            self._plan_outside()
             self.transaction.abandon()
             self.connection.close()
 
