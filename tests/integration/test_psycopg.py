@@ -167,8 +167,12 @@ def test_named_cursors(connection: Connection, any_town: Town) -> None:
         assert cursor.fetchone() == (1,)
     connection.commit()
     if len(any_town.shards) > 1:
-        with connection.cursor("wide") as cursor, pytest.raises(psycopg.errors.FeatureNotSupported):
-            cursor.execute("SELECT parent FROM children")
+        with connection.cursor("wide") as cursor:
+            cursor.itersize = 17
+            cursor.execute("SELECT id FROM children ORDER BY id")
+            assert [row[0] for row in cursor] == list(range(1, 301))
+        with connection.cursor("back", scrollable=True) as cursor, pytest.raises(psycopg.errors.FeatureNotSupported):
+            cursor.execute("SELECT id FROM children")
 
 
 def test_a_cursor_with_hold(connection: Connection, any_town: Town) -> None:

@@ -104,7 +104,7 @@ async def test_an_error_undoes_what_was_not_reached() -> None:
     ]
     relay, got = relayed(PARSED, ERROR, READY, script=script)
     assert got == ERROR
-    assert undone == ["second", "third"]
+    assert undone == ["third", "second"], "what was done last is undone first"
     assert relay.failed
 
 
