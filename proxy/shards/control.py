@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from proxy.errors import TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, translate, unreachable
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ class ControlConnection:
                 self._on_failure(translated)
             translated.__cause__ = error
             return None, translated
+        except AttributeError as error:
+            # asyncpg forgets its protocol when it is terminated: a command between two messages stumbles over None.
+            if not self._connection.is_closed():
+                raise
+            return None, lost_link(self.shard, self.name, error)
 
     def __repr__(self) -> str:
         return f"<control link to {self.name}>"

@@ -80,7 +80,7 @@ def test_a_shard_that_is_not_there_is_status_1(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert re.search(r'^pgchorus: could not connect to shard "s[01]"$', done.stderr, re.MULTILINE)
         assert "Connection refused" in done.stderr
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
     done = pgchorus("doctor", "-c", file)
     assert done.returncode == 1
     assert [line[:25] for line in sorted(done.stdout.splitlines())] == [
@@ -97,7 +97,7 @@ def test_a_taken_port_is_status_1(tmp_path: Path, make_databases: MakeDatabases)
     assert done.returncode == 1
     assert str(port) in done.stderr
     assert "address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 def test_init_then_explain(tmp_path: Path, make_databases: MakeDatabases) -> None:

@@ -83,6 +83,24 @@ async def test_what_it_returns(control: ControlLinks) -> None:
         assert await connection.fetchval("SELECT 1 WHERE false") is None
 
 
+async def test_a_link_that_is_ended_between_two_messages_of_a_command_is_lost(
+    control: ControlLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy shuts down: asyncpg has parsed the statement, and finds no protocol to bind it by."""
+    parse = asyncpg.Connection._get_statement
+
+    async def parse_and_end(connection: asyncpg.Connection, *args: object, **more: object) -> object:
+        statement = await parse(connection, *args, **more)
+        connection.terminate()
+        return statement
+
+    async with control.connection(0) as connection:
+        monkeypatch.setattr(asyncpg.Connection, "_get_statement", parse_and_end)
+        with pytest.raises(ShardError) as lost:
+            await connection.fetchval("SELECT $1::int", 1)
+        assert lost.value.fields.sqlstate == "08006"
+
+
 async def test_errors_keep_the_servers_fields(control: ControlLinks) -> None:
     async with control.connection(0) as connection:
         pid = connection.pid
