@@ -191,6 +191,12 @@ class Session:
             # A function has done it. What the client sends from here on would be read wrong.
             self._end("0A000", "a function has changed client_encoding; only UTF8 is supported in this version")
             return
+        if self.transaction.shard_count > 1 and self.parameters.get("standard_conforming_strings") == "off":
+            # Likewise: what Postgres reads as one string would be a sharding key to the router.
+            self._end(
+                "0A000", "a function has changed standard_conforming_strings, which must be on over several shards"
+            )
+            return
         self.write(backend.ready_for_query(self.transaction.status))
 
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
