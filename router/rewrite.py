@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from router.statement import Parsed, Token
 
 OPEN = frozenset({"ASCII_40", "ASCII_91"})
@@ -40,10 +42,45 @@ def group_end(tokens: list[Token], start: int) -> int | None:
     return None
 
 
+def outside_brackets(tokens: list[Token], start: int = 0, stop: int | None = None) -> Iterator[int]:
+    """Yield the indexes of the tokens that stand in no bracket opened behind ``start``; brackets are not among them.
+
+    A bracket that closes one opened before ``start`` ends it and is yielded last.
+    """
+    depth = 0
+    for index in range(start, len(tokens) if stop is None else stop):
+        name = tokens[index].name
+        if name in OPEN:
+            depth += 1
+        elif name in CLOSE:
+            depth -= 1
+            if depth < 0:
+                yield index
+                return
+        elif depth == 0:
+            yield index
+
+
+def at_top(tokens: list[Token], name: str, start: int = 0, stop: int | None = None) -> int | None:
+    """Return the index of the first token of this name that stands in no bracket."""
+    return next((index for index in outside_brackets(tokens, start, stop) if tokens[index].name == name), None)
+
+
+def first_at_top(tokens: list[Token], names: Collection[str], start: int = 0) -> int:
+    """Return the index of the first token of these names that stands in no bracket, or the number of tokens."""
+    return next((index for index in outside_brackets(tokens, start) if tokens[index].name in names), len(tokens))
+
+
+def list_items(tokens: list[Token], start: int, stop: int) -> list[tuple[int, int]]:
+    """Return the items between the commas of a list, each by its first token's index and that behind its last."""
+    commas = [index for index in outside_brackets(tokens, start, stop) if tokens[index].name == _COMMA]
+    return list(zip([start, *(comma + 1 for comma in commas)], [*commas, stop], strict=True))
+
+
 def cut_values(parsed: Parsed) -> CutValues | None:
     """Cut the rows out of an INSERT's VALUES; None when the text is not that plain."""
     tokens, text = parsed.tokens, parsed.text
-    index = _first_at_top(tokens, "VALUES")
+    index = at_top(tokens, "VALUES")
     if index is None or index + 1 >= len(tokens) or tokens[index + 1].name != "ASCII_40":
         return None
     rows: list[str] = []
@@ -62,30 +99,10 @@ def cut_values(parsed: Parsed) -> CutValues | None:
             return None
 
 
-def _first_at_top(tokens: list[Token], name: str) -> int | None:
-    depth = 0
-    for index, token in enumerate(tokens):
-        if token.name in OPEN:
-            depth += 1
-        elif token.name in CLOSE:
-            depth -= 1
-        elif depth == 0 and token.name == name:
-            return index
-    return None
-
-
 def split_list(parsed: Parsed, start: int, end: int) -> tuple[str, ...]:
     """Return the texts between the commas of a parenthesised list (token indexes of its parentheses)."""
     tokens, text = parsed.tokens, parsed.text
-    parts: list[str] = []
-    depth, begin = 0, tokens[start].end
-    for token in tokens[start + 1 : end]:
-        if token.name in OPEN:
-            depth += 1
-        elif token.name in CLOSE:
-            depth -= 1
-        elif token.name == _COMMA and depth == 0:
-            parts.append(text[begin : token.start].strip())
-            begin = token.end
-    parts.append(text[begin : tokens[end].start].strip())
-    return tuple(parts)
+    return tuple(
+        text[tokens[first - 1].end : tokens[behind].start].strip()
+        for first, behind in list_items(tokens, start + 1, end)
+    )

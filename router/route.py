@@ -78,22 +78,21 @@ def refused_route(refused: Refused) -> Route:
     return found | ({"Hint": refused.hint} if refused.hint else {})
 
 
-def _tier(plan: Plan) -> str:  # noqa: PLR0911 - one line for each kind of plan
-    if isinstance(plan, Single):
-        return ONE_SHARD
-    if isinstance(plan, Gather):
-        return "gather"
-    if isinstance(plan, SplitInsert):
-        return "split by key"
-    if isinstance(plan, MoveRows):
-        return "rows read, then inserted where they belong"
-    if isinstance(plan, ApplyRows):
-        return "home first, its rows applied to the other copies"
+_TIERS: Final[dict[type, str]] = {
+    Single: ONE_SHARD,
+    Gather: "gather",
+    SplitInsert: "split by key",
+    MoveRows: "rows read, then inserted where they belong",
+    ApplyRows: "home first, its rows applied to the other copies",
+}
+
+
+def _tier(plan: Plan) -> str:
     if isinstance(plan, Scatter):
         if isinstance(plan.combine, Same):
             return "every copy"
         return "merge" if isinstance(plan.combine, Ordered | Aggregate) else "push-down"
-    return type(plan).__name__
+    return _TIERS.get(type(plan), type(plan).__name__)
 
 
 def _targets(plan: Plan) -> Iterator[Target]:
@@ -131,15 +130,17 @@ def _chosen(plan: Plan) -> str:
     return "; ".join(dict.fromkeys(_why(target) for target in _targets(plan))) or "nothing: the session itself answers"
 
 
+_REASONS: Final[dict[type, str]] = {
+    AtShard: "a hint",
+    AnyShard: "no sharded table: every shard would answer alike",
+    HomeShard: "tables or functions of the home shard",
+    EveryShard: "no predicate on a sharding key",
+}
+
+
 def _why(target: Target) -> str:
-    if isinstance(target, AtShard):
-        return "a hint"
-    if isinstance(target, AnyShard):
-        return "no sharded table: every shard would answer alike"
-    if isinstance(target, HomeShard):
-        return "tables or functions of the home shard"
-    if isinstance(target, EveryShard):
-        return "no predicate on a sharding key"
+    if not isinstance(target, ByKeys):
+        return _REASONS[type(target)]
     if not target.terms:
         return "predicates that no key meets"
     shown = ", ".join(map(_term, target.terms[:_MAX_KEYS_SHOWN]))

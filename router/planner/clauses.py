@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router.errors import SyntaxFailure
-from router.rewrite import CLOSE, OPEN, group_end
+from router.rewrite import group_end, list_items, outside_brackets
 from router.statement import parse
 from router.tree import same
 
@@ -55,23 +55,18 @@ class Clauses:
         targets = body.get("targetList")
         if not targets:
             return None
-        depth, select = 0, None
+        select: int | None = None
         starts: dict[str, int] = {}
         first_target = parsed.place(targets[0]["ResTarget"]["location"])
-        for index in range(stop):
+        for index in outside_brackets(tokens, 0, stop):
             token = tokens[index]
-            if token.name in OPEN:
-                depth += 1
-            elif token.name in CLOSE:
-                depth -= 1
-            elif depth == 0:
-                if select is None:
-                    select = index if token.name == "SELECT" else None
-                    continue
-                clause = _CLAUSES.get(token.name)
-                if clause is None or clause in starts or token.start < first_target or _is_name(parsed, index):
-                    continue
-                starts[clause] = index
+            if select is None:
+                select = index if token.name == "SELECT" else None
+                continue
+            clause = _CLAUSES.get(token.name)
+            if clause is None or clause in starts or token.start < first_target or _is_name(parsed, index):
+                continue
+            starts[clause] = index
         if select is None or "set" in starts or "into" in starts:
             return None
         return cls(parsed, select, starts, stop)
@@ -106,19 +101,12 @@ class Clauses:
         start = self.starts["order"] + 2
         end = min((at for at in self.starts.values() if at > start - 2), default=self.stop)
         pieces: list[str] = []
-        depth, begin = 0, start
         tokens = self.parsed.tokens
-        for index in range(start, end + 1):
-            if index < end and tokens[index].name in OPEN:
-                depth += 1
-            elif index < end and tokens[index].name in CLOSE:
-                depth -= 1
-            if index == end or (depth == 0 and tokens[index].name == "ASCII_44"):
-                last = index
-                while last > begin + 1 and tokens[last - 1].name in _SORT_WORDS:
-                    last -= 1
-                pieces.append(self._text(begin, last))
-                begin = index + 1
+        for first, behind in list_items(tokens, start, end):
+            last = behind
+            while last > first + 1 and tokens[last - 1].name in _SORT_WORDS:
+                last -= 1
+            pieces.append(self._text(first, last))
         return pieces
 
     def append_targets(self, texts: list[str]) -> Edit:

@@ -16,6 +16,7 @@ from router.plan_steps import ApplyRows, Filled, MoveRows
 from router.planner import filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
+from router.rewrite import group_end
 from router.route import FORMATS, JSON_OID, TEXT_OID, refused_route, rendered, route_of, text_lines
 from router.statement import parse
 from router.tree import constant, name_parts
@@ -33,7 +34,6 @@ _DATA: Final = {
     "DeleteStmt": modify.plan,
     "MergeStmt": modify.plan,
 }
-_OPEN, _CLOSE = "ASCII_40", "ASCII_41"
 _WORDS: Final = frozenset({"EXPLAIN", "ANALYZE", "ANALYSE", "VERBOSE"})
 
 
@@ -108,12 +108,8 @@ def _start(context: Context) -> int:
     """Return where the statement begins that is explained: behind EXPLAIN and its options."""
     tokens = context.parsed.tokens
     number = 1
-    if context.body.get("options") and tokens[1].name == _OPEN:
-        depth = 0
-        for number in range(1, len(tokens)):
-            depth += {_OPEN: 1, _CLOSE: -1}.get(tokens[number].name, 0)
-            if depth == 0:
-                return tokens[number + 1].start
+    if context.body.get("options") and tokens[1].name == "ASCII_40":
+        return tokens[(group_end(tokens, 1) or 1) + 1].start
     while tokens[number].name.upper() in _WORDS:
         number += 1
     return tokens[number].start

@@ -14,7 +14,7 @@ from router.effect import Runs
 from router.keys import value_term
 from router.plan_steps import Computed
 from router.planner import dml
-from router.rewrite import CLOSE, OPEN, group_end
+from router.rewrite import CLOSE, at_top, first_at_top, group_end, list_items
 from router.statement import parse
 from router.tree import constant, items, walk
 
@@ -66,7 +66,7 @@ class Rows:
     def _selected(self, relation: Relation, query: Node) -> None:
         """SELECT: defaults that read the clock become columns of it, where a column can be put behind its last."""
         tokens = self._context.parsed.tokens
-        into = _at_top(tokens, "INTO") or 0
+        into = at_top(tokens, "INTO") or 0
         select = next((at for at in range(into, len(tokens)) if tokens[at].name == "SELECT"), None)
         plain = not any(key in query for key in ("distinctClause", "valuesLists", "withClause", "groupClause"))
         if "cols" not in self._node or select is None or "larg" in query or not plain:
@@ -76,7 +76,7 @@ class Rows:
         opening = next((n for n in range(into, select) if tokens[n].name == "ASCII_40"), None)
         closing = None if opening is None else group_end(tokens, opening)
         end = _list_end(tokens, select)
-        if not clocked or closing is None or closing > select or end is None:
+        if not clocked or closing is None or closing > select:
             return
         self._filling.splice(tokens[closing].start, tokens[closing].start, "".join(f", {_quoted(n)}" for n in clocked))
         self._filling.splice(end, end, "".join(f", {text}" for text in clocked.values()))
@@ -112,7 +112,7 @@ class Rows:
         tokens = self._context.parsed.tokens
         found = {column.name: self.default(column) for column in relation.columns}
         wanted = {name: value for name, value in found.items() if value is not None}
-        at = _at_top(tokens, "DEFAULT")
+        at = at_top(tokens, "DEFAULT")
         if not wanted or at is None:
             return
         row = self._row(wanted, relation)
@@ -221,10 +221,10 @@ class _Places:
 
 def _places(parsed: Parsed, rows: int, width: int) -> _Places | None:
     tokens = parsed.tokens
-    values, into = _at_top(tokens, "VALUES"), _at_top(tokens, "INTO")
+    values, into = at_top(tokens, "VALUES"), at_top(tokens, "INTO")
     if values is None or into is None:
         return None
-    overriding = _at_top(tokens, "OVERRIDING")
+    overriding = at_top(tokens, "OVERRIDING")
     first = values if overriding is None or overriding > values else overriding
     columns_end = None
     for at in range(into + 1, first):
@@ -250,17 +250,7 @@ def _places(parsed: Parsed, rows: int, width: int) -> _Places | None:
 def _spans(parsed: Parsed, start: int, end: int) -> list[tuple[int, int]]:
     """Return where the items of a parenthesised list are."""
     tokens = parsed.tokens
-    found: list[tuple[int, int]] = []
-    depth, first = 0, start + 1
-    for at in range(start + 1, end + 1):
-        if at == end or (tokens[at].name == "ASCII_44" and depth == 0):
-            found.append((tokens[first].start, tokens[at - 1].end))
-            first = at + 1
-        elif tokens[at].name in OPEN:
-            depth += 1
-        elif tokens[at].name in CLOSE:
-            depth -= 1
-    return found
+    return [(tokens[first].start, tokens[behind - 1].end) for first, behind in list_items(tokens, start + 1, end)]
 
 
 _ENDS_LIST: Final = frozenset(
@@ -269,31 +259,9 @@ _ENDS_LIST: Final = frozenset(
 )  # fmt: skip
 
 
-def _list_end(tokens: list[Token], select: int) -> int | None:
-    """Return where the select list ends that begins behind a SELECT; None when it stands in parentheses."""
-    depth = 0
-    for at in range(select + 1, len(tokens)):
-        if tokens[at].name in OPEN:
-            depth += 1
-        elif tokens[at].name in CLOSE:
-            depth -= 1
-            if depth < 0:
-                return tokens[at - 1].end
-        elif depth == 0 and tokens[at].name in _ENDS_LIST:
-            return tokens[at - 1].end
-    return tokens[-1].end
-
-
-def _at_top(tokens: list[Token], name: str) -> int | None:
-    depth = 0
-    for at, token in enumerate(tokens):
-        if token.name in OPEN:
-            depth += 1
-        elif token.name in CLOSE:
-            depth -= 1
-        elif depth == 0 and token.name == name:
-            return at
-    return None
+def _list_end(tokens: list[Token], select: int) -> int:
+    """Return where the select list ends that begins behind a SELECT: at a clause, a parenthesis around it, the end."""
+    return tokens[first_at_top(tokens, _ENDS_LIST | CLOSE, select + 1) - 1].end
 
 
 def nextval(schema: str, name: str) -> str:

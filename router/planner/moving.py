@@ -19,7 +19,7 @@ from router.planner.filling_rows import nextval
 from router.planner.names import star_columns
 from router.planner.placing import check_no_system_columns
 from router.planner.scope import Scope
-from router.rewrite import group_end
+from router.rewrite import at_top, group_end, outside_brackets
 from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def sql_type(column: Column) -> str:
 
 def _cut(parsed: Parsed, node: Node) -> _Cut | None:
     tokens, text = parsed.tokens, parsed.text
-    insert = _top(tokens, 0, "INSERT")
+    insert = at_top(tokens, "INSERT")
     if insert is None or insert + 1 >= len(tokens):
         return None
     at = insert + 2  # behind INTO: the name, with dots
@@ -253,30 +253,11 @@ def _cut(parsed: Parsed, node: Node) -> _Cut | None:
 
 def _tail_start(tokens: list[Token], start: int) -> int:
     """Return the token with which ON CONFLICT or RETURNING begins, or the number of tokens."""
-    depth = 0
-    for at in range(start, len(tokens)):
-        name = tokens[at].name
-        if name in {"ASCII_40", "ASCII_91"}:
-            depth += 1
-        elif name in {"ASCII_41", "ASCII_93"}:
-            depth -= 1
-        elif (depth == 0 and name == "RETURNING") or (
-            depth == 0 and name == "ON" and at + 1 < len(tokens) and tokens[at + 1].name == "CONFLICT"
-        ):
+    for at in outside_brackets(tokens, start):
+        conflict = tokens[at].name == "ON" and at + 1 < len(tokens) and tokens[at + 1].name == "CONFLICT"
+        if conflict or tokens[at].name == "RETURNING":
             return at
     return len(tokens)
-
-
-def _top(tokens: list[Token], start: int, name: str) -> int | None:
-    depth = 0
-    for at in range(start, len(tokens)):
-        if tokens[at].name in {"ASCII_40", "ASCII_91"}:
-            depth += 1
-        elif tokens[at].name in {"ASCII_41", "ASCII_93"}:
-            depth -= 1
-        elif depth == 0 and tokens[at].name == name:
-            return at
-    return None
 
 
 def quoted(name: str) -> str:

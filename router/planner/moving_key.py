@@ -14,7 +14,7 @@ from router.effect import Runs
 from router.plan import EveryShard, Statement
 from router.plan_steps import MoveRows
 from router.planner.moving import quoted, sql_type
-from router.rewrite import CLOSE, OPEN
+from router.rewrite import at_top, list_items
 from router.tree import constant, strings, walk
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def update_key(context: Context) -> Statement | None:
     if values is None:
         return None
     columns = [column for column in relation.columns if not column.generated]
-    marks = {name: _top(context.parsed.tokens, name) for name in ("SET", "FROM", "WHERE", "RETURNING")}
+    marks = {name: at_top(context.parsed.tokens, name) for name in ("SET", "FROM", "WHERE", "RETURNING")}
     tokens, text = context.parsed.tokens, context.parsed.text
     start = marks["SET"]
     if start is None or tokens[0].name != "UPDATE":
@@ -92,10 +92,10 @@ def _readable(context: Context, node: Node) -> bool:
 def _new_values(context: Context, node: Node, relation: Relation) -> dict[str, str] | None:
     """Return the texts of the values that are set; constants without a type get that of their column."""
     tokens, text = context.parsed.tokens, context.parsed.text
-    start = _top(tokens, "SET")
+    start = at_top(tokens, "SET")
     if start is None:
         return None
-    ends = [at for name in ("FROM", "WHERE", "RETURNING") if (at := _top(tokens, name)) is not None]
+    ends = [at for name in ("FROM", "WHERE", "RETURNING") if (at := at_top(tokens, name)) is not None]
     stop = min(ends, default=len(tokens))
     spans = _values(tokens, start + 1, stop)
     targets = [target["ResTarget"] for target in node.get("targetList", ())]
@@ -122,30 +122,8 @@ def _values(tokens: list[Token], start: int, stop: int) -> list[tuple[int, int]]
     """Return first and last token of each value in ``a = value, b = value``."""
     if stop and tokens[stop - 1].name == "ASCII_59":
         stop -= 1
-    found: list[tuple[int, int]] = []
-    depth, equals = 0, -1
-    for at in range(start, stop):
-        name = tokens[at].name
-        if name in OPEN:
-            depth += 1
-        elif name in CLOSE:
-            depth -= 1
-        elif depth == 0 and name == "ASCII_61" and equals < 0:
-            equals = at
-        elif depth == 0 and name == "ASCII_44":
-            found.append((equals + 1, at - 1))
-            equals = -1
-    found.append((equals + 1, stop - 1))
+    found = []
+    for first, behind in list_items(tokens, start, stop):
+        equals = at_top(tokens, "ASCII_61", first, behind)
+        found.append((first if equals is None else equals + 1, behind - 1))
     return found
-
-
-def _top(tokens: list[Token], name: str) -> int | None:
-    depth = 0
-    for at, token in enumerate(tokens):
-        if token.name in OPEN:
-            depth += 1
-        elif token.name in CLOSE:
-            depth -= 1
-        elif depth == 0 and token.name == name:
-            return at
-    return None

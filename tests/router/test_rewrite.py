@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.planner.clauses import Clauses, Edit, apply, verified
-from router.rewrite import cut_values, split_list
+from router.rewrite import at_top, cut_values, list_items, outside_brackets, split_list
 from router.statement import Parsed, parse
 from router.tree import items, same
 
@@ -56,6 +56,19 @@ def test_default_values_have_no_rows() -> None:
 def test_lists_are_split_at_their_own_commas() -> None:
     parsed = only("execute p (1, 'a, b', array[1, 2], f(3, 4), '(')")
     assert split_list(parsed, 2, len(parsed.tokens) - 1) == ("1", "'a, b'", "array[1, 2]", "f(3, 4)", "'('")
+
+
+def test_tokens_in_brackets_are_passed_over() -> None:
+    tokens = only("select a[1], (b), f(c, (d)) from t where x").tokens
+    seen = [tokens[at].name for at in outside_brackets(tokens)]
+    assert seen == ["SELECT", "IDENT", "ASCII_44", "ASCII_44", "IDENT", "FROM", "IDENT", "WHERE", "IDENT"]
+    assert at_top(tokens, "WHERE") == len(tokens) - 2
+    assert at_top(tokens, "WHERE", 0, len(tokens) - 2) is None
+    opening = next(at for at, token in enumerate(tokens) if token.name == "ASCII_40")
+    inside = list(outside_brackets(tokens, opening + 1))
+    assert [tokens[at].name for at in inside] == ["IDENT", "ASCII_41"]  # the bracket around them ends them
+    assert list_items(tokens, 1, 5) == [(1, 5)]
+    assert list_items(tokens, 1, at_top(tokens, "FROM") or 0) == [(1, 5), (6, 9), (10, 18)]
 
 
 def clauses(text: str) -> Clauses:
