@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _NEED_USERS = ("scram-sha-256", "md5", "password")
 SHARD_LOGINS = ("password", "trust")
 DEFAULT_PORT = 6432
+CONSOLE_DATABASE = "pgchorus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,14 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Console:
+    """Who may use the console: ``admins`` everything, ``readers`` SHOW."""
+
+    admins: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConfig:
     """One logical database: what the router knows of it, and its shards' DSNs in the same order."""
 
@@ -96,6 +105,7 @@ class Config:
     auth: Auth
     limits: Limits
     tls: Tls | None = None
+    console: Console = field(default_factory=Console)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +229,7 @@ _TLS = Section(
         "minimum_version": Key(Value(values.choice("1.2", "1.3")), "1.2"),
     }
 )
+_CONSOLE = Section({"admins": Key(Value(values.some_names), ()), "readers": Key(Value(values.some_names), ())})
 FORM = Section(
     {
         "cluster": Key(Value(values.gid_name)),
@@ -227,6 +238,7 @@ FORM = Section(
         ),
         "metrics": Key(Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port))}), None),
         "tls": Key(_TLS, None),
+        "console": Key(_CONSOLE, None),
         "workers": Key(Value(values.workers), 1),
         "auth": Key(
             Section(
@@ -416,6 +428,8 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
             if value is not None
         }
     )
+    if CONSOLE_DATABASE in databases:
+        reader.wrong(f"databases.{CONSOLE_DATABASE}", "is the name of the console", "give the database another name")
     if limits.fence_concurrent >= limits.control_per_shard:
         # Fences hold a control link to each shard while they wait for commits that need one to be finished.
         reader.wrong(
@@ -436,6 +450,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         auth=Auth(auth["method"], auth["users"] or {}, auth["shards"], _rules(auth)),
         limits=limits,
         tls=_tls(file, content["tls"]),
+        console=Console(**(content["console"] or {})),
     )
 
 

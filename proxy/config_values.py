@@ -104,6 +104,14 @@ def names(given: str) -> tuple[str, ...]:
     return () if parts == ("all",) else parts
 
 
+def some_names(given: str) -> tuple[str, ...]:
+    """Read names with commas between them; nobody is meant when there is none."""
+    found = names(given) if given.strip() else ()
+    if given.strip() == "all":
+        raise Wrong("cannot be all", "name them, with commas between")
+    return found
+
+
 def networks(given: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Read networks (or addresses) with commas between them; ``all`` is every address."""
     try:

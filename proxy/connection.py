@@ -7,6 +7,7 @@ does not read). Left to others: what the bytes mean (proxy.wire) and what happen
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -70,6 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
         self.peer = ""
+        self.connected_at = time.time()
         self.host = ""  # the client's address, '' where it has none
         self.tls: TlsLayer | None = None
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.settings import Applied, SessionSettings
     from proxy.shards.control import ControlLinks
+    from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolSet
     from proxy.twophase.coordinator import Coordinator, Outcome
@@ -87,6 +88,7 @@ class LogicalDatabase:
         coordinator: Coordinator,
         fence: Fence,
         recovery: Recovery,
+        health: ShardHealth,
         passwords: Mapping[str, str],
         limits: Limits,
         metrics: Metrics,
@@ -98,6 +100,7 @@ class LogicalDatabase:
         self.coordinator = coordinator
         self.fence = fence
         self.recovery = recovery
+        self.health = health
         self.deadlocks = DeadlockDetector(
             control,
             names=logical.shards,

@@ -7,7 +7,10 @@ that keep the limits have dataclasses of their own, which ``group`` fills; a tes
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1 << 20
 
@@ -98,6 +101,13 @@ class Limits:
     deadlock_timeout_s: float = _limit(
         1.0, "a statement has waited in a transaction over several shards until deadlocks are looked for", minimum=0.05
     )
+
+    def listed(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each limit's key in the configuration, its value and its default."""
+        for item in fields(self):
+            section = next(name for name in SECTIONS if item.name.startswith(f"{name}_"))
+            key = f"limits.{section}.{item.name.removeprefix(f'{section}_')}"
+            yield key, str(getattr(self, item.name)), str(item.default)
 
     def group(self, section: str) -> dict[str, Any]:
         """Return one section as keyword arguments: ``PoolLimits(**limits.group("pool"))``."""

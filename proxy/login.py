@@ -15,7 +15,9 @@ import structlog
 
 from proxy.access import Client, method_for
 from proxy.authentication import authenticate
+from proxy.config import CONSOLE_DATABASE
 from proxy.connection import ClientGone
+from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.errors import ProxyError
 from proxy.session.loop import serve_session
 from proxy.session.session import Session, error_frame
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.cancel import CancelKeys
     from proxy.config import Auth
     from proxy.connection import ClientConnection
+    from proxy.console.world import World
     from proxy.database import LogicalDatabase
     from proxy.tls import TlsServer
 
@@ -54,10 +57,17 @@ class Door(Protocol):
     def database(self, name: str) -> LogicalDatabase | None:
         """Return a logical database by name."""
 
-    def enter(self, session: Session) -> None:
+    @property
+    def world(self) -> World:
+        """What the console shows."""
+
+    def may_use_console(self, user: str) -> bool:
+        """Whether a user may act at the console, and not only look; raises ProxyError if he may not even that."""
+
+    def enter(self, session: Session | ConsoleSession) -> None:
         """Count a session in; raises ProxyError 53300 when there are too many."""
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Session | ConsoleSession) -> None:
         """Count it out."""
 
 
@@ -69,7 +79,10 @@ async def serve_client(connection: ClientConnection, door: Door) -> None:
             return
         session, pid = entered
         try:
-            await serve_session(session)
+            if isinstance(session, ConsoleSession):
+                await session.serve()
+            else:
+                await serve_session(session)
         finally:
             door.keys.forget(pid)
             door.leave(session)
@@ -85,7 +98,7 @@ async def serve_client(connection: ClientConnection, door: Door) -> None:
         connection.close()
 
 
-async def _enter(connection: ClientConnection, door: Door) -> tuple[Session, int] | None:
+async def _enter(connection: ClientConnection, door: Door) -> tuple[Session | ConsoleSession, int] | None:
     """Do all that comes before the first ReadyForQuery, in the time that there is for it; None: it was a cancel."""
     async with asyncio.timeout(door.login_timeout_s):
         packet = await _first_packet(connection, door.tls)
@@ -125,7 +138,9 @@ async def _first_packet(connection: ClientConnection, tls: TlsServer | None) -> 
             return packet
 
 
-async def _log_in(connection: ClientConnection, door: Door, startup: StartupMessage) -> tuple[Session, int]:
+async def _log_in(
+    connection: ClientConnection, door: Door, startup: StartupMessage
+) -> tuple[Session | ConsoleSession, int]:
     """Authenticate, open the first link, and send everything up to the first ReadyForQuery."""
     user = startup.parameters.get("user", "")
     if not user:
@@ -144,21 +159,34 @@ async def _log_in(connection: ClientConnection, door: Door, startup: StartupMess
     if method == "reject":
         raise ProxyError("28000", f"pgchorus rejects connection for {client}")
     await authenticate(connection, door.credentials, user, method)
-    database = door.database(name)
-    if database is None:
-        raise ProxyError("3D000", f'database "{name}" does not exist')
-    settings = startup_settings(startup.parameters)
-    start = await database.start_role(user, settings)
-    session = Session(connection, database, user, settings, start.parameters)
-    session.transaction.default_isolation = start.isolation
+    session: Session | ConsoleSession
+    if name == CONSOLE_DATABASE:
+        parameters: Mapping[str, str] = PARAMETERS
+        session = ConsoleSession(connection, door.world, user, may_act=door.may_use_console(user))
+    else:
+        session, parameters = await _start_session(connection, door, name, user, startup.parameters)
     door.enter(session)
     pid, secret = door.keys.register(session, long_key=startup.minor >= _FIRST_MINOR_WITH_LONG_KEYS)
     session.pid = pid
     greeting = [backend.authentication_ok()]
-    greeting += [backend.parameter_status(name, value) for name, value in start.parameters.items()]
+    greeting += [backend.parameter_status(name, value) for name, value in parameters.items()]
     greeting += [backend.backend_key_data(pid, secret), backend.ready_for_query(b"I")]
     connection.write(b"".join(greeting))
     return session, pid
+
+
+async def _start_session(
+    connection: ClientConnection, door: Door, name: str, user: str, given: Mapping[str, str]
+) -> tuple[Session, Mapping[str, str]]:
+    """Open the first link, and return a session with the parameters that it begins with."""
+    database = door.database(name)
+    if database is None:
+        raise ProxyError("3D000", f'database "{name}" does not exist')
+    settings = startup_settings(given)
+    start = await database.start_role(user, settings)
+    session = Session(connection, database, user, settings, start.parameters)
+    session.transaction.default_isolation = start.isolation
+    return session, start.parameters
 
 
 def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:

@@ -216,6 +216,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         coordinator=coordinator,
         fence=fence,
         recovery=recovery,
+        health=health,
         passwords=config.auth.passwords,
         limits=limits,
         metrics=metrics,

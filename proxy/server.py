@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ import structlog
 from proxy.admin.metrics import Metrics, serve_metrics
 from proxy.authentication import Credentials
 from proxy.cancel import CancelKeys
+from proxy.config import CONSOLE_DATABASE
 from proxy.connection import ClientConnection
+from proxy.console.session import ConsoleSession
 from proxy.errors import ProxyError
 from proxy.login import serve_client
 from proxy.runtime import open_database
@@ -27,7 +30,7 @@ from proxy.tls import TlsServer
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from proxy.config import Config
     from proxy.database import LogicalDatabase
@@ -52,9 +55,11 @@ class Server:
         self.login_timeout_s = config.limits.login_timeout_s
         self.tls = TlsServer(config.tls) if config.tls is not None else None
         self.draining = False
+        self.started_at = time.time()
         self.metrics = Metrics(self)
         self._databases: dict[str, LogicalDatabase] = {}
         self._sessions: set[Session] = set()
+        self._consoles: set[ConsoleSession] = set()
         self._clients: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._at_once = False
@@ -65,15 +70,56 @@ class Server:
         """Return a logical database by name."""
         return self._databases.get(name)
 
-    def enter(self, session: Session) -> None:
-        """Count a session in."""
+    @property
+    def world(self) -> Server:
+        """What the console shows."""
+        return self
+
+    def may_use_console(self, user: str) -> bool:
+        """Whether a user may act at the console; raises ProxyError if he may not even look."""
+        console = self.config.console
+        if user not in (*console.admins, *console.readers):
+            raise ProxyError(
+                "42501",
+                f'permission denied for the console "{CONSOLE_DATABASE}"',
+                hint="console.admins and console.readers name who may use it.",
+            )
+        return user in console.admins
+
+    def enter(self, session: Session | ConsoleSession) -> None:
+        """Count a session in. The console has room when nobody else has: then it is needed."""
+        if isinstance(session, ConsoleSession):
+            self._consoles.add(session)
+            return
         if len(self._sessions) >= self.config.limits.clients_max:
             raise ProxyError("53300", "sorry, too many clients already")
         self._sessions.add(session)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Session | ConsoleSession) -> None:
         """Count it out."""
-        self._sessions.discard(session)
+        if isinstance(session, ConsoleSession):
+            self._consoles.discard(session)
+        else:
+            self._sessions.discard(session)
+
+    # --- what the console asks (proxy.console.world.World) --------------------------------------------------------
+
+    def databases(self) -> Mapping[str, LogicalDatabase]:
+        """Return the databases that are served."""
+        return self._databases
+
+    def sessions(self) -> Collection[Session]:
+        """Return the sessions of clients."""
+        return tuple(self._sessions)
+
+    def reload(self) -> None:
+        """SIGHUP: read the certificate again, whatever its file's time says."""
+        if self.tls is not None:
+            self.tls.refresh(forced=True)
+
+    def drain(self) -> None:
+        """Do what SIGTERM does."""
+        self._stop(signal.SIGTERM)
 
     # --- what the metrics ask (proxy.admin.metrics.Sources) -----------------------------------------------------
 
@@ -114,7 +160,7 @@ class Server:
                 stack.callback(endpoint.shutdown)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
             # What lives for the whole run is not worth looking at in every collection.
             gc.collect()
             gc.freeze()
@@ -135,11 +181,6 @@ class Server:
         listener.close()
         await listener.wait_closed()
 
-    def _reload(self) -> None:
-        """SIGHUP: read the certificate again, whatever its file's time says."""
-        if self.tls is not None:
-            self.tls.refresh(forced=True)
-
     # --- stopping ---------------------------------------------------------------------------------------------
 
     def _stop(self, number: int) -> None:
@@ -156,6 +197,10 @@ class Server:
         while self._clients and not self._at_once:
             for session in list(self._sessions):
                 session.shut_down_if_idle()
+            if not self._sessions:
+                # Whoever drains may want to watch it to its end.
+                for console in list(self._consoles):
+                    console.end()
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break

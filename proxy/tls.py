@@ -134,6 +134,11 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         return self._tls.selected_alpn_protocol()
 
     @property
+    def version(self) -> str:
+        """The protocol's version, as the library names it."""
+        return self._tls.version() or ""
+
+    @property
     def client_name(self) -> str | None:
         """The common name in the client's certificate; None when it has shown none."""
         certificate: dict[str, Any] = self._tls.getpeercert() or {}

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from proxy.config import Config, dump, load, load_tables, plain_tables
+from proxy.config import CONSOLE_DATABASE, Config, dump, load, load_tables, plain_tables
 from proxy.demo import shop
 from proxy.demo.binaries import EmbeddedError
 from proxy.demo.embedded import HOST, SUPERUSER, EmbeddedServer, free_port, port_is_free, start_all, stop_all
@@ -161,6 +161,7 @@ def _write_config(file: Path, servers: list[EmbeddedServer], tables: dict[str, A
         "listen": {"host": HOST, "port": options.port},
         "metrics": {"host": HOST, "port": free_port(taken)},
         "auth": {"method": "trust"},
+        "console": {"admins": "postgres"},
         "databases": {
             DATABASE: {"shards": {server.name: server.dsn(DATABASE) for server in servers}, "home": "s0", **tables}
         },
@@ -254,9 +255,9 @@ async def _psql(config: Config, server: EmbeddedServer, script: str) -> str:
     return output.decode().strip()
 
 
-def url(config: Config) -> str:
+def url(config: Config, database: str = DATABASE) -> str:
     """Return the URL of the proxy for clients on this machine."""
-    return f"postgres://{SUPERUSER}@{config.listen}/{DATABASE}"
+    return f"postgres://{SUPERUSER}@{config.listen}/{database}"
 
 
 def _say_how_to(config: Config, server: EmbeddedServer, *, with_shop: bool) -> None:
@@ -271,5 +272,9 @@ def _say_how_to(config: Config, server: EmbeddedServer, *, with_shop: bool) -> N
             lines += [f"    -- {what}", f"    {query}", ""]
         lines += ["pgbench finds its four tables placed:", ""]
         lines += [f"    {pgbench} -i -s 10 {url(config)}", f"    {pgbench} -c 8 -j 2 -T 30 {url(config)}", ""]
-    lines += [f"Configuration: {config.file}", f"Metrics: http://{config.metrics}/metrics", "Ctrl-C stops everything."]
+    lines += [f"Configuration: {config.file}", f"Metrics: http://{config.metrics}/metrics"]
+    lines += [
+        f"Console: {psql} {url(config, CONSOLE_DATABASE)} (SHOW HELP lists what it knows)",
+        "Ctrl-C stops everything.",
+    ]
     say("\n".join(lines))

@@ -8,6 +8,7 @@ the rooms beside this one: ``simple`` (Query), ``extended`` (Parse, Bind, Execut
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ log = structlog.get_logger("pgchorus.session")
 _READ_ONLY_PARAMETERS = frozenset(
     {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
 )
+KILL_GRACE_S = 1.0
 _LAST_WORDS = ("FATAL", "PANIC")
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -160,6 +162,13 @@ class Session:
         """The server drains: a session outside any transaction is told to go."""
         if not self.in_query and not self.transaction.in_block and not self.connection.gone:
             self._end("57P01", "terminating connection due to administrator command")
+
+    def kill(self) -> None:
+        """An administrator ends the session: what runs is cancelled (not a COMMIT that has begun), the client told."""
+        self.cancel()
+        self._end("57P01", "terminating connection due to administrator command")
+        # Closing waits for a client that does not read.
+        asyncio.get_running_loop().call_later(KILL_GRACE_S, self.connection.abort)
 
     def _end(self, sqlstate: str, message: str) -> None:
         """Tell the client why, and close; whoever receives hears that it has gone."""

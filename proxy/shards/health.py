@@ -73,6 +73,11 @@ class ShardHealth:
         """Tell whether a shard may be used."""
         return shard not in self._down
 
+    def why_down(self, shard: int) -> ShardError | None:
+        """Return what was last heard of a shard that is down, None for one that is up."""
+        watch = self._down.get(shard)
+        return watch.error if watch is not None else None
+
     def failed(self, shard: int, error: ShardError) -> None:
         """Hear of a link that was lost or could not be opened; what cannot concern the whole server changes nothing."""
         if self._closed or not _means_down(error):

@@ -6,6 +6,7 @@ Rules:
 2. At most ``size`` links are in use, those being opened, washed or closed among them. Whoever finds none waits, first
    come, first served, at most ``wait_timeout_s``; then 53300. A transaction that holds a link to another shard may have
    one of ``extra`` more: those who have all the links here may be waiting for its locks, and no shard sees that circle.
+   In a paused pool whoever begins waits until it is resumed, without limit; who is in the queue already is served.
 3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue.
 4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
 5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
@@ -90,9 +91,14 @@ class LinkPool:
         self._size = 0
         self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
         self._lent: set[ShardLink] = set()
-        self._waiters: deque[asyncio.Future[ShardLink | None]] = deque()
+        self._waiters: deque[tuple[asyncio.Future[ShardLink | None], float]] = (
+            deque()
+        )  # since when, by the loop's clock
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._lendable = limits.size  # 0 while it is paused
+        self._resumed = asyncio.Event()
+        self._resumed.set()
         self._opened = 0
         self._closed = 0
         self._generation = 0
@@ -110,7 +116,7 @@ class LinkPool:
         """
         if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
             return None
-        if not self._idle or self._used >= self.limits.size:
+        if not self._idle or self._used >= self._lendable:
             return None
         if preferred is not None and preferred in self._idle:
             link = preferred
@@ -130,6 +136,8 @@ class LinkPool:
         """
         if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
             await self._health.ready(self.endpoint.index)
+        if not further and not self._resumed.is_set():
+            await self._resumed.wait()
         if self._closing:
             raise _closing()
         limit = self.limits.size + (self.limits.extra if further else 0)
@@ -173,13 +181,33 @@ class LinkPool:
     @property
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
-        waiting = sum(not waiter.done() for waiter in self._waiters)
+        waiting = sum(not waiter.done() for waiter, _ in self._waiters)
         return PoolStats(len(self._lent), len(self._idle), waiting, self._opened, self._closed)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Return for how long the first in the queue has been waiting; 0 when nobody is."""
+        now = self._loop.time()
+        return max((now - since for waiter, since in self._waiters if not waiter.done()), default=0.0)
+
+    def links(self) -> list[tuple[ShardLink, bool]]:
+        """Return all links, and whether each is lent."""
+        return [(link, True) for link in self._lent] + [(link, False) for link in self._idle]
 
     @property
     def is_unused(self) -> bool:
         """Whether there is no link and nobody who waits for one."""
         return not self._size and not self._waiters
+
+    def pause(self) -> None:
+        """Lend nothing to transactions that begin; those that hold a link to another shard get theirs, and so end."""
+        self._lendable = 0
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        """Lend again; those who have waited meanwhile go on."""
+        self._lendable = self.limits.size
+        self._resumed.set()
 
     def renew(self) -> None:
         """Lend no link again that was opened before now: what a role begins with has changed."""
@@ -193,11 +221,12 @@ class LinkPool:
     async def close(self) -> None:
         """Refuse those who wait (57P01), close what is idle; links that are lent are closed when they come back."""
         self._closing = True
+        self._resumed.set()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
         waiters, self._waiters = self._waiters, deque()
-        for waiter in waiters:
+        for waiter, _ in waiters:
             if not waiter.done():
                 waiter.set_exception(_closing())
         idle = list(self._idle)
@@ -233,15 +262,16 @@ class LinkPool:
     async def _wait(self) -> ShardLink | None:
         """Wait for a link, or for a place to open one (None)."""
         waiter: asyncio.Future[ShardLink | None] = self._loop.create_future()
-        self._waiters.append(waiter)
+        place = (waiter, self._loop.time())
+        self._waiters.append(place)
         try:
             async with asyncio.timeout(self.limits.wait_timeout_s):
                 return await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._hand_on(waiter.result())
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
+            elif place in self._waiters:
+                self._waiters.remove(place)
             if isinstance(error, TimeoutError):
                 raise self._exhausted() from None
             raise
@@ -277,7 +307,7 @@ class LinkPool:
 
     def _next_waiter(self) -> asyncio.Future[ShardLink | None] | None:
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter, _ = self._waiters.popleft()
             if not waiter.done():
                 return waiter
         return None
@@ -366,10 +396,11 @@ class PoolSet:
     def __init__(
         self, endpoints: Sequence[ShardEndpoint], limits: PoolLimits, health: ShardHealth | None = None
     ) -> None:
-        self._endpoints = tuple(endpoints)
+        self.endpoints = tuple(endpoints)
         self._limits = limits
         self._health = health
         self._pools: dict[tuple[int, str | None, str], LinkPool] = {}
+        self._paused: set[int] = set()
         #: How each shard calls user-defined types; shared by all links to it.
         self.types = [ShardTypes() for _ in endpoints]
 
@@ -383,8 +414,10 @@ class PoolSet:
         if pool is None:
             if len(self._pools) >= _MANY_POOLS:
                 self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
-            pool = LinkPool(self._endpoints[shard], database, role, password, self._limits, self._health)
+            pool = LinkPool(self.endpoints[shard], database, role, password, self._limits, self._health)
             pool.types = self.types[shard]
+            if shard in self._paused:
+                pool.pause()
             self._pools[key] = pool
         return pool
 
@@ -392,6 +425,28 @@ class PoolSet:
         """Close a role's pools, because its password has changed or it is gone; they are made anew when asked for."""
         keys = [key for key in self._pools if key[2] == role]
         await asyncio.gather(*(self._pools.pop(key).close() for key in keys))
+
+    def pause(self, shard: int) -> None:
+        """Pause the pools of a shard, those that are made later as well."""
+        self._paused.add(shard)
+        for pool in self:
+            if pool.endpoint.index == shard:
+                pool.pause()
+
+    def resume(self, shard: int) -> None:
+        """End a pause."""
+        self._paused.discard(shard)
+        for pool in self:
+            if pool.endpoint.index == shard:
+                pool.resume()
+
+    def is_paused(self, shard: int) -> bool:
+        """Whether a shard is paused."""
+        return shard in self._paused
+
+    def in_use(self, shard: int) -> int:
+        """Return how many links to a shard are lent."""
+        return sum(pool.stats.in_use for pool in self if pool.endpoint.index == shard)
 
     def renew(self) -> None:
         """Renew all pools."""

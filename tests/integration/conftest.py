@@ -128,7 +128,7 @@ class Lane:
         return int(float(found[1]))
 
 
-def _town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:
+def made_town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:
     shards = make_databases(count, "town")
     one = make_databases(1, "one")[0]
     process = start_proxy(shards, TABLES, **more)
@@ -142,12 +142,12 @@ def _town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **
 
 @pytest.fixture(scope="module")
 def _town_of_3(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from _town(3, make_module_databases, start_module_proxy)
+    yield from made_town(3, make_module_databases, start_module_proxy)
 
 
 @pytest.fixture(scope="module")
 def _town_of_1(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from _town(1, make_module_databases, start_module_proxy)
+    yield from made_town(1, make_module_databases, start_module_proxy)
 
 
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
@@ -158,24 +158,24 @@ def _any_town(request: pytest.FixtureRequest) -> Town:
 
 @pytest.fixture(scope="module")
 def _narrow_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from _town(3, make_module_databases, start_module_proxy, limits={"pool": {"size": 1}})
+    yield from made_town(3, make_module_databases, start_module_proxy, limits={"pool": {"size": 1}})
 
 
 @pytest.fixture(scope="module")
 def _pair_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from _town(1, make_module_databases, start_module_proxy, limits={"pool": {"size": 2}})
+    yield from made_town(1, make_module_databases, start_module_proxy, limits={"pool": {"size": 2}})
 
 
 @pytest.fixture(scope="module")
 def _laned(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Lane]:
     port = free_port([free_port()])  # the proxy itself takes the first
-    for town in _town(3, make_module_databases, start_module_proxy, metrics={"host": "127.0.0.1", "port": port}):
+    for town in made_town(3, make_module_databases, start_module_proxy, metrics={"host": "127.0.0.1", "port": port}):
         yield Lane(town, port)
 
 
 @pytest.fixture(scope="module")
 def _modest_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from _town(3, make_module_databases, start_module_proxy, limits={"gather": {"max_bytes": 20_000}})
+    yield from made_town(3, make_module_databases, start_module_proxy, limits={"gather": {"max_bytes": 20_000}})
 
 
 def _empty(town: Town) -> Iterator[Town]:

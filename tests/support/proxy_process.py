@@ -97,6 +97,10 @@ class ProxyProcess:
         """SIGKILL: the crash that recovery is for."""
         return self._end(signal.SIGKILL)
 
+    def wait(self) -> int:
+        """Return the exit status of one that was told to end by other means."""
+        return self._end(None)
+
     def close(self) -> None:
         """Kill it if it runs, and let go of what is left of it."""
         if self.running:
@@ -109,18 +113,19 @@ class ProxyProcess:
         self.kill()
         self.start()
 
-    def _end(self, how: signal.Signals) -> int:
+    def _end(self, how: signal.Signals | None) -> int:
         process = self._process
         assert process is not None, "the proxy was not started"
         self._told_to_end = True
-        process.send_signal(how)
+        if how is not None:
+            process.send_signal(how)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             self._finish()
-            msg = f"the proxy did not end within {STOP_SECONDS:g} s of {how.name}; {self.log_tail()}"
+            msg = f"the proxy did not end within {STOP_SECONDS:g} s of {how.name if how else 'that'}; {self.log_tail()}"
             raise AssertionError(msg) from None
         self._finish()
         return process.returncode

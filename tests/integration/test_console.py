@@ -1,0 +1,270 @@
+"""The console: a running proxy asked by psql and by bare clients."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from decided import IDLE_RECOVERY
+from programs import psql
+from proxy.console.views import VIEWS
+from proxy.twophase.gid import GlobalId, uuid7
+from proxy.wire.frontend import Query
+from tests.integration.conftest import TABLES, Town, made_town
+from waiting import eventually
+from wire_client import WireClient, connected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import MakeDatabases, StartProxy
+
+WHO = {"admins": "postgres", "readers": "watcher"}
+
+
+@pytest.fixture(scope="module")
+def _watched(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
+    yield from made_town(3, make_module_databases, start_module_proxy, console=WHO, limits=IDLE_RECOVERY)
+
+
+@pytest.fixture
+def town(_watched: Town) -> Iterator[Town]:
+    _watched.empty()
+    yield _watched
+    eventually(lambda: not _watched.busy(), "something was left behind on the shards")
+
+
+class Console:
+    """A client of the console whose answers are dicts."""
+
+    def __init__(self, client: psycopg.Connection[Any]) -> None:
+        self._client = client
+
+    def run(self, command: str) -> str | None:
+        return self._client.execute(command.encode(), prepare=False).statusmessage
+
+    def show(self, view: str) -> list[dict[str, Any]]:
+        # The simple protocol: without parameters, through the cursor that binds at the client.
+        with psycopg.ClientCursor(self._client) as cursor:
+            cursor.execute(f"SHOW {view}".encode())
+            assert cursor.description is not None
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+@pytest.fixture
+def console(town: Town) -> Iterator[Console]:
+    with closing(console_client(town.process.dsn("pgchorus"))) as client:
+        yield Console(client)
+
+
+def console_client(dsn: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.ClientCursor)
+
+
+def test_psql_shows_help(town: Town) -> None:
+    said = psql(town.process.dsn("pgchorus"), "show help")
+    listed = {line.partition("|")[0] for line in said.splitlines()}
+    assert {f"SHOW {view}" for view in VIEWS} <= listed
+    assert {"KILL id", "RECOVER", "RELOAD", "DRAIN"} <= listed
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_every_view_answers(console: Console, view: str) -> None:
+    assert isinstance(console.show(view), list)
+
+
+def test_databases_shards_and_tables(console: Console, town: Town) -> None:
+    shards = console.show("shards")
+    assert [row["shard"] for row in shards] == ["s0", "s1", "s2"]
+    assert {row["state"] for row in shards} == {"up"}
+    assert [row["home"] for row in shards] == [1, 0, 0]
+    assert shards[0]["first_slot"] == 0
+    assert shards[-1]["last_slot"] == 4095
+    assert {row["port"] for row in shards} == {int(dsn.rpartition(":")[2].partition("/")[0]) for dsn in town.shards}
+    placed = {row["name"]: (row["placement"], row["key"]) for row in console.show("tables")}
+    assert placed.keys() == TABLES.keys()
+    assert placed["notes"] == ("sharded", "k")
+    assert placed["kinds"] == ("reference", None)
+
+
+def test_clients_and_their_blocks(console: Console, town: Town) -> None:
+    keys = town.spread
+    with connected(town.dsn, application_name="the reader") as client:
+        idle = next(row for row in console.show("clients") if row["application_name"] == "the reader")
+        assert (idle["state"], idle["user"], idle["shards"]) == ("idle", "postgres", "")
+        assert console.show("transactions") == []
+        client.query("begin")
+        client.query(f"insert into notes values ({keys[1]}, 'x')")
+        client.query(f"insert into notes values ({keys[2]}, 'x')")
+        (open_block,) = console.show("transactions")
+        assert open_block["client"] == idle["id"]
+        assert (open_block["state"], open_block["written"]) == ("idle in transaction", "s1,s2")
+        lent = [row for row in console.show("servers") if row["client"] == idle["id"]]
+        assert sorted(row["shard"] for row in lent) == ["s1", "s2"]
+        assert {row["state"] for row in lent} == {"active"}
+        in_use = {row["shard"]: row["sv_active"] for row in console.show("pools") if row["use"] == "clients"}
+        assert (in_use["s1"], in_use["s2"]) == (1, 1)
+        client.query("rollback")
+        assert console.show("transactions") == []
+
+
+def test_prepared_statements_of_clients(console: Console, town: Town) -> None:
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        client.execute("select v from notes where k = %s", [7], prepare=True)
+        (row,) = console.show("prepared")
+        assert row["query"] == "select v from notes where k = $1"
+
+
+def test_locks_name_who_waits_and_for_whom(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
+    key = town.keys(1)[0]
+    holder, waiter = connect(town.dsn), connect(town.dsn)
+    holder.query(f"insert into notes values ({key}, 'x')")
+    holder.query("begin")
+    holder.query(f"update notes set v = 'y' where k = {key}")
+    waiter.send(Query(f"update notes set v = 'z' where k = {key}".encode()))
+    eventually(lambda: bool(console.show("locks")), "nobody waits")
+    (row,) = console.show("locks")
+    ids = {client["id"] for client in console.show("clients") if client["state"] == "active"}
+    assert row["client"] in ids
+    assert (row["shard"], row["locktype"]) == ("s1", "transactionid")
+    (blocker,) = (one for one in console.show("servers") if str(one["remote_pid"]) == row["blocked_by"])
+    assert blocker["client"] == holder.key[0]
+    holder.query("rollback")
+    assert ("tag", "UPDATE 1") in waiter.read()
+
+
+def test_what_is_prepared_is_in_doubt(console: Console, town: Town) -> None:
+    """As a coordinator leaves it that died before it decided."""
+    gid = GlobalId("test", "s0", uuid7(time.time_ns() // 1_000_000, 7))
+    with psycopg.connect(town.shards[1], autocommit=True) as shard:
+        for name in (gid.at("s1"), "somebody else's"):
+            shard.execute(f"begin; lock notes in row share mode; prepare transaction $${name}$$".encode())
+        try:
+            (row,) = console.show("in_doubt")
+        finally:
+            for name in (gid.at("s1"), "somebody else's"):
+                shard.execute(f"rollback prepared $${name}$$".encode())
+    assert row["age_ms"] >= 0
+    assert (row["shard"], row["gid"], row["commit_point"], row["decision"]) == ("s1", str(gid), "s0", "none")
+    assert console.show("in_doubt") == []
+
+
+def test_kill_ends_a_client_in_mid_statement(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
+    victim = connect(town.dsn)
+    victim.query("begin")
+    victim.query(f"insert into notes values ({town.spread[0]}, 'x')")
+    victim.send(Query(b"select pg_sleep(1000)"))
+    eventually(
+        lambda: any(row["id"] == victim.key[0] and row["state"] == "active" for row in console.show("clients")),
+        "the victim does not run",
+    )
+    assert console.run(f"kill {victim.key[0]}") == "KILL"
+    assert victim.read_to_end()[-1][1]["C"] == "57P01"
+    eventually(lambda: not town.busy(), "its statement runs on")
+    assert town.stored() == []
+    with pytest.raises(psycopg.Error, match="there is no client"):
+        console.run(f"kill {victim.key[0]}")
+
+
+def test_recover_and_reload(console: Console) -> None:
+    assert console.run("recover") == "RECOVER"
+    assert console.run("reload;") == "RELOAD"
+
+
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        ("frobnicate", "42601"),
+        ("show frobs", "42704"),
+        ("kill", "42601"),
+        ("kill 1 2", "42601"),
+        ("recover now", "42601"),
+    ],
+)
+def test_what_it_does_not_know_is_an_error_and_the_session_goes_on(console: Console, command: str, state: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        console.run(command)
+    assert error.value.sqlstate == state
+    assert console.show("version")[0]["version"].startswith("pgchorus ")
+
+
+def test_readers_look_and_do_not_act(town: Town) -> None:
+    with closing(console_client(town.process.dsn("pgchorus", user="watcher"))) as client:
+        assert Console(client).show("shards")
+        for command in ("kill 1", "recover", "reload", "drain"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                Console(client).run(command)
+
+
+def test_nobody_else_enters(town: Town) -> None:
+    with pytest.raises(psycopg.OperationalError, match="permission denied for the console"):
+        console_client(town.process.dsn("pgchorus", user="somebody"))
+
+
+def test_the_extended_protocol_is_refused_once_until_sync(town: Town) -> None:
+    with psycopg.connect(town.process.dsn("pgchorus"), autocommit=True) as client:
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            client.execute("show version", [], prepare=True)
+        assert client.execute("show version").statusmessage == "SHOW"
+
+
+def test_several_commands_in_one_message(town: Town) -> None:
+    said = psql(town.process.dsn("pgchorus"), "show version; show workers")
+    assert said.count("pgchorus ") == 1
+    assert len(said.splitlines()) == 2
+
+
+def test_pause_waits_for_transactions_and_holds_the_next_ones(
+    console: Console, town: Town, connect: Callable[..., WireClient]
+) -> None:
+    keys = town.spread
+    open_block, late, other = connect(town.dsn), connect(town.dsn), connect(town.dsn)
+    open_block.query("begin")
+    open_block.query(f"insert into notes values ({keys[1]}, 'in a block')")
+    with closing(WireClient(town.process.dsn("pgchorus"))) as pausing:
+        pausing.send(Query(f"pause {town.dsn.rpartition('/')[2]} s1".encode()))
+        eventually(lambda: [row["paused"] for row in console.show("databases")] == [0, 1, 0], "it is not paused")
+        late.send(Query(f"insert into notes values ({keys[1]}, 'late')".encode()))
+        assert ("tag", "INSERT 0 1") in other.query(f"insert into notes values ({keys[2]}, 'x')"), "another shard"
+        assert ("tag", "INSERT 0 1") in open_block.query(f"insert into notes values ({keys[0]}, 'x')")
+        open_block.query("rollback")
+        assert pausing.read()[0] == ("tag", "PAUSE")
+    assert town.on_shard(1, "select * from notes") == [], "the late one did not wait"
+    assert console.run("resume") == "RESUME"
+    assert ("tag", "INSERT 0 1") in late.read()
+
+
+def test_a_pause_that_waits_can_be_cancelled(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
+    open_block = connect(town.dsn)
+    open_block.query("begin")
+    open_block.query(f"insert into notes values ({town.spread[0]}, 'x')")
+    with closing(WireClient(town.process.dsn("pgchorus"))) as pausing:
+        pausing.send(Query(b"pause"))
+        eventually(lambda: all(row["paused"] for row in console.show("databases")), "it is not paused")
+        pausing.cancel()
+        trace = pausing.read()
+        assert (trace[0][1]["C"], trace[-1]) == ("57014", ("ready", "I"))
+    assert console.run("resume") == "RESUME"
+    assert ("tag", "COMMIT") in open_block.query("commit")
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [("pause nowhere", "3D000"), ("pause {} s9", "42704"), ("pause {} s1 x", "42601")]
+)
+def test_pause_of_what_is_not_there(console: Console, town: Town, command: str, state: str) -> None:
+    with pytest.raises(psycopg.Error) as error:
+        console.run(command.format(town.dsn.rpartition("/")[2]))
+    assert error.value.sqlstate == state
+    assert {row["paused"] for row in console.show("databases")} == {0}
+
+
+def test_drain_ends_the_proxy_as_a_signal_does(make_databases: MakeDatabases, start_proxy: StartProxy) -> None:
+    process = start_proxy(make_databases(1, "town"), console=WHO)
+    with closing(console_client(process.dsn("pgchorus"))) as client:
+        assert Console(client).run("drain") == "DRAIN"
+        assert process.wait() == 0
