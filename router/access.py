@@ -6,6 +6,7 @@ unique constraints. A statement on one shard must not read or write, by any of t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from router.closure import CASCADING, Reach
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def access_problem(
-    catalog: Catalog, relation: Relation, *, write: bool, defaults: frozenset[str] | None
+    catalog: Catalog, relation: Relation, *, write: bool, defaults: frozenset[str] | None, audited: bool = False
 ) -> Unplaceable | None:
-    """Return why reading (or writing) a relation where it lives would not be exact, None if it is."""
+    """Return why reading (or writing) a relation where it lives would not be exact, None if it is.
+
+    ``audited``: at home, not being able to tell is no reason.
+    """
     if len(catalog.database.shards) == 1:
         return None
     placement = catalog.effective_placement(relation)
@@ -37,7 +41,7 @@ def access_problem(
         own = catalog.effective_placement(current)  # a table that a cascade reaches has a key of another name
         if isinstance(own, Unplaceable):
             return own
-        problem = _reach_problem(catalog, current, reach, own, write=write)
+        problem = _reach_problem(catalog, current, reach, own, write=write, audited=audited)
         if problem is None and write:
             problem = _foreign_keys_problem(catalog, current, own)
         if problem is not None:
@@ -58,16 +62,17 @@ def _cascaded(relation: Relation, set_default: dict[TableName, frozenset[str]]) 
     return [table for table, key in relation.referenced_by if {key.on_delete, key.on_update} & CASCADING]
 
 
-def _reach_problem(
-    catalog: Catalog, relation: Relation, reach: Reach, placement: Placement, *, write: bool
+def _reach_problem(  # noqa: PLR0913 - what is judged, and how
+    catalog: Catalog, relation: Relation, reach: Reach, placement: Placement, *, write: bool, audited: bool
 ) -> Unplaceable | None:
     """Judge what ``relation`` sets off when a statement touches it at ``placement``."""
-    if reach.unknown:
+    effect = catalog.effect_of(reach)
+    audited = audited and isinstance(placement, Home) and effect.auditable
+    if reach.unknown and not audited:
         reason = f"something that may touch sharded tables: {reach.unknown}"
     else:
-        reason = _tables_reason(catalog, reach, placement) or _function_reason(
-            catalog.effect_of(reach), placement, write=write
-        )
+        effect = replace(effect, runs=effect.if_audited) if audited else effect
+        reason = _tables_reason(catalog, reach, placement) or _function_reason(effect, placement, write=write)
     return Unplaceable(f"{relation.name} sets off {reason}") if reason else None
 
 

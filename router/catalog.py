@@ -80,8 +80,9 @@ class _Maps:
     types: dict[TableName, UserType] = field(default_factory=dict)
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
-    access: dict[tuple[TableName, bool, frozenset[str] | None], Unplaceable | None] = field(default_factory=dict)
+    access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
     custom: set[FunctionName] = field(default_factory=set)
+    unknown: set[FunctionName] = field(default_factory=set)
     set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
 
 
@@ -116,6 +117,8 @@ class Catalog:
             maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
             if function.sets_custom:
                 maps.custom.add(function.name)
+            if function.uses.unknown:
+                maps.unknown.add(function.name)
             if function.row_argument:
                 maps.fields[function.name.name] = (*maps.fields.get(function.name.name, ()), function.name)
         for operator in self.operators:
@@ -288,18 +291,20 @@ class Catalog:
     # --- what statements set off -------------------------------------------------------------------------------------
 
     def access_problem(
-        self, relation: Relation, *, write: bool, defaults: Collection[str] | None = None
+        self, relation: Relation, *, write: bool, defaults: Collection[str] | None = None, audited: bool = False
     ) -> Unplaceable | None:
         """Return why reading (or writing) a relation where it lives would not be exact, None if it is.
+
+        ``audited``: what nobody can tell is no reason, at home, as the shard is asked afterwards what was touched.
 
         Covers policies, rules, triggers, checks, generated columns, index expressions, cascades, foreign keys, and the
         defaults of the columns ``defaults`` (None: of all columns). The planner has to place what the statement itself
         names. Says nothing about views that are expanded: ask for the tables below them as well.
         """
-        key = (relation.name, write, None if defaults is None else frozenset(defaults))
+        key = (relation.name, write, None if defaults is None else frozenset(defaults), audited)
         known = self._maps.access
         if key not in known:
-            known[key] = access.access_problem(self, relation, write=write, defaults=key[2])
+            known[key] = access.access_problem(self, relation, write=write, defaults=key[2], audited=audited)
         return known[key]
 
     def sets_off(self, relation: TableName, *, write: bool) -> FunctionEffect:
@@ -351,6 +356,11 @@ class Catalog:
         return builtins.assumed(name)
 
     @property
+    def has_unknown(self) -> bool:
+        """Whether there is a function of which nobody can tell what it touches."""
+        return bool(self._maps.unknown)
+
+    @property
     def has_custom_settings(self) -> bool:
         """Whether some function may set what no DISCARD removes."""
         return bool(self._maps.custom)
@@ -386,9 +396,7 @@ class Catalog:
         sharded = self.sharded_among(tables)
         kind = EffectKind.UNKNOWN if reach.unknown else EffectKind.TOUCHES if tables else EffectKind.CLOSED
         runs, reason = Runs.ANYWHERE, ""
-        if reach.unknown:
-            runs, reason = Runs.NOWHERE, reach.unknown
-        elif sharded:
+        if sharded:
             runs, reason = Runs.NOWHERE, f"it touches the sharded table {min(sharded)}"
         elif any(self.is_reference(table) for table in reach.writes):
             runs, reason = Runs.NOWHERE, "it writes one copy of a reference table"
@@ -399,9 +407,14 @@ class Catalog:
         if reach.local and runs is not Runs.NOWHERE:
             runs = run_together(runs, Runs.LOCAL)
             reason = reason or reach.local
+        if_audited = runs
+        if reach.unknown:
+            runs, reason = Runs.NOWHERE, reach.unknown
+            if_audited = Runs.NOWHERE if reach.escapes else if_audited
         own = FunctionEffect(
             kind=kind,
             runs=runs,
+            if_audited=if_audited,
             writes=bool(reach.writes),
             touches=tables,
             reaches_sharded=sharded,
@@ -465,7 +478,13 @@ class Catalog:
 
 
 def _not_found(name: str) -> FunctionEffect:
-    return replace(NO_EFFECT, found=False, runs=Runs.HOME, reason=f"there is no function {name} that is known here")
+    return replace(
+        NO_EFFECT,
+        found=False,
+        runs=Runs.HOME,
+        if_audited=Runs.HOME,
+        reason=f"there is no function {name} that is known here",
+    )
 
 
 def effective_path(search_path: Sequence[str]) -> tuple[str, ...]:

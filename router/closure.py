@@ -7,7 +7,7 @@ from where it is reached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from router.cluster import TableName, Vouch
@@ -23,6 +23,7 @@ CASCADING = frozenset("cnd")  # CASCADE, SET NULL, SET DEFAULT: a foreign key's 
 class Reach:
     """What was reached. ``unknown``: why it may be anything ('' = it is not).
 
+    ``escapes``: something of it cannot be asked for afterwards, see :class:`~router.relation.Uses`.
     ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
     ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes.
     """
@@ -32,6 +33,7 @@ class Reach:
     functions: set[FunctionName] = field(default_factory=set)
     builtins: set[str] = field(default_factory=set)
     unknown: str = ""
+    escapes: bool = False
     home: str = ""
     local: str = ""
     sets: bool = False
@@ -85,7 +87,7 @@ class Closure:
             if column.generated or defaults is None or column.name in defaults:
                 uses |= column.uses
         for trigger in relation.triggers:
-            uses |= trigger.uses
+            uses |= replace(trigger.uses, escapes=True) if trigger.deferrable else trigger.uses
         if relation.is_view:
             uses |= Uses(writes=relation.read_uses.reads)
         return uses
@@ -110,6 +112,7 @@ class _Walk:
         """Note what a piece of SQL names, and queue what is new."""
         reach = self._reach
         reach.unknown = reach.unknown or uses.unknown
+        reach.escapes = reach.escapes or uses.escapes
         for table in uses.writes - reach.writes:
             reach.writes.add(table)
             self._queue(table, write=True)
@@ -148,7 +151,7 @@ class _Walk:
                 uses = function.uses
                 if uses.unknown:
                     reach.unknown = reach.unknown or f"function {name} {uses.unknown}"
-                    uses = Uses(uses.reads, uses.writes, uses.functions)
+                    uses = Uses(uses.reads, uses.writes, uses.functions, escapes=uses.escapes)
                 self.uses(uses)
 
     def run(self) -> Reach:

@@ -50,6 +50,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
         return value.value
     if is_dataclass(value):
         return _node(value)
+    if isinstance(value, frozenset):
+        return sorted(map(str, value))
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value

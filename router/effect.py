@@ -56,6 +56,7 @@ class FunctionEffect:
     that the link is closed instead. ``clock``: it reads the transaction's clock.
     ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
     ``advances_sequences``, ``asks_sequences``: it may call ``nextval``, or ``currval`` and ``lastval``.
+    ``if_audited``: where it runs if what nobody can tell turns out to touch nothing that it must not; else as ``runs``.
     ``found``: a function of that name exists. ``aggregate``, ``window``, ``returns_set``: some overload is one.
     """
 
@@ -65,6 +66,7 @@ class FunctionEffect:
     writes: bool = False
     touches: frozenset[TableName] = frozenset()
     reaches_sharded: frozenset[TableName] = frozenset()
+    if_audited: Runs = Runs.ANYWHERE
     reason: str = ""
     must_commit: str = ""
     pins: str = ""
@@ -79,6 +81,11 @@ class FunctionEffect:
     window: bool = False
     returns_set: bool = False
     user_defined: bool = False
+
+    @property
+    def auditable(self) -> bool:
+        """Whether all that stands against running it at home is that nobody can tell what it touches there."""
+        return self.kind is EffectKind.UNKNOWN and self.if_audited in {Runs.ANYWHERE, Runs.HOME}
 
 
 NO_EFFECT = FunctionEffect()
@@ -117,6 +124,7 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         writes=one.writes or other.writes,
         touches=one.touches | other.touches,
         reaches_sharded=one.reaches_sharded | other.reaches_sharded,
+        if_audited=run_together(one.if_audited, other.if_audited),
         reason=reason,
         must_commit=one.must_commit or other.must_commit,
         pins=one.pins or other.pins,
@@ -170,6 +178,7 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         runs=runs,
         volatile=volatile,
         writes=name in builtins.WRITERS or (volatile and not _harmless(name)),
+        if_audited=Runs.HOME if kind is EffectKind.UNKNOWN else runs,
         reason=reason,
         must_commit=builtins.NO_PREPARE.get(name, ""),
         pins=_pins(name),

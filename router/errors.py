@@ -223,9 +223,21 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "tables of the home shard and tables of all shards cannot be named in one statement",
         "Use a statement for each kind.",
     ),
-    "do-block": (
-        "DO is not supported over several shards: nobody can see what it touches",
-        "Use a function with a vouch.",
+    "audit-touched": (
+        "what this statement runs has touched {table}, of which the home shard has only a part",
+        "It ran there because nobody could see what it touches. Use a function with a vouch, or the tables themselves.",
+    ),
+    "audit-copy": (
+        "what this statement runs has changed one copy of the reference table {table}",
+        "It ran on the home shard because nobody could see what it writes. Write to the table in a statement.",
+    ),
+    "audit-definition": (
+        "what this statement runs has changed definitions, on the home shard alone",
+        "Change definitions by statements of their own: they go to every shard that needs them.",
+    ),
+    "audit-blind": (
+        "nobody could tell afterwards what this statement touches: {reason}",
+        "Run it in a transaction of its own.",
     ),
     # definitions
     "key-missing": ("{table} has no column {key}, its sharding key", "Add the column, or change the configuration."),

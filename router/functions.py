@@ -52,6 +52,7 @@ class Names:
     unknown: str = ""
     sets: bool = False
     sets_custom: bool = False  # a setting with a dot in its name, or one whose name is computed
+    escapes: bool = False  # it ends transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Directory:
             frozenset(self._relations(names.writes)),
             frozenset(functions),
             names.unknown,
+            names.escapes,
         )
         for name, meanings in self.types.items():
             for schema, of_type in meanings:
@@ -166,6 +168,7 @@ def names_of_plpgsql(definition: str) -> Names:
             collector.unknown = "runs dynamic SQL"
         elif kind in _TRANSACTION:
             collector.unknown = collector.unknown or "ends transactions"
+            collector.escapes = True
         elif kind == "PLpgSQL_expr":
             collector.plpgsql(body.get("query", ""), body.get("parseMode", _PARSE_STATEMENT))
     collector.parse_defaults(definition)
@@ -185,6 +188,7 @@ class _Collector:
         self.unknown = ""
         self.sets = False
         self.sets_custom = False
+        self.escapes = False
 
     def names(self) -> Names:
         """Return what was gathered."""
@@ -198,6 +202,7 @@ class _Collector:
             self.unknown,
             self.sets,
             self.sets_custom,
+            self.escapes,
         )
 
     def add(self, names: Names) -> None:
@@ -211,6 +216,7 @@ class _Collector:
         self.unknown = self.unknown or names.unknown
         self.sets = self.sets or names.sets
         self.sets_custom = self.sets_custom or names.sets_custom
+        self.escapes = self.escapes or names.escapes
 
     def statement(self, statement: Node) -> None:
         """Gather from one whole statement."""

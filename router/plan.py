@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
+from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.plan_steps import ApplyRows, Bound, Filled, MoveRows
 
 KeyValue = int | str | bytes | None  # int2/4/8, text/varchar, uuid (16 bytes), NULL
@@ -231,42 +233,6 @@ class SplitInsert:
     rows: tuple[str, ...]
     tail: str
     keys: tuple[KeyTerm, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CopyFormat:
-    """COPY options that say where a row ends and what its key is; characters are single bytes, as Postgres wants."""
-
-    format: str = "text"  # text | csv | binary
-    delimiter: str = "\t"
-    null: str = "\\N"
-    header: bool = False
-    quote: str = '"'
-    escape: str = '"'
-
-
-@dataclass(frozen=True, slots=True)
-class CopyIn:
-    """COPY t FROM STDIN.
-
-    ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
-    ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
-    """
-
-    target: Target
-    format: CopyFormat
-    key_type: str | None
-    key_column: int | None
-    columns: int
-    key_modifier: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class CopyOut:
-    """COPY ... TO STDOUT: the streams of all shards one after another, one header, one trailer."""
-
-    target: Target
-    format: CopyFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,6 +466,7 @@ class Statement:
     ``leaves_custom``: functions or triggers ran that may leave a custom setting, which no reset removes.
     ``must_commit``: Postgres refuses to PREPARE after this ('' = it does not): that shard must be the commit point.
     ``set_config``: constant (name, value, is_local) calls to follow in the session.
+    ``audit``: the shard is asked afterwards which relations but these it has touched (None: it need not be).
     ``transaction_block``: False when Postgres refuses the statement inside a transaction block.
     """
 
@@ -517,6 +484,7 @@ class Statement:
     parameters: int = 0  # highest $n in the text
     sequences: SequenceUse = SequenceUse.NONE
     declares: str = ""  # the cursor that DECLARE makes on the statement's shard
+    audit: frozenset[TableName] | None = None
 
 
 # --- executions (at Bind) ----------------------------------------------------------------------------------------

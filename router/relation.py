@@ -33,13 +33,15 @@ class Uses:
 
     ``writes`` are relations that it changes (INSERT, UPDATE, DELETE, MERGE, COPY FROM, TRUNCATE, DDL), ``reads`` all
     others that it names. ``functions`` are user functions and built-in ones with an effect of their own
-    (``pg_catalog.nextval``). ``unknown``: why it may do anything at all ('' = it may not).
+    (``pg_catalog.nextval``). ``unknown``: why it may do anything at all ('' = it may not). ``escapes``: it ends its
+    transaction, or runs at the end of it, so that nobody could ask afterwards what it has touched.
     """
 
     reads: frozenset[TableName] = frozenset()
     writes: frozenset[TableName] = frozenset()
     functions: frozenset[FunctionName] = frozenset()
     unknown: str = ""
+    escapes: bool = False
 
     def __or__(self, other: Uses) -> Uses:
         if self == NOTHING:
@@ -51,6 +53,7 @@ class Uses:
             self.writes | other.writes,
             self.functions | other.functions,
             self.unknown or other.unknown,
+            self.escapes or other.escapes,
         )
 
 
@@ -149,7 +152,7 @@ class ForeignKey:
 class Trigger:
     """A user trigger that is enabled. ``events``: any of insert, update, delete, truncate.
 
-    ``uses``: its function and its WHEN.
+    ``uses``: its function and its WHEN. ``deferrable``: it may run when the transaction ends.
     """
 
     name: str
@@ -157,6 +160,7 @@ class Trigger:
     row: bool = True
     timing: str = "after"  # before | after | instead
     uses: Uses = NOTHING
+    deferrable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,7 @@ from router.plan import (
     AtShard,
     Concat,
     Constant,
-    CopyIn,
     CopyInExecution,
-    CopyOut,
     CopyOutExecution,
     Ddl,
     EveryShard,
@@ -42,6 +40,7 @@ from router.plan import (
     Target,
     Task,
 )
+from router.plan_copy import CopyIn, CopyOut
 from router.plan_steps import ApplyRows, MoveRows
 from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_of
 

@@ -60,6 +60,8 @@ def route_of(statement: Statement, database: Database, tables: Sequence[str]) ->
     if tables:
         found["Tables"] = list(tables)
     found["Steps"] = list(_steps(plan, database))
+    if statement.audit is not None:
+        found["Steps"].append("audit: an error if what nobody can see through has touched rows of other shards")
     several = len(found["Shards"]) > 1 and not isinstance(plan, Single)
     writes = statement.tag not in {"SELECT", "EXPLAIN"} or bool(getattr(plan, "writes", False))
     found["Commit"] = _commit(several=several, writes=writes)

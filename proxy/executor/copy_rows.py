@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.executor.copy_key import KeyPlacer
-    from router.plan import CopyFormat
+    from router.plan_copy import CopyFormat
 
 BAD_FORMAT = "22P04"
 _LF, _CR, _CRLF = b"\n", b"\r", b"\r\n"

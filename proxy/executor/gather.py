@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from proxy.executor.request import Environment, Limits, Links, Request, ResultStream
     from proxy.executor.scratch import Scratch
     from proxy.wire.backend import Field
-    from router.plan import CopyFormat, Gather, GatherExecution
+    from router.plan import Gather, GatherExecution
+    from router.plan_copy import CopyFormat
 
 _TEXT_OID: Final = 25
 _FIRST_OWN_OID: Final = 16384

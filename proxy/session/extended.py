@@ -24,6 +24,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
+from proxy.session.audit import Audit
 from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -467,7 +468,11 @@ class ExtendedProtocol:
         if portal.result is None:
             if writes_of(portal.executable):
                 await settle_before(session, shards_of(portal.executable))
+            audit = None if statement.audit is None else await Audit.begin(session, statement)
             portal.result = await start(session, portal.executable, request_of(portal))
+            if audit is not None:
+                await portal.result.park()  # it runs to its end, whatever becomes of the portal
+                await audit.end()
         done = await send(portal.result, session.connection, max_rows=row_limit)
         if done:
             portal.finished = True

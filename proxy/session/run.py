@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
+from proxy.session.audit import Audit
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.relay import Relay
@@ -107,6 +108,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
         session.begin(Block.IMPLICIT)
     if writes_of(executable):
         await settle_before(session, shards_of(executable))
+    audit = None if statement.audit is None else await Audit.begin(session, statement)
     result = await start(session, executable, request)
     if request.describe_rows and result.row_description is not None:
         session.write(backend.row_description(result.row_description))
@@ -120,6 +122,8 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
             await session.connection.drain()
     finally:
         await result.close()
+    if audit is not None:
+        await audit.end()
     session.note_effects(statement, shards_of(executable))
     if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
         await session.catalog_changed()
@@ -233,7 +237,7 @@ def reads_several(session: Session, executable: Executable) -> bool:
 
 
 def needs_block(session: Session, statement: Statement, executable: Executable) -> bool:
-    """Whether a statement outside any block must commit atomically over shards.
+    """Whether a statement outside any block must commit atomically over shards, or with its audit.
 
     One that reads several at REPEATABLE READ needs one for its snapshots: there Parse takes them, before any fence.
     """

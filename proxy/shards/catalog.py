@@ -389,14 +389,14 @@ class _Builder:
                 yield Index(name, keys, primary, exclusion, partial, deferrable, replica)
 
     def _triggers(self, rows: Iterable[Row]) -> Iterable[Trigger]:
-        for name, bits, function, definition in rows:
+        for name, bits, function, definition, deferrable in rows:
             events = frozenset(event for bit, event in _TRIGGER_EVENTS if bits & bit)
             timing = "instead" if bits & _TRIGGER_INSTEAD else "before" if bits & _TRIGGER_BEFORE else "after"
             called = self._function_names.get(function)
             uses = NOTHING if called is None else Uses(functions=frozenset({called}))
             if definition is not None:
                 uses |= self._uses(names_of_definition(definition))
-            yield Trigger(name, events, bool(bits & _TRIGGER_ROW), timing, uses)
+            yield Trigger(name, events, bool(bits & _TRIGGER_ROW), timing, uses, deferrable)
 
     def _rules(self, rows: Iterable[Row]) -> Iterable[Rule]:
         for name, event, instead, definition in rows:

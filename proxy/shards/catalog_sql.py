@@ -95,7 +95,7 @@ _LISTS: Final = {
 """,
     "triggers": """
   SELECT json_agg(json_build_array(g.tgrelid::bigint, g.tgname, g.tgtype, g.tgfoid::bigint,
-      CASE WHEN g.tgqual IS NOT NULL THEN pg_get_triggerdef(g.oid) END))
+      CASE WHEN g.tgqual IS NOT NULL THEN pg_get_triggerdef(g.oid) END, g.tgdeferrable))
   FROM relations r JOIN pg_trigger g ON g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
   WHERE r.relhastriggers
 """,

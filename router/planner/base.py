@@ -6,7 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Empty, Statement
-from router.planner import control, copy, ddl, explaining, filling, hints, insert, modify, passthrough, select, utility
+from router.planner import (
+    auditing,
+    control,
+    copy,
+    ddl,
+    explaining,
+    filling,
+    hints,
+    insert,
+    modify,
+    passthrough,
+    select,
+    utility,
+)
 from router.planner.context import Context, names_own_schema
 from router.planner.passthrough import one_shard_database
 from router.statement import parse
@@ -34,19 +47,19 @@ _SESSION: Final[dict[str, Callable[[Context], Statement]]] = {
     "NotifyStmt": control.notify,
 }
 _DATA: Final[dict[str, Callable[[Context], Statement]]] = {
-    "SelectStmt": select.plan,
-    "InsertStmt": insert.plan,
-    "UpdateStmt": modify.plan,
-    "DeleteStmt": modify.plan,
-    "MergeStmt": modify.plan,
+    "SelectStmt": auditing.first(select.plan),
+    "InsertStmt": auditing.first(insert.plan),
+    "UpdateStmt": auditing.first(modify.plan),
+    "DeleteStmt": auditing.first(modify.plan),
+    "MergeStmt": auditing.first(modify.plan),
     "CopyStmt": copy.plan,
     "ExplainStmt": explaining.explain,
     "DeclareCursorStmt": utility.declare,
     "LockStmt": utility.lock,
-    "DoStmt": utility.do,
-    "CallStmt": utility.call,
+    "DoStmt": auditing.do,
+    "CallStmt": auditing.first(utility.call),
     "VacuumStmt": utility.vacuum,
-    "TruncateStmt": utility.truncate,
+    "TruncateStmt": auditing.first(utility.truncate),
     "CheckPointStmt": utility.checkpoint,
     "LoadStmt": utility.load,
     **ddl.PLANNERS,

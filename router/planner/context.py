@@ -189,6 +189,11 @@ class Context:
         raise self.refuse("function-mix", detail=_sentence(effect.reason))
 
     @cached_property
+    def every_effect(self) -> FunctionEffect:
+        """The effect of the whole statement's expressions, whether they can run or not."""
+        return self._effect_of(self.parsed.nodes)
+
+    @cached_property
     def whole_effect(self) -> FunctionEffect:
         """The effect of the whole statement's expressions; refuses calls that can run nowhere."""
         return self._checked(self.parsed.nodes)
@@ -196,7 +201,10 @@ class Context:
     @cached_property
     def flags(self) -> dict[str, Any]:
         """Statement flags that follow from what its functions do."""
-        effect = self.whole_effect
+        return self.flags_of(self.whole_effect)
+
+    def flags_of(self, effect: FunctionEffect) -> dict[str, Any]:
+        """Return the flags that follow from an effect; refuses what is another session's."""
         if effect.session_state and self.many:
             # The link that remembers may have served another client, or be another one by now.
             raise self.refuse("function", name=effect.session_state)

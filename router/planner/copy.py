@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
 from router.errors import Refused
-from router.plan import CopyFormat, CopyIn, CopyOut, EveryShard, HomeShard, Plan, Single, Statement
+from router.plan import EveryShard, HomeShard, Plan, Single, Statement
+from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.planner import dml, gather, placing
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on

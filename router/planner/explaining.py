@@ -13,7 +13,7 @@ from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import ExplainRoute, ExplainShards, HomeShard, Single, Statement
 from router.plan_steps import ApplyRows, Filled, MoveRows
-from router.planner import filling, hints, insert, modify, select
+from router.planner import auditing, filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
 from router.rewrite import group_end
@@ -76,15 +76,18 @@ def explain(context: Context) -> Statement:
 def _route(context: Context) -> Statement:
     form = _format(context)
     try:
-        route = route_of(_planned(context), context.database, _tables(context))
+        route = route_of(_planned(context, audited=True), context.database, _tables(context))
     except Refused as refused:
         route = refused_route(refused)
     plan = ExplainRoute(rendered(route, form), JSON_OID if form == "json" else TEXT_OID)
     return context.statement(plan, "EXPLAIN", returns_rows=True)
 
 
-def _planned(context: Context) -> Statement:
-    """Plan the statement that is explained, as if it had come alone: at its place in the text."""
+def _planned(context: Context, *, audited: bool = False) -> Statement:
+    """Plan the statement that is explained, as if it had come alone: at its place in the text.
+
+    ``audited``: also one that would be audited; Postgres may run parts of it to explain it, of which no audit tells.
+    """
     parsed = context.parsed
     start = _start(context)
     (alone,) = parse(" " * start + parsed.text[start : parsed.end])
@@ -97,7 +100,7 @@ def _planned(context: Context) -> Statement:
     planner = _DATA.get(alone.kind)
     if planner is None:
         raise context.refuse("unknown-statement", name=f"{_tag(alone.kind)} here")
-    return filling.planned(inner, planner)
+    return filling.planned(inner, auditing.first(planner) if audited else planner)
 
 
 def _tag(kind: str) -> str:

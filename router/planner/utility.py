@@ -1,4 +1,4 @@
-"""DECLARE, LOCK, TRUNCATE, VACUUM, CALL, DO: statements about other statements or about whole tables.
+"""DECLARE, LOCK, TRUNCATE, VACUUM, CALL: statements about other statements or about whole tables.
 
 Decides their shards: those that have the tables. What cannot be seen through is refused.
 """
@@ -149,11 +149,6 @@ def checkpoint(context: Context) -> Statement:
 def load(context: Context) -> Statement:
     """LOAD changes one process: no link of the pool would know."""
     raise context.refuse("unknown-statement", name="LOAD")
-
-
-def do(context: Context) -> Statement:
-    """DO may do anything."""
-    raise context.refuse("do-block")
 
 
 def call(context: Context) -> Statement:

@@ -14,10 +14,7 @@ from router.plan import (
     ByKeys,
     Concat,
     Constant,
-    CopyFormat,
-    CopyIn,
     CopyInExecution,
-    CopyOut,
     CopyOutExecution,
     Ddl,
     EveryShard,
@@ -36,6 +33,7 @@ from router.plan import (
     Task,
 )
 from router.plan import Setting as SettingKind
+from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.planner import Planner
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 from router.sharding import slot_of

@@ -19,7 +19,8 @@ from proxy.executor.request import Limits, Request, send
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
-from router.plan import CopyFormat, CopyIn, CopyInExecution, CopyOut, CopyOutExecution, EveryShard
+from router.plan import CopyInExecution, CopyOutExecution, EveryShard
+from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.sharding import slot_check, slot_expression
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from proxy.executor.copy_binary import SIGNATURE, TRAILER, BinarySplitter
 from proxy.executor.copy_key import KeyPlacer
 from proxy.executor.copy_rows import CsvSplitter, Dealt, LineSplitter, Numbering, TextSplitter
 from proxy.executor.failure import CombineFailure
-from router.plan import CopyFormat
+from router.plan_copy import CopyFormat
 from router.sharding import slot_expression
 
 if TYPE_CHECKING:

@@ -1,0 +1,151 @@
+"""The audit of a statement that nobody could see through: which relations it has touched on its shard.
+
+Decides, from what Postgres itself says before and after, whether rows of other shards would have been meant as well;
+then the statement is an error, which takes it back with its transaction. Which statements are audited is the router's
+affair (:mod:`router.planner.auditing`).
+
+Two witnesses, because each is blind where the other sees:
+
+- *Locks* (pg_locks) stay until the transaction ends, also those of reads, and tell of TRUNCATE and LOCK; but one that
+  was there before the statement says nothing, and those of a subtransaction that was rolled back (an EXCEPTION block)
+  are gone.
+- *Counters* (pg_stat_get_xact_...) tell of scans and written rows whatever became of them, but not of TRUNCATE. The
+  server adds them up between transactions only, so inside of one they never go back.
+
+That definitions have changed is told by the lock on ``pgchorus.catalog_change``, which an event trigger writes to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from router.catalog import OWN_SCHEMA
+from router.cluster import Home, Reference, TableName
+from router.errors import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from router.catalog import Catalog
+    from router.plan import Statement
+
+# Every name is qualified: the client's search_path is in force. Relations that somebody else has made since our
+# snapshot are in pg_locks and not in pg_class: they come without a name.
+_LOOK: Final = """SELECT n.nspname, c.relname, c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema(),
+ s.reads, s.writes, l.modes, pg_catalog.current_setting('track_counts')
+FROM (SELECT k.relation, pg_catalog.string_agg(k.mode, ',') AS modes FROM pg_catalog.pg_locks k
+  WHERE k.locktype OPERATOR(pg_catalog.=) 'relation' AND k.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+   AND k.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid GROUP BY k.relation) l
+ FULL JOIN (SELECT * FROM pg_catalog.pg_class r WHERE r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid) c
+  ON c.oid OPERATOR(pg_catalog.=) l.relation
+ LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+ CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_xact_numscans(c.oid)
+   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_returned(c.oid)
+   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_fetched(c.oid)
+   OPERATOR(pg_catalog.+) coalesce((SELECT pg_catalog.sum(pg_catalog.pg_stat_get_xact_numscans(i.indexrelid))
+     FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid), 0) AS reads,
+  pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
+   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS writes) s
+WHERE c.oid IS NULL OR (c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
+ AND (l.relation IS NOT NULL OR s.reads OPERATOR(pg_catalog.>) 0 OR s.writes OPERATOR(pg_catalog.>) 0))"""
+_CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
+_TEMPORARY: Final = "temporary table"
+_WRITING: Final = frozenset({"RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock",
+                             "ExclusiveLock", "AccessExclusiveLock"})  # fmt: skip
+_STRONGEST: Final = "AccessExclusiveLock"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a transaction has done so far to one relation: scans and rows read, rows written, locks held."""
+
+    reads: int = 0
+    writes: int = 0
+    modes: frozenset[str] = frozenset()
+    temporary: bool = False
+
+    def writes_since(self, before: Touched) -> bool:
+        """Whether rows were written, or could have been."""
+        return self.writes > before.writes or bool((self.modes - before.modes) & _WRITING)
+
+    def since(self, before: Touched) -> bool:
+        """Whether anything was done."""
+        return self.reads > before.reads or self.writes > before.writes or bool(self.modes - before.modes)
+
+
+_UNTOUCHED: Final = Touched()
+
+
+class Audit:
+    """One statement's, on the home shard: made before it runs, ended when it has run and before it is committed."""
+
+    def __init__(
+        self, session: Session, statement: Statement, link: ShardLink, before: Mapping[TableName, Touched]
+    ) -> None:
+        self._session = session
+        self._named = statement.audit or frozenset()
+        self._link = link
+        self._before = before
+
+    @classmethod
+    async def begin(cls, session: Session, statement: Statement) -> Audit:
+        """Look before the statement. The transaction is in a block: what comes after belongs to it."""
+        home = session.database.logical.home
+        link = (await session.transaction.join([home], writes=True))[home]
+        before = await _look(link)
+        catalog = _catalog(session)
+        for name, touched in before.items():
+            if _STRONGEST in touched.modes and not touched.temporary and not _is_home(catalog, name):
+                # Another TRUNCATE would not show.
+                raise refusal("audit-blind", reason=f"this transaction has locked {name} exclusively before")
+        return cls(session, statement, link, before)
+
+    async def end(self) -> None:
+        """Look after the statement; raises Refused when it has touched what the home shard has only a part of."""
+        after = await _look(self._link)
+        session = self._session
+        catalog = _catalog(session)
+        for name, touched in after.items():
+            before = self._before.get(name, _UNTOUCHED)
+            if name in self._named or not touched.since(before):
+                continue
+            if touched.temporary:
+                home = session.database.logical.home
+                session.transaction.pin(_TEMPORARY, [home])
+                session.transaction.must_commit[home] = _TEMPORARY
+            elif name == _CHANGES:
+                raise refusal("audit-definition")
+            elif name.schema == OWN_SCHEMA or _is_home(catalog, name):
+                continue
+            elif not isinstance(catalog.table_placement(name), Reference):
+                raise refusal("audit-touched", table=str(name))
+            elif touched.writes_since(before):
+                raise refusal("audit-copy", table=str(name))
+        for setting, value in self._link.parameters.items():
+            session.on_parameter(setting, value)  # what it has set, if anything
+
+
+def _catalog(session: Session) -> Catalog:
+    planner = session.planner_in_block or session.database.planner
+    return planner.catalog
+
+
+def _is_home(catalog: Catalog, name: TableName) -> bool:
+    return isinstance(catalog.table_placement(name), Home)
+
+
+async def _look(link: ShardLink) -> dict[TableName, Touched]:
+    found: dict[TableName, Touched] = {}
+    for schema, name, temporary, reads, writes, modes, counting in (await link.run(_LOOK)).rows:
+        if counting != b"on":
+            raise refusal("audit-blind", reason="the server does not count (track_counts)")
+        if schema is None or name is None:
+            raise refusal("audit-blind", reason="it has locked a relation that was made meanwhile")
+        held = frozenset(modes.decode().split(",")) if modes else frozenset()
+        table = TableName(schema.decode(), name.decode())
+        found[table] = Touched(int(reads or 0), int(writes or 0), held, temporary == b"t")
+    return found

@@ -1,0 +1,45 @@
+"""Plan nodes of COPY: a part of :mod:`router.plan`, whose rules hold here too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.plan import Target
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFormat:
+    """COPY options that say where a row ends and what its key is; characters are single bytes, as Postgres wants."""
+
+    format: str = "text"  # text | csv | binary
+    delimiter: str = "\t"
+    null: str = "\\N"
+    header: bool = False
+    quote: str = '"'
+    escape: str = '"'
+
+
+@dataclass(frozen=True, slots=True)
+class CopyIn:
+    """COPY t FROM STDIN.
+
+    ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
+    ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
+    """
+
+    target: Target
+    format: CopyFormat
+    key_type: str | None
+    key_column: int | None
+    columns: int
+    key_modifier: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOut:
+    """COPY ... TO STDOUT: the streams of all shards one after another, one header, one trailer."""
+
+    target: Target
+    format: CopyFormat

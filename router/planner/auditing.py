@@ -1,0 +1,92 @@
+"""Statements of the home shard that set off what nobody can see through: dynamic SQL, other languages, DO.
+
+Decides which of them may be tried at home: all that can be seen of them, by their own text and by what the schema sets
+off, is exact there. What else they touch is known when they have run: the shard is asked for it then, and a statement
+that has touched rows of other shards as well is an error, which takes it back (:mod:`proxy.session.audit`). Functions
+with a vouch are not looked at: whoever vouched for them has answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router import builtins
+from router.cluster import Home, Reference
+from router.effect import FunctionEffect, Runs, merge
+from router.plan import HomeShard, Single, Statement
+from router.tree import name_parts, strings, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from router.cluster import TableName
+    from router.planner.context import Context
+    from router.relation import Relation
+
+_WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_TAGS: Final = {"SelectStmt": "SELECT", "InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE",
+                "MergeStmt": "MERGE", "CallStmt": "CALL", "TruncateStmt": "TRUNCATE TABLE"}  # fmt: skip
+_AT_HOME: Final = frozenset({Runs.ANYWHERE, Runs.HOME})
+_READERS: Final = builtins.READERS | builtins.TEXT_QUERY_READERS
+
+
+def first(planner: Callable[[Context], Statement]) -> Callable[[Context], Statement]:
+    """Return a planner that leaves to ``planner`` what needs no audit."""
+    return lambda context: planned(context) or planner(context)
+
+
+def planned(context: Context) -> Statement | None:
+    """Return the plan of a statement that is to be audited; None when it need not be, or when that would not do."""
+    kind = context.parsed.kind
+    if not context.many or kind not in _TAGS or "IntoClause" in context.parsed.kinds or not _may_be_blind(context):
+        return None
+    written = [node["relation"] for name, node in walk({kind: context.body}) if name in _WRITING]
+    if kind == "TruncateStmt":
+        written = [item["RangeVar"] for item in context.body["relations"]]
+    effects = [context.every_effect]
+    named: set[TableName] = set()
+    for name, node in context.parsed.nodes:
+        relation = context.catalog.resolve(name_parts(node), context.search_path) if name == "RangeVar" else None
+        if relation is None or context.catalog.is_system(relation.name):
+            continue
+        writes = any(node is other for other in written)
+        effect = context.catalog.sets_off(relation.name, write=writes)
+        if not _is_exact_at_home(context, relation, effect, writes=writes):
+            return None
+        effects.append(effect)
+        named |= {relation.name} | effect.touches
+    effect = merge(effects)
+    if not effect.auditable or effect.session_state:
+        return None
+    rows = kind in {"SelectStmt", "CallStmt"} or "returningClause" in context.body
+    flags = {**context.flags_of(effect), "dirties": True}
+    plan = Single(HomeShard(), writes=True)
+    return context.statement(plan, _TAGS[kind], returns_rows=rows, audit=frozenset(named), **flags)
+
+
+def _may_be_blind(context: Context) -> bool:
+    """Whether there is anything at all that nobody can see through."""
+    if context.catalog.has_unknown:
+        return True
+    return any(
+        kind == "FuncCall" and strings(body.get("funcname"))[-1:] in {(name,) for name in _READERS}
+        for kind, body in context.parsed.nodes
+    )
+
+
+def _is_exact_at_home(context: Context, relation: Relation, effect: FunctionEffect, *, writes: bool) -> bool:
+    """Whether all that can be seen of a relation's use is exact at home."""
+    if effect.if_audited not in _AT_HOME:
+        return False
+    if relation.is_view:
+        return not writes
+    placement = context.catalog.effective_placement(relation)
+    if not isinstance(placement, Home) and not (isinstance(placement, Reference) and not writes):
+        return False
+    return context.catalog.access_problem(relation, write=writes, audited=True) is None
+
+
+def do(context: Context) -> Statement:
+    """DO may do anything: it is tried at home."""
+    plan = Single(HomeShard(), writes=True)
+    return context.statement(plan, "DO", dirties=True, audit=frozenset())

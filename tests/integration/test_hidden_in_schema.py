@@ -1,0 +1,244 @@
+"""What hides in the schema: planned, refused before it runs, or found out by the audit; never a part of the rows.
+
+`FREE` is tried at home and turns out to touch what lives there. `CAUGHT` is tried, too, and would have seen one shard's
+part: it is an error, and nothing of it stays. `REFUSED` is not tried, because no audit could tell.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from wire_client import SYNC, bind, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import Trace, WireClient
+
+SCHEMA = Path(__file__).with_name("hidden_schema.sql")
+ROWS = "insert into notes values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd'), (5, 'e'), (6, 'f')"
+WRONG_SHARD = "23514"  # the CHECK of a sharded table comes before the audit
+COUNT = "select count(*) from notes"
+
+
+@pytest.fixture(scope="module")
+def _made(_town_of_3: Town) -> Iterator[None]:
+    with psycopg.connect(_town_of_3.dsn, autocommit=True) as connection:
+        for statement in SCHEMA.read_text().split(";\n"):
+            connection.execute(statement.encode())
+        yield
+        connection.execute("drop schema hid cascade")
+
+
+@pytest.fixture
+def client(_made: None, town: Town, connect: Callable[..., WireClient]) -> WireClient:
+    found = connect(town.dsn)
+    found.rows("truncate hid.log, hid.quiet, hid.loud, hid.watched, hid.domains, hid.derived, hid.preset")
+    found.rows(ROWS)
+    found.rows("insert into kinds values (1, 'x')")
+    found.rows("insert into hid.log (v) values ('first')")
+    return found
+
+
+def state(trace: Trace) -> str:
+    return next((entry[1]["C"] for entry in trace if entry[0] == "error"), "")
+
+
+def message(trace: Trace) -> str:
+    return next((entry[1]["M"] for entry in trace if entry[0] == "error"), "")
+
+
+def everything(town: Town) -> list[object]:
+    return [*town.everywhere("select * from notes order by k"), town.on_shard(0, "select v from hid.log order by id"),
+            *town.everywhere("select * from kinds order by id")]  # fmt: skip
+
+
+FREE = [
+    ("select hid.ask('select count(*) from hid.log')", "1"),
+    ("select hid.ask('select count(*) from kinds')", "1"),
+    ("select hid.ask('select 7')", "7"),
+    ("select hid.steady('select count(*) from hid.log')", "1"),
+    ("select hid.swallow('select count(*) from hid.log')", "1"),
+    ("select v from hid.log where hid.ask('select 1') = 1", "first"),
+    ("select n from hid.seen_well", "1"),
+    ("select 'hid.log' operator(hid.===) 'hid.log'", "t"),
+    ("select ('hid.log'::text)::hid.pair", "(hid.log)"),
+    ("select 'hid.log'::hid.checked", "hid.log"),
+    ("insert into hid.derived values ('hid.log') returning b", "t"),
+    ("insert into hid.domains values ('hid.log') returning v", "hid.log"),
+    ("insert into hid.preset_well (v) values ('x') returning n", "1"),
+    ("insert into hid.quiet values ('x') returning v", "x"),
+    ("select now() = now() and hid.ask('select 1') = 1", "t"),
+]
+CAUGHT = [
+    f"select hid.ask('{COUNT}')",
+    f"select hid.steady('{COUNT}')",
+    f"select hid.swallow('{COUNT}')",
+    f"select v, hid.ask('{COUNT}') from hid.log",
+    "select hid.run('insert into notes values (77, ''x'')')",
+    "select hid.run('update notes set v = ''x''')",
+    "select hid.run('delete from notes')",
+    "select hid.run('truncate notes')",
+    "select hid.run('lock table notes')",
+    "select hid.run('insert into kinds values (7)')",
+    "select hid.run('create table hid.more (x int)')",
+    "select hid.run('do $d$ begin perform 1 from notes; end $d$')",
+    "call hid.does('delete from notes')",
+    "insert into hid.loud values ('x')",
+    "insert into hid.quiet values ('rule')",
+    "insert into hid.domains values ('notes')",
+    "insert into hid.derived values ('notes')",
+    "insert into hid.preset (v) values ('x')",
+    "select 'notes' operator(hid.===) 'notes'",
+    "select ('notes'::text)::hid.pair",
+    "select 'notes'::hid.checked",
+    "select n from hid.seen",
+    "do $$ begin update notes set v = 'x'; end $$",
+    "do $$ declare n int; begin select count(*) into n from notes; insert into hid.log (v) values (n); end $$",
+    "do $$ begin create type hid.later as enum ('a'); end $$",
+    "do $$ begin insert into kinds values (7, 'x'); end $$",
+]
+REFUSED = [
+    "insert into hid.late values ('x')",
+    "call hid.ends('delete from notes')",
+    "select hid.counting()",
+    f"select k, hid.ask('{COUNT}') from notes",
+    f"select hid.ask('{COUNT}') from notes where k = 1",
+    f"insert into notes values (80, hid.ask('{COUNT}')::text)",
+    f"insert into notes values (hid.ask('{COUNT}'), 'x')",
+    f"update notes set v = hid.ask('{COUNT}')::text where k = 1",
+    "insert into kinds values (hid.ask('select 3'), 'x')",
+    "copy (select hid.ask('select count(*) from notes')) to stdout",
+    "declare c cursor for select hid.ask('select count(*) from notes')",
+    "explain analyze select hid.ask('select count(*) from notes')",
+    "explain select hid.steady('select count(*) from notes')",
+    "create table hid.copied as select hid.ask('select count(*) from notes') as n",
+    "insert into hid.log (v) select hid.ask('select count(*) from notes')::text from notes",
+]
+
+
+def test_what_touches_the_home_shard_only_runs(client: WireClient) -> None:
+    for text, expected in FREE:
+        client.rows("truncate hid.log restart identity")
+        client.rows("insert into hid.log (v) values ('first')")
+        _runs(client, text, expected)
+
+
+def _runs(client: WireClient, text: str, expected: str) -> None:
+    assert client.rows(text) == [(expected,)]
+    client.send(parse(text), bind(), execute(), SYNC)
+    trace = client.read()
+    assert state(trace) == "", trace
+    client.rows("begin")
+    assert client.rows(text) == [(expected,)] or "preset_well" in text, text
+    client.rows("commit")
+
+
+def test_what_touches_more_is_an_error_and_leaves_nothing(client: WireClient, town: Town) -> None:
+    for text in CAUGHT:
+        _is_caught(client, town, text)
+
+
+def _is_caught(client: WireClient, town: Town, text: str) -> None:
+    before = everything(town)
+    simple = client.query(text)
+    assert state(simple) in {"0A000", WRONG_SHARD}, simple
+    client.send(parse(text), bind(), execute(), SYNC)
+    extended = client.read()
+    assert (state(extended), message(extended)) == (state(simple), message(simple))
+    client.rows("begin")
+    client.rows("select count(*) from notes where k = 1")  # its locks are there before
+    for key in range(1, 4):
+        client.rows(f"update notes set v = 'mine' where k = {key}")
+    client.rows("savepoint s")
+    assert state(client.query(text)) == state(simple), text
+    assert state(client.query("select 1")) == "25P02"
+    client.rows("rollback to savepoint s")
+    assert client.rows("select count(*) from notes where v = 'mine'") == [("3",)]
+    client.rows("rollback")
+    assert everything(town) == before, text
+
+
+def test_what_no_audit_could_tell_does_not_run(client: WireClient, town: Town) -> None:
+    before = everything(town)
+    for text in REFUSED:
+        client.rows("begin")
+        assert state(client.query(text)) == "0A000", text
+        client.rows("rollback")
+        assert text.startswith("declare") or state(client.query(text)) == "0A000", text
+    assert everything(town) == before
+
+
+def test_a_trigger_with_dynamic_sql_on_a_sharded_table_is_refused(client: WireClient, town: Town) -> None:
+    client.rows(
+        "create trigger hidden before insert on notes for each row execute function "
+        "hid.noting('insert into hid.log (v) values (1)')"
+    )
+    before = everything(town)
+    for key in range(100, 106):
+        assert state(client.query(f"insert into notes values ({key}, 'x')")) == "0A000"
+    assert everything(town) == before
+    client.rows("drop trigger hidden on notes")
+
+
+def test_policies_with_dynamic_sql(client: WireClient, town: Town, connect: Callable[..., WireClient]) -> None:
+    client.rows("create role hid_reader login")
+    try:
+        client.rows("alter table hid.watched enable row level security")
+        client.rows("grant usage on schema hid to hid_reader")
+        client.rows("grant select on all tables in schema hid to hid_reader")
+        client.rows("grant select on notes to hid_reader")
+        client.rows("insert into hid.watched values ('hid.log')")
+        reader = connect(town.dsn, user="hid_reader")
+        assert reader.rows("select v from hid.watched") == [("hid.log",)]
+        client.rows("insert into hid.watched values ('notes')")
+        assert state(reader.query("select v from hid.watched")) == "0A000"
+        reader.close()
+    finally:
+        client.rows("drop owned by hid_reader")
+        client.rows("drop role hid_reader")
+
+
+def test_temporary_tables_of_dynamic_sql_stay_with_the_session(client: WireClient) -> None:
+    client.rows("select hid.run('create temp table mine as select 1 as x')")
+    assert client.rows("select x from mine") == [("1",)]
+    client.rows("begin")
+    for key in range(1, 4):
+        client.rows(f"update notes set v = 'mine' where k = {key}")
+    client.rows("do $$ begin insert into mine values (2); end $$")
+    client.rows("commit")
+    assert client.rows("select count(*) from mine") == [("2",)]
+    assert client.rows("select count(*) from notes where v = 'mine'") == [("3",)]
+
+
+def test_settings_of_dynamic_sql_are_followed(client: WireClient) -> None:
+    client.rows("select hid.run('set search_path = hid, public')")
+    assert client.rows("show search_path") == [("hid, public",)]
+    assert client.rows("select count(*) from log") == [("1",)]
+
+
+def test_what_comes_after_a_truncate_cannot_be_told(client: WireClient) -> None:
+    client.rows("begin")
+    client.rows("truncate notes")
+    trace = client.query("select hid.ask('select 1')")
+    assert "nobody could tell" in message(trace)
+    client.rows("rollback")
+
+
+def test_a_portal_that_is_not_read_to_its_end_is_audited(client: WireClient, town: Town) -> None:
+    text = "select hid.run('update notes set v = ''x''') from generate_series(1, 3)"
+    before = everything(town)
+    client.send(parse(text), bind(), execute(limit=1), SYNC)
+    assert state(client.read()) == "0A000"
+    assert everything(town) == before
+
+
+def test_the_route_says_so(client: WireClient) -> None:
+    shown = [str(row[0]) for row in client.rows("explain (route) select hid.ask('select 1')")]
+    assert any("udit" in line for line in shown), shown
