@@ -7,6 +7,7 @@ Left to others: what any of these do. Made once for each configured database, by
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -181,8 +182,12 @@ class LogicalDatabase:
     ) -> Outcome:
         """Commit a transaction's links."""
         random = None if identity is None else identity.random
+        begin = time.monotonic()
         outcome = await self.coordinator.commit(links, writers, must_commit, random=random, gid=gid)
-        self.metrics.commit(outcome.result, len(writers | must_commit))
+        count = len(writers | must_commit)
+        self.metrics.commit(outcome.result, count)
+        if count > 1:
+            self.metrics.commit_seconds.observe(time.monotonic() - begin)
         return outcome
 
     @property

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from proxy.admin.metrics import Metrics, serve_metrics
+from proxy.admin.endpoint import Endpoint
+from proxy.admin.metrics import Metrics
 from proxy.authentication import Credentials
 from proxy.cancel import CancelKeys
 from proxy.config import CONSOLE_DATABASE
@@ -30,17 +31,17 @@ from proxy.tls import TlsServer
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from proxy.config import Config
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
-    from proxy.shards.pool import LinkPool
     from proxy.twophase.points import Checkpoint
 
 log = structlog.get_logger("pgchorus.server")
 
 LISTEN_BACKLOG = 1024
+LAG_PERIOD_S = 0.25
 
 
 class Server:
@@ -127,17 +128,14 @@ class Server:
         """Return how many sessions there are."""
         return len(self._sessions)
 
-    def link_pools(self) -> Iterator[tuple[str, LinkPool]]:
-        """Return (database, pool) pairs."""
-        for name, database in self._databases.items():
-            for pool in database.pools:
-                yield name, pool
-
-    def plan_caches(self) -> Iterator[tuple[str, str, int, int]]:
-        """Return (database, cache, hits, misses) of each plan cache."""
-        for name, database in self._databases.items():
-            for cache, (hits, misses) in database.plan_cache_counts().items():
-                yield name, cache, hits, misses
+    def not_ready(self) -> str:
+        """Return why no client should be sent here now (proxy.admin.endpoint.State)."""
+        if self.draining:
+            return "draining"
+        if len(self._databases) < len(self.config.databases):
+            return "starting"
+        starting = [name for name, database in self._databases.items() if not database.has_catalog]
+        return f"the catalog of {starting[0]} could not be read yet" if starting else ""
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -155,9 +153,11 @@ class Server:
             )
             stack.push_async_callback(self._close_listener, listener)
             if self.config.metrics is not None:
-                endpoint, _ = serve_metrics(self.metrics, self.config.metrics.host, self.config.metrics.port)
-                stack.callback(endpoint.server_close)
-                stack.callback(endpoint.shutdown)
+                endpoint = Endpoint(self.metrics.registry, self)
+                endpoint.start(self.config.metrics.host, self.config.metrics.port)
+                stack.push_async_callback(endpoint.close)
+            beat = spawn(self._measure_lag(), name="event loop's lag")
+            stack.callback(beat.cancel)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
             loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -168,6 +168,13 @@ class Server:
             await self._stopping.wait()
             listener.close()
             await self._drain()
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
     def _connection(self) -> ClientConnection:
         return ClientConnection(self._accept, self.config.limits.message_max_bytes)

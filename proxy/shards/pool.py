@@ -60,13 +60,15 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Numbers for the metrics: ``opened`` and ``closed`` have counted since the start, the others are now."""
+    """Numbers for the metrics: of now the first three; the others have counted since the start."""
 
     in_use: int
     idle: int
     waiting: int
     opened: int
     closed: int
+    waits: int
+    waited_s: float
 
 
 class LinkPool:
@@ -101,6 +103,8 @@ class LinkPool:
         self._resumed.set()
         self._opened = 0
         self._closed = 0
+        self._waits = 0
+        self._waited_s = 0.0
         self._generation = 0
         self.types = AS_AT_HOME
 
@@ -182,7 +186,9 @@ class LinkPool:
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
         waiting = sum(not waiter.done() for waiter, _ in self._waiters)
-        return PoolStats(len(self._lent), len(self._idle), waiting, self._opened, self._closed)
+        return PoolStats(
+            len(self._lent), len(self._idle), waiting, self._opened, self._closed, self._waits, self._waited_s
+        )
 
     @property
     def longest_wait_s(self) -> float:
@@ -264,6 +270,7 @@ class LinkPool:
         waiter: asyncio.Future[ShardLink | None] = self._loop.create_future()
         place = (waiter, self._loop.time())
         self._waiters.append(place)
+        self._waits += 1
         try:
             async with asyncio.timeout(self.limits.wait_timeout_s):
                 return await waiter
@@ -275,6 +282,8 @@ class LinkPool:
             if isinstance(error, TimeoutError):
                 raise self._exhausted() from None
             raise
+        finally:
+            self._waited_s += self._loop.time() - place[1]
 
     def _hand_on(self, handed: ShardLink | None) -> None:
         """Give what a waiter got and cannot use to the next one."""

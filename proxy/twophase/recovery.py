@@ -110,6 +110,9 @@ class Recovery:
         self.cluster = cluster
         self.names = tuple(names)
         self.limits = limits or RecoveryLimits()
+        #: For the metrics: parts finished since the start, and what the last look at all shards left, by why.
+        self.committed = self.rolled_back = 0
+        self.left: dict[str, int] = {}
         self._clock_ms = clock_ms
         self._checkpoint = checkpoint
         self._woken = asyncio.Event()
@@ -180,7 +183,18 @@ class Recovery:
                 else:
                     report.problems[pending.name] = f"its commit point, {pending.gid.commit_point}, is not a shard here"
             await asyncio.gather(*(self._recover(*item, report) for item in by_commit_point.items()))
+            self._count(report, everywhere=len(wanted) == len(self.names))
             return report
+
+    def _count(self, report: Report, *, everywhere: bool) -> None:
+        self.committed += len(report.committed)
+        self.rolled_back += len(report.rolled_back)
+        if everywhere:
+            self.left = {
+                "undecided": len(report.waiting),
+                "committed, not applied": len(report.late),
+                "for a person": len(report.problems),
+            }
 
     async def _ask(self, shard: int, report: Report, question: Callable[[ControlConnection], Awaitable[T]]) -> T | None:
         """Ask a shard something within the limit; None, and a line in the report, if it does not answer."""

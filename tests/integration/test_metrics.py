@@ -1,0 +1,138 @@
+"""The metrics of a running proxy, and that alerts and dashboard ask for what is there."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.demo.embedded import free_port
+from tests.integration.conftest import Town, made_town
+from waiting import eventually
+from wire_client import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import MakeDatabases, StartProxy
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+class Measured:
+    """A town and its endpoint."""
+
+    def __init__(self, town: Town, port: int) -> None:
+        self.town = town
+        self._address = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self._address + path) as answer:
+            return str(answer.read().decode())
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        return [
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+
+    def total(self, name: str, **labels: str) -> float:
+        return sum(self.values(name, **labels))
+
+
+@pytest.fixture(scope="module")
+def measured(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Measured]:
+    port = free_port([free_port()])  # the proxy itself takes the first
+    more: dict[str, Any] = {"metrics": {"host": "127.0.0.1", "port": port}, "limits": {"pool": {"size": 1, "extra": 1}}}
+    for town in made_town(3, make_module_databases, start_module_proxy, **more):
+        yield Measured(town, port)
+
+
+def test_a_distributed_commit_is_counted_and_timed(measured: Measured) -> None:
+    first, second, _ = measured.town.spread
+    commits = {"kind": "distributed", "outcome": "committed"}
+    before = measured.total("pgchorus_commits_total", **commits)
+    timed = measured.total("pgchorus_commit_seconds_count")
+    with connected(measured.town.dsn) as client:
+        client.query(
+            f"begin; insert into notes values ({first}, 'x'); insert into notes values ({second}, 'y'); commit"
+        )
+    assert measured.total("pgchorus_commits_total", **commits) == before + 1
+    assert measured.total("pgchorus_commit_seconds_count") == timed + 1
+
+
+def test_errors_and_refusals_are_counted(measured: Measured) -> None:
+    errors, refused = (
+        measured.total("pgchorus_errors_total", sqlstate="22012"),
+        measured.total("pgchorus_refusals_total"),
+    )
+    with connected(measured.town.dsn) as client:
+        client.query("select 1/0")
+        client.query("create unique index on notes (v)")
+    assert measured.total("pgchorus_errors_total", sqlstate="22012") == errors + 1
+    assert measured.total("pgchorus_refusals_total") == refused + 1
+
+
+def test_shards_and_pools(measured: Measured) -> None:
+    assert measured.values("pgchorus_shard_up") == [1.0, 1.0, 1.0]
+    key = measured.town.keys(1)[0]
+    waits = measured.total("pgchorus_pool_waits_total", shard="s1")
+    with connected(measured.town.dsn) as holder, connected(measured.town.dsn) as waiter:
+        holder.query(f"begin; update notes set v = 'x' where k = {key}")
+        assert measured.total("pgchorus_links", shard="s1", state="in_use") == 1
+        waiter.send(b"Q" + (4 + len(text := b"select * from notes where k = %d\0" % key)).to_bytes(4, "big") + text)
+        eventually(lambda: measured.total("pgchorus_links", shard="s1", state="waited_for") == 1, "nobody waits")
+        holder.query("rollback")
+        waiter.read()
+    assert measured.total("pgchorus_pool_waits_total", shard="s1") == waits + 1
+    assert measured.total("pgchorus_pool_wait_seconds_total", shard="s1") > 0
+
+
+def test_health(measured: Measured) -> None:
+    assert measured.get("/healthz") == "ok\n"
+    assert measured.get("/readyz") == "ready\n"
+    eventually(lambda: measured.total("pgchorus_event_loop_lag_seconds_count") > 0, "the loop's lag is not measured")
+
+
+def asked() -> dict[str, str]:
+    """Return the expressions of alerts and dashboard by title."""
+    rules = yaml.safe_load((CONF / "prometheus" / "alerts.yaml").read_text())
+    found = {rule["alert"]: rule["expr"] for group in rules["groups"] for rule in group["rules"]}
+    dashboard = json.loads((CONF / "grafana" / "pgchorus.json").read_text())
+    for panel in dashboard["panels"]:
+        found |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel["targets"]}
+    return found
+
+
+def selectors(expression: promql_parser.Expr) -> Iterator[str]:
+    """Yield the names of the series in a PromQL expression."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression.name
+    for part in ("expr", "lhs", "rhs", "vector_selector"):
+        inner = getattr(expression, part, None)
+        if inner is not None:
+            yield from selectors(inner)
+    for argument in getattr(expression, "args", None) or ():
+        yield from selectors(argument)
+
+
+@pytest.mark.parametrize("title", asked())
+def test_alerts_and_dashboard_ask_for_series_that_exist(measured: Measured, title: str) -> None:
+    names = list(selectors(promql_parser.parse(asked()[title])))
+    assert names
+    families = text_string_to_metric_families(measured.get("/metrics"))
+    # A counter with labels has no sample before the first; its family is there.
+    known = {f.name for f in families} | {
+        f"{f.name}{end}"
+        for f in text_string_to_metric_families(measured.get("/metrics"))
+        for end in ("_total", "_bucket", "_count", "_sum")
+    }
+    assert set(names) <= known
