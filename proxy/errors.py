@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from proxy.wire.errors import WireFailure
+    from router.errors import Refused
 
 # 01 - warning
 WARNING = "01000"
@@ -113,6 +114,11 @@ class ProxyError(Exception):
         self.hint = hint
         self.position = position
         self.routine = routine
+
+    @classmethod
+    def of_refusal(cls, refused: Refused) -> Self:
+        """Make an answer of what the catalogue of refusals says, where no statement is refused but a connection."""
+        return cls(refused.sqlstate, refused.message, detail=refused.detail, hint=refused.hint)
 
     @classmethod
     def of_violation(cls, violation: WireFailure) -> Self:

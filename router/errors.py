@@ -6,6 +6,8 @@ this file makes them up; planners name them.
 
 from __future__ import annotations
 
+from typing import Final
+
 
 class Refused(Exception):  # noqa: N818 - "Refused" is what happened; "RefusedError" says nothing more
     """A statement that cannot be seen to be exact.
@@ -139,7 +141,18 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "UPDATE of a sharding key is not allowed in this session",
         "SET pgchorus.allow_key_update = on: rows are then moved, and a concurrent UPDATE finds them gone.",
     ),
-    "merge": ("MERGE is supported with one sharding key only", _ROUTE_HINT),
+    "merge": (
+        "MERGE would join rows of different shards",
+        "Join the sharding keys of target and source in ON by =, or take VALUES or a reference table as the source.",
+    ),
+    "merge-insert": (
+        "MERGE could insert a row on the wrong shard",
+        "Insert as the sharding key that column of the source which ON compares with it by =.",
+    ),
+    "merge-source": (
+        "the source of MERGE could differ from shard to shard",
+        "Leave volatile functions out of it, or put its rows into a table first.",
+    ),
     "reference-write": (
         "the statement could change the copies of the reference table {table} differently",
         "Write rows by VALUES, or by conditions over their own columns, constants and parameters.",
@@ -320,11 +333,89 @@ GATHERED: dict[str, tuple[str, str]] = {
 """Why a SELECT's rows are gathered instead of combined, in the same form; never what a client is told of it."""
 
 
+_DOCTOR: Final = "The schemas differ, or types were created on the shards one by one; see pgchorus doctor."
+
+RUNNING: dict[str, tuple[str, str]] = {
+    "key-form": (
+        "cannot tell the shard of this sharding key: {reason}",
+        "Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",
+    ),
+    "key-cast": ("cannot tell the shard of a sharding key: {reason}", "Cast the key to {type} in the query."),
+    "different-columns": ("shards {one} and {other} would return different columns", _DOCTOR),
+    "gather-types": (
+        "the statement cannot be run over rows that were gathered from several shards",
+        "Rows as a whole (a table's name as a value) are of another type there: name their columns.",
+    ),
+    "parameter-type": (
+        'shard "{shard}" does not have the type of a parameter (OID {oid} on the home shard)',
+        "Create the type through the proxy, or send the parameter as text with its type left open.",
+    ),
+    "computed-type": (
+        "a computed default of a user-defined type is not supported over several shards",
+        "Give the value in the INSERT.",
+    ),
+    "serializable": (
+        "a SERIALIZABLE transaction cannot use more than one shard",
+        "Use REPEATABLE READ, or keep the transaction to rows of one shard.",
+    ),
+    "not-prepared": (
+        "shards {names} both hold what cannot be prepared, so they cannot commit together",
+        "Use temporary objects, NOTIFY and WITH HOLD cursors on one shard only in a transaction.",
+    ),
+    "function-message": (
+        "function calls by protocol message are not supported over several shards",
+        "Call the function by SELECT.",
+    ),
+    "explain-execute-message": ("EXPLAIN EXECUTE is supported as a simple query only", "EXPLAIN the statement itself."),
+    "cursor-query": (
+        "this query cannot be read by a cursor over several shards",
+        "Read without a cursor, or fetch the query's own portal by Execute messages with a row limit.",
+    ),
+    "cursor-direction": (
+        "a cursor over several shards can only go forward",
+        "Use FETCH NEXT, FETCH FORWARD or FETCH ALL; a query that names one key has a cursor that can do more.",
+    ),
+    "cursor-execute": ("a cursor over several shards is read by FETCH, not by Execute", "Use FETCH."),
+    "cursor-fetch": (
+        'cursor "{name}" reads several shards, which FETCH and MOVE cannot in this version',
+        "Fetch by Execute messages with a row limit.",
+    ),
+    "cursor-formats": (
+        "a cursor over several shards keeps the result formats of its first FETCH",
+        "Ask for the same formats in every FETCH.",
+    ),
+    "session-start": (
+        "a session over several shards cannot begin with {name} = {value}",
+        "It comes from the connection's options, or from ALTER ROLE or DATABASE ... SET.",
+    ),
+    "strings-changed": (
+        "a function has changed standard_conforming_strings, which must be on over several shards",
+        "Leave the setting alone; the session ends.",
+    ),
+}
+"""What turns out only when a statement runs, or in the session around it, in the same form."""
+
+ANY_SHARDS: dict[str, tuple[str, str]] = {
+    "client-encoding": ("client_encoding {value} is not supported in this version", "Use UTF8."),
+    "encoding-changed": (
+        "a function has changed client_encoding; only UTF8 is supported in this version",
+        "Leave the setting alone; the session ends.",
+    ),
+    "settings-update": ("pg_settings cannot be updated through the proxy", "Use SET."),
+    "sequence-forgotten": (
+        "the sequence values of this session are not known any more",
+        "They are kept from now on. Ask in the transaction of the INSERT, or use INSERT ... RETURNING.",
+    ),
+    "replication": ("replication connections are not supported through the proxy", "Connect to the server itself."),
+}
+"""What is refused over one shard as well, in the same form."""
+
+
 def refusal(
     refused: str, /, *, detail: str = "", position: int | None = None, sqlstate: str = "0A000", **words: str
 ) -> Refused:
     """Make a refusal by its id."""
-    message, hint = REFUSALS.get(refused) or GATHERED[refused]
+    message, hint = next(table[refused] for table in (REFUSALS, RUNNING, ANY_SHARDS, GATHERED) if refused in table)
     return Refused(
         refused, message.format(**words), hint=hint.format(**words), detail=detail, sqlstate=sqlstate, position=position
     )

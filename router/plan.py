@@ -14,7 +14,17 @@ from enum import Enum
 
 from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
-from router.plan_steps import ApplyRows, Bound, Filled, MoveRows
+from router.plan_steps import (
+    ApplyExecution,
+    ApplyRows,
+    Bound,
+    Filled,
+    LockExecution,
+    LockRows,
+    MoveExecution,
+    MoveRows,
+    OwnRows,
+)
 
 KeyValue = int | str | bytes | None  # int2/4/8, text/varchar, uuid (16 bytes), NULL
 
@@ -440,6 +450,8 @@ Plan = (
     | Filled
     | Gather
     | MoveRows
+    | OwnRows
+    | LockRows
     | ApplyRows
     | CopyIn
     | CopyOut
@@ -541,22 +553,6 @@ class CopyOutExecution:
     plan: CopyOut
 
 
-@dataclass(frozen=True, slots=True)
-class MoveExecution:
-    """MoveRows with its reading resolved; ``shards`` are those that rows may come to."""
-
-    plan: MoveRows
-    read: Executable
-    shards: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyExecution:
-    """ApplyRows: the home shard first, then the others."""
-
-    plan: ApplyRows
-    home: Execution
-    shards: tuple[int, ...]
-
-
-Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution | MoveExecution | ApplyExecution
+Executable = (
+    Execution | GatherExecution | CopyInExecution | CopyOutExecution | MoveExecution | ApplyExecution | LockExecution
+)

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router.plan import Single, SplitInsert, Statement, Target
+    from router.plan import Executable, Execution, KeyTerm, Single, SortKey, SplitInsert, Statement, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,14 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A subquery that is asked before the statement runs. Its parameters are those of the statement around it."""
+    """A subquery that is asked before the statement runs. Its parameters are those of the statement around it.
+
+    ``locks``: it locks its rows, so that both must be in one transaction.
+    """
 
     read: Statement
     shape: Shape
+    locks: bool = False
 
 
 Value = Computed | Moment | Asked
@@ -56,6 +60,42 @@ class Filled:
     inner: Statement
     values: tuple[tuple[Value, ...], ...]
     alone: Single | SplitInsert | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockRows:
+    """A SELECT that locks the rows it returns, and returns some of many shards' rows only: LIMIT with FOR UPDATE.
+
+    ``text`` without its LIMIT, with the sort keys appended to its ``visible`` columns; ``text + LIMIT n`` locks a
+    shard's first ``n``. ``read`` is the same without the locks ('': not needed). No ``keys``: any rows will do.
+    ``skips``: rows that are locked already are passed over. ``about``: the tables, for statements that must not run
+    side by side. Requires what Ordered requires of the keys.
+    """
+
+    target: Target
+    text: str
+    read: str
+    keys: tuple[SortKey, ...]
+    visible: int
+    limit: KeyTerm | None
+    offset: KeyTerm | None
+    skips: bool
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRows:
+    """A write on the target's shards, where each takes only those rows of a source for new that belong to it.
+
+    ``pieces`` are those of the text; between them a shard has the condition that a key is its own: ``keys[i]`` (the
+    key's type, and its SQL) between ``pieces[i]`` and the next. Tags are added up, RETURNING rows concatenated. A
+    target of one shard gets the original text: requires that it is one only where every row of the source belongs to
+    it.
+    """
+
+    target: Target
+    pieces: tuple[str, ...]
+    keys: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +148,34 @@ class Bound:
     parameters: tuple[bytes | None, ...]
     formats: tuple[int, ...]
     oids: tuple[int, ...]
+
+
+# --- executions (at Bind) ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MoveExecution:
+    """MoveRows with its reading resolved; ``shards`` are those that rows may come to."""
+
+    plan: MoveRows
+    read: Executable
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyExecution:
+    """ApplyRows: the home shard first, then the others."""
+
+    plan: ApplyRows
+    home: Execution
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockExecution:
+    """LockRows over ``shards``; ``limit`` None: all rows."""
+
+    plan: LockRows
+    shards: tuple[int, ...]
+    limit: int | None
+    offset: int

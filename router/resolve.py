@@ -14,7 +14,6 @@ from router.keys import family
 from router.plan import (
     Aggregate,
     AnyShard,
-    ApplyExecution,
     AtShard,
     Concat,
     Constant,
@@ -28,7 +27,6 @@ from router.plan import (
     GatherExecution,
     HomeShard,
     InOrder,
-    MoveExecution,
     Ordered,
     Parameter,
     Plan,
@@ -37,12 +35,13 @@ from router.plan import (
     ShardByShard,
     Single,
     SplitInsert,
+    SumTags,
     Target,
     Task,
 )
 from router.plan_copy import CopyIn, CopyOut
-from router.plan_steps import ApplyRows, MoveRows
-from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_of
+from router.plan_steps import ApplyExecution, ApplyRows, LockExecution, LockRows, MoveExecution, MoveRows, OwnRows
+from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_check, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,6 +120,10 @@ class _Resolver:
         home = self._database.home
         return tuple(sorted(found, key=lambda shard: (shard != home, shard))) or (home,)
 
+    def own(self, shard: int, key_type: str, sql: str) -> str:
+        """Return the SQL condition that a key belongs to a shard."""
+        return slot_check(key_type, sql, self._database.slots, *self._database.slot_range(shard))
+
     def count(self, term: KeyTerm | None, word: str, sqlstate: str) -> int | None:
         """Return the value of LIMIT or OFFSET; NULL is None. Raises what Postgres raises for a negative one."""
         if term is None:
@@ -142,8 +145,14 @@ class _Resolver:
             raise Refused(f"negative-{word.lower()}", f"{word} must not be negative", sqlstate=sqlstate)
         return value
 
+    def limits(self, limit: KeyTerm | None, offset: KeyTerm | None) -> tuple[int | None, int]:
+        """Return LIMIT (None: none) and OFFSET; together they are an int8."""
+        most = self.count(limit, "LIMIT", "2201W")
+        skipped = self.count(offset, "OFFSET", "2201X") or 0
+        return (None if most is None else min(most, _LARGEST - skipped)), skipped
 
-def resolve(
+
+def resolve(  # noqa: PLR0911 - one for each kind of plan
     plan: Plan,
     database: Database,
     parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter] = (),
@@ -167,7 +176,17 @@ def resolve(
     if isinstance(plan, ApplyRows):
         shards = sorted(range(len(database.shards)), key=lambda shard: (shard != database.home, shard))
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
+    if isinstance(plan, LockRows):
+        return _lock(plan, resolver)
     return _execution(plan, resolver)
+
+
+def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:
+    shards = resolver.shards(plan.target)
+    limit, offset = resolver.limits(plan.limit, plan.offset)
+    if len(shards) == 1:
+        return Execution((Task(shards[0]),), Concat(), writes=True)
+    return LockExecution(plan, shards, limit, offset)
 
 
 def shard_of(key_type: str, value: KeyParameter, database: Database) -> int:
@@ -201,6 +220,8 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
         return _scatter(plan, resolver)
     if isinstance(plan, SplitInsert):
         return _split(plan, resolver)
+    if isinstance(plan, OwnRows):
+        return _own_rows(plan, resolver)
     if isinstance(plan, Ddl | ShardByShard):
         if not isinstance(plan, Ddl):
             return Execution(tuple(map(Task, resolver.shards(plan.target))), Same(), writes=True)
@@ -222,10 +243,7 @@ def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:
     combine = plan.combine
     limit, offset = None, 0
     if isinstance(combine, Ordered | Aggregate):
-        limit = resolver.count(combine.limit, "LIMIT", "2201W")
-        offset = resolver.count(combine.offset, "OFFSET", "2201X") or 0
-        if limit is not None and limit + offset > _LARGEST:
-            limit = _LARGEST - offset
+        limit, offset = resolver.limits(combine.limit, combine.offset)
     if len(shards) == 1 and not isinstance(combine, Same):
         return Execution((Task(shards[0]),), Concat(), plan.writes)
     return Execution(tuple(Task(shard, plan.text) for shard in shards), combine, plan.writes, limit, offset)
@@ -241,3 +259,16 @@ def _split(plan: SplitInsert, resolver: _Resolver) -> Execution:
     tasks = tuple(Task(shard, plan.head + ", ".join(rows[shard]) + plan.tail) for shard in sorted(rows))
     positions = {task.shard: position for position, task in enumerate(tasks)}
     return Execution(tasks, InOrder(tuple(positions[shard] for shard in shards)), writes=True)
+
+
+def _own_rows(plan: OwnRows, resolver: _Resolver) -> Execution:
+    shards = resolver.shards(plan.target)
+    if len(shards) == 1:
+        return Execution((Task(shards[0]),), Concat(), writes=True)
+    tasks = []
+    for shard in shards:
+        text = plan.pieces[0]
+        for (key_type, sql), piece in zip(plan.keys, plan.pieces[1:], strict=True):
+            text += resolver.own(shard, key_type, sql) + piece
+        tasks.append(Task(shard, text))
+    return Execution(tuple(tasks), SumTags(), writes=True)

@@ -31,7 +31,7 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
-from router.plan_steps import ApplyRows, Filled, MoveRows
+from router.plan_steps import ApplyRows, Filled, LockRows, MoveRows, OwnRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def route_of(statement: Statement, database: Database, tables: Sequence[str]) ->
     if statement.audit is not None:
         found["Steps"].append("audit: an error if what nobody can see through has touched rows of other shards")
     several = len(found["Shards"]) > 1 and not isinstance(plan, Single)
-    writes = statement.tag not in {"SELECT", "EXPLAIN"} or bool(getattr(plan, "writes", False))
+    writes = statement.tag not in {"SELECT", "EXPLAIN"} or bool(getattr(plan, "writes", isinstance(plan, LockRows)))
     found["Commit"] = _commit(several=several, writes=writes)
     if several and not writes:
         found["Snapshot"] = "one for all shards, taken behind the fence"
@@ -84,6 +84,8 @@ _TIERS: Final[dict[type, str]] = {
     Single: ONE_SHARD,
     Gather: "gather",
     SplitInsert: "split by key",
+    OwnRows: "push-down",
+    LockRows: "rows chosen, and locked as they are chosen",
     MoveRows: "rows read, then inserted where they belong",
     ApplyRows: "home first, its rows applied to the other copies",
 }
@@ -98,7 +100,7 @@ def _tier(plan: Plan) -> str:
 
 
 def _targets(plan: Plan) -> Iterator[Target]:
-    if isinstance(plan, Single | Scatter | Ddl | ShardByShard):
+    if isinstance(plan, Single | Scatter | Ddl | ShardByShard | OwnRows | LockRows):
         yield plan.target
     elif isinstance(plan, Gather):
         for load in plan.loads:
@@ -167,6 +169,16 @@ def _steps(plan: Plan, database: Database) -> Iterator[str]:
         yield "the statement goes out as it came, the answer comes back as it is"
     elif isinstance(plan, SplitInsert):
         yield f"{len(plan.rows)} rows are split by key"
+    elif isinstance(plan, OwnRows):
+        keys = ", ".join(dict.fromkeys(sql for _, sql in plan.keys))
+        yield f"each shard inserts the rows whose key is its own: {keys}"
+        yield "add up the numbers of rows"
+    elif isinstance(plan, LockRows):
+        yield f"each shard runs, with a LIMIT of its own: {_one_line(plan.text)}"
+        if plan.keys:
+            yield f"merge sorted rows by {len(plan.keys)} keys; locks of rows that are not among them are given back"
+        else:
+            yield "one shard after the other, until there are enough"
     elif isinstance(plan, Gather):
         for load in plan.loads:
             shards = ", ".join(_shards(Single(load.target, writes=False), database))

@@ -14,12 +14,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
-from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session.asking import asked
 from proxy.shards.errors import ShardError
-from proxy.transaction import ClientTransaction
+from proxy.transaction import Block, ClientTransaction
 from proxy.wire import backend, frontend
+from router.errors import refusal
 from router.plan import Execution, SplitInsert
 from router.plan_steps import Asked, Computed, Filled, Moment
 from router.resolve import KeyParameter, UnresolvedKey, resolve
@@ -66,6 +66,7 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         return own, session.resolve(own), Request(text=own.text)
     if any(isinstance(value, Asked) for row in plan.values for value in row):
         await session.database.describe(session, statement.text, ())  # what is wrong with it, Postgres says first
+    _begin_for_locks(session, plan)
     values = await _values(session, plan, (), (), ())
     executable = session.resolve(plan.inner, values)
     request = Request(
@@ -75,6 +76,13 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         parameters=tuple(value.data for value in values),
     )
     return plan.inner, executable, request
+
+
+def _begin_for_locks(session: Session, plan: Filled) -> None:
+    """Rows that a subquery locks must stay locked until the statement around it is done."""
+    asks = any(isinstance(value, Asked) and value.locks for row in plan.values for value in row)
+    if asks and session.transaction.block is Block.NONE:
+        session.begin(Block.IMPLICIT)
 
 
 async def fill_bind(
@@ -93,6 +101,7 @@ async def fill_bind(
         return replace(prepared, statement=own), bind
     if flush is not None and any(isinstance(value, Computed | Asked) for row in plan.values for value in row):
         await flush()
+    _begin_for_locks(session, plan)
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
     values = await _values(session, plan, bind.parameters, formats, oids)
@@ -206,7 +215,7 @@ async def _collect(link: ShardLink, packet: bytes) -> list[KeyParameter]:
         elif kind == backend.ROW_DESCRIPTION:
             oids = [field.type_oid for field in backend.decode_row_description(body)]
             if any(oid >= _FIRST_OWN_OID for oid in oids):
-                raise ProxyError("0A000", "a computed default of a user-defined type is not supported")
+                raise refusal("computed-type")
         elif kind == backend.DATA_ROW:
             row = backend.decode_data_row(body)
             found += [KeyParameter(value, _TEXT, oid) for value, oid in zip(row, oids, strict=True)]

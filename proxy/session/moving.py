@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from proxy.executor.request import ResultStream
     from proxy.session.session import Session
     from proxy.wire.backend import Field
-    from router.plan import ApplyExecution, Executable, MoveExecution
+    from router.plan import Executable
+    from router.plan_steps import ApplyExecution, MoveExecution
 
     Start = Callable[[Session, Executable, Request], Awaitable[ResultStream]]
 
@@ -117,11 +118,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
         rounds = writer.rounds()
     except UnresolvedKey as error:
         await session.database.let_a_shard_speak(session, request.text, request.parameter_oids)
-        raise ProxyError(
-            "0A000",
-            f"cannot tell the shard of a sharding key: {error}",
-            hint=f"Cast the key to {plan.key_type} in the query.",
-        ) from error
+        raise refusal("key-cast", reason=str(error), type=plan.key_type) from error
     if len(rounds) == 1 and not plan.verb:
         return await start(session, rounds[0], request)
     results = [await _whole(session, one, request, start) for one in rounds]

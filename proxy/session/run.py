@@ -14,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
+from proxy.session.locking import start_lock
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.relay import Relay
@@ -23,16 +24,8 @@ from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
-from router.plan import (
-    ApplyExecution,
-    CopyInExecution,
-    Ddl,
-    Execution,
-    GatherExecution,
-    MoveExecution,
-    Same,
-    ShardByShard,
-)
+from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
+from router.plan_steps import ApplyExecution, LockExecution, MoveExecution
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -60,7 +53,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution)
+    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution | LockExecution)
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -84,7 +77,7 @@ async def call_function(session: Session, body: bytes) -> None:
     transaction = session.transaction
     session.check_not_failed()
     if transaction.shard_count > 1:
-        raise ProxyError("0A000", "function calls by protocol message are not supported over several shards")
+        raise refusal("function-message")
     transaction.command = "FUNCTION CALL"
     link = (await transaction.join([0], writes=True))[0]
     transaction.pin("a function called by its OID", [0])  # it may have left anything
@@ -151,6 +144,8 @@ async def start(session: Session, executable: Executable, request: Request) -> R
         return await start_move(session, executable, request, start)
     if isinstance(executable, ApplyExecution):
         return await start_apply(session, executable, request, start)
+    if isinstance(executable, LockExecution):
+        return await start_lock(session, executable, request, start)
     if isinstance(executable, Execution) and isinstance(executable.combine, Same):
         await _prepare(session, executable, executable.combine)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
+from router.planner.placing import locks
 from router.rewrite import group_end
 from router.tree import is_wrapped, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from router.plan import Statement
     from router.planner.context import Context
     from router.statement import Parsed
     from router.tree import Node
 
 _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt"})
+_WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
 def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
@@ -41,7 +42,7 @@ def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
         read = None if place is None else _read(context, place)
         if place is None or read is None:
             return None
-        asked.append(Asked(read, place.shape))
+        asked.append(read)
         splices.append((place.start, place.end, place.text.format(f"${number}")))
     changed = parsed.text[: parsed.end]
     for start, end, text in sorted(splices, reverse=True):
@@ -49,15 +50,17 @@ def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
     return changed, tuple(asked)
 
 
-def _read(context: Context, place: _Place) -> Statement | None:
-    """Plan the subquery as a statement; None when it cannot be, or writes."""
+def _read(context: Context, place: _Place) -> Asked | None:
+    """Plan the subquery as a statement; None when it cannot be, or writes. It may lock the rows that it returns."""
     from router.planner import select  # noqa: PLC0415 - SELECT's planner knows of UPDATE in WITH
 
+    inside = context.rewritten(context.parsed.text[place.opening : place.end - 1])
     try:
-        read = select.plan(context.rewritten(context.parsed.text[place.opening : place.end - 1]))
+        read = select.plan(inside)
     except Refused:
         return None
-    return None if getattr(read.plan, "writes", False) else read
+    writes = inside.whole_effect.writes or not _WRITING.isdisjoint(inside.parsed.kinds)
+    return None if writes else Asked(read, place.shape, locks=locks(inside))
 
 
 def _looks_outside(query: Node) -> bool:

@@ -127,6 +127,14 @@ class Clauses:
             return None
         return Edit(self.parsed.tokens[self.starts["limit"]].start, self.parsed.end, text)
 
+    def cut(self, clause: str) -> Edit | None:
+        """Cut one clause; None when it is not there."""
+        start = self.starts.get(clause)
+        if start is None:
+            return None
+        end = min((at for at in self.starts.values() if at > start), default=self.stop)
+        return Edit(self.parsed.tokens[start].start, self.parsed.tokens[end - 1].end, "")
+
     def call(self, location: int) -> tuple[int, int, int] | None:
         """Return token indexes of a call at a place: its start, its parenthesis, and behind it with its FILTER."""
         tokens = self.parsed.tokens
@@ -160,8 +168,13 @@ def apply(text: str, edits: list[Edit]) -> str:
     return text
 
 
-def verified(parsed: Parsed, text: str, added: int, changed: frozenset[int] = frozenset()) -> bool:
-    """Parse a rewritten SELECT again: all is as it was, but for ``added`` targets and those at ``changed`` places."""
+def verified(
+    parsed: Parsed, text: str, added: int, changed: frozenset[int] = frozenset(), gone: str | None = None
+) -> bool:
+    """Parse a rewritten SELECT again: all is as it was, but for ``added`` targets and those at ``changed`` places.
+
+    ``gone``: the field of a clause that is not there any more. LIMIT, ORDER BY and OFFSET are not compared.
+    """
     try:
         found = parse(text)
     except SyntaxFailure:
@@ -176,4 +189,4 @@ def verified(parsed: Parsed, text: str, added: int, changed: frozenset[int] = fr
         return False
     fixed = ("fromClause", "whereClause", "groupClause", "havingClause", "windowClause", "distinctClause", "withClause",
              "lockingClause", "valuesLists", "op")  # fmt: skip
-    return all(same(old.get(field), new.get(field)) for field in fixed)
+    return all(same(None if field == gone else old.get(field), new.get(field)) for field in fixed)

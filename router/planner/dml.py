@@ -6,8 +6,8 @@ Each builder registers the target among the scope's sources, with facts that say
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from router.errors import SyntaxFailure
 from router.keys import Facts, value_term
@@ -35,9 +35,21 @@ if TYPE_CHECKING:
     from router.relation import Column, Relation
 
 
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """The row that a MERGE inserts, as one more target; ``value`` is its key, ``column`` the source's column there."""
+
+    source: Source
+    column: ColumnId | None
+    value: Node
+
+
 @dataclass(slots=True)
 class Written:
-    """A target under construction. ``keys``: of each VALUES row, in order; None where it cannot be read."""
+    """A target under construction. ``keys``: of each VALUES row, in order; None where it cannot be read.
+
+    ``on``: what holds for rows that match, and ``inserted``: the rows that are put in, of a MERGE.
+    """
 
     source: Source
     level: Level
@@ -45,6 +57,8 @@ class Written:
     keys: tuple[KeyTerm | None, ...] = ()
     select: Level | None = None
     key_position: int | None = None
+    on: Facts | None = None
+    inserted: list[Inserted] = field(default_factory=list)
 
 
 def modifying_levels(scope: Scope) -> bool:
@@ -279,10 +293,10 @@ def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
     scope.from_clause(level, node.get("fromClause", node.get("usingClause", ())), environment)
     level.tree = target if level.tree is None else Join("inner", target, level.tree, level.facts)
     scope.where(level, node.get("whereClause"), environment)
-    for field in ("targetList", "returningClause"):
-        scope.sublinks(level, node.get(field), environment, level.facts)
+    for part in ("targetList", "returningClause"):
+        scope.sublinks(level, node.get(part), environment, level.facts)
     context = scope.context
-    check_key_kept(context, written, node.get("targetList", ()), level)
+    check_key_kept(context, written, node.get("targetList", ()), level, facts=level.facts)
     defaults = [
         t["ResTarget"]["name"] for t in node.get("targetList", ()) if "SetToDefault" in t["ResTarget"].get("val", {})
     ]
@@ -290,10 +304,16 @@ def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
     return written
 
 
-def check_key_kept(
-    context: Context, written: Written, targets: list[Node], level: Level, *, excluded: bool = False
+def check_key_kept(  # noqa: PLR0913 - where a SET stands
+    context: Context,
+    written: Written,
+    targets: list[Node],
+    level: Level,
+    *,
+    excluded: bool = False,
+    facts: Facts | None = None,
 ) -> None:
-    """Refuse SET key = ... unless it sets what the key is anyway."""
+    """Refuse SET key = ... unless it sets what the key is anyway, by ``facts`` about the rows that are changed."""
     source = written.source
     if source.key is None or not context.many:
         return
@@ -302,7 +322,8 @@ def check_key_kept(
         if body.get("name") != source.key.name:
             continue
         value = body.get("val", {})
-        if level.names.column(value) == source.key:
+        column = level.names.column(value)
+        if column == source.key or (column is not None and facts is not None and facts.same(source.key, column)):
             continue
         if excluded and same(
             value, {"ColumnRef": {"fields": [{"String": {"sval": "excluded"}}, {"String": {"sval": source.key.name}}]}}
@@ -316,48 +337,77 @@ def check_key_kept(
 
 # --- MERGE -----------------------------------------------------------------------------------------------------------
 
+MATCHED: Final = "MERGE_WHEN_MATCHED"
+BY_SOURCE: Final = "MERGE_WHEN_NOT_MATCHED_BY_SOURCE"
+
 
 def _merge(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
-    """A MERGE with NOT MATCHED keeps its source's rows: what ON says holds for the target only."""
+    """What ON says holds for rows that match: for neither side's others, which the clauses may reach as well."""
     context = scope.context
     clauses = [clause["MergeWhenClause"] for clause in node.get("mergeWhenClauses", ())]
-    inner = all(body.get("matchKind", "MERGE_WHEN_MATCHED") == "MERGE_WHEN_MATCHED" for body in clauses)
-    on = level.facts if inner else Facts(level.facts)
-    written = _register(scope, level, node["relation"], on)
+    kinds = {body.get("matchKind", MATCHED) for body in clauses}
+    on = level.facts if kinds == {MATCHED} else Facts(level.facts)
+    # BY SOURCE reaches all rows of the target, whatever is known of the source's.
+    written = _register(scope, level, node["relation"], Facts() if BY_SOURCE in kinds else on)
+    written.on = on
     scope.from_clause(level, [node["sourceRelation"]], environment)
     scope.condition(level, node["joinCondition"], level.names, on, environment, None)
     source = written.source
     for body in clauses:
         scope.sublinks(level, body, environment, None)
         command = body.get("commandType", "")
-        if body.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" and source.key is not None and context.many:
-            raise context.refuse("merge", source.location, detail="NOT MATCHED BY SOURCE reaches all rows.")
         if command == "CMD_UPDATE":
-            check_key_kept(context, written, body.get("targetList", ()), level)
+            matched = body.get("matchKind", MATCHED) == MATCHED
+            check_key_kept(context, written, body.get("targetList", ()), level, facts=on if matched else None)
         elif command == "CMD_INSERT":
             _merge_insert(scope, written, body, level)
     scope.sublinks(level, node.get("returningClause"), environment, None)
-    by_row = source.place is Place.REFERENCE  # then defaults are home's
-    context.check_access(written.relation, write=True, defaults=() if by_row else None, at=source.location)
+    # Those of reference tables are home's.
+    defaults = _merge_defaults(written.relation, clauses) if source.place is not Place.REFERENCE else ()
+    context.check_access(written.relation, write=True, defaults=defaults, at=source.location)
     return written
+
+
+def _merge_defaults(relation: Relation | None, clauses: list[Node]) -> set[str]:
+    """Return the columns that take their default in some clause of a MERGE."""
+    found: set[str] = set()
+    for body in clauses:
+        if body.get("commandType") == "CMD_INSERT" and relation is not None:
+            found.update(column.name for column in merge_defaulted(relation, body))
+        targets = [target["ResTarget"] for target in body.get("targetList", ())]
+        found.update(target["name"] for target in targets if "SetToDefault" in target.get("val", {}))
+    return found
+
+
+def merge_defaulted(relation: Relation, body: Node) -> list[Column]:
+    """Return the columns that take their default in the INSERT of a MERGE."""
+    names = [t["ResTarget"]["name"] for t in body.get("targetList", ())] or [c.name for c in relation.columns]
+    given = [name for name, value in zip(names, body.get("values", ()), strict=False) if "SetToDefault" not in value]
+    return [column for column in relation.columns if column.name not in given and not column.generated]
 
 
 def _merge_insert(scope: Scope, written: Written, body: Node, level: Level) -> None:
     """Register the inserted row as one more target, whose key is the value given for it."""
-    context, key = scope.context, written.source.key
-    if key is None or written.relation is None:
+    context, key, relation = scope.context, written.source.key, written.relation
+    if key is None or relation is None:
         return
-    names = [t["ResTarget"]["name"] for t in body.get("targetList", ())] or [c.name for c in written.relation.columns]
+    at = written.source.location
+    for column in merge_defaulted(relation, body) if context.many else ():
+        if column.identity or column.sequence is not None:
+            raise context.refuse("sequence-default", at, column=column.name, table=relation.name)
+    names = [t["ResTarget"]["name"] for t in body.get("targetList", ())] or [c.name for c in relation.columns]
     values = body.get("values", [])
-    inserted = scope.add(Place.SHARDED, Facts(level.facts), written.source.location, relation=written.relation,
-                         key_type=written.source.key_type)  # fmt: skip
+    inserted = scope.add(Place.SHARDED, Facts(level.facts), at, relation=relation, key_type=written.source.key_type)
     inserted.key = type(key)(inserted.index, key.name, key.family)
     position = names.index(key.name) if key.name in names else len(values)
     if position >= len(values) or "SetToDefault" in values[position]:
-        raise context.refuse("merge", written.source.location, detail="The inserted row does not give the key.")
-    column = level.names.column(values[position])
+        raise context.refuse("merge-insert", at, detail="The inserted row does not give the key.")
+    # Only the source is in sight of NOT MATCHED: the target's columns of the same name hide nothing.
+    in_sight = Names(level.names.visible[1:], level.names.merged, level.names.outer)
+    found = in_sight.column(values[position])
     term = value_term(context.reader, values[position], written.source.key_type)
-    if column is not None and column.family == key.family and column.source != written.source.index:
-        inserted.facts.equal.append((inserted.key, column))
+    if found is not None and found.family == key.family:
+        inserted.facts.equal.append((inserted.key, found))
     elif term is not None:
         inserted.facts.equal.append((inserted.key, term))
+    written.inserted.append(Inserted(inserted, found, values[position]))

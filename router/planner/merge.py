@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from router.errors import Refused
 from router.plan import Concat, Constant, EveryShard, Ordered, Parameter, Plan, Scatter, SortKey
-from router.planner import aggregate, finish
+from router.planner import aggregate, finish, locking
 from router.planner.clauses import Clauses, apply, verified
 from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
@@ -53,6 +53,8 @@ def _combined(query: Query, target: Target, *, writes: bool) -> Plan:
     if query.needs_merge():
         combined, rewritten = aggregate.plan(query)
         return Scatter(target, combined, writes, rewritten)
+    if "lockingClause" in query.node and not query.node.keys().isdisjoint(("limitCount", "limitOffset")):
+        return locking.plan(query, target, *limits(query))
     combine, text = ordered(query)
     return Scatter(target, combine, writes, text)
 
@@ -265,8 +267,6 @@ def ordered(query: Query) -> tuple[Concat | Ordered, str | None]:
     sorts = node.get("sortClause", [])
     if not sorts and limit is None and offset is None:
         return Concat(), None
-    if "lockingClause" in node and (limit is not None or offset is not None):
-        raise query.refuse("gather-lock")
     clauses = Clauses.of(query.context.parsed, node)
     if clauses is None or query.outputs is None:
         raise query.refuse("rewrite")

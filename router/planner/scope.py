@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.cluster import Reference, Sharded
 from router.keys import ColumnId, Facts, family
+from router.planner.constants import constant_columns
 from router.planner.names import (
     Cte,
     Item,
@@ -38,9 +39,10 @@ from router.planner.names import (
 from router.tree import Node, conjuncts, is_wrapped, items, strings, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from router.plan import KeyTerm
+    from router.planner.constants import ConstantColumn
     from router.planner.context import Context
 
 MAX_SOURCES = 400
@@ -298,6 +300,9 @@ class Scope:
         if inner is None:
             return Leaf(source), Item(label, None)
         columns: dict[str, ColumnId | None] = {}
+        constants = constant_columns(self.context.reader, child.node) or []
+        if len(constants) == len(inner):
+            return Leaf(source), Item(label, _constants(source, inner, constants, facts))
         for name, column in inner.items():
             outside = None if column is None else ColumnId(source.index, name, column.family)
             columns[name] = outside
@@ -422,6 +427,22 @@ class Scope:
             )
             level.nested.append(child)
             self.sublinks(level, body.get("testexpr"), environment, facts, names)
+
+
+def _constants(
+    source: Source, names: Iterable[str], columns: list[ConstantColumn], facts: Facts
+) -> dict[str, ColumnId | None]:
+    """Return the columns of a subquery of constants, and add what values they have to the facts."""
+    found: dict[str, ColumnId | None] = {}
+    for name, column in zip(names, columns, strict=True):
+        outside = ColumnId(source.index, name, column.family) if column.family is not None else None
+        found[name] = outside
+        if outside is not None and column.terms is not None:
+            if len(column.terms) == 1:
+                facts.equal.append((outside, column.terms[0]))
+            else:
+                facts.among.append((outside, column.terms))
+    return found
 
 
 # --- reading single nodes --------------------------------------------------------------------------------------------

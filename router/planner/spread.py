@@ -99,12 +99,16 @@ class Spread:
 
     def level(self, level: Level) -> Part:
         """Return how the rows before grouping of a level are spread; refuses rows that would join across shards."""
-        if level.arms:
-            raise self._context.refuse("cross-shard", detail="A set operation spans shards.")
-        part = Part() if level.tree is None else self._fold(level.tree)
+        part = self.rows(level)
         for nested in level.nested:
             self.nested(nested, part)
         return part
+
+    def rows(self, level: Level) -> Part:
+        """Return how the rows of FROM are spread; its subqueries elsewhere are not looked at."""
+        if level.arms:
+            raise self._context.refuse("cross-shard", detail="A set operation spans shards.")
+        return Part() if level.tree is None else self._fold(level.tree)
 
     def nested(self, level: Level, outside: Part) -> None:
         """Check a subquery: all its sharded tables are equal by key to the row outside, or it reads copies only."""

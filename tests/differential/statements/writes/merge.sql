@@ -1,0 +1,68 @@
+-- MERGE over sharded tables: sources spread like the target, and sources that every shard has whole.
+--! file writes
+merge into orders o using customers c on o.customer_id = c.id when matched then update set note = c.name;
+merge into orders o using customers c on o.customer_id = c.id when matched then update set customer_id = c.id, note = c.name;
+merge into orders o using customers c on c.id = o.customer_id and c.vip when matched then delete;
+merge into orders o using customers c on o.customer_id = c.id when matched and o.total > 200 then delete when matched and c.vip then update set note = 'vip', total = o.total + 1 when matched then do nothing;
+merge into orders o using customers c on o.customer_id = c.id and o.id = 1 when not matched then insert (customer_id, id) values (c.id, 901);
+merge into orders o using customers c on o.customer_id = c.id when not matched then insert (customer_id, id, note) values (c.id, 902, c.name) returning o.customer_id, o.id, o.note;
+merge into orders o using customers c on o.customer_id = c.id when not matched and c.vip then insert (customer_id, id) values (c.id, 903) when not matched and c.city is not null then insert (customer_id, id, note) values (id, 904, city) when not matched then do nothing;
+merge into orders o using customers c on o.customer_id = c.id and c.vip when not matched by source then delete;
+merge into orders o using customers c on o.customer_id = c.id and c.city = 'Lima' when not matched by source and o.total < 100 then delete when not matched by source then update set note = 'no source', total = total * 2 when matched then update set note = c.name returning merge_action(), o.customer_id, o.id, o.note, c.name;
+merge into orders o using (select * from customers where id < 20) c on o.customer_id = c.id when matched then update set note = 'm' when not matched by target then insert (customer_id, id) values (c.id, 905) when not matched by source then delete returning merge_action(), o.customer_id, o.id;
+merge into orders o using (select * from customers where id in (5, 7)) s on o.customer_id = s.id when not matched by source then delete;
+merge into orders o using (select * from customers where id in (5, 7, 123456)) s on o.customer_id = s.id and o.id > 2 when not matched then insert (customer_id, id) values (s.id, 906);
+merge into orders o using (select id as k, name from customers where vip) s on o.customer_id = s.k when not matched then insert (customer_id, id, note) values (k, 907, s.name);
+merge into customers c using (select customer_id, count(*) as n, sum(total) as t from orders group by customer_id) s on c.id = s.customer_id when matched and s.n > 2 then update set balance = s.t when matched then delete;
+merge into visits v using orders o on v.customer_id = o.customer_id when not matched then insert (customer_id, page) values (o.customer_id, o.status) returning merge_action(), v.customer_id, v.page;
+merge into customers c using orders o on o.customer_id = c.id when matched then update set balance = o.total;
+merge into customers c using customers d on c.id = d.id when matched and c.vip then delete when matched then update set name = d.name || '!';
+merge into orders o using customers c join countries n on n.code = c.country on o.customer_id = c.id when matched then update set note = n.name;
+merge into orders o using customers c left join visits v on v.customer_id = c.id and v.seconds > 100000 on o.customer_id = c.id and o.id < 0 when not matched then insert (customer_id, id) values (c.id, 908);
+merge into orders o using customers c on o.customer_id = c.id when matched and exists (select 1 from order_lines l where l.customer_id = o.customer_id and l.order_id = o.id) then delete;
+merge into orders o using customers c on o.customer_id = c.id when matched and exists (select 1 from order_lines l where l.qty = o.items) then delete;
+merge into customers c using (values (5, 'm')) v (id, name) on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name);
+merge into customers c using (values (9001, 'm')) v (id, name) on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name) returning merge_action(), c.id, c.name, old.name, new.name, v.*;
+merge into customers c using (values (5, 'a'), (7, 'b'), (9001, 'c'), (9002, 'd'), (9003, 'e'), (9004, 'f')) v (id, name) on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name);
+merge into customers c using (values (5, 'a'), (7, 'b'), (9001, 'c'), (9002, 'd'), (9003, 'e'), (9004, 'f')) v (id, name) on c.id = v.id when matched then delete when not matched then insert (name, id) values (v.name, id) returning merge_action(), c.id, v.name;
+merge into customers c using (values (5, 1), (7, 2.5), (9001, 3), (9002, 10)) v (id, n) on c.id = v.id when matched then update set balance = v.n / 4 when not matched then insert (id, balance) values (v.id, v.n / 4);
+merge into customers c using (values (5), (5)) v (id) on c.id = v.id when matched then update set name = 'twice';
+merge into customers c using (values (9001), (9001)) v (id) on c.id = v.id when not matched then insert (id) values (v.id);
+merge into visits t using (values (9001), (9001), (9002), (null)) v (id) on t.customer_id = v.id when not matched then insert (customer_id, page) values (v.id, 'x');
+merge into customers c using (values (5), (9001), (9002), (9003)) v (id) on c.id = v.id when not matched by source and c.vip then delete when not matched by target then insert (id) values (v.id) when matched then update set name = 'both' returning merge_action(), c.id;
+merge into customers c using (values (5), (7), (9001), (9002)) v (id) on c.id = v.id and c.vip when not matched and case when v.id > 9001 then true else false end then insert (id) values (v.id) when not matched and v.id = 9001 or v.id = 6 then insert (id, name) values (v.id, 'x') when not matched then do nothing;
+merge into customers c using (values (9001, 0), (9002, 1), (9003, 0), (5, 2)) v (id, n) on c.id = v.id when not matched and 10 / v.n > 5 then insert (id) values (v.id);
+merge into customers c using (values (9001, 1), (9002, 1), (5, 0), (7, 0)) v (id, n) on c.id = v.id when not matched and 10 / v.n > 5 then insert (id) values (v.id);
+merge into customers c using (select 5 as id union all select 9001 union select 9002) v on c.id = v.id when matched then update set name = 'u' when not matched then insert (id) values (id);
+merge into customers c using (select 9001 as id, 'x' as name) v on c.id = v.id when matched then update set name = v.name when not matched then insert values (v.id, v.name);
+with v (id, name) as (values (5, 'a'), (9001, 'b'), (9002, 'c')) merge into customers c using v on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name);
+merge into customers c using countries n on n.code = c.country when matched then update set city = n.name;
+merge into customers c using countries n on n.code = c.country and n.region = 'Europe' when not matched by source then delete when matched then update set name = n.code returning merge_action(), c.id, n.code;
+merge into customers c using (values ('Lima', 'x'), ('Oslo', 'y')) v (city, name) on v.city = c.city when matched then update set name = v.name when not matched by source then do nothing;
+merge into customers c using (values ('Lima'), ('Lima')) v (city) on v.city = c.city when matched then delete;
+merge into customers c using (select distinct city from cities) v on v.city = c.city when matched then delete;
+merge into customers c using products p on p.id = c.id when matched then update set name = p.name when not matched then insert (id, name) values (p.id, p.name) returning merge_action(), c.id, c.name;
+merge into customers c using products p on p.id + 9000 = c.id when not matched then insert (id, name) values (p.id + 9000, p.name);
+merge into kt using (values ('a', 1), ('zz', 2), ('a ', 3), ('ZZ', 4)) v (k, v) on kt.k = v.k when matched then update set v = v.v when not matched then insert (k, v) values (v.k, v.v);
+merge into ku using (values ('00000001-0000-4000-8000-000000000007'::uuid, 1), ('00000009-0000-4000-8000-000000000009', 2)) s (k, v) on ku.k = s.k when matched then update set v = s.v when not matched then insert values (s.k, s.v);
+merge into kv using (values ('1', 1), ('99999', 2)) s (k, v) on kv.k = s.k when matched then update set v = s.v;
+merge into k8 using (values (1, 1), (5000000000, 2), (null, 3), (-7, 4), (9223372036854775807, 5)) s (k, v) on k8.k = s.k when matched then update set v = s.v when not matched then insert values (s.k, s.v);
+merge into k2 using k4 on k2.k = k4.k when matched then update set v = k4.v when not matched then insert values (k4.k, k4.v);
+merge into k8 using k4 on k8.k = k4.k when not matched then insert values (k4.k, 77) when not matched by source then delete;
+merge into n1 using n2 on n1.k = n2.k and n1.a = n2.a when matched and n1.b = n2.b then delete when not matched then insert values (n2.k, n2.a, n2.b);
+merge into n1 using n2 on n1.k = n2.k when not matched by source then update set a = -1, b = default when not matched by target then insert default values;
+merge into orders o using customers c on o.customer_id = c.id when not matched then insert (customer_id, id) values (c.id + 1, 1);
+merge into orders o using customers c on o.customer_id = c.id when matched then update set customer_id = c.id + 1;
+merge into orders o using customers c on o.note = c.name when matched then delete;
+merge into customers c using (select customer_id, max(total) as t from orders group by customer_id order by t desc nulls last, 1 limit 3) s on s.customer_id = c.id when matched then delete;
+merge into customers c using settings s on s.name = c.name when matched then delete;
+merge into customers c using nothing n on n.id = c.id when matched then delete;
+merge into customers c using (values (5)) v (id) on c.id = v.id when matched then update set nothing = 1;
+merge into customers c using (values ('5'), ('7')) v (id) on c.id = v.id when matched then delete;
+merge into customers c using customers c on true when matched then delete;
+--! params 5::int8, 'm'::text, 9001::int8, 'n'::text
+merge into customers c using (values ($1::int8, $2), ($3, $4)) v (id, name) on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name) returning merge_action(), c.id, c.name;
+--! params 9001, 'm'
+merge into customers c using (select $1::int8 as id, $2 as name) v on c.id = v.id when matched then update set name = v.name when not matched then insert (id, name) values (v.id, v.name) returning merge_action(), c.id, c.name;
+--! params null::int8, 9001::int8
+merge into visits t using (values ($1::int8), ($2)) v (id) on t.customer_id = v.id when not matched then insert (customer_id, page) values (v.id, 'x') returning t.customer_id;
