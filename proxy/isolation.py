@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.errors import ProxyError
+from router.errors import refusal
 
 READ_COMMITTED = "read committed"
 SERIALIZABLE = "serializable"
@@ -74,11 +75,7 @@ def keeps_snapshot(isolation: str) -> bool:
 def check_shards(isolation: str, count: int) -> None:
     """Refuse what an isolation level cannot do over so many shards."""
     if isolation == SERIALIZABLE and count > 1:
-        raise ProxyError(
-            "0A000",
-            "a SERIALIZABLE transaction cannot use more than one shard",
-            hint="Use REPEATABLE READ, or keep the transaction to rows of one shard.",
-        )
+        raise refusal("serializable")
 
 
 def too_late(*, subtransaction: bool) -> ProxyError:

@@ -26,6 +26,7 @@ from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure, desynchronized
 from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +147,7 @@ async def _log_in(
     if not user:
         raise ProxyError("28000", "no PostgreSQL user name specified in startup packet")
     if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
-        raise ProxyError("0A000", "replication connections are not supported through the proxy")
+        raise ProxyError.of_refusal(refusal("replication"))
     if startup.minor > _NEWEST_MINOR or startup.protocol_options:
         connection.write(
             backend.negotiate_protocol_version(min(startup.minor, _NEWEST_MINOR), sorted(startup.protocol_options))
@@ -201,7 +202,7 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
             continue
         if name.lower() == "client_encoding":
             if not is_utf8(value):
-                raise ProxyError("0A000", f"client_encoding {value} is not supported in this version; use UTF8")
+                raise ProxyError.of_refusal(refusal("client-encoding", value=value))
             value = "UTF8"  # noqa: PLW2901 - the canonical spelling
         settings.set_startup(name.lower(), value)
     return settings

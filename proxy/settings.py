@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ProxyError
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +39,7 @@ def check_reading(values: Sequence[str]) -> None:
     """Refuse a session that would begin with other values of ``READING`` than these. Raises ProxyError."""
     for (name, right), value in zip(READING.items(), values, strict=True):
         if value != right:
-            raise ProxyError(
-                "0A000",
-                f"a session over several shards cannot begin with {name} = {value}",
-                hint="It comes from the connection's options, or from ALTER ROLE or DATABASE ... SET.",
-            )
+            raise ProxyError.of_refusal(refusal("session-start", name=name, value=value))
 
 
 def is_utf8(encoding: str) -> bool:

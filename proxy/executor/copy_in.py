@@ -27,6 +27,7 @@ from proxy.wire import backend
 from proxy.wire.errors import PROTOCOL_VIOLATION, desynchronized
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frontend import CopyData, CopyDone, CopyFail, Query
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,11 +170,7 @@ class CopyInResult:
             if receiver.response is None or first.response is None:
                 raise ProxyError(INTERNAL_ERROR, f"shard {receiver.link.name} answered COPY without CopyInResponse")
             if receiver.response != first.response:
-                raise ProxyError(
-                    FEATURE_NOT_SUPPORTED,
-                    f"shards {first.link.name} and {receiver.link.name} would copy different columns",
-                    hint="The schemas of the shards differ; see pgchorus doctor.",
-                )
+                raise refusal("different-columns", one=first.link.name, other=receiver.link.name)
         assert first.response is not None  # noqa: S101 - narrows the type; checked above
         self._client.write(first.response)
         await self._client.drain()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, ProxyError
+from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import TRAILER, header_bytes
 from proxy.executor.failure import CombineFailure
@@ -28,6 +28,7 @@ from proxy.shards.errors import ShardError
 from proxy.shards.relay import IDLE
 from proxy.wire import backend
 from proxy.wire.frontend import Query
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,11 +181,7 @@ class CopyOutResult:
             self._response = stream.response
             frames.append(stream.response)
         elif self._response != stream.response:
-            raise ProxyError(
-                FEATURE_NOT_SUPPORTED,
-                f"shards {self._links[0].name} and {stream.link.name} would copy different columns",
-                hint="The schemas of the shards differ; see pgchorus doctor.",
-            )
+            raise refusal("different-columns", one=self._links[0].name, other=stream.link.name)
 
     def _pass_on(self, data: bytes, rows: int, frames: list[bytes]) -> None:
         first, self._first_message = self._first_message, False

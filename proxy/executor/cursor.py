@@ -13,7 +13,6 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy.errors import ProxyError
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.merged import OrderedResult, aggregate
@@ -25,6 +24,7 @@ from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Sync
+from router.errors import refusal
 from router.plan import Aggregate, Ordered
 
 if TYPE_CHECKING:
@@ -172,11 +172,7 @@ class SpreadCursor:
             self._result = await self._combine(formats)
             self._formats = formats
         elif formats != self._formats:
-            raise ProxyError(
-                "0A000",
-                "a cursor over several shards keeps the result formats of its first FETCH",
-                hint="Ask for the same formats in every FETCH.",
-            )
+            raise refusal("cursor-formats")
         return self._result
 
     async def _combine(self, formats: tuple[int, ...]) -> ResultStream:
@@ -222,8 +218,10 @@ async def open_cursor(
     described = [one for one in found if not isinstance(one, BaseException)]
     if fence is not None and fence.barrier is not None:
         await fence.barrier()
-    if not all(same_columns(described[0], other) for other in described[1:]):
-        raise ProxyError("0A000", "the shards would return different columns", hint="See pgchorus doctor.")
+    for task, other in zip(execution.tasks[1:], described[1:], strict=True):
+        if not same_columns(described[0], other):
+            first = joined[execution.tasks[0].shard].name
+            raise refusal("different-columns", one=first, other=joined[task.shard].name)
     wake = asyncio.Event()
     streams = [CursorStream(joined[task.shard], wake, name, environment) for task in execution.tasks]
     return SpreadCursor(CursorScatter(streams, wake, described[0]), execution, request, environment)

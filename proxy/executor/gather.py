@@ -17,7 +17,7 @@ from dataclasses import replace
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, ProxyError
+from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, ProxyError
 from proxy.executor.copy_out import CopyOutResult
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import expand
@@ -27,6 +27,7 @@ from proxy.executor.scatter import Options, Scatter
 from proxy.executor.scratch import Loading, bodies
 from proxy.shards.errors import ShardError
 from proxy.wire.frontend import Query
+from router.errors import refusal
 from router.gathered import offsets
 from router.plan import Task
 from router.printer import quoted
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from proxy.executor.request import Environment, Limits, Links, Request, ResultStream
     from proxy.executor.scratch import Scratch
     from proxy.wire.backend import Field
+    from router.errors import Refused
     from router.plan import Gather, GatherExecution
     from router.plan_copy import CopyFormat
 
@@ -290,13 +292,8 @@ def _check(expected: tuple[Field, ...], found: tuple[Field, ...] | None) -> None
         raise _misfit("Its columns would have other types.")
 
 
-def _misfit(detail: str) -> ProxyError:
-    return ProxyError(
-        FEATURE_NOT_SUPPORTED,
-        "the statement cannot be run over rows that were gathered from several shards",
-        detail=detail,
-        hint="Rows as a whole (a table's name as a value) are of another type there: name their columns.",
-    )
+def _misfit(detail: str) -> Refused:
+    return refusal("gather-types", detail=detail)
 
 
 class GatherResult(ConcatResult):

@@ -25,6 +25,7 @@ from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
 from proxy.wire.frontend import Bind, Describe, Execute, Flush, Parse, Sync
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,7 @@ class Scatter:
     ) -> Scatter:
         """Send the statement everywhere and return once every shard has described its rows.
 
-        Raises ShardError (all links at ReadyForQuery again) or ProxyError when the descriptions differ.
+        Raises ShardError (all links at ReadyForQuery again) or Refused when the descriptions differ.
         """
         self = cls(tasks, links, options)
         try:
@@ -170,12 +171,8 @@ class Scatter:
         first = self.streams[0]
         for stream in self.streams[1:]:
             if not same_columns(first.fields, stream.fields):
-                raise ProxyError(
-                    "0A000",
-                    f"shards {first.link.name} and {stream.link.name} would return different columns",
-                    detail=f"{_shown(first.fields)} against {_shown(stream.fields)}.",
-                    hint="The schemas differ, or types were created on the shards one by one; see pgchorus doctor.",
-                )
+                detail = f"{_shown(first.fields)} against {_shown(stream.fields)}."
+                raise refusal("different-columns", detail=detail, one=first.link.name, other=stream.link.name)
 
     # --- ending -----------------------------------------------------------------------------------------------
 

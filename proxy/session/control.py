@@ -183,7 +183,7 @@ async def setting_control(
     if plan.name.startswith(OWN_PREFIX):
         return await own_setting(session, statement, plan, describe=describe)
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
-        raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
+        raise refusal("client-encoding", value="in another encoding than UTF8")
     transaction = session.transaction
     tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
     session.parameters_are_noted()
@@ -361,7 +361,7 @@ async def prepared_control(
     values = await _argument_values(session, plan.arguments, expected)
     if plan.prepared is Prepared.EXPLAIN:
         if not describe:
-            raise ProxyError("0A000", "EXPLAIN EXECUTE is supported as a simple query only")
+            raise refusal("explain-execute-message")
         return await explain_prepared(session, prepared, plan, values)
     return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
 

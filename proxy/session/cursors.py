@@ -16,6 +16,7 @@ from proxy.session.prepared import with_format
 from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, settle_before, shards_of
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend
+from router.errors import refusal
 from router.plan import Execution
 
 if TYPE_CHECKING:
@@ -82,11 +83,7 @@ class OpenCursors:
         if not session.transaction.in_block:
             raise ProxyError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
         if not isinstance(executable, Execution) or executable.writes:
-            raise ProxyError(
-                "0A000",
-                "this query cannot be read by a cursor over several shards",
-                hint="Read without a cursor, or fetch the query's own portal by Execute messages with a row limit.",
-            )
+            raise refusal("cursor-query")
         if not reads_several(session, executable):
             await settle_before(session, shards_of(executable))
         self._made += 1
@@ -184,8 +181,4 @@ def _forwards(plan: CursorControl) -> tuple[int, int]:
         return 0, plan.count
     if plan.relative and plan.count > 0:
         return plan.count - 1, 1
-    raise ProxyError(
-        "0A000",
-        "a cursor over several shards can only go forward",
-        hint="Use FETCH NEXT, FETCH FORWARD or FETCH ALL; a query that names one key has a cursor that can do more.",
-    )
+    raise refusal("cursor-direction")

@@ -36,6 +36,7 @@ from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized
+from router.errors import refusal
 from router.plan import (
     CursorControl,
     Ddl,
@@ -414,7 +415,7 @@ class ExtendedProtocol:
             batch.execute(message.encode(), None)
             return
         if session.spread_cursors.get(message.portal.decode(errors="replace")) is not None:
-            raise ProxyError("0A000", "a cursor over several shards is read by FETCH, not by Execute")
+            raise refusal("cursor-execute")
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.errors import ProxyError
 from proxy.settings import UNKNOWN
 from proxy.wire.frontend import Query
+from router.errors import refusal
 from router.plan import SequenceUse
 
 if TYPE_CHECKING:
@@ -66,12 +66,8 @@ class SequenceValues:
         self.lost = self.lost or self.link is not None
         if asks and self.lost:
             self.lost = False
-            raise ProxyError(
-                "0A000",
-                "the sequence values of this session are not known any more",
-                detail="The server connection that had them was given to another client before they were asked for.",
-                hint="They are kept from now on. Ask in the transaction of the INSERT, or use INSERT ... RETURNING.",
-            )
+            detail = "The server connection that had them was given to another client before they were asked for."
+            raise refusal("sequence-forgotten", detail=detail)
         if link.sequences is not None:
             link.prefix(_DISCARD)
         link.sequences = self

@@ -30,7 +30,7 @@ from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
-from router.errors import Refused, SyntaxFailure
+from router.errors import Refused, SyntaxFailure, refusal
 from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 
@@ -60,6 +60,8 @@ _READ_ONLY_PARAMETERS = frozenset(
 KILL_GRACE_S = 1.0
 _LAST_WORDS = ("FATAL", "PANIC")
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
+
+_TERMINATED = ProxyError("57P01", "terminating connection due to administrator command")
 
 
 class Session:
@@ -122,22 +124,18 @@ class Session:
     def check_settings(self, statement: Statement) -> None:
         """Refuse what would change settings behind our back, or the encoding in which we read texts."""
         if statement.tag == "UPDATE" and "pg_settings" in statement.text.lower():
-            raise ProxyError("0A000", "pg_settings cannot be updated through the proxy", hint="Use SET.")
+            raise refusal("settings-update")
         for name, value, _ in statement.set_config:
             if name.lower() == "client_encoding" and (value is None or not is_utf8(value)):
-                raise ProxyError("0A000", "only UTF8 is supported as client_encoding in this version")
+                raise refusal("client-encoding", value=value or "from an expression")
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
-        """Find the shards of a data statement; raises ProxyError for a key that only Postgres could read."""
+        """Find the shards of a data statement; raises Refused for a key that only Postgres could read."""
         self.check_settings(statement)
         try:
             return resolve(statement.plan, self.database.logical, parameters)
         except UnresolvedKey as error:
-            raise ProxyError(
-                "0A000",
-                f"cannot tell the shard of this sharding key: {error}",
-                hint="Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",
-            ) from error
+            raise refusal("key-form", reason=str(error)) from error
 
     def client_lost(self) -> None:
         """Stop what runs for a client that hung up, unless it is a commit."""
@@ -161,18 +159,18 @@ class Session:
     def shut_down_if_idle(self) -> None:
         """The server drains: a session outside any transaction is told to go."""
         if not self.in_query and not self.transaction.in_block and not self.connection.gone:
-            self._end("57P01", "terminating connection due to administrator command")
+            self._end(_TERMINATED)
 
     def kill(self) -> None:
         """An administrator ends the session: what runs is cancelled (not a COMMIT that has begun), the client told."""
         self.cancel()
-        self._end("57P01", "terminating connection due to administrator command")
+        self._end(_TERMINATED)
         # Closing waits for a client that does not read.
         asyncio.get_running_loop().call_later(KILL_GRACE_S, self.connection.abort)
 
-    def _end(self, sqlstate: str, message: str) -> None:
+    def _end(self, why: Refused | ProxyError) -> None:
         """Tell the client why, and close; whoever receives hears that it has gone."""
-        self.write(backend.error_response(ErrorFields.make("FATAL", sqlstate, message)))
+        self.write(backend.error_response(ErrorFields.make("FATAL", why.sqlstate, why.message)))
         self.connection.close()
 
     def cancel(self) -> None:
@@ -198,13 +196,11 @@ class Session:
             self._changed_parameters.clear()
         if not is_utf8(self.parameters.get("client_encoding", "UTF8")):
             # A function has done it. What the client sends from here on would be read wrong.
-            self._end("0A000", "a function has changed client_encoding; only UTF8 is supported in this version")
+            self._end(refusal("encoding-changed"))
             return
         if self.transaction.shard_count > 1 and self.parameters.get("standard_conforming_strings") == "off":
             # Likewise: what Postgres reads as one string would be a sharding key to the router.
-            self._end(
-                "0A000", "a function has changed standard_conforming_strings, which must be on over several shards"
-            )
+            self._end(refusal("strings-changed"))
             return
         self.write(backend.ready_for_query(self.transaction.status))
 
@@ -398,11 +394,7 @@ class Session:
         if shard is not None:
             return shard
         if portal is not None and portal.executable is not None:
-            raise ProxyError(
-                "0A000",
-                f'cursor "{name}" reads several shards, which FETCH and MOVE cannot in this version',
-                hint="Fetch by Execute messages with a row limit.",
-            )
+            raise refusal("cursor-fetch", name=name)
         raise ProxyError("34000", f'cursor "{name}" does not exist')
 
     @property

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from proxy.errors import FEATURE_NOT_SUPPORTED
 from proxy.wire import backend, frontend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import HEADER_BYTES, walk
 from proxy.wire.oids import NO_TYPE, column_oids, parameter_oids, parse_oids, patched, row_oids
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
@@ -213,11 +213,5 @@ class Translating:
         return b"".join(frames), placed
 
     def _refusal(self) -> bytes:
-        return backend.error_response(
-            ErrorFields.make(
-                "ERROR",
-                FEATURE_NOT_SUPPORTED,
-                f'shard "{self._name}" does not have the type of a parameter (OID {self._missing} on the home shard)',
-                hint="Create the type through the proxy, or send the parameter as text with its type left open.",
-            )
-        )
+        why = refusal("parameter-type", shard=self._name, oid=str(self._missing))
+        return backend.error_response(ErrorFields.make("ERROR", why.sqlstate, why.message, hint=why.hint))

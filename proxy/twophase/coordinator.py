@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from proxy.twophase.events import Command, Event
     from proxy.twophase.participant import Control, Participant
 from proxy.twophase.points import Checkpoint
+from router.errors import refusal
 
 T = TypeVar("T")
 __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
@@ -146,12 +147,8 @@ class Coordinator:
             names = " and ".join(self.names[shard] for shard in sorted(must_commit))
             if len(must_commit) == 1:
                 names += f" and {', '.join(self.names[shard] for shard in told)}, which the transaction's id names,"
-            error = ErrorFields.make(
-                "ERROR",
-                "0A000",
-                f"shards {names} both hold what cannot be prepared, so they cannot commit together",
-                hint="Use temporary objects, NOTIFY and WITH HOLD cursors on one shard only in a transaction.",
-            )
+            why = refusal("not-prepared", names=names)
+            error = ErrorFields.make("ERROR", why.sqlstate, why.message, hint=why.hint)
             return Outcome(Result.ABORTED, error=error)
         if len(parties) <= 1:
             return await self._commit_plainly(links, parties[0] if parties else None, gid)

@@ -19,6 +19,7 @@ from proxy.executor.request import Limits, Request, send
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
+from router.errors import Refused
 from router.plan import CopyInExecution, CopyOutExecution, EveryShard
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.sharding import slot_check, slot_expression
@@ -276,7 +277,7 @@ async def test_different_columns(shards: Shards) -> None:
     await make_table(shards)
     await shards.links[1].run("ALTER TABLE c ADD w int")
     sends(shards, b"1\ta\n")
-    with pytest.raises(ProxyError, match="different columns"):
+    with pytest.raises(Refused, match="different columns"):
         await shards.answer(copy_in(), "COPY c FROM STDIN")
     shards.check_idle()
 
@@ -388,7 +389,7 @@ async def test_copy_to_of_different_columns(shards: Shards) -> None:
     await numbered(shards, (5, 5, 5))
     await shards.links[1].run("ALTER TABLE o ADD w int")
     result = await shards.start(copy_out(), "COPY o TO STDOUT")
-    with pytest.raises(ProxyError, match="different columns"):
+    with pytest.raises(Refused, match="different columns"):
         await send(result, shards.client)
     await result.close()
     shards.check_idle(IDLE)

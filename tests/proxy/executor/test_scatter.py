@@ -15,6 +15,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Fence, Limits, Request, send
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
+from router.errors import Refused
 from router.plan import Concat, Execution, Same, SumTags, Task
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ async def test_a_link_that_is_gone_already(shards: Shards) -> None:
 async def test_different_columns_are_refused(shards: Shards) -> None:
     for shard, link in shards.links.items():
         await link.run(f"CREATE TABLE d (a {'text' if shard == 2 else 'int'})")
-    with pytest.raises(ProxyError) as raised:
+    with pytest.raises(Refused) as raised:
         await shards.answer(over_all(Concat()), "SELECT a FROM d")
     assert raised.value.sqlstate == "0A000"
     assert "s0 and s2" in raised.value.message
