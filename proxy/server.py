@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from proxy import systemd
 from proxy.admin.endpoint import Endpoint
 from proxy.admin.metrics import Metrics
 from proxy.authentication import Credentials
@@ -147,11 +148,9 @@ class Server:
                 self._databases[name] = await stack.enter_async_context(
                     open_database(self.config, database, self.metrics, self._checkpoint)
                 )
-            listen = self.config.listen
-            listener = await loop.create_server(
-                self._connection, listen.host, listen.port, backlog=LISTEN_BACKLOG, reuse_address=True
-            )
-            stack.push_async_callback(self._close_listener, listener)
+            listeners = await self._listen()
+            for listener in listeners:
+                stack.push_async_callback(self._close_listener, listener)
             if self.config.metrics is not None:
                 endpoint = Endpoint(self.metrics.registry, self)
                 endpoint.start(self.config.metrics.host, self.config.metrics.port)
@@ -165,9 +164,25 @@ class Server:
             gc.collect()
             gc.freeze()
             on_ready()
+            systemd.ready()
             await self._stopping.wait()
-            listener.close()
+            systemd.stopping()
+            for listener in listeners:
+                listener.close()
             await self._drain()
+
+    async def _listen(self) -> list[asyncio.Server]:
+        """Listen where the configuration says, or on the sockets that systemd has passed."""
+        loop = asyncio.get_running_loop()
+        passed = systemd.listening_sockets()
+        if passed:
+            return [await loop.create_server(self._connection, sock=one, backlog=LISTEN_BACKLOG) for one in passed]
+        listen = self.config.listen
+        return [
+            await loop.create_server(
+                self._connection, listen.host, listen.port, backlog=LISTEN_BACKLOG, reuse_address=True
+            )
+        ]
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

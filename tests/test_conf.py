@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from proxy.cli import parser
 from proxy.config import FORM, Either, Form, Named, Section, known_keys, load, load_tables
 from proxy.limits import Limits
 
@@ -32,6 +34,19 @@ def test_every_file_is_loaded(file: Path) -> None:
         assert load_tables(file).placements
     else:
         assert load(file, ENVIRONMENT).databases
+
+
+def test_the_unit_of_systemd_starts_what_there_is() -> None:
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names are case-sensitive there
+    unit.read(CONF / "systemd" / "pgchorus.service")
+    program, *arguments = unit["Service"]["ExecStart"].split()
+    assert program.endswith("/pgchorus")
+    assert parser().parse_args(arguments).command == "serve"
+    sockets = configparser.ConfigParser()
+    sockets.read(CONF / "systemd" / "pgchorus.socket")
+    assert unit["Unit"]["Requires"] == "pgchorus.socket"
+    assert sockets["Socket"]["ListenStream"] == "6432"
 
 
 def documented(node: yaml.Node | None, form: Form, prefix: str = "") -> Iterator[tuple[str, int]]:

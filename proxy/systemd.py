@@ -1,0 +1,63 @@
+"""systemd, where it started us: the sockets that it listens on already, and what it wants to hear.
+
+Without it nothing here does anything. Sockets that systemd keeps survive a restart of the proxy: clients that connect
+meanwhile wait in the queue of the kernel, and none is refused.
+
+https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
+https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+_FIRST_DESCRIPTOR: Final = 3
+
+
+def listening_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """Return the sockets that were passed to this very process, none if there are none; they are taken once.
+
+    Raises OSError for one that is no listening TCP socket.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    found = []
+    for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
+        passed = socket.socket(fileno=descriptor)
+        if passed.type != socket.SOCK_STREAM or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(f"the descriptor {descriptor} that was passed is not a listening socket")
+        passed.set_inheritable(False)
+        passed.settimeout(0)
+        found.append(passed)
+    return found
+
+
+def ready() -> None:
+    """Say that clients are served."""
+    _notify("READY=1")
+
+
+def reloading() -> None:
+    """Say that the configuration is being read again; ``ready`` says that it has been."""
+    _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def stopping() -> None:
+    """Say that the end has begun."""
+    _notify("STOPPING=1")
+
+
+def _notify(state: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,0 +1,93 @@
+"""A proxy that systemd started: its sockets, and what it is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from proxy import systemd
+from proxy_process import write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import MakeDatabases
+
+# What systemd does between fork and exec: the socket becomes descriptor 3, and the process is told its own number.
+AS_SYSTEMD = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+AS_SYSTEMD += "os.execv(sys.executable, [sys.executable, '-m', 'proxy', 'serve', '-c', sys.argv[2]])"
+
+
+@pytest.fixture
+def notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield heard
+
+
+def test_nothing_is_passed_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert systemd.listening_sockets({}) == []
+    assert systemd.listening_sockets({"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"}) == []
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    systemd.ready()
+
+
+def test_what_is_said(notices: socket.socket) -> None:
+    systemd.ready()
+    systemd.reloading()
+    systemd.stopping()
+    assert notices.recv(1000) == b"READY=1"
+    assert notices.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+    assert notices.recv(1000) == b"STOPPING=1"
+
+
+def test_no_client_is_refused_while_the_proxy_restarts(
+    notices: socket.socket, make_databases: MakeDatabases, tmp_path: Path
+) -> None:
+    shards = make_databases(1, "d")
+    database = shards[0].rpartition("/")[2]
+    config = write_config(tmp_path / "pgchorus.yaml", {database: shards})
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        port = listening.getsockname()[1]
+        dsn = f"postgres://postgres@127.0.0.1:{port}/{database}"
+
+        def start() -> subprocess.Popen[bytes]:
+            environment = dict(os.environ, LISTEN_FDS="1")
+            arguments = [sys.executable, "-c", AS_SYSTEMD, str(listening.fileno()), str(config)]
+            return subprocess.Popen(
+                arguments, pass_fds=[listening.fileno()], env=environment, stdout=subprocess.DEVNULL
+            )
+
+        def answers() -> bool:
+            with psycopg.connect(dsn, connect_timeout=30) as client:
+                return client.execute("select 1").fetchone() == (1,)
+
+        first = start()
+        try:
+            assert notices.recv(1000) == b"READY=1"
+            assert answers()
+        finally:
+            first.terminate()
+            assert first.wait(30) == 0
+        assert notices.recv(1000) == b"STOPPING=1"
+        waiting: list[bool] = []
+        client = threading.Thread(target=lambda: waiting.append(answers()))
+        client.start()  # nobody accepts now
+        second = start()
+        try:
+            client.join(30)
+            assert waiting == [True]
+        finally:
+            second.terminate()
+            assert second.wait(30) == 0
