@@ -4,7 +4,7 @@
 # make faults  every fault at every point of a commit and of recovery
 # make soak    a minute of everything through two proxies while proxies and shards die, ARGS="--seconds 1800" for longer
 # make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
-# make deadlocks  a minute of crowds over few rows: deadlocks are found, and nothing else is taken for one
+# make deadlocks  a minute of crowds, lines and rings: deadlocks are found, and nothing else is taken for one
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
 # make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)

@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
 from ledger import QUICK
+from pages import write_first
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 from proxy_process import ProxyProcess, write_config
 from soak_checks import Soak
@@ -78,7 +79,7 @@ def main() -> None:
     words = describe(soak, options, said)
     print("\n".join(words))
     if options.result is not None:
-        options.result.write_text(page(soak, options, words))
+        write_first(options.result, page(soak, options, words))
     if soak.in_doubt and not any(soak.in_doubt):
         sys.exit("no kill left anything in doubt, so this run shows nothing")
     print("all is well")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,16 @@ def fill(dsn: str) -> None:
 
 
 class Crowd:
-    """Clients of one or several proxies. ``errors`` are the SQLSTATEs of transactions that failed."""
+    """Clients of one or several proxies. ``errors`` are the SQLSTATEs of transactions that failed.
 
-    def __init__(self, dsns: Sequence[str], *, clients: int, seed: int, ordered: bool) -> None:
+    They think between statements, holding their locks, for up to ``think_s``: long waits without a busy machine.
+    """
+
+    def __init__(self, dsns: Sequence[str], *, clients: int, seed: int, ordered: bool, think_s: float = 0.0) -> None:
         self.dsns = dsns
         self.ordered = ordered
         self.seed = seed
+        self.think_s = think_s
         self.committed = [0] * clients
         self.errors: list[str | None] = []
         self._end = threading.Event()
@@ -57,16 +62,27 @@ class Crowd:
                 try:
                     for key in sorted(keys) if self.ordered else keys:
                         client.execute("UPDATE few SET n = n + 1 WHERE k = %s", (key,))
+                        if self.think_s:
+                            time.sleep(self.think_s * choice.random())
                     client.commit()
                     self.committed[number] += 1
                 except psycopg.Error as error:
                     self.errors.append(error.sqlstate)
                     client.rollback()
 
+    @property
+    def wrong(self) -> list[str | None]:
+        """Errors of those who were ended for no reason: anything in one order, anything but 40P01 in any."""
+        return [error for error in self.errors if self.ordered or error != "40P01"]
+
     def check(self) -> None:
         """Nobody was ended who could not deadlock, all others by 40P01, and what was told COMMIT is there."""
-        wrong = [error for error in self.errors if self.ordered or error != "40P01"]
+        wrong = self.wrong
         assert not wrong, f"{len(wrong)} transactions were ended for no reason: {sorted(set(map(str, wrong)))}"
+        self.check_sum()
+
+    def check_sum(self) -> None:
+        """What was told COMMIT is there, and nothing else."""
         with psycopg.connect(self.dsns[0], autocommit=True) as client:
             assert client.execute("SELECT sum(n) FROM few").fetchone() == (3 * sum(self.committed),)
             client.execute("UPDATE few SET n = 0")
