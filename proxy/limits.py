@@ -93,6 +93,7 @@ class Limits:
 
     fence_lock_ms: int = _limit(2000, "for the fence's lock on one shard", minimum=1)
     fence_hold_ms: int = _limit(3000, "the whole fence is held at most; commits wait meanwhile", minimum=1)
+    fence_patience_ms: int = _limit(50, "a reader's snapshots may wait for locks behind the fence, at first", minimum=1)
     fence_settle_s: float = _limit(1.0, "for commits that are decided to show on the shards to be read")
     fence_bind_s: float = _limit(1.0, "for all shards to take their snapshot")
     fence_concurrent: int = _limit(2, "fences held by this proxy at a time", minimum=1)

@@ -7,8 +7,9 @@ CSV (and a header line) as one CopyData message; that and the binary layout is a
 COPY takes its snapshot when it is executed, not at Bind, so the fence surrounds something else here:
 
 - outside a block, a transaction of our own on each shard, whose snapshot is fixed before COPY is sent;
-- inside a block, the start of all COPYs at once: a shard has its snapshot when its CopyOutResponse is here. A query
-  that is slow to its first rows outlasts the fence there, and fails.
+- inside a block, the start of all COPYs at once: a shard has its snapshot when its CopyOutResponse is here. One that
+  waits for a lock lets the fence go, is read to its end for nothing, and starts again with the locks it has then. A
+  query that is slow to its first rows outlasts the fence there, and fails.
 
 https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-COPY
 """
@@ -93,19 +94,46 @@ class CopyOutResult:
             # What is to be put in front goes out now, and tells whether there is a block.
             await self._on_all("")
             self._own_transactions = all(link.status == IDLE for link in self._links)
-            if fence.before_bind is not None:
-                await fence.before_bind()
             if self._own_transactions:
+                if fence.before_bind is not None:
+                    await fence.before_bind()
                 await self._on_all("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
             else:
-                self._started = [self._start(link) for link in self._links]
-                for stream in self._started:
-                    await self._until(stream, lambda stream=stream: stream.described or stream.over)  # type: ignore[misc]
+                await self._start_at_one_moment(fence)
             if fence.barrier is not None:
                 await fence.barrier()
         except BaseException:
             await self.close()
             raise
+
+    async def _start_at_one_moment(self, fence: Fence) -> None:
+        for patience_s in fence.patience():
+            if fence.before_bind is not None:
+                await fence.before_bind()
+            self._started = [self._start(link) for link in self._links]
+            if await self._all_started_within(patience_s):
+                return
+            if fence.let_go is not None:
+                await fence.let_go()
+            await self._all_started_within(None)
+            await self.close()
+
+    async def _all_started_within(self, seconds: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds is None else loop.time() + seconds
+        timer = None if deadline is None else loop.call_at(deadline, self._wake.set)
+        try:
+            for stream in self._started:
+                await self._until(
+                    stream,
+                    lambda stream=stream: (  # type: ignore[misc]
+                        stream.described or stream.over or (deadline is not None and loop.time() >= deadline)
+                    ),
+                )
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return all(stream.described or stream.over for stream in self._started)
 
     async def _on_all(self, sql: str) -> None:
         results = await asyncio.gather(*(link.run(sql) for link in self._links), return_exceptions=True)

@@ -28,9 +28,9 @@ from router.errors import refusal
 from router.plan import Aggregate, Ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from proxy.executor.request import Environment, Links, Request, ResultStream
+    from proxy.executor.request import Environment, Fence, Links, Request, ResultStream
     from proxy.executor.scatter import Scatter
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
@@ -206,18 +206,13 @@ async def open_cursor(
     """
     joined = await links.join([task.shard for task in execution.tasks], writes=False)
     fence = environment.fence
-    if fence is not None and fence.before_bind is not None:
+    if fence is None:
+        described = _all_of(await _declare_all(name, execution, request, joined))
+    else:
         await asyncio.gather(*(joined[task.shard].run("") for task in execution.tasks))  # BEGIN, settings
-        await fence.before_bind()
-    found = await asyncio.gather(
-        *(_declare(joined[task.shard], name, task, request) for task in execution.tasks), return_exceptions=True
-    )
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-    described = [one for one in found if not isinstance(one, BaseException)]
-    if fence is not None and fence.barrier is not None:
-        await fence.barrier()
+        described = await _declare_at_one_moment(name, execution, request, joined, fence)
+        if fence.barrier is not None:
+            await fence.barrier()
     for task, other in zip(execution.tasks[1:], described[1:], strict=True):
         if not same_columns(described[0], other):
             first = joined[execution.tasks[0].shard].name
@@ -225,6 +220,44 @@ async def open_cursor(
     wake = asyncio.Event()
     streams = [CursorStream(joined[task.shard], wake, name, environment) for task in execution.tasks]
     return SpreadCursor(CursorScatter(streams, wake, described[0]), execution, request, environment)
+
+
+async def _declare_at_one_moment(
+    name: str, execution: Execution, request: Request, joined: Mapping[int, ShardLink], fence: Fence
+) -> list[tuple[Field, ...]]:
+    """Declare behind the fence; who waits for a lock lets it go, and declares again with the locks it has then."""
+    for patience_s in fence.patience():
+        if fence.before_bind is not None:
+            await fence.before_bind()
+        declaring = _declare_all(name, execution, request, joined)
+        try:
+            await asyncio.wait([declaring], timeout=patience_s)
+            if declaring.done():
+                break
+            if fence.let_go is not None:
+                await fence.let_go()
+            await asyncio.wait([declaring])
+        except BaseException:
+            declaring.cancel()
+            raise
+        _all_of(declaring.result())
+        await asyncio.gather(*(joined[task.shard].run(f"CLOSE {name}") for task in execution.tasks))
+    return _all_of(declaring.result())
+
+
+def _declare_all(
+    name: str, execution: Execution, request: Request, joined: Mapping[int, ShardLink]
+) -> asyncio.Future[list[tuple[Field, ...] | BaseException]]:
+    return asyncio.gather(
+        *(_declare(joined[task.shard], name, task, request) for task in execution.tasks), return_exceptions=True
+    )
+
+
+def _all_of(found: Sequence[tuple[Field, ...] | BaseException]) -> list[tuple[Field, ...]]:
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in found if not isinstance(one, BaseException)]
 
 
 async def _declare(link: ShardLink, name: str, task: Task, request: Request) -> tuple[Field, ...]:

@@ -17,12 +17,15 @@ from proxy.executor.tags import counted
 from proxy.wire import backend
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from proxy.executor.failure import CombineFailure
     from proxy.executor.scratch import Scratch
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
+
+
+MORE_PATIENCE = 3  # tries under the fence before one waits as long as the fence lets it
 
 
 class Frontend(Protocol):
@@ -90,10 +93,23 @@ class Fence:
 
     ``before_bind`` is awaited between Parse and Bind on all shards (takes the fence), ``barrier`` between Bind and
     Execute (gives it back, or finds that it was lost).
+
+    A Bind may wait for locks that Parse does not take (partitions, indexes, the tables of inlined functions), behind
+    DDL whose own commit waits for the fence. So whoever has not bound within ``patience_s`` awaits ``let_go``, waits
+    without the fence, and then, having its locks, takes a new fence and binds again, with more patience each time.
     """
 
     before_bind: Callable[[], Awaitable[None]] | None = None
     barrier: Callable[[], Awaitable[None]] | None = None
+    let_go: Callable[[], Awaitable[None]] | None = None
+    patience_s: float = 0.05
+
+    def patience(self) -> Iterator[float | None]:
+        """Yield how long to wait for the snapshots, try by try; None: until the fence itself ends it."""
+        if self.let_go is not None:
+            yield from (self.patience_s * 4**attempt for attempt in range(MORE_PATIENCE))
+        while True:
+            yield None
 
 
 @dataclass(frozen=True, slots=True)

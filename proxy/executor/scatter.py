@@ -12,6 +12,9 @@ are three (see proxy/twophase/README.md)::
     Bind Describe Flush    a plain SELECT's snapshot is taken at Bind; then ``barrier``: the fence is given back
     Execute Sync
 
+A Bind that waits for somebody's lock does not do so behind the fence: it ends without, and the second step comes again
+(the unnamed portal is replaced).
+
 Whatever fails on the way, each link is sent the Sync that it is still owed.
 """
 
@@ -117,21 +120,46 @@ class Scatter:
             self._exchange(stream, _parse(request, task) + own)
 
     async def _send_in_steps(self, request: Request, formats: tuple[int, ...], fence: Fence) -> None:
-        bind = _bind(request, formats) + _PARSED_FIRST
         for position, (task, stream) in enumerate(zip(self.tasks, self.streams, strict=True)):
             self._unsynced.add(position)
             self._exchange(stream, _parse(request, task) + _PARSED_FIRST)
         await self.until(lambda: all(stream.parsed for stream in self.streams))
-        if fence.before_bind is not None:
-            await fence.before_bind()
-        for stream in self.streams:
-            stream.link.write(bind)
-        await self.until(lambda: all(stream.described for stream in self.streams))
+        await self._bind_at_one_moment(_bind(request, formats) + _PARSED_FIRST, fence)
         if fence.barrier is not None:
             await fence.barrier()
         for stream in self.streams:
             stream.link.write(_TAIL)
         self._unsynced.clear()
+
+    async def _bind_at_one_moment(self, bind: bytes, fence: Fence) -> None:
+        for patience_s in fence.patience():
+            if fence.before_bind is not None:
+                await fence.before_bind()
+            for stream in self.streams:
+                stream.bind_again()
+                stream.link.write(bind)
+            if await self._described_within(patience_s):
+                return
+            if fence.let_go is not None:
+                await fence.let_go()
+            await self._described_within(None)
+
+    async def _described_within(self, seconds: float | None) -> bool:
+        """Wait until all shards have described their rows; False when that takes longer."""
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            self._wake.set()
+
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, expire)
+        try:
+            await self.until(lambda: expired or all(stream.described for stream in self.streams))
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return all(stream.described for stream in self.streams)
 
     def _exchange(self, stream: ShardStream, data: bytes) -> None:
         stream.over = False

@@ -127,6 +127,12 @@ class ShardStream:
         self._paused = False
         self._wake.set()
 
+    def bind_again(self) -> None:
+        """Forget what the portal before this one was described as; one that failed or is gone stays so."""
+        if not self.over and self.error is None:
+            self.described = False
+            self.fields = None
+
     def _message(self, kind: int, chunk: memoryview | bytes, start: int, end: int) -> None:
         if kind in _PARSED:
             self.parsed = True

@@ -208,7 +208,8 @@ class CommonSnapshot:
 
     def hooks(self) -> FenceHooks:
         """Return what the executor awaits around Bind."""
-        return FenceHooks(before_bind=self._take, barrier=self._confirm)
+        patience_s = self._fence.limits.patience_ms / 1000
+        return FenceHooks(before_bind=self._take, barrier=self._confirm, let_go=self.end, patience_s=patience_s)
 
     async def _take(self) -> None:
         self._held = await self._stack.enter_async_context(self._fence.hold(self._shards))
@@ -220,6 +221,7 @@ class CommonSnapshot:
 
     async def end(self) -> None:
         """Give the fence up, however the statement went."""
+        self._held = None
         await self._stack.aclose()
 
 

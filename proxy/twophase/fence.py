@@ -14,6 +14,8 @@ Why each rule:
 - Every COMMIT must answer: a fence whose session was killed in between held nothing back, and the snapshots may be
   torn.
 - Short limits on the server's side, so that a proxy that dies in silence does not hold up decisions for long.
+- A reader whose Bind waits for a lock lets go (executor's ``Fence``): behind it may be DDL whose decision waits for the
+  fence, and everybody else's with it. It binds without, so that it has its locks, and then again behind a new fence.
 - Never more fences at a time than leave control connections for finishing: those who hold some and wait for more
   deadlock.
 
@@ -29,7 +31,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError
+from proxy.errors import LOCK_NOT_AVAILABLE, SHARD_DOWN, ProxyError
 from proxy.tasks import spawn
 from proxy.twophase.finish import finish
 from proxy.twophase.participant import ShardFailure, error_fields
@@ -49,17 +51,20 @@ _log = logging.getLogger(__name__)
 _IDENTITY = """SELECT system_identifier::text || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
     FROM pg_control_system()"""
 RETRY_SQLSTATES = ("55P03", "40P01", "25P03", "25P04", "57014")
-_SHARD_AWAY = ("08", "57")  # connection exception, operator intervention
 PAUSE_S = 0.005
 LOOKS_BEFORE_HELPING = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FenceLimits:
-    """Limits of one fence, and of trying again. ``lock_ms`` is for each shard, ``hold_ms`` for the whole fence."""
+    """Limits of one fence, and of trying again. ``lock_ms`` is for each shard, ``hold_ms`` for the whole fence.
+
+    ``patience_ms`` is for one reader's own snapshots, which may wait for locks, before it lets the fence go.
+    """
 
     lock_ms: int = 2000
     hold_ms: int = 3000
+    patience_ms: int = 50
     settle_s: float = 1.0
     bind_s: float = 1.0
     concurrent: int = 2
@@ -196,7 +201,7 @@ class Fence:
                 fence.leave()
                 fields = error_fields(error) if isinstance(error, Exception) else None
                 retry = isinstance(error, FenceLostError) or (fields is not None and fields.sqlstate in RETRY_SQLSTATES)
-                if fields is not None and isinstance(error, ShardFailure) and fields.sqlstate[:2] in _SHARD_AWAY:
+                if fields is not None and isinstance(error, ShardFailure) and fields.sqlstate in SHARD_DOWN:
                     raise FenceError(
                         fields.sqlstate,
                         fields.message,

@@ -220,6 +220,37 @@ async def test_readers_share_a_fence_that_is_being_taken(cluster: CommitCluster)
     assert fence.taken < at_once
 
 
+async def test_nobody_joins_a_fence_that_is_held(cluster: CommitCluster) -> None:
+    """Else its age would have no bound, and deciders no turn."""
+    fence = fence_of(cluster)
+    async with fence.hold([0, 1]) as first:
+        assert fence.taken == 1
+        async with fence.hold([0, 1]) as second:
+            assert fence.taken == 2
+            await first.release_confirmed()
+            await second.release_confirmed()
+
+
+async def test_a_fence_that_waits_holds_nothing_behind_the_shard_it_waits_for(cluster: CommitCluster) -> None:
+    """In parallel, two readers and two deciders wait for each other in the fair queues of two shards."""
+    fence = fence_of(cluster)
+    first, *others = await fence.order()
+
+    async def read() -> None:
+        async with fence.hold([0, 1]) as held:
+            await held.release_confirmed()
+
+    async with cluster.control.connection(first) as decider:
+        await decider.execute("BEGIN; LOCK TABLE pgchorus.fence IN ROW EXCLUSIVE MODE")
+        reading = asyncio.create_task(read())
+        locks = "FROM pg_locks WHERE relation = 'pgchorus.fence'::regclass"
+        await cluster.until(first, f"SELECT EXISTS (SELECT {locks} AND NOT granted)")
+        for shard in others:
+            assert (await cluster.ask(shard, f"SELECT count(*) {locks}")) == [(0,)]
+        await decider.execute("COMMIT")
+    await reading
+
+
 async def test_an_abandoned_fence_is_let_go(cluster: CommitCluster) -> None:
     fence = fence_of(cluster)
     with pytest.raises(ProxyError, match="changed my mind"):

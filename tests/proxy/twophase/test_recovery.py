@@ -117,6 +117,17 @@ async def test_a_crash_within_step_three_is_committed(cluster: CommitCluster) ->
     assert await cluster.values() == EVERYWHERE
 
 
+async def test_a_record_stays_when_all_have_finished(cluster: CommitCluster) -> None:
+    """Somebody may still ask: a coordinator that settles late, or a standby that had not heard of COMMIT PREPARED."""
+    steps = await (await (await (await (await Steps.begin(cluster)).one()).two()).three(1)).three(2)
+    await steps.crash()
+    recovery = cluster.recovery()
+    assert (await recovery.run_once()).committed == []
+    await recovery.purge()
+    assert await cluster.decisions(0) == ["commit"]
+    assert (await recovery.status(str(steps.gid))).value == "committed"
+
+
 async def test_a_decision_after_an_abort_record_fails(cluster: CommitCluster) -> None:
     steps = await (await Steps.begin(cluster)).one()
     report = await cluster.recovery().run_once()
