@@ -82,6 +82,10 @@ ADMIN_SHUTDOWN = "57P01"
 CRASH_SHUTDOWN = "57P02"
 CANNOT_CONNECT_NOW = "57P03"
 IDLE_SESSION_TIMEOUT = "57P05"
+# What concerns a whole server, and not one link to it or one statement there: it is down, or about to be.
+SHARD_DOWN = frozenset(
+    {CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW}
+)
 # 58 - system error
 SYSTEM_ERROR = "58000"
 # XX - internal error

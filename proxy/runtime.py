@@ -53,6 +53,7 @@ async def open_database(
     control = ControlLinks(endpoints, ControlLimits(**limits.group("control")))
     health = ShardHealth(database.shards, control.probe, ready_timeout_s=limits.health_wait_s)
     control.on_failure(health.failed)
+    control.on_doubt(health.doubted)
     pool_limits = PoolLimits(**limits.group("pool"))
     pools = PoolSet(endpoints, pool_limits, health)
     scratch_pools = PoolSet(endpoints, replace(pool_limits, size=limits.gather_links), health)

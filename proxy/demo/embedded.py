@@ -59,6 +59,8 @@ VOLATILE_SETTINGS: Mapping[str, str] = {
 
 WATCHER = 'cat >/dev/null; read -r pid 2>/dev/null <postmaster.pid && [ "$pid" = "$1" ] && kill -INT "$pid"'
 
+ACCEPTS = {"ready", "standby"}  # what postmaster.pid says when connections are accepted, of a hot standby as well
+
 
 def free_port(avoid: Sequence[int] = ()) -> int:
     """Return a TCP port of 127.0.0.1 on which nobody listens now. Processes start looking at different places."""
@@ -216,7 +218,7 @@ class EmbeddedServer:
         except FileNotFoundError:
             return False
         status_line = 7
-        return len(lines) > status_line and lines[0] == str(pid) and lines[status_line].strip() == "ready"
+        return len(lines) > status_line and lines[0] == str(pid) and lines[status_line].strip() in ACCEPTS
 
     def stop(self) -> None:
         """Shut down cleanly (the fast mode: clients are thrown out). Nothing happens when it does not run."""

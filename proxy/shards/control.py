@@ -9,7 +9,8 @@ Rules, because a commit depends on them (proxy/twophase/README.md):
    defaults to. ``synchronous_commit`` is raised to ``on`` and never lowered from ``remote_apply``.
 2. No command has a timeout and none is ever cancelled: asyncpg would send a CancelRequest, which turns a wait for a
    synchronous standby into a "success". Whoever is cancelled while a command runs loses the connection; the server
-   finishes or not.
+   finishes or not. That says nothing about the shard, which may be busy or silent: it is asked before it counts as
+   down (``on_doubt``).
 3. A connection is used again only if it is outside of a transaction.
 """
 
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from proxy.errors import TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unreachable
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -79,12 +80,15 @@ class ControlConnection:
         connection: asyncpg.Connection[asyncpg.Record],
         endpoint: ShardEndpoint,
         on_failure: Callable[[ShardError], None],
+        on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self.shard = endpoint.index
         self.name = endpoint.name
         self._connection = connection
         self._on_failure = on_failure
+        self._on_doubt = on_doubt
         self._broken = False
+        self._given_up = False
         self.idle_since = 0.0
 
     @property
@@ -138,7 +142,9 @@ class ControlConnection:
         try:
             value, error = await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._given_up = True
             self.terminate()
+            self._on_doubt()
             raise
         if error is not None:
             raise error from error.__cause__
@@ -151,7 +157,8 @@ class ControlConnection:
             translated = translate(error, self.shard, self.name)
             if translated.lost:
                 self.terminate()
-                self._on_failure(translated)
+                if not self._given_up:
+                    self._on_failure(translated)
             translated.__cause__ = error
             return None, translated
         except AttributeError as error:
@@ -172,6 +179,7 @@ class _Reserve:
         self.limits = limits
         self.closing = False
         self.on_failure: Callable[[ShardError], None] | None = None
+        self.on_doubt: Callable[[], None] | None = None
         self._places = asyncio.Semaphore(limits.per_shard)
         self._idle: deque[ControlConnection] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -225,7 +233,10 @@ class _Reserve:
             )
         except FOREIGN_ERRORS as error:
             raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
-        connection = ControlConnection(raw, endpoint, self._failed)
+        connection = ControlConnection(raw, endpoint, self._failed, self._doubted)
+        if getattr(raw.get_settings(), "in_hot_standby", "off") == "on":
+            connection.terminate()
+            raise standby(endpoint.index, endpoint.name)
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
                 await connection.execute(_PREPARE_SESSION)
@@ -239,6 +250,10 @@ class _Reserve:
     def _failed(self, error: ShardError) -> None:
         if self.on_failure is not None:
             self.on_failure(error)
+
+    def _doubted(self) -> None:
+        if self.on_doubt is not None:
+            self.on_doubt()
 
     def _sweep(self) -> None:
         self._sweep_timer = None
@@ -262,6 +277,11 @@ class ControlLinks:
         """Have ``callback(shard, error)`` called when a connection is lost or cannot be made (but for probes)."""
         for shard, reserve in enumerate(self._reserves):
             reserve.on_failure = partial(callback, shard)
+
+    def on_doubt(self, callback: Callable[[int], None]) -> None:
+        """Have ``callback(shard)`` called when somebody has given up waiting for a command there."""
+        for shard, reserve in enumerate(self._reserves):
+            reserve.on_doubt = partial(callback, shard)
 
     def __len__(self) -> int:
         return len(self._reserves)

@@ -91,6 +91,13 @@ def unreachable(shard: int, name: str, cause: BaseException | None = None) -> Sh
     )
 
 
+def standby(shard: int, name: str) -> ShardError:
+    """Make the error for a server that is no primary: it shows nothing as prepared, whatever is, and has no locks."""
+    message = f'shard "{name}" is a standby'
+    detail = "Its pg_prepared_xacts is empty, and nobody can hold back commits there."
+    return ShardError(ErrorFields.make("ERROR", CANNOT_CONNECT_NOW, message, detail=detail), shard, lost=True)
+
+
 def not_applied(shard: int, name: str) -> ShardError:
     """Make the error for a shard that is there, and on which decided transactions are still to be applied."""
     message = f'shard "{name}" is not served yet'

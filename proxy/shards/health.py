@@ -5,7 +5,7 @@ server. It is then probed, at once and with growing pauses, and counts as up aga
 everybody who asked to be called (``on_return``) has finished: recovery applies the decided transactions there before
 anybody reads it.
 
-Decided here: which errors mean "down", and the pauses. Left to others: how to probe, what to do on return.
+Decided here: the pauses. Left to others: which errors mean "down" (proxy.errors), how to probe, what to do on return.
 """
 
 from __future__ import annotations
@@ -15,13 +15,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import (
-    ADMIN_SHUTDOWN,
-    CANNOT_CONNECT_NOW,
-    CONNECTION_FAILURE,
-    CRASH_SHUTDOWN,
-    UNABLE_TO_ESTABLISH_CONNECTION,
-)
+from proxy.errors import SHARD_DOWN
 from proxy.shards.errors import ShardError, unreachable
 from proxy.tasks import spawn
 
@@ -33,9 +27,6 @@ _log = logging.getLogger(__name__)
 DEFAULT_READY_TIMEOUT_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
-_DOWN_STATES: Final = frozenset(
-    {CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION, ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CANNOT_CONNECT_NOW}
-)
 
 
 @dataclass(slots=True)
@@ -63,6 +54,7 @@ class ShardHealth:
         self._probe = probe
         self._callbacks: list[Callable[[int], Awaitable[None]]] = []
         self._down: dict[int, _Watch] = {}
+        self._doubts: dict[int, asyncio.Task[None]] = {}
         self._closed = False
 
     def on_return(self, callback: Callable[[int], Awaitable[None]]) -> None:
@@ -90,6 +82,19 @@ class ShardHealth:
         watch = self._down[shard] = _Watch(error)
         watch.task = spawn(self._watch(shard, watch), f"probe shard {self._names[shard]}")
 
+    def doubted(self, shard: int) -> None:
+        """Hear that somebody did not wait for an answer any longer: see whether the shard gives any."""
+        if not self._closed and shard not in self._down and shard not in self._doubts:
+            self._doubts[shard] = spawn(self._see(shard), f"see whether shard {self._names[shard]} answers")
+
+    async def _see(self, shard: int) -> None:
+        try:
+            await self._probe(shard)
+        except ShardError as error:
+            self.failed(shard, error)
+        finally:
+            del self._doubts[shard]
+
     async def ready(self, shard: int) -> None:
         """Return when the shard is up; raise ShardError when the next probe fails. Hurries the probe on."""
         watch = self._down.get(shard)
@@ -108,6 +113,7 @@ class ShardHealth:
         """Stop probing."""
         self._closed = True
         tasks = [watch.task for watch in self._down.values() if watch.task is not None]
+        tasks += self._doubts.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -163,7 +169,7 @@ class ShardHealth:
 
 
 def _means_down(error: ShardError) -> bool:
-    return error.sqlstate in _DOWN_STATES
+    return error.sqlstate in SHARD_DOWN
 
 
 def _settle(waiters: list[asyncio.Future[None]], error: ShardError | None) -> None:

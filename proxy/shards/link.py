@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, standby, translate, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder
 from proxy.shards.relay import Relay
 from proxy.wire import backend
@@ -262,4 +262,8 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
     if loan.transport.is_closing():
         # Lost between asyncpg's last look and ours: asyncpg was told, and nobody will tell us.
         raise unreachable(endpoint.index, endpoint.name)
-    return ShardLink(endpoint, loan, role, name or role)
+    link = ShardLink(endpoint, loan, role, name or role)
+    if link.parameters.get("in_hot_standby") == "on":
+        link.abort()
+        raise standby(endpoint.index, endpoint.name)
+    return link

@@ -183,6 +183,30 @@ async def test_being_cancelled_closes_the_socket_and_cancels_nothing(
         assert connection.pid != pid
 
 
+async def test_who_gives_up_waiting_raises_a_doubt_and_no_alarm(
+    control: ControlLinks, admin: asyncpg.Connection
+) -> None:
+    alarms: list[object] = []
+    doubts: list[int] = []
+    control.on_failure(lambda *told: alarms.append(told))
+    control.on_doubt(doubts.append)
+
+    async def work(begun: asyncio.Future[int]) -> None:
+        async with control.connection(0) as connection:
+            begun.set_result(connection.pid)
+            await connection.execute("SELECT pg_sleep(60)")
+
+    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(work(begun))
+    await until_waiting(admin, await begun)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(task, 0.01)
+    async with control.connection(0) as connection:  # a round trip: what the lost one had to say has been heard
+        assert await connection.fetchval("SELECT 1") == 1
+    assert (alarms, doubts) == ([], [0])
+    await admin.fetchval("SELECT pg_terminate_backend($1)", begun.result())
+
+
 async def test_a_lost_connection_says_so_and_the_next_one_is_new(
     control: ControlLinks, admin: asyncpg.Connection
 ) -> None:

@@ -87,6 +87,22 @@ async def test_what_may_concern_the_server_makes_it_down(health: ShardHealth, sq
     assert not health.shard_is_up(1)
 
 
+async def test_a_doubt_is_looked_into_before_the_shard_counts_as_down(health: ShardHealth, probe: Probe) -> None:
+    probe.works = True
+    health.doubted(1)
+    health.doubted(1)
+    assert health.shard_is_up(1)
+    await eventually(lambda: probe.calls == 1)
+    assert health.shard_is_up(1)
+    probe.works = False
+
+    def doubted_until_down() -> bool:
+        health.doubted(1)
+        return not health.shard_is_up(1)
+
+    await eventually(doubted_until_down)
+
+
 async def test_it_is_not_up_before_those_who_asked_have_finished(health: ShardHealth, probe: Probe) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
     returned: list[int] = []
