@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.errors import ProxyError
+from proxy.errors import ACTIVE_SQL_TRANSACTION, ProxyError
 from router.errors import refusal
 
 READ_COMMITTED = "read committed"
@@ -78,7 +78,30 @@ def check_shards(isolation: str, count: int) -> None:
         raise refusal("serializable")
 
 
-def too_late(*, subtransaction: bool) -> ProxyError:
-    """Make Postgres's error for a change of the isolation level that comes too late."""
-    what = "must not be called in a subtransaction" if subtransaction else "must be called before any query"
-    return ProxyError("25001", f"SET TRANSACTION ISOLATION LEVEL {what}")
+def check_change(modes: Modes, *, isolation: str, read_only: bool, queried: bool, subtransaction: bool) -> None:
+    """Raise what Postgres says to a change of characteristics that comes too late.
+
+    ``isolation`` and ``read_only`` are what they are now, ``queried``: the block has taken a snapshot. It is for us to
+    say: shards that have joined may not have seen a query, or none may have joined.
+
+    https://www.postgresql.org/docs/18/sql-set-transaction.html
+    """
+    if modes.isolation is not None and modes.isolation != isolation:
+        if queried:
+            raise _too_late("SET TRANSACTION ISOLATION LEVEL must be called before any query")
+        if subtransaction:
+            raise _too_late("SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction")
+    if modes.read_only is False and read_only:
+        if subtransaction:
+            raise _too_late("cannot set transaction read-write mode inside a read-only transaction")
+        if queried:
+            raise _too_late("transaction read-write mode must be set before any query")
+    if modes.deferrable is not None:
+        if subtransaction:
+            raise _too_late("SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction")
+        if queried:
+            raise _too_late("SET TRANSACTION [NOT] DEFERRABLE must be called before any query")
+
+
+def _too_late(message: str) -> ProxyError:
+    return ProxyError(ACTIVE_SQL_TRANSACTION, message)

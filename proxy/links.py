@@ -76,3 +76,4 @@ class Replay:
     settings_before: dict[str, str] | None = None
     writes_forbidden_before: bool = False
     until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
+    read_only: bool | None = None  # what it chose for the block

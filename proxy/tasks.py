@@ -1,8 +1,7 @@
 """The one way to start a task: named, kept alive, and its death logged.
 
 The event loop holds tasks weakly, so a task that nobody keeps may vanish in the middle; and the exception of a task
-that nobody awaits is silent until its garbage is collected. Waiting for tasks, and what their failure means, is for the
-callers.
+that nobody awaits is silent until its garbage is collected. What their failure means is for the callers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine, Iterable
 
 T = TypeVar("T")
 
@@ -26,6 +25,13 @@ def spawn(coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     _alive.add(task)
     task.add_done_callback(_ended)
     return task
+
+
+async def all_ended(awaitables: Iterable[Awaitable[object]]) -> None:
+    """Wait until all have ended, and only then raise the first error."""
+    for result in await asyncio.gather(*awaitables, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _ended(task: asyncio.Task[Any]) -> None:

@@ -29,15 +29,15 @@ from proxy.isolation import (
     SERIALIZABLE,
     WITHOUT_SNAPSHOT,
     Modes,
+    check_change,
     check_shards,
     keeps_snapshot,
-    too_late,
 )
 from proxy.links import Replay
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
-from proxy.tasks import spawn
+from proxy.tasks import all_ended, spawn
 from proxy.twophase.fence import FenceLostError
 from proxy.wire.frontend import Query
 
@@ -174,7 +174,7 @@ class ClientTransaction:
         """
         if writes and self.writes_forbidden:
             raise ProxyError("25006", f"cannot execute {self.command} in a read-only transaction")
-        if self.default_read_only if self.modes.read_only is None else self.modes.read_only:
+        if self.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
         if reads is None:
@@ -296,7 +296,7 @@ class ClientTransaction:
         if not self.in_block or self.keeps_snapshot or len(self.links.keys() | set(shards)) < 2:  # noqa: PLR2004 - several
             return
         links = await self.join(shards, writes=False)
-        await _all([self._settle(shard, link) for shard, link in links.items()])
+        await all_ended([self._settle(shard, link) for shard, link in links.items()])
 
     async def _settle(self, shard: int, link: ShardLink) -> None:
         answer = await link.run(self.database.pending_sql)
@@ -307,7 +307,7 @@ class ClientTransaction:
 
     async def everywhere(self, sql: str) -> None:
         """Run ``sql`` on every joined link, in parallel; raises the first error after all have answered."""
-        await _all([link.run(sql) for link in self.links.values() if not link.closed])
+        await all_ended([link.run(sql) for link in self.links.values() if not link.closed])
 
     async def savepoint(self, name: str, sql: str) -> None:
         """SAVEPOINT on all joined shards, and for those that join later."""
@@ -354,17 +354,22 @@ class ClientTransaction:
         self.failed = self.locks_released = False
         self.deadlock = None
 
-    def check_level(self, modes: Modes) -> None:
-        """Raise what Postgres says to a change of the isolation level that comes too late.
+    @property
+    def read_only(self) -> bool:
+        """Whether the block may not write: what was chosen last, in a savepoint that is still open or before."""
+        chosen = [self.modes.read_only, *(replay.read_only for replay in self.log)]
+        found = next((choice for choice in reversed(chosen) if choice is not None), self.default_read_only)
+        return found or self.writes_forbidden
 
-        It is for us to say, because shards that have joined may not have seen a query, or none may have joined.
-        """
-        if modes.isolation is None or modes.isolation == self.isolation:
-            return
-        if self.touched:
-            raise too_late(subtransaction=False)
-        if any(replay.savepoint is not None for replay in self.log):
-            raise too_late(subtransaction=True)
+    def check_modes(self, modes: Modes) -> None:
+        """Raise what Postgres says to a change of characteristics that comes too late."""
+        check_change(
+            modes,
+            isolation=self.isolation,
+            read_only=self.in_block and self.read_only,
+            queried=bool(self.touched),
+            subtransaction=bool(self.savepoints),
+        )
 
     async def set_modes(self, modes: Modes, sql: str) -> None:
         """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
@@ -372,12 +377,12 @@ class ClientTransaction:
             # A shard told so could not write the decision record, nor could that be taken back: enforced by join().
             self.writes_forbidden = True
             return
-        self.check_level(modes)
+        self.check_modes(modes)
         await self.everywhere(sql)
         if modes.isolation is not None:
             self.modes.isolation = modes.isolation
         if self.log:
-            self.log.append(Replay(sql, until_release=True))
+            self.log.append(Replay(sql, until_release=True, read_only=modes.read_only))
         else:
             self.modes.merge(modes)
 
@@ -589,10 +594,3 @@ class ClientTransaction:
         self.pinned = {shard: link for shard, link in self.pinned.items() if shard not in self.links}
         self.links.clear()
         self.unpin()
-
-
-async def _all(awaitables: list[Awaitable[object]]) -> None:
-    results = await asyncio.gather(*awaitables, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result

@@ -422,12 +422,16 @@ class CursorControl:
 
 @dataclass(frozen=True, slots=True)
 class DeclareSpread:
-    """DECLARE of a forward cursor over several shards: ``query`` is the plan of ``text``, the query alone."""
+    """DECLARE of a forward cursor over several shards: ``query`` is the plan of ``text``, the query alone.
+
+    ``no_scroll``: it says NO SCROLL, so that not even the row it stands on may be fetched again.
+    """
 
     name: str
     query: Plan
     text: str
     binary: bool = False
+    no_scroll: bool = False
 
 
 class SequenceUse(Enum):

@@ -66,7 +66,7 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
         if modes:  # Postgres takes them for this one all the same
             await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
         return tag
-    transaction.check_level(_modes(plan))
+    transaction.check_modes(_modes(plan))
     session.begin(Block.EXPLICIT)
     transaction.begin(Block.EXPLICIT, _modes(plan))
     if transaction.shard_count == 1 and not transaction.links:

@@ -35,7 +35,10 @@ _BINARY_FORMAT = (1,)
 
 @dataclass(slots=True)
 class OpenCursor:
-    """A cursor over several shards. ``on_shards``: its name there; ``inside``: the savepoints it was declared in."""
+    """A cursor over several shards. ``on_shards``: its name there; ``inside``: the savepoints it was declared in.
+
+    ``row``: the DataRow that it stands on; None before the first one and after the last.
+    """
 
     on_shards: str
     cursor: SpreadCursor
@@ -43,7 +46,9 @@ class OpenCursor:
     fields: tuple[Field, ...] | None
     binary: bool
     inside: tuple[Replay, ...]
+    no_scroll: bool
     done: bool = False
+    row: bytes | None = None
 
     def described(self) -> bytes:
         """Return what Describe of the portal answers."""
@@ -92,7 +97,9 @@ class OpenCursors:
         transaction = session.transaction
         links = tuple(transaction.links[shard] for shard in shards_of(executable))
         fields = await _fields(session, plan.text, request)
-        self._open[name] = OpenCursor(on_shards, cursor, links, fields, plan.binary, transaction.savepoints)
+        self._open[name] = OpenCursor(
+            on_shards, cursor, links, fields, plan.binary, transaction.savepoints, plan.no_scroll
+        )
         return backend.command_complete(b"DECLARE CURSOR")
 
     async def fetch(
@@ -100,11 +107,21 @@ class OpenCursors:
     ) -> bytes:
         """FETCH and MOVE, forwards."""
         skip, count = _forwards(plan)
+        if found.no_scroll and found.row is not None and not (count or plan.move):
+            raise ProxyError(
+                "55000",
+                "cursor can only scan forward",
+                hint="Declare it with SCROLL option to enable backward scan.",
+            )
         if describe:
             formats = _BINARY_FORMAT if found.binary else ()
         result = await found.cursor.result(formats)
         if describe and not plan.move and result.row_description is not None:
             session.write(backend.row_description(result.row_description))
+        if not count:
+            given = _again(session, plan, found)
+            await found.cursor.settle()
+            return backend.command_complete(b"%s %d" % (b"MOVE" if plan.move else b"FETCH", given))
         passed = 0
         wanted = skip + count
         while passed < wanted and not found.done:
@@ -113,9 +130,13 @@ class OpenCursors:
             if not plan.move and passed >= skip:
                 for frames in batch.frames:
                     session.write(frames)
+            if batch.rows:
+                found.row = _last_row(batch.frames[-1])
             passed += batch.rows
             found.done = batch.done
             await session.connection.drain()
+        if passed < wanted:
+            found.row = None
         await found.cursor.settle()
         given = max(passed - skip, 0)
         return backend.command_complete(b"%s %d" % (b"MOVE" if plan.move else b"FETCH", given))
@@ -175,10 +196,29 @@ async def _fields(session: Session, text: str, request: Request) -> tuple[Field,
     return description.fields
 
 
+def _again(session: Session, plan: CursorControl, found: OpenCursor) -> int:
+    """FETCH 0 and MOVE 0: the row that the cursor stands on, which it does not leave."""
+    if found.row is None:
+        return 0
+    if not plan.move:
+        session.write(found.row)
+    return 1
+
+
+def _last_row(rows: bytes) -> bytes:
+    """Return the last one of some DataRow messages: each has its length behind its kind."""
+    at = start = 0
+    while at < len(rows):
+        start, at = at, at + 1 + int.from_bytes(rows[at + 1 : at + 5], "big")
+    return bytes(rows[start:])
+
+
 def _forwards(plan: CursorControl) -> tuple[int, int]:
-    """Return how many rows to skip and then how many to give; raises for every other direction."""
-    if plan.forward and plan.count > 0:
+    """Return how many rows to skip and then how many to give (0: the current one); raises for other directions."""
+    if plan.forward and plan.count >= 0:
         return 0, plan.count
+    if plan.relative and not plan.count:
+        return 0, 0
     if plan.relative and plan.count > 0:
         return plan.count - 1, 1
     raise refusal("cursor-direction")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from router.cluster import TableName
     from router.tree import Node
 
-_BINARY, _SCROLL = 0x0001, 0x0002  # options of DeclareCursorStmt
+_BINARY, _SCROLL, _NO_SCROLL = 0x0001, 0x0002, 0x0004  # options of DeclareCursorStmt
 
 
 def declare(context: Context) -> Statement:
@@ -73,7 +73,13 @@ def _declare_spread(context: Context, text: str, found: Statement, held: str) ->
         raise context.refuse("declare-lock")
     if not isinstance(found.plan, Scatter) or found.pins or found.must_commit:
         raise context.refuse("declare")
-    plan = DeclareSpread(body.get("portalname", ""), found.plan, text, binary=bool(options & _BINARY))
+    plan = DeclareSpread(
+        body.get("portalname", ""),
+        found.plan,
+        text,
+        binary=bool(options & _BINARY),
+        no_scroll=bool(options & _NO_SCROLL),
+    )
     return context.statement(plan, "DECLARE CURSOR", dirties=found.dirties)
 
 

@@ -44,7 +44,8 @@ QUERIES = [
 ]
 STEPS = [
     "fetch c", "fetch next from c", "fetch 5 from c", "move 3 in c", "fetch forward 4 from c", "move c",
-    "fetch relative 2 from c", "fetch 100 c", "fetch all from c", "fetch c", "move all c", "close c", "fetch c",
+    "fetch relative 2 from c", "move 0 in c", "move relative 0 in c", "fetch 100 c", "move 0 c", "fetch all from c",
+    "fetch c", "move all c", "close c", "fetch c",
 ]  # fmt: skip
 
 
@@ -137,6 +138,29 @@ def test_a_savepoint_inside_another_of_its_name(filled: Twins) -> None:
     filled.query("fetch 1 from c")
 
 
+def test_the_row_that_it_stands_on(filled: Twins) -> None:
+    filled.query("begin")
+    filled.query("declare c cursor for select k, v from notes order by k")
+    for step in (
+        "fetch 0 from c", "move 0 in c", "fetch 3 from c", "fetch 0 from c", "fetch relative 0 from c", "fetch c",
+        "move 5 in c", "fetch forward 0 from c", "move 0 in c", f"fetch {ROWS - 9} from c", "fetch 0 from c",
+        "fetch c", "fetch 0 from c", "move 0 in c",
+    ):  # fmt: skip
+        filled.query(step)
+    filled.query("rollback")
+
+
+def test_not_even_that_row_without_scrolling(filled: Twins) -> None:
+    for step in ("fetch 0 from c", "fetch relative 0 from c"):
+        filled.query("begin")
+        filled.query("declare c no scroll cursor for select k from notes order by k")
+        assert not sqlstates(filled.query(step))
+        filled.query("fetch 2 from c")
+        filled.query("move 0 in c")
+        assert sqlstates(filled.query(step)) == ["55000"]
+        filled.query("rollback")
+
+
 def test_what_is_refused(town: Town, connect: Connect) -> None:
     client = connect(town.dsn)
     for text in (
@@ -149,7 +173,7 @@ def test_what_is_refused(town: Town, connect: Connect) -> None:
         assert sqlstates(refused) == ["0A000"]
         assert refused[0][1]["H"]
         client.query("rollback")
-    for direction in ("prior", "first", "last", "absolute 2", "backward 3", "-2", "0", "backward all"):
+    for direction in ("prior", "first", "last", "absolute 2", "backward 3", "-2", "backward all"):
         client.query("begin")
         client.query("declare c cursor for select k from notes")
         assert sqlstates(client.query(f"fetch {direction} from c")) == ["0A000"]

@@ -256,6 +256,21 @@ def test_no_statement_runs_with_more_rights_than_its_session_has(narrow: Town, c
 # ---- what pins a link ----
 
 
+def test_a_setting_of_a_commit_that_failed_is_left_on_no_link(narrow: Town, connect: Connect) -> None:
+    """PREPARE TRANSACTION keeps SETs, and ROLLBACK PREPARED does not undo them: there is one link to each shard."""
+    client, other = connect(narrow.dsn), connect(narrow.dsn)
+    a, b, c = narrow.spread
+    client.query("begin")
+    client.query("set work_mem = '7MB'")
+    client.query("select set_config('statement_timeout', '77s', false)")
+    client.query(f"update notes set v = 'y' where k in ({a}, {b}, {c})")
+    client.query(f"insert into children values ({b}, 1)")  # without its parent: PREPARE, or what goes before, fails
+    assert sqlstates(client.query("commit")) == ["23503"]
+    for one in (other, client):
+        assert seen(narrow, one, "current_setting('work_mem')") == ["4MB"] * 3
+        assert seen(narrow, one, "current_setting('statement_timeout')") == ["0"] * 3
+
+
 def test_temporary_tables_are_private(town: Town, connect: Connect) -> None:
     first, second = connect(town.dsn), connect(town.dsn)
     first.query("create temporary table mine (k int8, v text)")

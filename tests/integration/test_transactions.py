@@ -258,6 +258,44 @@ def test_begin_inside_a_block_sets_its_modes(twins: Twins, modes: str, before: l
     twins.query("update notes set v = 'x' where k = 1")
 
 
+CHANGES = [
+    "set transaction read write", "start transaction read write", "begin read only", "set transaction read only",
+    "set transaction deferrable", "start transaction not deferrable", "set transaction_read_only = off",
+    "set transaction isolation level repeatable read, read write", "set transaction_deferrable = on",
+]  # fmt: skip
+BEFORE = [
+    [],
+    ["select 1"],
+    ["select v from notes where k = 1"],
+    ["select count(*) from notes"],
+    ["show work_mem"],
+    ["savepoint s"],
+    ["savepoint s", "set transaction read only", "release s"],
+    ["savepoint s", "set transaction read only", "rollback to s"],
+    ["savepoint s", "set transaction read only", "savepoint t"],
+    ["select v from notes where k = 2", "savepoint s", "set transaction read only", "release s"],
+]
+
+
+@pytest.mark.parametrize("first", ["begin", "begin read only", "start transaction read write, deferrable"])
+@pytest.mark.parametrize("before", BEFORE, ids="; ".join)
+def test_characteristics_change_before_the_first_query_only(twins: Twins, first: str, before: list[str]) -> None:
+    for change in CHANGES:
+        for text in (first, *before, change, "show transaction_read_only", "show transaction_deferrable"):
+            twins.query(text)
+        twins.query("insert into notes values (1, 'a'); rollback")
+    twins.query("rollback")
+
+
+def test_characteristics_when_the_session_reads_only(twins: Twins) -> None:
+    twins.query("set default_transaction_read_only = on")
+    for first in ("begin", "begin read write", "begin; select 1"):
+        twins.query(first)
+        twins.query("set transaction read write")
+        twins.query("insert into notes values (1, 'a')")
+        twins.query("rollback")
+
+
 def test_read_only_after_writes_on_two_shards_stops_writes_and_still_commits(twins: Twins, any_town: Town) -> None:
     a, b, c = any_town.spread
     twins.query("begin")
