@@ -372,11 +372,15 @@ class Setting(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SettingControl:
-    """SET, RESET, SHOW, DISCARD. ``name`` is the setting in lower case ('search_path', 'timezone', 'role', ...)."""
+    """SET, RESET, SHOW, DISCARD. ``name`` is the setting in lower case ('search_path', 'timezone', 'role', ...).
+
+    ``elsewhere``: what shards other than home are told instead ('': nothing; None: the same).
+    """
 
     setting: Setting
     name: str = ""
     local: bool = False
+    elsewhere: str | None = None
 
 
 class Prepared(Enum):

@@ -185,7 +185,8 @@ async def setting_control(
     if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
         raise refusal("client-encoding", value="in another encoding than UTF8")
     transaction = session.transaction
-    tag = await relay(session, statement, session.settings_shard, writes=False, held=True)
+    shard = session.settings_shard if plan.elsewhere is None else session.database.logical.home
+    tag = await relay(session, statement, shard, writes=False, held=True)
     session.parameters_are_noted()
     if await _stays_on_the_link(session, statement, plan):
         transaction.finish_statement()
@@ -223,9 +224,11 @@ async def _stays_on_the_link(session: Session, statement: Statement, plan: Setti
     if plan.setting is Setting.SHOW:
         return True
     if plan.setting is Setting.SET_CONSTRAINTS:
-        if transaction.in_block:
-            await _on_other_links(session, statement.text)
-            transaction.note_setting(plan.name, statement.text)
+        home = session.database.logical.home
+        text = statement.text if plan.elsewhere is None else plan.elsewhere
+        if transaction.in_block and text:
+            await _all_but(session, session.settings_shard if plan.elsewhere is None else home, text)
+            transaction.note_setting(plan.name, text)
         return True
     if plan.name == "seed" and transaction.shard_count == 1:
         # It starts random() on this link anew; made again on another, it would start it anew there.

@@ -254,6 +254,14 @@ async def shard_by_shard(session: Session, statement: Statement, executable: Exe
     """Run what Postgres refuses in a transaction on each shard in turn; if one fails, say where it was done."""
     if session.transaction.block is Block.EXPLICIT:
         raise ProxyError("25001", f"{statement.tag or 'this statement'} cannot run inside a transaction block")
+    try:
+        return await _in_turn(session, statement, executable)
+    finally:
+        if isinstance(statement.plan, ShardByShard) and statement.plan.catalog_changes:
+            await session.catalog_changed()  # of what was done before a failure, too
+
+
+async def _in_turn(session: Session, statement: Statement, executable: Executable) -> bytes:
     done: list[str] = []
     tag = b""
     shards = session.database.logical.shards

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from router.cluster import Home
 from router.plan import (
     Control,
     CursorControl,
@@ -21,8 +22,9 @@ from router.plan import (
     TransactionControl,
 )
 from router.planner.passthrough import analyzes
+from router.printer import quoted
 from router.rewrite import group_end, split_list
-from router.tree import constant, items
+from router.tree import constant, items, name_parts
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -169,8 +171,30 @@ def show(context: Context) -> Statement:
 
 
 def constraints(context: Context) -> Statement:
-    """SET CONSTRAINTS."""
-    return context.statement(SettingControl(Setting.SET_CONSTRAINTS, local=True), "SET CONSTRAINTS")
+    """SET CONSTRAINTS: of named ones, shards other than home have those of placed tables only."""
+    named = [item["RangeVar"] for item in context.body.get("constraints", ())]
+    elsewhere = None
+    at_home = [_is_at_home(context, body) for body in named]
+    if context.many and any(at_home):
+        mode = "DEFERRED" if context.body.get("deferred") else "IMMEDIATE"
+        kept = [quoted(*name_parts(body)) for body, home in zip(named, at_home, strict=True) if not home]
+        elsewhere = f"SET CONSTRAINTS {', '.join(kept)} {mode}" if kept else ""
+    return context.statement(
+        SettingControl(Setting.SET_CONSTRAINTS, local=True, elsewhere=elsewhere), "SET CONSTRAINTS"
+    )
+
+
+def _is_at_home(context: Context, range_var: Node) -> bool:
+    """Whether all constraints of this name are those of tables that only the home shard has."""
+    name, schema = range_var["relname"], range_var.get("schemaname")
+    found = [
+        relation
+        for relation in context.catalog.relations
+        if schema in {None, relation.name.schema}
+        and name in {*(k.name for k in relation.foreign_keys), *(i.name for i in relation.unique),
+                     *(t.name for t in relation.triggers)}
+    ]  # fmt: skip
+    return bool(found) and all(isinstance(context.catalog.table_placement(r.name), Home) for r in found)
 
 
 def discard(context: Context) -> Statement:
