@@ -489,14 +489,20 @@ class ClientTransaction:
                 ),
                 self._end_links([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
             )
-        finally:
+        except BaseException:
             self.committing = False
+            raise
+        self.committed(outcome)
+        return outcome
+
+    def committed(self, outcome: Outcome) -> None:
+        """A commit has come to its outcome: the links go back."""
+        self.committing = False
         for shard in outcome.tainted:
             self.links[shard].settings = UNKNOWN
         self._end(rolled_back=not outcome.committed)
         if self.abandoned:
             self.abandon()
-        return outcome
 
     async def rollback(self) -> None:
         """Roll back everywhere. A link that cannot is closed, which rolls back as well."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from bench.micro import lane
+from bench.micro import distributed, lane
 from proxy.wire.frames import FrameReader, walk
 from proxy.wire.frontend import Query
 from proxy.wire.pipeline import read_parameter, read_pipeline
@@ -80,4 +80,5 @@ def _wire() -> dict[str, Callable[[], object]]:
 async def operations() -> dict[str, Callable[[], object]]:
     """Return everything that can be measured."""
     hot = {f"point SELECT, {mode}, from socket to socket": run for mode, run in (await lane.scene()).items()}
+    hot |= {f"TPC-B over 3 shards, {mode}, BEGIN to END": run for mode, run in (await distributed.scenes()).items()}
     return {**hot, **_router(), **_wire()}

@@ -105,14 +105,7 @@ async def fill_bind(
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
     values = await _values(session, plan, bind.parameters, formats, oids)
-    oids = (*oids, *(value.oid for value in values))
-    changed = replace(
-        prepared,
-        query=plan.inner.text.encode("utf-8", "surrogateescape"),
-        oids=oids,
-        statement=plan.inner,
-        description=Description(oids, prepared.description.fields),
-    )
+    changed = _with_values(prepared, plan, [value.oid for value in values])
     filled = frontend.Bind(
         bind.portal,
         bind.statement,
@@ -121,6 +114,35 @@ async def fill_bind(
         bind.result_formats,
     )
     return changed, filled
+
+
+def _with_values(prepared: PreparedStatement, plan: Filled, value_oids: Sequence[int]) -> PreparedStatement:
+    """Return the statement that a shard gets, whose parameters are the client's and behind them the values."""
+    oids = (*prepared.description.parameter_oids, *value_oids)
+    return replace(
+        prepared,
+        query=plan.inner.text.encode("utf-8", "surrogateescape"),
+        oids=oids,
+        statement=plan.inner,
+        description=Description(oids, prepared.description.fields),
+    )
+
+
+def with_moments(prepared: PreparedStatement) -> tuple[PreparedStatement, tuple[Moment, ...]] | None:
+    """Return what a shard gets of a statement in a block, if nothing but the clock is filled in, and which moments."""
+    plan = prepared.statement.plan
+    if not isinstance(plan, Filled):
+        return prepared, ()
+    values = [value for row in plan.values for value in row]
+    moments = tuple(value for value in values if isinstance(value, Moment))
+    if len(moments) != len(values):
+        return None
+    return _with_values(prepared, plan, [_TIMESTAMPTZ] * len(moments)), moments
+
+
+def moment_values(session: Session, moments: Sequence[Moment]) -> list[bytes]:
+    """Return moments as parameters in binary format."""
+    return [_moment_bytes(session, moment) for moment in moments]
 
 
 async def _values(
@@ -157,10 +179,14 @@ async def computed_rows(session: Session, values: Sequence[Value], count: int) -
 
 
 def _moment(session: Session, moment: Moment) -> KeyParameter:
-    now_us = time.time_ns() // 1000
-    if moment is Moment.TRANSACTION and session.transaction.in_block:
-        now_us = session.began_at_us
-    return KeyParameter((now_us - _EPOCH_US).to_bytes(8, "big", signed=True), _BINARY, _TIMESTAMPTZ)
+    return KeyParameter(_moment_bytes(session, moment), _BINARY, _TIMESTAMPTZ)
+
+
+def _moment_bytes(session: Session, moment: Moment) -> bytes:
+    now_us = session.began_at_us
+    if moment is not Moment.TRANSACTION or not session.transaction.in_block:
+        now_us = time.time_ns() // 1000
+    return (now_us - _EPOCH_US).to_bytes(8, "big", signed=True)
 
 
 def moment_literal(session: Session, moment: Moment) -> bytes:

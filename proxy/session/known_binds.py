@@ -7,14 +7,17 @@ road, which finds it out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
+from proxy.session.filling import moment_values, with_moments
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
 from proxy.wire.errors import WireFailure
 from proxy.wire.frames import HEADER, HEADER_BYTES
-from proxy.wire.pipeline import Pipeline, Shape, read_parameter, shape_of
+from proxy.wire.frontend import Parse
+from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter, shape_of
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
 from router.plan import Concat, Control, Execution, Single, Task
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
     from router.plan import Statement
+    from router.plan_steps import Moment
     from router.shortcut import KeyedBind, Shortcuts
 
 # Statements of one session that are kept ready; a client that sends ever new texts must not fill the memory.
@@ -49,6 +53,7 @@ class KnownBind:
         "_key_type",
         "_name_delta",
         "_owners",
+        "_parse",
         "_portals",
         "_sent",
         "_shape",
@@ -57,18 +62,27 @@ class KnownBind:
         "control",
         "following",
         "link_name",
+        "moments",
         "prepared",
         "statement",
         "writes",
     )
 
-    def __init__(self, prepared: PreparedStatement, shortcuts: Shortcuts, applied: Applied) -> None:
+    def __init__(
+        self,
+        prepared: PreparedStatement,
+        shortcuts: Shortcuts,
+        applied: Applied,
+        sent: tuple[PreparedStatement, tuple[Moment, ...]] | None = None,
+    ) -> None:
         self.prepared = prepared
-        self.statement = prepared.statement
-        plan = self.statement.plan
+        on_links, self.moments = sent or (prepared, ())
+        plan = on_links.statement.plan
+        self.statement = replace(prepared.statement, plan=plan) if self.moments else prepared.statement
         self.writes = isinstance(plan, Single) and plan.writes
         self.control: Control | None = plain_control(self.statement)
-        name = prepared.link_name(applied)
+        self._parse = Parse(b"", on_links.query, on_links.oids).encode() if self.moments else b""
+        name = on_links.link_name(applied)
         self.link_name = name.decode()
         self._bind_head = b"\0" + name + b"\0"
         self._name_delta = len(name) - len(prepared.name)
@@ -131,8 +145,17 @@ class KnownBind:
         self.following.insert(0, other)
         del self.following[_FOLLOWERS:]
 
-    def renamed(self, data: bytes, cut: Pipeline) -> bytes:
-        """Return the pipeline with the statement's name on links."""
+    def sent(self, session: Session, data: bytes, cut: Pipeline) -> bytes:
+        """Return what a shard gets of a pipeline: the statement by its name on links, moments of the clock filled in.
+
+        A statement with moments must be in a block: outside of one a shard's own clock is asked.
+        """
+        if self.moments:
+            head = b"\0\0" if cut.bind else self._bind_head
+            filled = add_parameters(data, cut, self._count, head, moment_values(session, self.moments))
+            return self._parse + filled if cut.bind else filled
+        if cut.bind:
+            return data
         length = cut.bind_end - 1 + self._name_delta
         return b"".join((HEADER.pack(_BIND, length), self._bind_head, data[cut.name_end + 1 :]))
 
@@ -191,20 +214,25 @@ class KnownBinds:
         return known
 
     def _ready(self, prepared: PreparedStatement) -> KnownBind | None:
-        session, statement = self._session, prepared.statement
-        database = session.database
+        session, database = self._session, self._session.database
         current = prepared.catalog_version == database.catalog_version and prepared.search_path == session.search_path
-        known = KnownBind(prepared, self.shortcuts, self.applied)
+        sent = with_moments(prepared)
+        if sent is None or not current:
+            return None
+        known = KnownBind(prepared, self.shortcuts, self.applied, sent)
         if known.control is not None:
-            return known if current else None
-        quiet = is_quiet(statement, functions=bool(database.catalog.functions))
-        if not current or not quiet or (prepared.name and not known.link_name):  # without a name: parsed for each use
+            return known
+        functions = bool(database.catalog.functions)
+        if known.moments and not is_quiet(sent[0].statement, functions=functions):
             return None
-        source = keyed_bind(statement, database.logical)
-        sent = _sent_type(source, prepared.description.parameter_oids) if source is not None else None
-        if source is None or sent is None:
+        quiet = is_quiet(known.statement, functions=functions)
+        if not quiet or (prepared.name and not known.link_name):  # without a name: parsed for each use
             return None
-        known.reads_key(source.key_type, sent, source.index, source.shard)
+        source = keyed_bind(known.statement, database.logical)
+        key_sent = _sent_type(source, prepared.description.parameter_oids) if source is not None else None
+        if source is None or key_sent is None:
+            return None
+        known.reads_key(source.key_type, key_sent, source.index, source.shard)
         return known
 
 

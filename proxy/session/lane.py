@@ -276,12 +276,14 @@ class FastLane:
             if known.control is Control.BEGIN:
                 session.portals[b""] = known.portal(None)
         else:
+            if known.moments and not session.transaction.in_block:
+                return False
             link = self._join(shard, writes=known.writes, statement=None if parses else known)
             if link is None:
                 return False
             if session.transaction.in_block:
                 session.portals[b""] = known.portal(shard)
-            self._exchange(link, shard, data if parses else known.renamed(data, cut), known.statement, data)
+            self._exchange(link, shard, known.sent(session, data, cut), known.statement, data)
         if parses:
             session.statements[b""] = known.prepared
         return True

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from proxy.isolation import READ_COMMITTED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.shards.link import ShardLink
     from proxy.transaction import ClientTransaction
+    from proxy.twophase.coordinator import Coordinator, Outcome
 
 
 def is_plain(transaction: ClientTransaction) -> bool:
@@ -40,22 +43,33 @@ def must_settle(transaction: ClientTransaction, shard: int) -> bool:
     return transaction.fenced and (len(links) > 1 or (bool(links) and shard not in links))
 
 
-def commit_at_once(transaction: ClientTransaction) -> bool:
-    """Begin to commit by a COMMIT on the only link; False: the commit is not that simple.
-
-    From here on nothing stops it; ``committed_at_once`` ends it, or ``commit`` with what was answered.
-    """
-    if len(transaction.links) != 1 or transaction.failed or transaction.ending_wait is not None:
+def may_commit_at_once(transaction: ClientTransaction) -> bool:
+    """Whether a commit needs nothing but its messages: nobody is to be waited for or told of it, no link is odd."""
+    if transaction.failed or transaction.ending_wait is not None or not transaction.links:
         return False
     if transaction.gid is not None:
         return False  # the client may ask for the outcome: there must be a record
     if transaction.must_commit or transaction.settings_changed or transaction.catalog_changed:
         return False
-    (link,) = transaction.links.values()
-    if link.closed or link.cancelled or link.has_prefix or link.prefix_failed:
-        return False
-    transaction.committing = True
+    for link in transaction.links.values():
+        if link.closed or link.cancelled or link.has_prefix or link.prefix_failed:
+            return False
     return True
+
+
+def commit_together(
+    transaction: ClientTransaction, coordinator: Coordinator, on_told: Callable[[Outcome | None], None]
+) -> bool:
+    """Begin to commit a block that wrote on several shards; False: nothing has happened, ``commit`` must see to it.
+
+    ``on_told`` hears the outcome, and ``ClientTransaction.committed`` ends it.
+    """
+    links, writers = transaction.links, transaction.writers
+    if links.keys() != transaction.touched | writers:
+        return False  # some have only lent their snapshot, and take no part
+    identity = transaction.identity
+    random = None if identity is None else identity.random
+    return coordinator.commit_at_once(links, writers, on_told, random=random)
 
 
 def committed_at_once(transaction: ClientTransaction) -> None:

@@ -1,16 +1,20 @@
-"""COMMIT on the fast lane: a block that has used one shard ends there, in one round trip and without a task.
+"""COMMIT on the fast lane, without a task.
 
-What is sent is what the coordinator sends for a transaction with at most one writer. The answer that is expected, and
-nothing else, is handled here; any other becomes the outcome of the regular commit, which is told that its COMMIT has
-been answered already (``Answered``) and decides what that means.
+A block that has used one shard ends there, in one round trip. What is sent is what the coordinator sends for a
+transaction with at most one writer. The answer that is expected, and nothing else, is handled here; any other becomes
+the outcome of the regular commit, which is told that its COMMIT has been answered already (``Answered``) and decides
+what that means.
+
+A block that has written on several shards is the coordinator's from the callback that brought COMMIT to the one that
+brings the outcome. That it is committed, and nothing else, is handled here.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from proxy.session.lane_block import commit_at_once, committed_at_once
+from proxy.session.lane_block import commit_together, committed_at_once, may_commit_at_once
 from proxy.session.outcome import RolledBack
 from proxy.session.session import CLIENT_ERRORS
 from proxy.shards.errors import ShardError
@@ -20,19 +24,22 @@ from proxy.transaction import Block
 from proxy.twophase.events import Result
 from proxy.twophase.points import Point
 from proxy.wire import backend
+from proxy.wire.fields import ErrorFields
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from proxy.shards.receiver import Chunk
     from proxy.shards.receivers import Answer
+    from proxy.twophase.coordinator import Outcome
     from router.plan import Statement
 
 COMMIT: Final = Query(b"COMMIT").encode()
+BUG: Final = ErrorFields.make("FATAL", "XX000", "internal error of the proxy; its log has the details")
 COMMITTED: Final = backend.command_complete(b"COMMIT") + backend.ready_for_query(b"I")
 
 
@@ -99,6 +106,10 @@ class Answered:
         """Whether the link is gone; it was there when COMMIT was sent, so nobody may conclude that it was not."""
         return self._outcome is None and self._link.closed
 
+    def post(self, sql: str, told: Callable[[Any], None]) -> None:
+        """Run what is not that COMMIT."""
+        self._link.post(sql, told)
+
     async def run(self, sql: str) -> Answer:
         """Return what COMMIT was answered, or raise it; whatever follows is run."""
         outcome, self._outcome = self._outcome, None
@@ -121,34 +132,48 @@ class LaneCommit:
         self._session = session
 
     def begin(self, statement: Statement, answers: bytes) -> bool:
-        """COMMIT of a block that has used one shard: sent there (proxy.session.lane_commit)."""
+        """COMMIT of a block that needs nothing out of the ordinary; False: nothing has happened."""
         session, transaction = self._session, self._session.transaction
-        if transaction.block is not Block.EXPLICIT or not session.ends_simply or not commit_at_once(transaction):
+        if transaction.block is not Block.EXPLICIT or not session.ends_simply or not may_commit_at_once(transaction):
             return False
-        (link,) = transaction.links.values()
         lane = self._lane
-        session.in_query = lane.busy = True
+        session.in_query = lane.busy = transaction.committing = True  # from here on nothing stops it
         lane.armed = transaction.cancel_requested = False
         transaction.command = statement.tag
+        if len(transaction.links) == 1:
+            self._commit_one(answers)
+        elif not commit_together(transaction, session.database.coordinator, partial(self._told, answers)):
+            session.in_query = lane.busy = transaction.committing = False
+            return False
+        return True
+
+    # --- one shard --------------------------------------------------------------------------------------------
+
+    def _commit_one(self, answers: bytes) -> None:
+        transaction = self._session.transaction
+        (link,) = transaction.links.values()
         answer = CommitAnswer(link, partial(self._committed, answers))
         answer.done.add_done_callback(partial(self._answered, answer, link, answers))
         if transaction.writers:
             self._session.database.coordinator.checkpoint(Point.PLAINLY)
         link.ask(COMMIT, answer)
-        return True
 
     def _committed(self, answers: bytes) -> None:
         """COMMIT was answered plainly, as almost always."""
-        session, transaction = self._session, self._session.transaction
-        coordinator = self._session.database.coordinator
+        transaction = self._session.transaction
         writers = len(transaction.writers)
         if writers:
-            coordinator.checkpoint(Point.PLAINLY_DONE)
+            self._session.database.coordinator.checkpoint(Point.PLAINLY_DONE)
         committed_at_once(transaction)
+        self._done(answers, writers)
+
+    def _done(self, answers: bytes, writers: int) -> None:
+        """It is committed, and the links have gone back."""
+        session = self._session
         session.ended_simply()
-        self._session.database.metrics.commit(Result.COMMITTED, writers)
+        session.database.metrics.commit(Result.COMMITTED, writers)
         if not self._lane.left:
-            self._session.connection.send(answers + COMMITTED)
+            session.connection.send(answers + COMMITTED)
             self._lane.rest()
 
     def _answered(self, answer: CommitAnswer, link: ShardLink, answers: bytes, done: asyncio.Future[None]) -> None:
@@ -165,10 +190,14 @@ class LaneCommit:
         spawn(self._commit_answered(Answered(link, outcome), answers), name="commit with an answer of its own")
 
     async def _commit_answered(self, link: Answered, answers: bytes) -> None:
-        session = self._session
         self._session.connection.write(answers)
+        await self._say(self._session.commit({link.shard: link}))
+
+    async def _say(self, work: Coroutine[object, object, None]) -> None:
+        """Tell the client what became of its COMMIT."""
+        session = self._session
         try:
-            await session.commit({link.shard: link})
+            await work
             session.write(backend.command_complete(b"COMMIT"))
         except RolledBack:
             session.write(backend.command_complete(b"ROLLBACK"))
@@ -176,3 +205,33 @@ class LaneCommit:
             session.report_error(error)
         if not self._lane.left:
             self._lane.finish()
+
+    # --- several shards ---------------------------------------------------------------------------------------
+
+    def _told(self, answers: bytes, outcome: Outcome | None) -> None:
+        """The commit has come to its outcome."""
+        transaction = self._session.transaction
+        if outcome is None:
+            self._failed()
+            return
+        writers = len(transaction.writers)
+        transaction.committed(outcome)
+        if outcome.committed and not outcome.notices:
+            self._done(answers, writers)
+        else:
+            self._session.database.metrics.commit(outcome.result, writers)
+            spawn(self._tell(outcome, answers), name="outcome of a commit")
+
+    async def _tell(self, outcome: Outcome, answers: bytes) -> None:
+        self._session.connection.write(answers)
+        await self._say(self._session.committed(outcome))
+
+    def _failed(self) -> None:
+        """A bug of ours, which is in the log: nobody knows the outcome, recovery will see to it."""
+        session = self._session
+        session.transaction.committing = False
+        if session.transaction.abandoned:
+            session.transaction.abandon()
+        session.write(backend.error_response(BUG))
+        session.connection.close()
+        self._lane.rest()

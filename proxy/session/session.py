@@ -305,6 +305,11 @@ class Session:
         if changed:
             await self.database.reload_catalog()
 
+    async def committed(self, outcome: Outcome) -> None:
+        """A commit that the lane began has come to this, and the transaction has ended: go on as ``commit`` does."""
+        await self._after_block(committed=outcome.committed)
+        self._tell(outcome, explicit=True)
+
     def _tell(self, outcome: Outcome, *, explicit: bool) -> None:
         for notice in outcome.notices:
             self.write(backend.notice_response(notice))

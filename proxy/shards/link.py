@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, standby, translate, unreachable
-from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder
+from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
 from proxy.shards.relay import Relay
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.wire.backend import Field
@@ -85,6 +85,13 @@ class ShardLink(Relay):
         self.exchange(frame(b"Q", sql.encode() + b"\0"), collector)
         await self._wait(collector)
         return self.answer_of(collector.collected)
+
+    def post(self, sql: str, told: Callable[[Answer | Exception], None]) -> None:
+        """Run a simple query and have ``told`` called with its answer, or with the ShardError; nobody waits for it.
+
+        The answer is read as ``Told`` does it. The link may be used, or released, in that call.
+        """
+        self.ask(frame(b"Q", sql.encode() + b"\0"), Told(self, told))
 
     async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
         """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.

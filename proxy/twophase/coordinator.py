@@ -1,69 +1,42 @@
-"""The coordinator: drives a commit over shard links and control connections, and answers the client.
+"""The coordinator: how a transaction commits, and which commits of this process are under way.
 
 Decides how a transaction commits (plainly with one writer, by the commit machine with several), which shard is the
-commit point, and the ids. What to send when, and what answers mean, is ``machine``'s; how a prepared part is finished
-elsewhere,
-``finish``'s; what is left behind, ``recovery``'s.
+commit point, and the ids. What to send when, and what answers mean, is ``machine``'s, carrying that out ``drive``'s;
+how a prepared part is finished elsewhere, ``finish``'s; what is left behind, ``recovery``'s.
 
-Every commit runs in a task of the coordinator's own: a caller that is cancelled because its client hung up stops
-nothing. The links belong to the commit until it answers.
+Every commit is the coordinator's own: a caller that is cancelled because its client hung up stops nothing. The links
+belong to the commit until it answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.errors import TRANSACTION_RESOLUTION_UNKNOWN
 from proxy.twophase import record
-from proxy.twophase.events import (
-    Abort,
-    Answered,
-    Failed,
-    Finish,
-    Finished,
-    Leave,
-    Limits,
-    Outcome,
-    Plan,
-    Result,
-    Send,
-    Settle,
-    Settled,
-    Tell,
-    TimedOut,
-    Timer,
-    Unfinished,
-    Unsettled,
-)
-from proxy.twophase.finish import Part, finish
+from proxy.twophase.drive import Drive, is_lost
+from proxy.twophase.events import Limits, Outcome, Plan, Result
 from proxy.twophase.gid import RANDOM_BITS, GlobalId, check_name, uuid7
-from proxy.twophase.machine import CommitMachine, State
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_IDLE, ShardFailure, error_fields
-from proxy.twophase.points import AFTER, BEFORE, Point, pass_by
-from proxy.twophase.recorded import ask_by_writing, commit_recorded
+from proxy.twophase.points import Point, pass_by
+from proxy.twophase.recorded import commit_recorded
 from proxy.wire.fields import ErrorFields
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from collections.abc import Set as AbstractSet
-    from typing import Any
 
-    from proxy.twophase.events import Command, Event
     from proxy.twophase.participant import Control, Participant
-from proxy.twophase.points import Checkpoint
-from router.errors import refusal
+    from proxy.twophase.points import Checkpoint
 
 T = TypeVar("T")
 __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
 
 RETENTION_S = 86_400.0
-_LOST_SEVERITIES = ("FATAL", "PANIC")
-_UNDECIDED = frozenset({State.NEW, State.PREPARING})
-_log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -90,6 +63,7 @@ class Coordinator:
         self.control = control
         self.cluster = check_name(cluster)
         self.names = tuple(check_name(name) for name in names)
+        self._names = dict(enumerate(self.names))
         self.limits = limits or Limits()
         self.retention_s = retention_s
         self.epoch = epoch
@@ -99,7 +73,9 @@ class Coordinator:
         self.checkpoint = checkpoint
         self._keys: dict[int, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._under_way: dict[str, _Drive] = {}
+        self._under_way: dict[str, Drive] = {}
+        self._drives: set[Drive] = set()  # those of them, and those that are cleaning up
+        self._idle: asyncio.Future[None] | None = None
 
     async def commit(
         self,
@@ -127,8 +103,12 @@ class Coordinator:
 
     async def drain(self) -> None:
         """Wait for all commits under way, their cleaning up included."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._drives:
+            waiting: list[asyncio.Future[Any]] = [*self._tasks]
+            if self._drives:
+                self._idle = asyncio.get_running_loop().create_future()
+                waiting.append(self._idle)
+            await asyncio.wait(waiting)
 
     # --- choosing ---------------------------------------------------------------------------------------------
 
@@ -247,7 +227,7 @@ class Coordinator:
     async def _writer_failed(self, link: Participant, error: ShardFailure, *, sent: bool) -> Outcome:
         if error.fields.sqlstate == record.BAD_PROOF:
             self._keys.pop(link.shard, None)
-        if sent and _is_lost(link, error):
+        if sent and is_lost(link, error):
             # As with one Postgres: nobody knows. There is no record, because there is nothing to hold together.
             fields = ErrorFields.make(
                 "ERROR",
@@ -269,34 +249,73 @@ class Coordinator:
     async def _commit_everywhere(
         self, links: Mapping[int, Participant], parties: Sequence[int], gid: GlobalId
     ) -> Outcome:
-        commit_point = self.names.index(gid.commit_point)
-        key = await self._key(commit_point)
+        key = await self._key(self.names.index(gid.commit_point))
         if isinstance(key, Outcome):
             await self._roll_back(links)
             return key
+        return await self._begin(links, parties, gid, key)
+
+    def commit_at_once(
+        self,
+        links: Mapping[int, Participant],
+        writers: AbstractSet[int],
+        on_told: Callable[[Outcome | None], None],
+        *,
+        random: int | None = None,
+    ) -> bool:
+        """Begin to commit what several shards have written, in this turn of the loop; otherwise as ``commit`` does it.
+
+        ``on_told`` hears the outcome, later; None: a bug has ended the commit, and its links. False: nothing has
+        happened, because there are not several writers, or something has to be asked first.
+        """
+        if len(writers) < 2:  # noqa: PLR2004 - several
+            return False
+        parties = sorted(writers)
+        commit_point = parties[self._random_bits(16) % len(parties)]
+        key = self._keys.get(commit_point)
+        if key is None:
+            return False
+        self._begin(links, parties, self.new_gid(commit_point, random), key, on_told)
+        return True
+
+    def _begin(
+        self,
+        links: Mapping[int, Participant],
+        parties: Sequence[int],
+        gid: GlobalId,
+        key: bytes,
+        on_told: Callable[[Outcome | None], None] | None = None,
+    ) -> asyncio.Future[Outcome]:
+        commit_point = self.names.index(gid.commit_point)
         plan = Plan(
             gid=gid,
             commit_point=commit_point,
             participants=tuple(shard for shard in parties if shard != commit_point),
             readers=tuple(shard for shard in links if shard not in parties),
-            names=dict(enumerate(self.names)),
+            names=self._names,
             statuses={shard: link.status for shard, link in links.items()},
             key=key,
             epoch=self.epoch,
             limits=self.limits,
         )
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        drive = _Drive(self, plan, links, told)
-        self._under_way[str(gid)] = drive
-        task = self._spawn(drive.run(), f"commit {gid}")
-        task.add_done_callback(lambda task: _pass_on(task, told))
-        try:
-            outcome = await told
-        finally:
-            del self._under_way[str(gid)]
-        if outcome.error is not None and outcome.error.sqlstate == record.BAD_PROOF:
-            self._keys.pop(commit_point, None)
-        return outcome
+        drive = Drive(self, plan, links, on_told)
+        self._under_way[drive.name] = drive
+        self._drives.add(drive)
+        drive.begin()
+        return drive.told
+
+    def told(self, drive: Drive, outcome: Outcome | None) -> None:
+        """A commit has come to its outcome."""
+        del self._under_way[drive.name]
+        error = None if outcome is None else outcome.error
+        if error is not None and error.sqlstate == record.BAD_PROOF:
+            self._keys.pop(drive.commit_point, None)
+
+    def ended(self, drive: Drive) -> None:
+        """Nothing of a commit runs any more, its cleaning up included."""
+        self._drives.discard(drive)
+        if not self._drives and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def is_ours(self, gid: str) -> bool:
         """Whether a transaction is being committed here, at this moment."""
@@ -336,144 +355,3 @@ class Coordinator:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _pass_on(task: asyncio.Task[None], told: asyncio.Future[Outcome]) -> None:
-    """Give a bug in a commit to whoever waits for its answer, or to the log when that was given."""
-    error = asyncio.CancelledError() if task.cancelled() else task.exception()
-    if error is not None and not told.done():
-        told.set_exception(error)
-    elif error is not None:
-        _log.error("cleaning up after %s failed", task.get_name(), exc_info=error)
-
-
-def _is_lost(link: Participant, error: ShardFailure) -> bool:
-    return error.lost or link.closed or error.fields.severity in _LOST_SEVERITIES
-
-
-class _Drive:
-    """Carries one machine's commands out, and brings it what came of them."""
-
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        plan: Plan,
-        links: Mapping[int, Participant],
-        told: asyncio.Future[Outcome],
-    ) -> None:
-        self._coordinator = coordinator
-        self._checkpoint = coordinator.checkpoint
-        self._plan = plan
-        self._links = links
-        self.told = told
-        self.part_names = {shard: plan.gid.at(plan.names[shard]) for shard in plan.participants}
-        self._machine = CommitMachine(plan)
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._work: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def may_be_decided(self) -> bool:
-        """Whether step 2 has been sent, so that its effects may be seen at the commit point."""
-        return self._machine.state not in _UNDECIDED
-
-    async def run(self) -> None:
-        machine = self._machine
-        try:
-            self._carry_out(machine.start())
-            while machine.state is not State.DONE:
-                event = await self._events.get()
-                if isinstance(event, Answered | Failed):
-                    self._checkpoint(AFTER[event.step])
-                self._carry_out(machine.handle(event))
-        except BaseException:
-            # Whatever this is, no link of it may be used again; recovery does the rest.
-            for link in self._links.values():
-                link.abort()
-            self._coordinator.leave(frozenset(self._links))
-            raise
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-        if self._work:
-            await asyncio.wait(self._work)
-
-    def _carry_out(self, commands: list[Command]) -> None:  # noqa: C901 - one line for each command
-        for command in commands:
-            match command:
-                case Send():
-                    self._checkpoint(BEFORE[command.step])
-                    self._start(self._send(command))
-                case Abort():
-                    self._links[command.shard].abort()
-                case Timer():
-                    if self._timer is not None:
-                        self._timer.cancel()
-                    event = TimedOut(command.serial)
-                    loop = asyncio.get_running_loop()
-                    self._timer = loop.call_later(command.seconds, self._events.put_nowait, event)
-                case Tell():
-                    self._checkpoint(Point.TELLING)
-                    if not self.told.done():
-                        self.told.set_result(command.outcome)
-                case Leave():
-                    self._coordinator.leave(command.shards)
-                case Settle():
-                    self._checkpoint(Point.SETTLING)
-                    self._start(self._settle(command))
-                case Finish():
-                    self._checkpoint(Point.ELSEWHERE)
-                    self._start(self._finish(command))
-
-    def _start(self, work: Coroutine[Any, Any, Event]) -> None:
-        async def report() -> None:
-            self._events.put_nowait(await work)
-
-        task = asyncio.create_task(report(), name=f"twophase: {self._plan.gid}")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-
-    async def _send(self, command: Send) -> Event:
-        link = self._links[command.shard]
-        try:
-            answer = await link.run(command.sql)
-        except Exception as error:  # noqa: BLE001 - a bug; the machine must go on, and the log has it
-            if isinstance(error, ShardFailure):
-                lost = _is_lost(link, error)
-                fields, raw = error.fields, error.raw
-            else:
-                _log.exception("running %s on shard %s", command.step.value, link.name)
-                lost, raw = True, None
-                fields = ErrorFields.make("ERROR", "XX000", f"internal error while talking to shard {link.name}")
-            if lost:
-                link.abort()
-            return Failed(command.shard, command.step, fields, lost=lost, status=link.status, raw=raw)
-        row = tuple(answer.rows[0]) if answer.rows else ()
-        return Answered(command.shard, command.step, answer.tags, row, tuple(answer.notices), answer.status)
-
-    async def _settle(self, command: Settle) -> Event:
-        plan, owner = self._plan, self._coordinator
-        try:
-            committed, reason = await ask_by_writing(
-                owner.control, plan.commit_point, plan.gid, retention_s=owner.retention_s, timeout_s=command.timeout_s
-            )
-            if committed is None:
-                return Unsettled(reason)
-            self._checkpoint(Point.SETTLED)
-            return Settled(committed=committed)
-        except Exception:  # noqa: BLE001 - a bug; the machine must go on, and the log has it
-            _log.exception("settling %s", self._plan.gid)
-            return Unsettled("internal error")
-
-    async def _finish(self, command: Finish) -> Event:
-        part = Part(command.shard, self._plan.gid.at(self._plan.names[command.shard]), command.xid)
-        try:
-            result = await finish(self._coordinator.control, part, commit=command.commit, timeout_s=command.timeout_s)
-        except Exception:  # noqa: BLE001 - a bug; the machine must go on, and the log has it
-            _log.exception("finishing %s", part.name)
-            return Unfinished(command.shard, "internal error")
-        if result.done:
-            return Finished(command.shard)
-        if result.torn:
-            _log.critical("transaction %s on shard %s: %s", part.name, self._plan.names[part.shard], result.reason)
-        return Unfinished(command.shard, result.reason, torn=result.torn)

@@ -11,7 +11,7 @@ configuration asks ``check_name``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 PREFIX = "pgchorus"
@@ -56,13 +56,14 @@ class GlobalId:
     cluster: str
     commit_point: str
     uuid: UUID
+    _text: str = field(init=False, repr=False, compare=False)  # asked for a dozen times in one commit
 
     def __post_init__(self) -> None:
-        check_name(self.cluster)
-        check_name(self.commit_point)
+        text = f"{PREFIX}:{check_name(self.cluster)}:{check_name(self.commit_point)}:{self.uuid}"
+        object.__setattr__(self, "_text", text)
 
     def __str__(self) -> str:
-        return f"{PREFIX}:{self.cluster}:{self.commit_point}:{self.uuid}"
+        return self._text
 
     @property
     def unix_ms(self) -> int:
@@ -81,7 +82,7 @@ class GlobalId:
 
     def at(self, shard: str) -> str:
         """Return the name under which ``shard`` prepares its part."""
-        return f"{self}:{check_name(shard)}"
+        return f"{self._text}:{check_name(shard)}"
 
     @classmethod
     def parse(cls, text: str) -> GlobalId | None:

@@ -122,6 +122,9 @@ TRANSITIONS: dict[tuple[State, type], frozenset[State]] = {
     (State.CLEANING, TimedOut): frozenset({State.DONE}),
 }
 
+# Tuples made once: a union in isinstance is made anew for each event.
+_FROM_LINKS = (Answered, Failed)
+_FROM_ELSEWHERE = (Finished, Unfinished)
 _DURABLE = (b"on", b"remote_apply")
 _NO_TRANSACTION = "25P01"
 
@@ -182,13 +185,13 @@ class CommitMachine:
         allowed = TRANSITIONS.get((self.state, type(event)))
         if allowed is None:
             raise MachineError(f"{type(event).__name__} while {self.state.value}")
-        if isinstance(event, Answered | Failed):
+        if isinstance(event, _FROM_LINKS):
             if self._waiting.pop(event.shard, None) is not event.step:
                 raise MachineError(f"{event.step.value} of shard {event.shard} was not asked for")
             self._statuses[event.shard] = event.status
             if isinstance(event, Failed) and event.lost:
                 self._given_up.add(event.shard)
-        elif isinstance(event, Finished | Unfinished):
+        elif isinstance(event, _FROM_ELSEWHERE):
             self._finishing.remove(event.shard)
         commands = self._dispatch(event)
         if self.state not in allowed:
@@ -198,9 +201,9 @@ class CommitMachine:
     def _is_stale(self, event: Event) -> bool:
         if isinstance(event, TimedOut):
             return event.serial != self._timer or self.state is State.DONE
-        if isinstance(event, Answered | Failed):
+        if isinstance(event, _FROM_LINKS):
             return event.shard in self._given_up
-        if isinstance(event, Finished | Unfinished):
+        if isinstance(event, _FROM_ELSEWHERE):
             return event.shard not in self._finishing
         return False
 
@@ -426,7 +429,7 @@ class CommitMachine:
             return self._give_up()
         if isinstance(event, Answered) and event.status == STATUS_IDLE:
             return []
-        return [Abort(event.shard)] if isinstance(event, Answered | Failed) else []
+        return [Abort(event.shard)] if isinstance(event, _FROM_LINKS) else []
 
     def _end_readers(self, step: Step) -> list[Command]:
         sql = "COMMIT" if step is Step.COMMIT else "ROLLBACK"
@@ -481,7 +484,7 @@ class CommitMachine:
             prepared = [shard for shard, step in self._waiting.items() if step is Step.ROLLBACK_PREPARED]
             commands = self._give_up()
             commands += [self._finish(shard, commit=False) for shard in prepared]
-        elif isinstance(event, Answered | Failed) and event.step is Step.ROLLBACK_PREPARED:
+        elif isinstance(event, _FROM_LINKS) and event.step is Step.ROLLBACK_PREPARED:
             if isinstance(event, Failed) or event.tags[-1:] != (b"ROLLBACK PREPARED",):
                 commands = [self._finish(event.shard, commit=False)]
         elif isinstance(event, Unfinished):

@@ -4,7 +4,8 @@
 
 Duties of a link during a commit: ``run`` is one simple Query, with no timeout of its own and no cancel request ever
 sent for it; it raises an exception with the shape of ``ShardFailure`` when the server answered with an error or when
-the link is lost; after a lost link ``closed`` is true. ``status`` is the byte of the last ReadyForQuery.
+the link is lost; after a lost link ``closed`` is true. ``status`` is the byte of the last ReadyForQuery. ``post`` is
+the same for those who are called back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.wire.fields import ErrorFields
@@ -80,8 +81,14 @@ class Participant(Protocol):
         """Run one simple Query; raises a ShardFailure."""
         ...
 
+    def post(self, sql: str, told: Callable[[Answer | Exception], None]) -> None:
+        """Run one simple Query; ``told`` is called once, later, with the answer or a ShardFailure.
+
+        Of the rows it needs to be told the first only, and nothing of fields. The link may be used in that call.
+        """
+
     def abort(self) -> None:
-        """Close the socket, now; a ``run`` under way raises."""
+        """Close the socket, now; a ``run`` under way raises, a ``post`` is told."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import re
 from struct import Struct
 from typing import Final, NamedTuple
 
-from proxy.wire.frames import HEADER, HEADER_BYTES
+from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES
 from proxy.wire.frontend import Describe, Execute, Sync
 
 _PARSE: Final = ord("P")
@@ -24,8 +24,12 @@ _TAILS: Final = {
 _LONGEST_TAIL: Final = max(map(len, _TAILS))
 _SHORT: Final = re.compile(rb"-?[0-9]{1,9}")
 _unpack_header: Final = HEADER.unpack_from
-_unpack_count: Final = Struct(">H").unpack_from
-_unpack_length: Final = Struct(">i").unpack_from
+_COUNT: Final = Struct(">H")
+_LENGTH: Final = Struct(">i")
+_unpack_count: Final = _COUNT.unpack_from
+_unpack_length: Final = _LENGTH.unpack_from
+_pack_count: Final = _COUNT.pack
+_pack_length: Final = _LENGTH.pack
 
 
 class Pipeline(NamedTuple):
@@ -166,3 +170,23 @@ def read_parameter(  # noqa: C901, PLR0911 - one walk, no calls, on purpose
     if formats and index >= 0:
         (form,) = _unpack_count(data, formats_at + (2 * index if formats == count else 0))
     return Value(value, form)
+
+
+def add_parameters(data: bytes, cut: Pipeline, count: int, head: bytes, values: list[bytes]) -> bytes:
+    """Return the pipeline from Bind on with more parameters, in binary format, behind its ``count`` own.
+
+    ``head`` is the portal's and the statement's name. ``read_parameter`` must have accepted the Bind.
+    """
+    at = cut.name_end + 1
+    (formats,) = _unpack_count(data, at)
+    codes = data[at + 2 : at + 2 + 2 * formats]
+    if formats != count:
+        codes = (codes or b"\0\0") * count  # none: all are text; one: it is that of all
+    at = start = at + 2 + 2 * formats + 2
+    for _ in range(count):
+        (length,) = _unpack_length(data, at)
+        at += 4 + max(length, 0)
+    total = _pack_count(count + len(values))
+    added = b"".join([_pack_length(len(value)) + value for value in values])
+    body = b"".join((head, total, codes, b"\0\1" * len(values), total, data[start:at], added, data[at : cut.bind_end]))
+    return b"".join((HEADER.pack(_BIND, len(body) + LENGTH_BYTES), body, data[cut.bind_end :]))

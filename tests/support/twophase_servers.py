@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from proxy.shards.control import ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
+from proxy.shards.errors import ShardError
 from proxy.shards.link import ShardLink, open_link
+from proxy.tasks import spawn
 from proxy.twophase import record
 from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.gid import GlobalId, uuid7
@@ -62,6 +64,21 @@ class TappedLink:
         if self.after is not None:
             await self.after(sql)
         return answer
+
+    def post(self, sql: str, told: Callable[[Answer | Exception], None]) -> None:
+        if self.before is None and self.after is None:
+            self.sent.append(sql)
+            self.link.post(sql, told)
+        else:
+            spawn(self._post(sql, told), "a message that a test may hold up")
+
+    async def _post(self, sql: str, told: Callable[[Answer | Exception], None]) -> None:
+        outcome: Answer | Exception
+        try:
+            outcome = await self.run(sql)
+        except ShardError as error:
+            outcome = error
+        told(outcome)
 
     def abort(self) -> None:
         self.link.abort()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.wire import frontend
 from proxy.wire.frames import walk
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Sync
-from proxy.wire.pipeline import read_parameter, read_pipeline, shape_of
+from proxy.wire.pipeline import add_parameters, read_parameter, read_pipeline, shape_of
 
 ENDINGS = {
     True: Describe(b"P", b"").encode() + Execute(b"", 0).encode() + Sync().encode(),
@@ -134,3 +134,19 @@ def test_other_values_have_no_shape(values: list[bytes | None]) -> None:
     cut = read_pipeline(data)
     assert cut is not None
     assert shape_of(data, cut, 1, 0) is None
+
+
+@given(values=VALUES, added=st.lists(st.binary(max_size=9), max_size=3), parses=st.booleans(), data=st.data())
+def test_parameters_are_added_behind_the_clients_own(
+    *, values: list[bytes | None], added: list[bytes], parses: bool, data: st.DataObject
+) -> None:
+    each = tuple(n % 2 for n in range(len(values)))
+    formats = data.draw(st.sampled_from([(), (0,), (1,), each]))
+    results = data.draw(st.sampled_from([(), (1,), (0, 1)]))
+    beginning = Parse(b"", b"SELECT $1", (23,)).encode() if parses else b""
+    whole = beginning + Bind(b"", b"mine", formats, tuple(values), results).encode() + ENDINGS[True]
+    cut = read_pipeline(whole)
+    assert cut is not None
+    all_formats = (*(each if formats == each else (formats or (0,)) * len(values)), *[1] * len(added))
+    wanted = Bind(b"", b"name", all_formats, (*values, *added), results).encode() + ENDINGS[True]
+    assert add_parameters(whole, cut, len(values), b"\0name\0", added) == wanted
