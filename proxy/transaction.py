@@ -37,6 +37,7 @@ from proxy.links import Replay
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
+from proxy.shards.link import end_all
 from proxy.tasks import all_ended, spawn
 from proxy.twophase.fence import FenceLostError
 from proxy.wire.frontend import Query
@@ -412,7 +413,7 @@ class ClientTransaction:
         self.locks_released = True
         savepoint = next((replay.savepoint for replay in reversed(self.log) if replay.savepoint is not None), None)
         sql = "ROLLBACK" if savepoint is None else f"ROLLBACK TO SAVEPOINT {quote_identifier(savepoint)}"
-        await self._end_links(self.links.values(), sql)
+        await end_all(self.links.values(), sql)
 
     async def transaction_id(self) -> str:
         """Return the id by which the outcome can be asked for later; '' while nothing is written, as in Postgres.
@@ -487,7 +488,7 @@ class ClientTransaction:
                 self.database.commit(
                     parties, frozenset(self.writers), frozenset(self.must_commit), self.identity, self.gid
                 ),
-                self._end_links([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
+                end_all([link for shard, link in self.links.items() if shard not in parties], "COMMIT"),
             )
         except BaseException:
             self.committing = False
@@ -509,19 +510,8 @@ class ClientTransaction:
         for link in self.links.values():
             if link.busy:
                 link.abort()  # whoever waited for its answer has gone: it cannot be told anything in mid-exchange
-        await self._end_links(self.links.values(), "ROLLBACK")
+        await end_all(self.links.values(), "ROLLBACK")
         self._end(rolled_back=True)
-
-    @staticmethod
-    async def _end_links(links: Iterable[ShardLink], sql: str) -> None:
-        """End what is open on some links; one that cannot is closed, which ends it as well."""
-        links = [link for link in links if not link.closed and link.status != ord(IDLE)]
-        results = await asyncio.gather(*(link.run(sql) for link in links), return_exceptions=True)
-        for link, result in zip(links, results, strict=True):
-            if isinstance(result, BaseException):
-                link.abort()
-                if not isinstance(result, ShardError):
-                    raise result
 
     def ended_by_shard(self, *, rolled_back: bool) -> None:
         """The only shard has ended the block on its own."""

@@ -16,12 +16,12 @@ from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, standby, translate, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
-from proxy.shards.relay import Relay
+from proxy.shards.relay import IDLE, Relay
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.wire.backend import Field
@@ -274,3 +274,14 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
         link.abort()
         raise standby(endpoint.index, endpoint.name)
     return link
+
+
+async def end_all(links: Iterable[ShardLink], sql: str) -> None:
+    """End the transactions that are open on some links; a link that cannot is closed, which ends it as well."""
+    links = [link for link in links if not link.closed and link.status != IDLE]
+    results = await asyncio.gather(*(link.run(sql) for link in links), return_exceptions=True)
+    for link, result in zip(links, results, strict=True):
+        if isinstance(result, BaseException):
+            link.abort()
+            if not isinstance(result, ShardError):
+                raise result
