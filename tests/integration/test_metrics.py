@@ -112,6 +112,13 @@ def asked() -> dict[str, str]:
     return found
 
 
+def test_every_alert_is_in_the_handbook() -> None:
+    handbook = (CONF.parent / "docs" / "operations.md").read_text()
+    rules = yaml.safe_load((CONF / "prometheus" / "alerts.yaml").read_text())
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    assert [line.removeprefix("### ") for line in handbook.splitlines() if line.startswith("### ")] == alerts
+
+
 def selectors(expression: promql_parser.Expr) -> Iterator[str]:
     """Yield the names of the series in a PromQL expression."""
     if isinstance(expression, promql_parser.VectorSelector):
