@@ -152,6 +152,12 @@ class LogicalDatabase:
         """Return the pool of ``role``'s links to a shard."""
         return self.pools.pool(shard, None, role, self._passwords.get(role))
 
+    def use_passwords(self, passwords: Mapping[str, str]) -> None:
+        """Log in with these from now on; links that are open stay."""
+        self._passwords = passwords
+        for pools in (self.pools, self.scratch_pools):
+            pools.use_passwords(passwords)
+
     async def acquire(
         self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
     ) -> ShardLink:
@@ -297,7 +303,8 @@ class LogicalDatabase:
     # --- what a shard says about statements -------------------------------------------------------------------
 
     def _description_key(self, session: Session, text: str, oids: tuple[int, ...]) -> object:
-        return text, oids, session.role, session.settings.applied.statements
+        settings = session.settings  # the names of columns are in the client's encoding
+        return text, oids, session.role, settings.applied.statements, settings.encoding.codec
 
     def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
         """Whether describing this statement needs a shard."""
@@ -343,7 +350,7 @@ class LogicalDatabase:
                 self._descriptions.popitem(last=False)
         return description
 
-    async def let_a_shard_speak(self, session: Session, text: str, oids: tuple[int, ...] = ()) -> None:
+    async def let_a_shard_speak(self, session: Session, text: str | bytes, oids: tuple[int, ...] = ()) -> None:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
         On the session's own link, which knows its settings and what its transaction has created. Returns when the shard

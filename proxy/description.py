@@ -22,9 +22,9 @@ class Description:
     fields: tuple[Field, ...] | None
 
 
-async def ask_description(link: ShardLink, text: str, oids: tuple[int, ...]) -> Description:
-    """Parse and Describe on a link without executing anything; raises ShardError."""
-    query = text.encode("utf-8", "surrogateescape")
+async def ask_description(link: ShardLink, text: str | bytes, oids: tuple[int, ...]) -> Description:
+    """Parse and Describe on a link without executing anything; raises ShardError. ``text``: bytes go as they are."""
+    query = link.encode(text) if isinstance(text, str) else text
     packet = (
         frontend.Parse(b"", query, oids).encode() + frontend.Describe(b"S", b"").encode() + frontend.Sync().encode()
     )

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.encodings import UTF_8, written
+from proxy.wire.frontend import Query
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -77,3 +80,15 @@ class Replay:
     writes_forbidden_before: bool = False
     until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
     read_only: bool | None = None  # what it chose for the block
+    codec: str = UTF_8  # in which it was sent, and is sent again: what is replayed before it has set client_encoding
+
+    @property
+    def message(self) -> bytes:
+        """The statement as a Query message."""
+        return Query(written(self.sql, self.codec)).encode()
+
+
+def put_settings(link: ShardLink, applied: Applied, *, gate: bool) -> None:
+    """Put what brings a link to these settings before its next exchange; ``gate`` as for the link's prefix."""
+    for query in applied.queries():
+        link.prefix(Query(query).encode(), gate=gate)

@@ -18,15 +18,16 @@ from proxy.authentication import authenticate
 from proxy.config import CONSOLE_DATABASE
 from proxy.connection import ClientGone
 from proxy.console.session import PARAMETERS, ConsoleSession
+from proxy.encodings import by_name, served
 from proxy.errors import ProxyError
 from proxy.session.loop import serve_session
 from proxy.session.session import Session, error_frame
-from proxy.settings import NOT_SETTINGS, SessionSettings, is_utf8, parse_options
+from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure, desynchronized
 from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
-from router.errors import refusal
+from router.errors import Refused, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,6 +186,10 @@ async def _start_session(
         raise ProxyError("3D000", f'database "{name}" does not exist')
     settings = startup_settings(given)
     start = await database.start_role(user, settings)
+    try:
+        settings.encoding = served(start.parameters.get("client_encoding", "UTF8"), len(database.logical.shards))
+    except Refused as error:
+        raise ProxyError.of_refusal(error) from error
     session = Session(connection, database, user, settings, start.parameters)
     session.transaction.default_isolation = start.isolation
     return session, start.parameters
@@ -200,9 +205,7 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
     for name, value in [*options, *parameters.items()]:
         if name in NOT_SETTINGS:
             continue
-        if name.lower() == "client_encoding":
-            if not is_utf8(value):
-                raise ProxyError.of_refusal(refusal("client-encoding", value=value))
-            value = "UTF8"  # noqa: PLW2901 - the canonical spelling
+        if name.lower() == "client_encoding" and (encoding := by_name(value)) is not None:
+            value = encoding.name  # noqa: PLW2901 - one spelling, so that equal settings are equal
         settings.set_startup(name.lower(), value)
     return settings

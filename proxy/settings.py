@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from proxy.encodings import UTF8, Encoding
 from proxy.errors import ProxyError
 from router.errors import refusal
 
@@ -40,11 +41,6 @@ def check_reading(values: Sequence[str]) -> None:
     for (name, right), value in zip(READING.items(), values, strict=True):
         if value != right:
             raise ProxyError.of_refusal(refusal("session-start", name=name, value=value))
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether a value of client_encoding means UTF8, as Postgres reads names of encodings."""
-    return "".join(filter(str.isalnum, encoding.lower())) in ("utf8", "unicode")
 
 
 def quote_literal(value: str) -> str:
@@ -108,9 +104,16 @@ class Applied:
         """Whether rights depend on these settings."""
         return any(name in ("role", "session_authorization") for name, _ in self.statements)
 
-    def sql(self) -> str:
-        """Return one simple query that brings any link to these settings."""
-        return "; ".join([RESET_SQL, *(text for _, text in self.statements)])
+    def queries(self) -> list[bytes]:
+        """Return the texts of the simple queries that bring any link to these settings: one, most often.
+
+        A link may have any client_encoding when they arrive. It has UTF8 behind a reset, and a message is read as it
+        was when that arrived: so what is not ASCII comes in a second one.
+        """
+        made = "; ".join(text for _, text in self.statements)
+        if made.isascii():
+            return [f"{RESET_SQL}; {made}".encode() if made else RESET_SQL.encode()]
+        return [RESET_SQL.encode(), made.encode("utf-8", "surrogateescape")]
 
 
 NOTHING_APPLIED = Applied()
@@ -128,6 +131,7 @@ class SessionSettings:
     made: dict[str, str] = field(default_factory=dict)
     custom: dict[str, str] = field(default_factory=dict)
     applied: Applied = NOTHING_APPLIED
+    encoding: Encoding = UTF8  # what client_encoding is now, which a SET LOCAL may have changed as well
 
     def _refresh(self) -> None:
         empty = [item for item in self.custom.items() if item[0] not in self.made and item[0] not in self.startup]

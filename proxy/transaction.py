@@ -33,7 +33,7 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay
+from proxy.links import Replay, put_settings
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
@@ -257,9 +257,10 @@ class ClientTransaction:
             # No statement may run with other settings than its session's: what has not been seen to work on this shard,
             # or could have stopped working (a role), must succeed first. The others go out in one packet.
             proven = (shard, self.role, applied) in self.database.proven_settings and not applied.names_role
-            link.prefix(Query(applied.sql().encode()).encode(), gate=not proven)
+            put_settings(link, applied, gate=not proven)
             link.settings = applied
             self.settings_sent.add(shard)
+        link.codec = self.settings.encoding.codec  # what it comes to with what is replayed
         if self.in_block:
             self._put_begin(link)
 
@@ -271,7 +272,7 @@ class ClientTransaction:
     def _put_begin(self, link: ShardLink) -> None:
         link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
         for replay in self.log:
-            link.prefix(Query(replay.sql.encode()).encode())
+            link.prefix(replay.message)
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:
@@ -319,6 +320,7 @@ class ClientTransaction:
                 savepoint=name,
                 settings_before=self.settings.snapshot(),
                 writes_forbidden_before=self.writes_forbidden,
+                codec=self.settings.encoding.codec,
             )
         )
 
@@ -383,7 +385,8 @@ class ClientTransaction:
         if modes.isolation is not None:
             self.modes.isolation = modes.isolation
         if self.log:
-            self.log.append(Replay(sql, until_release=True, read_only=modes.read_only))
+            codec = self.settings.encoding.codec
+            self.log.append(Replay(sql, until_release=True, read_only=modes.read_only, codec=codec))
         else:
             self.modes.merge(modes)
 
@@ -391,7 +394,7 @@ class ClientTransaction:
         """A SET ran inside the block on the joined links: later ones must see it, and links are not what they were."""
         self.settings_changed = True
         self.custom_settings = self.custom_settings or "." in name
-        self.log.append(Replay(sql))
+        self.log.append(Replay(sql, codec=self.settings.encoding.codec))
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
         """Keep the links of ``shards`` for the session: they hold state that cannot travel."""

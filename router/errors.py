@@ -388,6 +388,18 @@ RUNNING: dict[str, tuple[str, str]] = {
         "a session over several shards cannot begin with {name} = {value}",
         "It comes from the connection's options, or from ALTER ROLE or DATABASE ... SET.",
     ),
+    "client-encoding-shards": (
+        "client_encoding {value} is not supported over several shards: not every value comes back from it as it was",
+        "Use UTF8.",
+    ),
+    "encoding-open": (
+        "client_encoding cannot change while a cursor or portal is open over several shards",
+        "Close it first, or end the transaction.",
+    ),
+    "encoding-path": (
+        "over several shards, a search_path with other letters than ASCII is not read in client_encoding {encoding}",
+        "Qualify names, or use UTF8.",
+    ),
     "strings-changed": (
         "a function has changed standard_conforming_strings, which must be on over several shards",
         "Leave the setting alone; the session ends.",
@@ -396,11 +408,20 @@ RUNNING: dict[str, tuple[str, str]] = {
 """What turns out only when a statement runs, or in the session around it, in the same form."""
 
 ANY_SHARDS: dict[str, tuple[str, str]] = {
-    "client-encoding": ("client_encoding {value} is not supported in this version", "Use UTF8."),
+    "client-encoding": ("client_encoding {value} is not supported: not every text is read alike", "Use UTF8."),
     "encoding-changed": (
-        "a function has changed client_encoding; only UTF8 is supported in this version",
+        "a function has changed client_encoding, which is not supported through the proxy",
         "Leave the setting alone; the session ends.",
     ),
+    "encoding-config": (
+        "client_encoding cannot be changed by set_config through the proxy",
+        "Use SET client_encoding.",
+    ),
+    "encoding-portal": (
+        "names of portals must be ASCII in a client_encoding other than UTF8",
+        "Use other names, or UTF8.",
+    ),
+    "encoding-text": ("this text cannot be read safely in client_encoding {encoding}", "Use UTF8."),
     "settings-update": ("pg_settings cannot be updated through the proxy", "Use SET."),
     "sequence-forgotten": (
         "the sequence values of this session are not known any more",

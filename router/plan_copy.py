@@ -19,6 +19,7 @@ class CopyFormat:
     header: bool = False
     quote: str = '"'
     escape: str = '"'
+    utf8: bool = False  # by the option ENCODING, whatever client_encoding is
 
 
 @dataclass(frozen=True, slots=True)

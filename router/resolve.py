@@ -41,7 +41,7 @@ from router.plan import (
 )
 from router.plan_copy import CopyIn, CopyOut
 from router.plan_steps import ApplyExecution, ApplyRows, LockExecution, LockRows, MoveExecution, MoveRows, OwnRows
-from router.sharding import KEY_TYPE_OIDS, UnsureKey, decode_key, slot_check, slot_of
+from router.sharding import KEY_TYPE_OIDS, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,9 +72,15 @@ class UnresolvedKey(Exception):  # noqa: N818 - named for what the key is
 
 
 class _Resolver:
-    def __init__(self, database: Database, parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter],
+        recode: Callable[[bytes], bytes] | None,
+    ) -> None:
         self._database = database
         self._parameters = parameters
+        self._recode = recode
 
     def _parameter(self, number: int) -> KeyParameter:
         if callable(self._parameters):
@@ -93,6 +99,11 @@ class _Resolver:
         sent = KEY_TYPE_OIDS.get(oid, "") if oid not in _UNKNOWN_OIDS else key_type
         if family(sent) != family(key_type):
             raise UnresolvedKey(key_type, f"it was sent as a value of type {oid}", term.number)
+        if self._recode is not None and sent in TEXT_TYPES:
+            try:
+                data = self._recode(data)
+            except UnicodeError as error:
+                raise UnresolvedKey(key_type, str(error), term.number) from error
         try:
             return decode_key(sent, data, form)
         except UnsureKey as error:
@@ -156,13 +167,16 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
     plan: Plan,
     database: Database,
     parameters: Sequence[KeyParameter] | Callable[[int], KeyParameter] = (),
+    recode: Callable[[bytes], bytes] | None = None,
 ) -> Executable:
     """Resolve a data plan (not one about the session).
+
+    ``recode`` turns texts among the parameters into UTF-8, raising UnicodeError; None: they are in UTF-8.
 
     Raises UnresolvedKey, and Refused for a negative LIMIT or OFFSET. A single shard gets the original text, whatever
     the plan would have combined.
     """
-    resolver = _Resolver(database, parameters)
+    resolver = _Resolver(database, parameters, recode)
     if isinstance(plan, CopyIn):
         owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
         return CopyInExecution(resolver.shards(plan.target), plan, owners)
@@ -172,7 +186,7 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return _gather(plan, database.home, resolver)
     if isinstance(plan, MoveRows):
         shards = sorted(resolver.shards(plan.target), key=lambda shard: (shard != database.home, shard))
-        return MoveExecution(plan, resolve(plan.read.plan, database, parameters), tuple(shards))
+        return MoveExecution(plan, resolve(plan.read.plan, database, parameters, recode), tuple(shards))
     if isinstance(plan, ApplyRows):
         shards = sorted(range(len(database.shards)), key=lambda shard: (shard != database.home, shard))
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
@@ -189,9 +203,11 @@ def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:
     return LockExecution(plan, shards, limit, offset)
 
 
-def shard_of(key_type: str, value: KeyParameter, database: Database) -> int:
+def shard_of(
+    key_type: str, value: KeyParameter, database: Database, recode: Callable[[bytes], bytes] | None = None
+) -> int:
     """Return the shard of a key as it was read from a shard or sent by a client. Raises UnresolvedKey."""
-    return _Resolver(database, (value,)).shard(Parameter(1), key_type)
+    return _Resolver(database, (value,), recode).shard(Parameter(1), key_type)
 
 
 def _gather(plan: Gather, home: int, resolver: _Resolver) -> Execution | GatherExecution:

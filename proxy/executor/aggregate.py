@@ -162,10 +162,10 @@ class Combiner:
     """Takes the partial rows of all shards, then gives the combined ones.
 
     ``fields`` describes the partial columns, ``formats`` are the client's for the visible output columns. At most
-    ``max_groups`` groups are held (CombineFailure 53400).
+    ``max_groups`` groups are held (CombineFailure 53400). ``encoding`` is the Python codec in which texts have come.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a combination goes by
         self,
         node: Aggregate,
         fields: Sequence[Field],
@@ -173,11 +173,13 @@ class Combiner:
         *,
         max_groups: int,
         extra_float_digits: int = 1,
+        encoding: str = "utf-8",
     ) -> None:
         self._node = node
+        self._encoding = encoding
         self._max_groups = max_groups
         self._makers: list[Callable[[], State]] = [
-            _maker(column, fields, formats[number] if number < node.visible else BINARY, extra_float_digits)
+            _maker(column, fields, formats[number] if number < node.visible else BINARY, extra_float_digits, encoding)
             for number, column in enumerate(node.columns)
         ]
         self._groups: dict[tuple[bytes | None, ...], list[State]] = {}
@@ -212,7 +214,7 @@ class Combiner:
         node = self._node
         groups = list(self._groups.values())
         if node.order:
-            read = key_reader(node.order)
+            read = key_reader(node.order, self._encoding)
             groups.sort(key=lambda states: read([states[key.column].binary() for key in node.order]))
         stop = None if limit is None else offset + limit
         groups = groups[offset:stop]
@@ -222,13 +224,13 @@ class Combiner:
 
 
 def _maker(
-    column: AggregateColumn, fields: Sequence[Field], wire_format: int, extra_float_digits: int
+    column: AggregateColumn, fields: Sequence[Field], wire_format: int, extra_float_digits: int, encoding: str
 ) -> Callable[[], State]:
     kind, inputs = column.kind, column.inputs
     if kind is AggregateKind.GROUP:
         return lambda: _Group(inputs)
     if kind in (AggregateKind.MIN, AggregateKind.MAX):
-        read = comparable(column.type_oid)
+        read = comparable(column.type_oid, encoding)
         return lambda: _Extreme(inputs, read, largest=kind is AggregateKind.MAX)
     codec = values.codec(fields[inputs[0]].type_oid, extra_float_digits=extra_float_digits)
     if kind is AggregateKind.AVG:

@@ -15,6 +15,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.encodings import UTF_8, written
 from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
@@ -324,7 +325,7 @@ async def start_copy_in(
     """Prepare a COPY FROM; everything happens in the first ``next_rows``."""
     splitter = _splitter(execution, request, environment) if execution.plan.key_column is not None else None
     joined = await links.join(execution.shards, writes=True)
-    query = Query(request.text.encode(request.encoding, "surrogateescape")).encode()
+    query = Query(written(request.text, request.encoding)).encode()
     return CopyInResult([joined[shard] for shard in execution.shards], query, environment, splitter)
 
 
@@ -335,11 +336,15 @@ def _splitter(execution: CopyInExecution, request: Request, environment: Environ
         raise AssertionError("rows without a key are not split")
     positions = {shard: position for position, shard in enumerate(execution.shards)}
     owners = [positions[owner] for owner in execution.slot_owners]
-    placer = KeyPlacer(key_type, owners, plan.key_modifier, request.encoding)
+    binary = copy_format.format == "binary"  # then ENCODING says nothing about texts
+    encoding = UTF_8 if copy_format.utf8 and not binary else request.encoding
+    placer = KeyPlacer(key_type, owners, plan.key_modifier, encoding)
     dealt = Dealt(len(positions), Numbering(len(positions)))
-    if copy_format.format == "binary":
+    if binary:
         return BinarySplitter(column, placer, dealt)
-    if _UNSAFE_ENCODINGS.search(request.encoding.lower()):
+    if not copy_format.null.isascii() and encoding != UTF_8:
+        raise ProxyError(FEATURE_NOT_SUPPORTED, "NULL of a COPY into a sharded table must be ASCII", hint="Use UTF8.")
+    if _UNSAFE_ENCODINGS.search(encoding.lower()):
         raise ProxyError(
             FEATURE_NOT_SUPPORTED,
             f"COPY into a sharded table is not supported while client_encoding is {request.encoding}",

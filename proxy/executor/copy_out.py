@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.encodings import written
 from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import TRAILER, header_bytes
@@ -272,7 +273,7 @@ async def start_copy_out(
     copy_format = execution.plan.format
     result = CopyOutResult(
         [joined[shard] for shard in execution.shards],
-        Query(request.text.encode(request.encoding, "surrogateescape")).encode(),
+        Query(written(request.text, request.encoding)).encode(),
         environment,
         binary=copy_format.format == "binary",
         header=copy_format.header,

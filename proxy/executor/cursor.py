@@ -13,6 +13,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
+from proxy.encodings import written
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.merged import OrderedResult, aggregate
@@ -183,7 +184,7 @@ class SpreadCursor:
         try:
             if isinstance(combine, Ordered) and len(execution.tasks) > 1:
                 scatter.use(ordered_formats(formats, combine))
-                return OrderedResult(shards, limits, combine, limit=execution.limit, offset=execution.offset)
+                return OrderedResult(shards, limits, combine, request, execution)
             if isinstance(combine, Aggregate) and len(execution.tasks) > 1:
                 scatter.use(aggregate_formats(formats, combine))
                 return await aggregate(shards, limits, combine, request, execution)
@@ -262,7 +263,7 @@ def _all_of(found: Sequence[tuple[Field, ...] | BaseException]) -> list[tuple[Fi
 
 async def _declare(link: ShardLink, name: str, task: Task, request: Request) -> tuple[Field, ...]:
     text = request.text if task.text is None else task.text
-    declare = f"DECLARE {name} NO SCROLL CURSOR FOR {text}".encode(request.encoding, "surrogateescape")
+    declare = written(f"DECLARE {name} NO SCROLL CURSOR FOR {text}", request.encoding)
     packet = (
         Parse(b"", declare, request.parameter_oids).encode()
         + Bind(b"", b"", request.parameter_formats, request.parameters, ()).encode()

@@ -17,6 +17,7 @@ from dataclasses import replace
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from proxy.encodings import written
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, ProxyError
 from proxy.executor.copy_out import CopyOutResult
 from proxy.executor.failure import CombineFailure
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from proxy.executor.scratch import Scratch
     from proxy.wire.backend import Field
     from router.errors import Refused
-    from router.plan import Gather, GatherExecution
+    from router.plan import GatherExecution
     from router.plan_copy import CopyFormat
 
 _TEXT_OID: Final = 25
@@ -76,7 +77,7 @@ async def run_gather(
         finally:
             await reading.finish()
         if copies is not None:
-            return GatherCopy(execution.plan, copies, scratch, environment)
+            return GatherCopy(written(execution.plan.text, request.encoding), copies, scratch, environment)
         return await _run(execution, request, scratch, environment, expected or ())
     except BaseException:
         scratch.release()
@@ -324,10 +325,9 @@ class GatherResult(ConcatResult):
 class GatherCopy(CopyOutResult):
     """COPY (query) TO STDOUT over what was gathered."""
 
-    def __init__(self, plan: Gather, copies: CopyFormat, scratch: Scratch, environment: Environment) -> None:
-        query = Query(plan.text.encode()).encode()
+    def __init__(self, text: bytes, copies: CopyFormat, scratch: Scratch, environment: Environment) -> None:
         binary = copies.format == "binary"
-        super().__init__([scratch.link], query, environment, binary=binary, header=copies.header)
+        super().__init__([scratch.link], Query(text).encode(), environment, binary=binary, header=copies.header)
         self._scratch = scratch
 
     async def next_rows(self, max_rows: int = 0) -> RowBatch:

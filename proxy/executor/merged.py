@@ -27,12 +27,19 @@ _BATCH_ROWS = 512
 class OrderedResult(ScatterResult):
     """Sorted streams merged; the first ``visible`` columns of each row go out."""
 
-    def __init__(self, scatter: Scatter, limits: Limits, node: Ordered, *, limit: int | None, offset: int) -> None:
+    def __init__(self, scatter: Scatter, limits: Limits, node: Ordered, request: Request, execution: Execution) -> None:
         fields = scatter.streams[0].fields
         if fields is None:
             raise ProxyError(INTERNAL_ERROR, "an ordered statement returns no rows")
         super().__init__(scatter, limits, fields[: node.visible])
-        self._merge = Merge(scatter.streams, node.keys, node.visible, limit=limit, offset=offset)
+        self._merge = Merge(
+            scatter.streams,
+            node.keys,
+            node.visible,
+            limit=execution.limit,
+            offset=execution.offset,
+            encoding=request.encoding,
+        )
         self._rows = self._merge.rows()
         self._sent = 0
 
@@ -71,6 +78,7 @@ async def aggregate(
             expand(request.result_formats, node.visible),
             max_groups=limits.max_rows,
             extra_float_digits=request.extra_float_digits,
+            encoding=request.encoding,
         )
         streams = scatter.streams
         while True:

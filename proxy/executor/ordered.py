@@ -27,6 +27,7 @@ _FLOAT4, _FLOAT8 = Struct(">f"), Struct(">d")
 _TIMETZ = Struct(">qi")
 _INTERVAL = Struct(">qii")
 
+_UTF_8 = "utf-8"
 _MICROSECONDS_PER_SECOND = 1_000_000
 _MICROSECONDS_PER_DAY = 86_400 * _MICROSECONDS_PER_SECOND
 _DAYS_PER_MONTH = 30  # in comparisons of intervals
@@ -105,11 +106,28 @@ COMPARABLE: Mapping[int, Callable[[bytes], Any]] = {
 }
 
 
-def comparable(type_oid: int) -> Callable[[bytes], Any]:
-    """Return what turns a binary value of the type into something whose ``<`` and ``==`` are Postgres's."""
+_TEXTS = frozenset({NAME, TEXT, BPCHAR, VARCHAR})
+
+
+def _recoded(data: bytes, encoding: str) -> bytes:
+    try:
+        return data.decode(encoding).encode(_UTF_8)
+    except UnicodeDecodeError as error:
+        raise CombineFailure(
+            "0A000", f"a text in {encoding} cannot be compared across shards", hint="Use UTF8."
+        ) from error
+
+
+def comparable(type_oid: int, encoding: str = _UTF_8) -> Callable[[bytes], Any]:
+    """Return what turns a binary value of the type into something whose ``<`` and ``==`` are Postgres's.
+
+    ``encoding`` is the Python codec in which texts have come.
+    """
     read = COMPARABLE.get(type_oid)
     if read is None:
         raise CombineFailure("0A000", f"values of the type with OID {type_oid} cannot be compared across shards")
+    if type_oid in _TEXTS and encoding != _UTF_8:
+        return lambda data: read(_recoded(data, encoding))
     return read
 
 
@@ -131,9 +149,11 @@ class Descending:
         return hash(self.value)
 
 
-def item_reader(type_oid: int, *, descending: bool, nulls_first: bool) -> Callable[[bytes | None], Any]:
+def item_reader(
+    type_oid: int, *, descending: bool, nulls_first: bool, encoding: str = _UTF_8
+) -> Callable[[bytes | None], Any]:
     """Return what makes one ORDER BY item's binary value (None: NULL) comparable."""
-    read = comparable(type_oid)
+    read = comparable(type_oid, encoding)
     null = (0, 0) if nulls_first else (2, 0)
 
     def ascending(data: bytes | None) -> Any:
@@ -145,9 +165,12 @@ def item_reader(type_oid: int, *, descending: bool, nulls_first: bool) -> Callab
     return reverse if descending else ascending
 
 
-def key_reader(keys: Sequence[SortKey]) -> Callable[[Sequence[bytes | None]], tuple[Any, ...]]:
+def key_reader(keys: Sequence[SortKey], encoding: str = _UTF_8) -> Callable[[Sequence[bytes | None]], tuple[Any, ...]]:
     """Return what makes the values of all keys (in the order of ``keys``) one comparable tuple."""
-    readers = [item_reader(key.type_oid, descending=key.descending, nulls_first=key.nulls_first) for key in keys]
+    readers = [
+        item_reader(key.type_oid, descending=key.descending, nulls_first=key.nulls_first, encoding=encoding)
+        for key in keys
+    ]
 
     def read(values: Sequence[bytes | None]) -> tuple[Any, ...]:
         return tuple([reader(value) for reader, value in zip(readers, values, strict=True)])
@@ -177,13 +200,20 @@ class Merge:
     columns.
     """
 
-    def __init__(
-        self, sources: Sequence[Source], keys: Sequence[SortKey], visible: int, *, limit: int | None, offset: int
+    def __init__(  # noqa: PLR0913 - as many as a merge has parts
+        self,
+        sources: Sequence[Source],
+        keys: Sequence[SortKey],
+        visible: int,
+        *,
+        limit: int | None,
+        offset: int,
+        encoding: str = _UTF_8,
     ) -> None:
         self._sources = sources
         self._visible = visible
         self._columns = [key.column for key in keys]
-        self._key = key_reader(keys)
+        self._key = key_reader(keys, encoding)
         self._left = limit
         self._skip = offset
         self._heap: list[tuple[tuple[Any, ...], int, bytes]] = []

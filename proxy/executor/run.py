@@ -71,7 +71,7 @@ async def run(execution: Execution, request: Request, links: Links, environment:
     scatter = await Scatter.start(tasks, request, formats, joined, options)
     try:
         if isinstance(combine, Ordered):
-            return OrderedResult(scatter, limits, combine, limit=execution.limit, offset=execution.offset)
+            return OrderedResult(scatter, limits, combine, request, execution)
         if isinstance(combine, Aggregate):
             return await aggregate(scatter, limits, combine, request, execution)
         if isinstance(combine, InOrder) and scatter.streams[0].fields is not None:

@@ -24,6 +24,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxy.encodings import written
 from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
@@ -250,7 +251,7 @@ class Scatter:
 def _parse(request: Request, task: Task) -> bytes:
     text = request.text if task.text is None else task.text
     oids = request.parameter_oids if task.bound is None else task.bound.oids
-    return Parse(b"", text.encode(request.encoding, "surrogateescape"), oids).encode()
+    return Parse(b"", written(text, request.encoding), oids).encode()
 
 
 def _bind(request: Request, formats: tuple[int, ...], bound: Bound | None = None) -> bytes:

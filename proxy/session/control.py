@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
+from proxy.session.encoded import check_change, check_changed
+from proxy.session.filling import fill_bind
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all
-from proxy.session.preparing import bind_and_run, current, explain_prepared, prepare
+from proxy.session.prepared import Portal
+from proxy.session.preparing import (
+    bind_and_run,
+    current,
+    explain_prepared,
+    key_parameters,
+    prepare,
+    resolve_bind,
+)
 from proxy.session.run import relay
+from proxy.session.session import relayed_shard
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
@@ -25,6 +36,7 @@ from router.plan import Control, Prepared, Setting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proxy.session.prepared import PreparedStatement
     from proxy.session.session import Session
     from router.plan import (
         CursorControl,
@@ -182,11 +194,13 @@ async def setting_control(
         return await _discard_all(session)
     if plan.name.startswith(OWN_PREFIX):
         return await own_setting(session, statement, plan, describe=describe)
-    if plan.name == "client_encoding" and plan.setting is Setting.SET and "utf" not in statement.text.lower():
-        raise refusal("client-encoding", value="in another encoding than UTF8")
-    transaction = session.transaction
+    transaction, encoding = session.transaction, session.encoding
+    if plan.name == "client_encoding" and plan.setting is not Setting.SHOW:
+        check_change(session)
     shard = session.settings_shard if plan.elsewhere is None else session.database.logical.home
     tag = await relay(session, statement, shard, writes=False, held=True)
+    if plan.name == "client_encoding":
+        await check_changed(session, encoding)
     session.parameters_are_noted()
     if await _stays_on_the_link(session, statement, plan):
         transaction.finish_statement()
@@ -293,7 +307,7 @@ async def follow_set_config(session: Session, statement: Statement, shard: int) 
             now = answer.rows[0][0]
             if now is None:
                 continue
-            value = now.decode("utf-8", "surrogateescape")
+            value = session.encoding.heard(now)
         session.settings.touch(name)
         if link.dirty and "." in name:
             link.resettable = False  # no DISCARD makes it NULL again
@@ -340,20 +354,37 @@ async def prepared_control(
     """
     name = plan.name.encode()
     if plan.prepared is Prepared.PREPARE:
-        if name in session.statements:
-            raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
         oids = await _type_oids(session, plan.type_names)
-        session.statements[name] = await prepare(session, name, plan.body, oids)
+        prepared = await prepare(session, name, plan.body, oids)
+        if name in session.statements:  # as in Postgres, what is wrong with the text comes first
+            raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
+        session.statements[name] = prepared
         return backend.command_complete(b"PREPARE")
     if plan.prepared is Prepared.DEALLOCATE_ALL:
         session.statements.clear()
         return backend.command_complete(b"DEALLOCATE ALL")
-    if name not in session.statements:
-        raise ProxyError("26000", f'prepared statement "{plan.name}" does not exist')
     if plan.prepared is Prepared.DEALLOCATE:
+        _named(session, plan)
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
-    prepared = await current(session, session.statements[name])
+    prepared, values = await executed(session, plan)
+    if plan.prepared is Prepared.EXPLAIN:
+        if not describe:
+            raise refusal("explain-execute-message")
+        return await explain_prepared(session, prepared, plan, values)
+    return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
+
+
+def _named(session: Session, plan: PreparedControl) -> PreparedStatement:
+    found = session.statements.get(plan.name.encode())
+    if found is None:
+        raise ProxyError("26000", f'prepared statement "{plan.name}" does not exist')
+    return found
+
+
+async def executed(session: Session, plan: PreparedControl) -> tuple[PreparedStatement, tuple[bytes | None, ...]]:
+    """Return the statement that EXECUTE names, and the values of its arguments as text."""
+    prepared = await current(session, _named(session, plan))
     expected = prepared.description.parameter_oids
     if len(expected) != len(plan.arguments):
         raise ProxyError(
@@ -361,12 +392,21 @@ async def prepared_control(
             f'wrong number of parameters for prepared statement "{plan.name}"',
             detail=f"Expected {len(expected)} parameters but got {len(plan.arguments)}.",
         )
-    values = await _argument_values(session, plan.arguments, expected)
-    if plan.prepared is Prepared.EXPLAIN:
-        if not describe:
-            raise refusal("explain-execute-message")
-        return await explain_prepared(session, prepared, plan, values)
-    return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
+    return prepared, await _argument_values(session, plan.arguments, expected)
+
+
+async def executed_portal(session: Session, portal: Portal, plan: PreparedControl) -> Portal | None:
+    """Return the portal that EXECUTE stands for; None where no rows come that could be fetched in parts."""
+    if plan.prepared is not Prepared.EXECUTE:
+        return None
+    prepared, values = await executed(session, plan)
+    if prepared.description.fields is None:
+        return None
+    bind = replace(portal.bind, parameter_formats=(), parameters=values)
+    prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))
+    executable = await resolve_bind(session, prepared, bind)
+    shard = relayed_shard(executable, prepared.statement)
+    return Portal(portal.name, prepared, bind, executable, shard, deferred=shard is not None, inside=portal.inside)
 
 
 async def _ask_home(session: Session, sql: str) -> list[bytes | None]:
@@ -392,7 +432,8 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
         return ()
     types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, NULL)" for oid in oids))
     casts = ", ".join(
-        f"({argument})::{(name or b'text').decode()}" for argument, name in zip(arguments, types, strict=True)
+        f"({argument})::{session.encoding.heard(name or b'text')}"
+        for argument, name in zip(arguments, types, strict=True)
     )
     try:
         return tuple(await _ask_home(session, f"SELECT {casts}"))

@@ -7,7 +7,7 @@ proxy.executor.cursor's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
@@ -74,6 +74,9 @@ class OpenCursors:
         """Return a cursor, None if there is none of this name over several shards."""
         return self._open.get(name)
 
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
     def check(self, name: str) -> None:
         """Raise what Postgres says when a new cursor or portal has the name of one of these."""
         if name in self._open:
@@ -89,6 +92,7 @@ class OpenCursors:
             raise ProxyError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
         if not isinstance(executable, Execution) or executable.writes:
             raise refusal("cursor-query")
+        request = replace(request, encoding=session.encoding.codec)
         if not reads_several(session, executable):
             await settle_before(session, shards_of(executable))
         self._made += 1

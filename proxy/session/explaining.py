@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.encodings import written
 from proxy.wire import backend
 from router.plan import ExplainRoute, ExplainShards
 from router.plan_steps import Filled
@@ -38,7 +39,7 @@ async def explain(session: Session, plan: ExplainRoute | ExplainShards, *, descr
         lines = list(_together(plan, await _ask(session, plan)))
     if describe:
         session.write(backend.row_description(described(plan)))
-    session.write(b"".join(backend.data_row([line.encode()]) for line in lines))
+    session.write(b"".join(backend.data_row([written(line, session.encoding.codec)]) for line in lines))
     return backend.command_complete(b"EXPLAIN")
 
 
@@ -56,7 +57,8 @@ async def _ask(session: Session, plan: ExplainShards) -> Answers:
     for task in tasks:
         links = await session.transaction.join([task.shard], writes=False, reads=True)
         answer = await links[task.shard].run(f"EXPLAIN {options}{_text(plan.inner, task)}")
-        answers.append((names[task.shard], [(row[0] or b"").decode() for row in answer.rows]))
+        read = session.encoding.heard
+        answers.append((names[task.shard], [read(row[0] or b"") for row in answer.rows]))
     session.transaction.finish_statement()
     return answers
 

@@ -25,6 +25,7 @@ from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
 from proxy.session.audit import Audit
+from proxy.session.encoded import read_text, with_names
 from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -139,7 +140,10 @@ class ExtendedProtocol:
             await self._no_handler(kind, body)
             return
         try:
-            await handler(frontend.decode(kind, body))
+            message = frontend.decode(kind, body)
+            if not self.session.encoding.is_utf8:
+                message = with_names(self.session.encoding, message)
+            await handler(message)
         except Reported as error:
             self.session.count_error(error)
             self._skip()
@@ -306,12 +310,12 @@ class ExtendedProtocol:
     async def _parse(self, message: frontend.Parse) -> None:
         session = self.session
         name = message.statement
-        if name and name in session.statements:
-            raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
         if not name:
             self._set_statement(name, None)  # gone, whatever becomes of this one
-        text = message.query.decode("utf-8", "surrogateescape")
+        text = await read_text(session, message.query, self._send_batch)
         prepared = await prepare(session, name, text, message.parameter_oids, self._send_batch)
+        if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first
+            raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
         self._set_statement(name, prepared)
         self._reply(backend.parse_complete())
 
@@ -430,6 +434,9 @@ class ExtendedProtocol:
             return
         if portal.finished and isinstance(statement.plan, TransactionControl | SettingControl | PreparedControl):
             raise ProxyError("55000", f'portal "{message.portal.decode(errors="replace")}" cannot be run')
+        if message.row_limit > 0 and await self._unfold(portal):
+            await self._execute(message)
+            return
         tag = await simple.run_control(
             session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
         )
@@ -444,6 +451,16 @@ class ExtendedProtocol:
             session.write(await shard_by_shard(session, statement, portal.executable))
             return
         await self._execute_parted(portal, statement, max(message.row_limit, 0))
+
+    async def _unfold(self, portal: Portal) -> bool:
+        """Make of a portal of EXECUTE one of the statement that it names, which can be suspended; False: it is none."""
+        plan = portal.prepared.statement.plan
+        unfolded = (
+            await control.executed_portal(self.session, portal, plan) if isinstance(plan, PreparedControl) else None
+        )
+        if unfolded is not None:
+            self.session.portals[portal.name] = unfolded
+        return unfolded is not None
 
     async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute) -> None:
         statement = portal.prepared.statement

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
+from proxy.encodings import written
 from proxy.executor.request import Request
 from proxy.session.asking import asked
 from proxy.shards.errors import ShardError
@@ -47,7 +48,7 @@ def alone(session: Session, statement: Statement, parameters: Sequence[KeyParame
         return None
     if isinstance(plan.alone, SplitInsert):
         try:
-            executable = resolve(plan.alone, session.database.logical, parameters)
+            executable = resolve(plan.alone, session.database.logical, parameters, session.recode)
         except UnresolvedKey:
             return None
         if not isinstance(executable, Execution) or len(executable.tasks) > 1:
@@ -206,6 +207,8 @@ async def _compute(
     oids: Sequence[int],
 ) -> list[KeyParameter]:
     """Let home compute rows of expressions, in order; equal rows that follow each other are one query."""
+    home, transaction = session.database.logical.home, session.transaction
+    codec = session.encoding.codec
     packet = b""
     for texts, group in groupby(rows):
         count = len(list(group))
@@ -213,11 +216,10 @@ async def _compute(
         if count > 1:
             query += f" FROM pg_catalog.generate_series(1, {count})"
         used = parameters if any("$" in text for text in texts) else ()
-        packet += frontend.Parse(b"", query.encode("utf-8", "surrogateescape"), tuple(oids) if used else ()).encode()
+        packet += frontend.Parse(b"", written(query, codec), tuple(oids) if used else ()).encode()
         packet += frontend.Bind(b"", b"", tuple(formats) if used else (), tuple(used), ()).encode()
         packet += frontend.Describe(b"P", b"").encode() + frontend.Execute(b"", 0).encode()
     packet += frontend.Sync().encode()
-    home, transaction = session.database.logical.home, session.transaction
     if home in transaction.links or (transaction.in_block and transaction.settings_changed):
         links = await transaction.join([home], writes=True)
         return await _collect(links[home], packet)

@@ -146,6 +146,7 @@ class FastLane:
         if (
             transaction.pinned
             or transaction.failed
+            or not session.encoding.is_utf8
             or transaction.block is Block.IMPLICIT
             or (transaction.block is Block.NONE and (transaction.links or session.portals))
             or session.planner_in_block is not None

@@ -217,7 +217,7 @@ class _Writer:
         if at is None:
             return self._execution.shards
         value = KeyParameter(row[at], self._formats[at], self._types[at])
-        return (shard_of(self._plan.key_type, value, self._session.database.logical),)
+        return (shard_of(self._plan.key_type, value, self._session.database.logical, self._session.recode),)
 
     def _task(self, shard: int, rows: Sequence[Row]) -> Task:
         request, plan = self._request, self._plan

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from proxy.encodings import UTF_8
 from proxy.session.relay import CLOSE_ENDS, PARSE_ENDS, Step
 from proxy.wire import backend, frontend
 
@@ -31,7 +32,10 @@ _MOMENT = re.compile(r"'\s*(now|today|tomorrow|yesterday|allballs)\s*'", re.IGNO
 
 @dataclass(frozen=True, slots=True)
 class PreparedStatement:
-    """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them."""
+    """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them.
+
+    ``name`` and ``query`` are in UTF-8, whatever the client speaks.
+    """
 
     name: bytes
     query: bytes
@@ -40,6 +44,10 @@ class PreparedStatement:
     description: Description
     catalog_version: int
     search_path: tuple[str, ...]
+
+    def query_on(self, link: ShardLink) -> bytes:
+        """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""
+        return self.query if link.codec == UTF_8 else link.encode(self.query.decode("utf-8", "surrogateescape"))
 
     def link_name(self, applied: Applied) -> bytes:
         """Return the name on links; b'' when it must be parsed anew for each use."""
@@ -107,14 +115,14 @@ def ensure_parsed(
     changed the catalog, so nothing that was parsed before it may be used, nor what is parsed in it afterwards.
     """
     name = prepared.link_name(applied) if shared else b""
-    parse = frontend.Parse(name, prepared.query, prepared.oids).encode()
-    if not name:
-        return name, parse, [Step(PARSE_ENDS, forward=False)]
     key = name.decode()
     statements = link.statements
-    if key in statements:
+    if name and key in statements:
         statements.move_to_end(key)
         return name, b"", []
+    parse = frontend.Parse(name, prepared.query_on(link), prepared.oids).encode()
+    if not name:
+        return name, parse, [Step(PARSE_ENDS, forward=False)]
     frames = b""
     script = []
     while len(statements) >= limit:

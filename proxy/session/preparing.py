@@ -73,7 +73,7 @@ async def resolve_bind(
     parameters = key_parameters(bind, prepared)
     session.check_settings(prepared.statement)
     try:
-        return resolve(prepared.statement.plan, session.database.logical, parameters)
+        return resolve(prepared.statement.plan, session.database.logical, parameters, session.recode)
     except UnresolvedKey as error:
         if not error.parameter:
             return session.resolve(prepared.statement, parameters)
@@ -262,12 +262,12 @@ async def explain_prepared(
         raise refusal("explain-execute")
     link = await session.join(statement, shard, writes=plan.runs and writes_of(executable))
     await settle_before(session, [shard])
-    await _told(link, frontend.Parse(b"pgchorus_explained", prepared.query, prepared.oids).encode())
+    await _told(link, frontend.Parse(b"pgchorus_explained", prepared.query_on(link), prepared.oids).encode())
     try:
         answer = Relay(session.connection, session.on_parameter)
         answer.hold_tag = True
         text = f"{plan.body}pgchorus_explained{plan.rest}"
-        link.exchange(frontend.Query(text.encode("utf-8", "surrogateescape")).encode(), answer)
+        link.exchange(frontend.Query(link.encode(text)).encode(), answer)
         await answer.wait(link)
     finally:
         if not link.closed and not link.busy:

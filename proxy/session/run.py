@@ -61,7 +61,7 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
     link = await session.join(statement, shard, writes=writes)
     answer = Relay(session.connection, session.on_parameter, explain=session.transaction.explain)
     answer.hold_tag = held
-    link.exchange(frontend.Query(padded(statement).encode("utf-8", "surrogateescape")).encode(), answer)
+    link.exchange(frontend.Query(link.encode(padded(statement))).encode(), answer)
     await answer.wait(link)
     while answer.copy_in:
         await answer.pass_copy_data(link)
@@ -137,6 +137,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
     check_cross_shard(session, executable)
+    request = replace(request, encoding=session.encoding.codec)
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.links import Replay, put_settings
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE
-from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
@@ -54,10 +54,16 @@ async def lend_scratch(session: Session) -> LentScratch:
         applied = transaction.starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
             link.settings = UNKNOWN
-            link.prefix(Query(applied.sql().encode()).encode(), gate=True)
-        replays = [replay.sql for replay in transaction.log if replay.savepoint is None and not replay.until_release]
-        await link.run("; ".join([_BEGIN, *replays]))
+            put_settings(link, applied, gate=True)
+        replays = [replay for replay in transaction.log if replay.savepoint is None and not replay.until_release]
+        if all(replay.sql.isascii() for replay in replays):
+            await link.run("; ".join([_BEGIN, *(replay.sql for replay in replays)]))
+        else:
+            for replay in (Replay(_BEGIN), *replays):  # each may change how the next is read
+                link.codec = replay.codec
+                await link.run(replay.sql)
         link.settings = applied
+        link.codec = session.settings.encoding.codec
         transaction.check_cancelled()
     except BaseException:
         scratch.release()

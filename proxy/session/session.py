@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from proxy.encodings import UTF8, by_name
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
@@ -22,7 +23,7 @@ from proxy.session.cursors import OpenCursors, is_inside
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
-from proxy.settings import UNKNOWN, is_utf8, set_config_sql
+from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE, Block, ClientTransaction
@@ -35,10 +36,11 @@ from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
+    from proxy.encodings import Encoding
     from proxy.links import Replay
     from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.run import CommonSnapshot
@@ -103,6 +105,11 @@ class Session:
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
 
+    @property
+    def encoding(self) -> Encoding:
+        """What the client speaks now."""
+        return self.settings.encoding
+
     # --- what the router needs to know ------------------------------------------------------------------------
 
     @property
@@ -126,16 +133,24 @@ class Session:
         if statement.tag == "UPDATE" and "pg_settings" in statement.text.lower():
             raise refusal("settings-update")
         for name, value, _ in statement.set_config:
-            if name.lower() == "client_encoding" and (value is None or not is_utf8(value)):
-                raise refusal("client-encoding", value=value or "from an expression")
+            if name.lower() == "client_encoding" and (value is None or by_name(value) is not self.encoding):
+                raise refusal("encoding-config")
+        path = self.parameters.get("search_path", "")
+        if not path.isascii() and not self.encoding.is_utf8 and self.transaction.shard_count > 1:
+            raise refusal("encoding-path", encoding=self.encoding.name)
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
         """Find the shards of a data statement; raises Refused for a key that only Postgres could read."""
         self.check_settings(statement)
         try:
-            return resolve(statement.plan, self.database.logical, parameters)
+            return resolve(statement.plan, self.database.logical, parameters, self.recode)
         except UnresolvedKey as error:
             raise refusal("key-form", reason=str(error)) from error
+
+    @property
+    def recode(self) -> Callable[[bytes], bytes] | None:
+        """What turns a text key of the client's into UTF-8, in which keys are hashed; None: it is that."""
+        return None if self.encoding.is_utf8 else self.encoding.to_utf8
 
     def client_lost(self) -> None:
         """Stop what runs for a client that hung up, unless it is a commit."""
@@ -194,8 +209,8 @@ class Session:
                     self._told[name] = self.parameters[name]
                     self.write(backend.parameter_status(name, self.parameters[name]))
             self._changed_parameters.clear()
-        if not is_utf8(self.parameters.get("client_encoding", "UTF8")):
-            # A function has done it. What the client sends from here on would be read wrong.
+        if by_name(self.parameters.get("client_encoding", "UTF8")) is not self.encoding:
+            # A function has done it, who knows when: what the client has sent since may have been read wrong.
             self._end(refusal("encoding-changed"))
             return
         if self.transaction.shard_count > 1 and self.parameters.get("standard_conforming_strings") == "off":
@@ -206,7 +221,7 @@ class Session:
 
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
         """Send a notice of the proxy's own."""
-        self.write(backend.notice_response(ErrorFields.make(severity, sqlstate, message)))
+        self.write(backend.notice_response(ErrorFields.make(severity, sqlstate, self.encoding.shown(message))))
 
     def notified(self, link: ShardLink, body: bytes) -> None:
         """Pass on what a link heard that listens for this client; its own words come from the process it knows."""
@@ -228,6 +243,9 @@ class Session:
     def parameters_are_noted(self) -> None:
         """What has changed came from SET and the like: whoever ran that has noted it, and how long it is to last."""
         self._changed_by_data.clear()
+        self.settings.encoding = by_name(self.parameters.get("client_encoding", "UTF8")) or self.encoding
+        for link in self.transaction.links.values():
+            link.codec = self.encoding.codec
 
     def follow_parameters(self, link: ShardLink | None) -> None:
         """A link of the session was told something that may have changed settings (and its answer was swallowed)."""
@@ -242,7 +260,7 @@ class Session:
             instead = self.transaction.explain(error.fields)
             if instead is not None:
                 error = ShardError(instead, error.shard)
-        self.write(error_frame(error))
+        self.write(error_frame(error, self.encoding))
         self.count_error(error)
 
     def count_error(self, error: Exception) -> None:
@@ -452,9 +470,10 @@ class Session:
         noted = {name.lower() for name, _, _ in statement.set_config}  # with how long each is to last
         for name in sorted(self._changed_by_data - _READ_ONLY_PARAMETERS):
             if name.lower() not in noted:
-                self.settings.set(name.lower(), set_config_sql(name, self.parameters[name]))
+                value = self.encoding.heard(self.parameters[name].encode("utf-8", "surrogateescape"))
+                self.settings.set(name.lower(), set_config_sql(name, value))
                 transaction.settings_changed = transaction.settings_changed or transaction.in_block
-        self.parameters_are_noted()
+        self._changed_by_data.clear()
 
 
 def relayed_shard(executable: Executable, statement: Statement) -> int | None:
@@ -467,33 +486,41 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
     return task.shard
 
 
-def error_frame(error: Exception) -> bytes:
-    """Translate what can go wrong into an ErrorResponse; anything else is a bug and is raised on."""
+def error_frame(error: Exception, encoding: Encoding = UTF8) -> bytes:
+    """Translate what can go wrong into an ErrorResponse; anything else is a bug and is raised on.
+
+    What a shard says goes out in the bytes that it came in, which are the client's ``encoding`` already.
+    """
     if isinstance(error, ShardError):
         if error.fields.severity in _LAST_WORDS:
             # A shard's, not ours: the client's session goes on.
             return backend.error_response(error.fields.replace(S="ERROR", V="ERROR"))
         return error.raw if error.raw is not None else backend.error_response(error.fields)
     if isinstance(error, ProxyError):
-        return backend.error_response(error.fields())
+        return _own_error(error.fields(), encoding)
     if isinstance(error, Refused):
-        return backend.error_response(
-            ErrorFields.make(
-                "ERROR",
-                error.sqlstate,
-                error.message,
-                detail=error.detail,
-                hint=error.hint,
-                position=error.position,
-            )
+        fields = ErrorFields.make(
+            "ERROR",
+            error.sqlstate,
+            error.message,
+            detail=error.detail,
+            hint=error.hint,
+            position=error.position,
         )
+        return _own_error(fields, encoding)
     if isinstance(error, SyntaxFailure):
-        return backend.error_response(ErrorFields.make("ERROR", "42601", error.message, position=error.position))
+        return _own_error(ErrorFields.make("ERROR", "42601", error.message, position=error.position), encoding)
     if isinstance(error, WireFailure):
         return backend.error_response(
             ErrorFields.make(error.severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint)
         )
     raise error
+
+
+def _own_error(fields: ErrorFields, encoding: Encoding) -> bytes:
+    if not encoding.is_utf8:
+        fields = fields.replace(**{code: encoding.shown(text) for code, text in fields.fields.items()})
+    return backend.error_response(fields)
 
 
 def sqlstate_of(error: Exception) -> str:

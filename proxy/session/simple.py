@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control, explaining
+from proxy.session.encoded import read_text
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
@@ -62,7 +63,7 @@ async def simple_query(session: Session, body: bytes) -> None:
     try:
         message = frontend.decode(ord("Q"), body)
         if isinstance(message, frontend.Query):
-            await run_text(session, message.text.decode("utf-8", "surrogateescape"))
+            await run_text(session, await read_text(session, message.text))
     except Reported as error:
         session.count_error(error)
         await after_error(session)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.encodings import UTF_8, written
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, standby, translate, unreachable
@@ -40,14 +41,16 @@ class ShardLink(Relay):
 
     ``dirty`` asks for DISCARD ALL before the next user, ``resettable`` = False for closing instead (a custom setting
     that DISCARD leaves behind). ``settings`` is whatever the one who applied settings notes here (None: as after
-    log-in), ``sequences`` whose sequence values it has (None: nobody's); ``statements`` are the server-side prepared
-    statements by name, oldest first.
+    log-in), ``codec`` the Python codec of its client_encoding (likewise noted: the link does not look at it),
+    ``sequences`` whose sequence values it has (None: nobody's); ``statements`` are the server-side prepared statements
+    by name, oldest first.
     """
 
     __slots__ = (
         "_cancels",
         "_loan",
         "cancelled",
+        "codec",
         "database",
         "dirty",
         "idle_since",
@@ -69,6 +72,7 @@ class ShardLink(Relay):
         self.dirty = False
         self.resettable = True
         self.settings: object | None = None
+        self.codec = UTF_8
         self.sequences: object | None = None
         self.statements: OrderedDict[str, object] = OrderedDict()
         #: Whether a CancelRequest was sent that may still be on its way to the backend.
@@ -76,13 +80,17 @@ class ShardLink(Relay):
         #: When the pool got it back, by the loop's clock.
         self.idle_since = 0.0
 
+    def encode(self, text: str) -> bytes:
+        """Encode a text in what the link's client_encoding is. Raises ProxyError 22P05 for a character not in there."""
+        return written(text, self.codec)
+
     async def run(self, sql: str) -> Answer:
         """Run a simple query and collect its answer. Raises ShardError, once the link is at ReadyForQuery again.
 
         Being cancelled closes the link: its state is unknown then.
         """
         collector = Collector(self, rejects_copy=True)
-        self.exchange(frame(b"Q", sql.encode() + b"\0"), collector)
+        self.exchange(frame(b"Q", self.encode(sql) + b"\0"), collector)
         await self._wait(collector)
         return self.answer_of(collector.collected)
 
@@ -182,6 +190,7 @@ class ShardLink(Relay):
             await self.run("DISCARD ALL")
             self.statements.clear()
             self.settings = None
+            self.codec = UTF_8
             self.sequences = None
             self.dirty = False
 

@@ -30,7 +30,7 @@ from proxy.shards.types import AS_AT_HOME, ShardTypes
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
@@ -87,7 +87,7 @@ class LinkPool:
         self.database = database
         self.role = role
         self.limits = limits
-        self._password = password
+        self.password = password  # for links that are opened from now on
         self._health = health
         self._loop = asyncio.get_running_loop()
         self._size = 0
@@ -248,7 +248,7 @@ class LinkPool:
             link = await open_link(
                 self.endpoint,
                 role=self.role,
-                password=self._password,
+                password=self.password,
                 database=self.database,
                 connect_timeout_s=self.limits.connect_timeout_s,
             )
@@ -456,6 +456,11 @@ class PoolSet:
     def in_use(self, shard: int) -> int:
         """Return how many links to a shard are lent."""
         return sum(pool.stats.in_use for pool in self if pool.endpoint.index == shard)
+
+    def use_passwords(self, passwords: Mapping[str, str]) -> None:
+        """Open links with other passwords, by role, from now on; those that are open stay."""
+        for (_, _, role), pool in self._pools.items():
+            pool.password = passwords.get(role)
 
     def renew(self) -> None:
         """Renew all pools."""

@@ -92,7 +92,7 @@ _TEXTS = {"format": "format", "delimiter": "delimiter", "null": "null", "quote":
 def copy_format(context: Context) -> CopyFormat:
     """Read the options that say where a row ends; defaults depend on the format."""
     found: dict[str, str] = {}
-    header = False
+    header = utf8 = False
     for option in context.body.get("options", ()):
         element = option["DefElem"]
         name, argument = element["defname"], element.get("arg")
@@ -100,6 +100,7 @@ def copy_format(context: Context) -> CopyFormat:
             found[name] = _text(argument)
         elif name == "header":
             header = option_is_on(argument)
+        utf8 = utf8 or name == "encoding"  # no other is accepted
     kind = found.get("format", "text").lower()
     csv = kind == "csv"
     quote = found.get("quote", '"')
@@ -110,6 +111,7 @@ def copy_format(context: Context) -> CopyFormat:
         header,
         quote,
         found.get("escape", quote),
+        utf8,
     )
 
 

@@ -47,8 +47,9 @@ def test_what_was_set_last_is_applied_last() -> None:
     settings.set("work_mem", "SET work_mem = 1")
     settings.set("role", "SET ROLE b")
     assert [name for name, _ in settings.applied.statements] == ["timezone", "work_mem", "role"]
-    assert settings.applied.sql().startswith("SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; ")
-    assert settings.applied.sql().endswith("SET work_mem = 1; SET ROLE b")
+    (query,) = settings.applied.queries()
+    assert query.startswith(b"SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; ")
+    assert query.endswith(b"SET work_mem = 1; SET ROLE b")
 
 
 def test_resets() -> None:

@@ -170,7 +170,14 @@ def readable(kind: int, body: bytes) -> Entry:  # noqa: PLR0911 - a form for eac
         return (
             "columns",
             *(
-                (f.name.decode(), bool(f.table_oid), f.column, _type(f.type_oid), f.type_modifier, f.format)
+                (
+                    f.name.decode(errors="surrogateescape"),
+                    bool(f.table_oid),
+                    f.column,
+                    _type(f.type_oid),
+                    f.type_modifier,
+                    f.format,
+                )
                 for f in fields
             ),
         )

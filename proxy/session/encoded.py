@@ -1,0 +1,95 @@
+"""Clients that do not speak UTF-8: what they send is read in their encoding before anything is made of it.
+
+Links have the client's encoding (proxy.settings), so parameters, rows and COPY data go through as they are. Texts of
+statements become str, names of statements UTF-8, and are written in the link's encoding when they are sent on
+(``ShardLink.encode``). Which encodings are served says proxy.encodings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from proxy.encodings import by_name, served
+from proxy.errors import ProxyError
+from proxy.settings import set_config_sql
+from proxy.wire import frontend
+from router.errors import Refused, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from proxy.encodings import Encoding
+    from proxy.session.session import Session
+
+_Message = TypeVar("_Message")
+
+
+async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable[None]] | None = None) -> str:
+    """Return a statement's text; raises what Postgres says of bytes that are none in the client's encoding.
+
+    ``flush`` is awaited before a shard is asked.
+    """
+    try:
+        return session.encoding.read(data)
+    except UnicodeError as error:
+        reason = str(error)
+    if flush is not None:
+        await flush()
+    await session.database.let_a_shard_speak(session, data)
+    raise refusal("encoding-text", encoding=session.encoding.name, detail=reason)
+
+
+def with_names(encoding: Encoding, message: _Message) -> _Message:
+    """Return a message with the name of its statement in UTF-8; those of portals go to shards, and must be ASCII."""
+    if isinstance(message, frontend.Parse):
+        return replace(message, statement=_name(encoding, message.statement))
+    if isinstance(message, frontend.Bind):
+        _check_portal(message.portal)
+        return replace(message, statement=_name(encoding, message.statement))
+    if isinstance(message, frontend.Execute):
+        _check_portal(message.portal)
+    elif isinstance(message, frontend.Describe | frontend.Close):
+        if message.kind == b"S":
+            return replace(message, name=_name(encoding, message.name))
+        _check_portal(message.name)
+    return message
+
+
+def _name(encoding: Encoding, name: bytes) -> bytes:
+    try:
+        return encoding.to_utf8(name)
+    except UnicodeError as error:
+        raise ProxyError("22021", f'invalid byte sequence for encoding "{encoding.name}"', detail=str(error)) from error
+
+
+def _check_portal(name: bytes) -> None:
+    if not name.isascii():
+        raise refusal("encoding-portal")
+
+
+def check_change(session: Session) -> None:
+    """Before client_encoding changes: nothing of the session may hold rows or parameters in the old one."""
+    for portal in session.portals.values():
+        waiting = portal.shard is None or portal.deferred
+        if portal.result is not None or (
+            waiting and any(value is not None and not value.isascii() for value in portal.bind.parameters)
+        ):
+            raise refusal("encoding-open")
+    if session.spread_cursors:
+        raise refusal("encoding-open")
+
+
+async def check_changed(session: Session, before: Encoding) -> None:
+    """After SET client_encoding on a link: go back, and say why, if the new one is not served."""
+    name = session.parameters.get("client_encoding", "UTF8")
+    if by_name(name) is before:
+        return
+    try:
+        served(name, session.transaction.shard_count)
+    except Refused:
+        link = session.settings_link
+        if link is not None and not link.closed:
+            await link.run(set_config_sql("client_encoding", before.name))
+            session.follow_parameters(link)
+        raise
