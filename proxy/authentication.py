@@ -35,10 +35,10 @@ class Credentials:
     A verifier costs milliseconds: made at the first login it would tell who exists.
     """
 
-    def __init__(self, cluster: str, users: Mapping[str, str]) -> None:
+    def __init__(self, cluster: str, users: Mapping[str, str], secret: bytes | None = None) -> None:
         # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the
         # clients.
-        self.secret = hashlib.sha256(f"{cluster}|{''.join(sorted(users.values()))}".encode()).digest()
+        self.secret = secret or hashlib.sha256(f"{cluster}|{''.join(sorted(users.values()))}".encode()).digest()
         self._passwords = {user: given for user, given in users.items() if not is_verifier(given)}
         self._verifiers = {
             user: Verifier.parse(given)
@@ -46,6 +46,14 @@ class Credentials:
             else Verifier.of_password(given, stable_salt(self.secret, user))
             for user, given in users.items()
         }
+
+        # Somebody who exists says by them how often to iterate: so do made-up ones, or they would be told apart.
+        self._iterations = sorted(known.iterations for known in self._verifiers.values()) or [ITERATIONS]
+
+    def iterations(self, user: str) -> int:
+        """Return how often a user iterates if there is none of this name: always as often, and as somebody does."""
+        number = int.from_bytes(stable_salt(self.secret, f"iterations of {user}"))
+        return self._iterations[number % len(self._iterations)]
 
     def verifier(self, user: str) -> Verifier | None:
         """Return a user's verifier, None for an unknown one."""
@@ -62,7 +70,8 @@ class Credentials:
     def check_password(self, user: str, given: bytes) -> bool:
         """Compare a clear password by its verifier: as much work for everybody. Takes milliseconds."""
         known = self._verifiers.get(user)
-        expected = known or Verifier(ITERATIONS, stable_salt(self.secret, user), bytes(32), bytes(32))
+        stand_in = Verifier.made_up(user, self.secret, self.iterations(user))
+        expected = known or stand_in
         return expected.proves(given.decode("utf-8", "surrogateescape")) and known is not None
 
 
@@ -97,6 +106,7 @@ async def _by_scram(connection: ClientConnection, credentials: Credentials, user
         nonce=secrets.token_urlsafe(_NONCE_BYTES),
         secret=credentials.secret,
         binding=connection.tls.binding if connection.tls is not None else b"",
+        iterations=credentials.iterations(user),
     )
     connection.write(exchange.begin())
     while not exchange.done:

@@ -2,7 +2,7 @@
 
 Order of a start: shards are reached and their schema is checked, decided transactions left behind are finished,
 catalogs are read, then the port opens. SIGTERM drains: transactions in flight end, new clients are refused (57P03);
-SIGINT ends at once.
+SIGINT ends at once; SIGHUP reloads (proxy.reload).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from proxy.connection import ClientConnection
 from proxy.console.session import ConsoleSession
 from proxy.errors import ProxyError
 from proxy.login import serve_client
+from proxy.reload import reload
 from proxy.runtime import open_database
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
@@ -58,6 +59,7 @@ class Server:
         self.tls = TlsServer(config.tls) if config.tls is not None else None
         self.draining = False
         self.started_at = time.time()
+        self.reloading = asyncio.Lock()
         self.metrics = Metrics(self)
         self._databases: dict[str, LogicalDatabase] = {}
         self._sessions: set[Session] = set()
@@ -115,13 +117,19 @@ class Server:
         return tuple(self._sessions)
 
     def reload(self) -> None:
-        """SIGHUP: read the certificate again, whatever its file's time says."""
-        if self.tls is not None:
-            self.tls.refresh(forced=True)
+        """SIGHUP: read again who may log in, and the certificate."""
+        spawn(reload(self), name="reload")
 
     def drain(self) -> None:
         """Do what SIGTERM does."""
         self._stop(signal.SIGTERM)
+
+    # --- what a reload renews (proxy.reload.Reloadable) ---------------------------------------------------------
+
+    def use_passwords(self, passwords: Mapping[str, str]) -> None:
+        """Log in to the shards with these from now on."""
+        for database in self._databases.values():
+            database.use_passwords(passwords)
 
     # --- what the metrics ask (proxy.admin.metrics.Sources) -----------------------------------------------------
 

@@ -101,6 +101,11 @@ class Verifier:
             raise ValueError("a SCRAM verifier has a salt and two keys of 32 bytes, in base64")
         return verifier
 
+    @classmethod
+    def made_up(cls, user: str, secret: bytes, iterations: int = ITERATIONS) -> Self:
+        """Return what an unknown user is measured by; no password fits."""
+        return cls(iterations, stable_salt(secret, user), bytes(KEY_BYTES), bytes(KEY_BYTES))
+
     def proves(self, password: str) -> bool:
         """Whether it is of this clear password; takes as long as making one."""
         try:
@@ -161,21 +166,29 @@ class ScramServer:
 
     ``binding`` is what binds the channel, empty where there is no TLS (or a certificate that nothing can be bound to).
     ``verifier`` is None for an unknown user, who gets the same challenges, costs the same work and fails at the same
-    point with the same words. ``nonce`` is fresh for each exchange (at least 18 random bytes in base64, no comma);
-    ``secret`` is the same for all exchanges and processes of a cluster, or unknown users will show by their salt. After
-    a failure the connection is to be closed: every failure is fatal.
+    point with the same words; ``iterations`` is what such a one is told. ``nonce`` is fresh for each exchange (at least
+    18 random bytes in base64, no comma); ``secret`` is the same for all exchanges and processes of a cluster, or
+    unknown users will show by their salt. After a failure the connection is to be closed: every failure is fatal.
     """
 
     __slots__ = ("_bare", "_bind_to", "_binding", "_first", "_known", "_nonce", "_plus", "_stage", "_user", "_verifier")
 
-    def __init__(
-        self, user: str, verifier: Verifier | None, *, nonce: str, secret: bytes, binding: bytes = b""
+    def __init__(  # noqa: PLR0913 - what an exchange goes by
+        self,
+        user: str,
+        verifier: Verifier | None,
+        *,
+        nonce: str,
+        secret: bytes,
+        binding: bytes = b"",
+        iterations: int = ITERATIONS,
     ) -> None:
         if not nonce or not all(ord(letter) in _PRINTABLE and letter != "," for letter in nonce):
             raise ValueError("a nonce is printable ASCII without commas")
         self._user = user
         self._known = verifier is not None
-        self._verifier = verifier or Verifier(ITERATIONS, stable_salt(secret, user), bytes(KEY_BYTES), bytes(KEY_BYTES))
+        stand_in = Verifier.made_up(user, secret, iterations)  # made for everybody: the work must not tell who exists
+        self._verifier = verifier or stand_in
         self._nonce = nonce.encode()
         self._stage = _Stage.INITIAL
         self._bind_to = binding

@@ -1,0 +1,125 @@
+"""SIGHUP: users, rules and certificates are read again, and nobody who is in notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import yaml
+
+from waiting import eventually
+
+if TYPE_CHECKING:
+    from proxy_process import ProxyProcess
+    from tests.conftest import MakeDatabases, StartProxy
+
+FILES = Path(__file__).parents[1] / "support" / "tls"
+
+
+class House:
+    """A proxy whose configuration changes."""
+
+    def __init__(self, process: ProxyProcess, database: str) -> None:
+        self.process = process
+        self.database = database
+
+    def change(self, **sections: Any) -> None:
+        content = yaml.safe_load(self.process.config.read_text())
+        self.process.config.write_text(yaml.safe_dump({**content, **sections}))
+
+    def reload(self, expected: str) -> str:
+        """Send SIGHUP; return what the log says when `expected` is in it."""
+        before = len(self.process.log.read_text())
+        os.kill(self.process.pid, signal.SIGHUP)
+        eventually(lambda: expected in self.process.log.read_text()[before:], f"the log never said: {expected}")
+        return self.process.log.read_text()[before:]
+
+    def connect(self, password: str, **more: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.process.port,
+            dbname=self.database,
+            user="postgres",
+            password=password,
+            autocommit=True,
+            **{"sslmode": "disable", **more},
+        )
+
+    def refused(self, password: str, **more: Any) -> str:
+        with pytest.raises(psycopg.OperationalError) as caught:
+            self.connect(password, **more)
+        return str(caught.value)
+
+
+@pytest.fixture
+def house(make_databases: MakeDatabases, start_proxy: StartProxy, tmp_path: Path) -> House:
+    shards = make_databases(1, "reload")
+    (tmp_path / "password").write_text("one\n")
+    auth = {"method": "scram-sha-256", "shards": "trust", "users": {"postgres": f"file:{tmp_path / 'password'}"}}
+    return House(start_proxy(shards, {}, auth=auth), shards[0].rpartition("/")[2])
+
+
+def auth_of(password: str, **more: Any) -> dict[str, Any]:
+    return {"method": "scram-sha-256", "shards": "trust", "users": {"postgres": password}, **more}
+
+
+def test_users_and_rules_are_renewed_and_sessions_stay(house: House, tmp_path: Path) -> None:
+    with house.connect("one") as stays:
+        (tmp_path / "password").write_text("two\n")
+        assert "password authentication failed" in house.refused("two"), "nothing changes before SIGHUP"
+        house.reload("users, rules and certificate reloaded")
+        house.connect("two").close()
+        assert "password authentication failed" in house.refused("one")
+        rules = {"nobody": {"method": "reject", "networks": "127.0.0.0/8"}}
+        house.change(auth=auth_of("three", rules=rules))
+        house.reload("users, rules and certificate reloaded")
+        assert "rejects connection" in house.refused("three")
+        assert stays.execute("select 1").fetchone() == (1,)
+        house.change(auth=auth_of("four", rules={}), limits={"clients": {"max": 7}})
+        assert "sections=limits" in house.reload("other changes wait for a restart")
+        house.connect("four").close()
+        assert stays.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mistake", ["no yaml", "an unknown key", "no file", "no certificate", "a missing password"])
+def test_a_bad_file_changes_nothing(house: House, mistake: str) -> None:
+    good = house.process.config.read_text()
+    if mistake == "no yaml":
+        house.process.config.write_text(good + "\nauth: [")
+    elif mistake == "an unknown key":
+        house.change(auth=auth_of("two", metod="md5"))
+    elif mistake == "no file":
+        house.process.config.unlink()
+    elif mistake == "no certificate":
+        house.change(auth=auth_of("two"), tls={"certificate": "nowhere.crt"})
+    else:
+        house.change(auth=auth_of("file:nowhere"))
+    house.reload("not reloaded, all stays as it was")
+    house.connect("one").close()
+    assert "password authentication failed" in house.refused("two")
+    house.process.config.write_text(good)
+    house.change(auth=auth_of("three"))
+    house.reload("users, rules and certificate reloaded")
+    house.connect("three").close()
+
+
+def test_tls_comes_and_goes(house: House, tmp_path: Path) -> None:
+    assert "does not support SSL" in house.refused("one", sslmode="require")
+    for name in ("server.crt", "server.key"):
+        shutil.copy(FILES / name, tmp_path / name)
+    rules = {"plain": {"method": "reject", "connection": "plain"}}
+    tls = {"certificate": str(tmp_path / "server.crt"), "key": str(tmp_path / "server.key")}
+    house.change(auth=auth_of("one", rules=rules), tls=tls)
+    house.reload("users, rules and certificate reloaded")
+    root = str(FILES / "ca.crt")
+    with house.connect("one", sslmode="verify-full", sslrootcert=root, channel_binding="require") as secure:
+        assert "rejects connection" in house.refused("one")
+        house.change(auth=auth_of("one"), tls=None)
+        house.reload("users, rules and certificate reloaded")
+        assert secure.execute("select 1").fetchone() == (1,)
+        house.connect("one").close()
