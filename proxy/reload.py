@@ -1,8 +1,8 @@
 """SIGHUP: who may log in and how, and with which certificate, is read again; nobody who is in is sent away.
 
 Decides what may change while the proxy runs: the sections ``auth`` (rules, users and their passwords, those in files as
-well), ``tls`` and ``console``, all or none. A file with a mistake anywhere leaves all as it was. What else has changed waits for
-a restart, and the log says that it does.
+well), ``tls`` and ``console``, all or none. A file with a mistake anywhere leaves all as it was. What else has changed
+waits for a restart, and the log says that it does.
 """
 
 from __future__ import annotations
