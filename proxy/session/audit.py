@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proxy.encodings import by_name
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
@@ -27,6 +28,7 @@ from router.errors import refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.encodings import Encoding
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from router.catalog import Catalog
@@ -96,7 +98,7 @@ class Audit:
         """Look before the statement. The transaction is in a block: what comes after belongs to it."""
         home = session.database.logical.home
         link = (await session.transaction.join([home], writes=True))[home]
-        before = await _look(link)
+        before = await _look(link, session.encoding)
         catalog = _catalog(session)
         for name, touched in before.items():
             if _STRONGEST in touched.modes and not touched.temporary and not _is_home(catalog, name):
@@ -106,8 +108,8 @@ class Audit:
 
     async def end(self) -> None:
         """Look after the statement; raises Refused when it has touched what the home shard has only a part of."""
-        after = await _look(self._link)
         session = self._session
+        after = await _look(self._link, session.encoding)
         catalog = _catalog(session)
         for name, touched in after.items():
             before = self._before.get(name, _UNTOUCHED)
@@ -138,14 +140,17 @@ def _is_home(catalog: Catalog, name: TableName) -> bool:
     return isinstance(catalog.table_placement(name), Home)
 
 
-async def _look(link: ShardLink) -> dict[TableName, Touched]:
+async def _look(link: ShardLink, encoding: Encoding) -> dict[TableName, Touched]:
     found: dict[TableName, Touched] = {}
-    for schema, name, temporary, reads, writes, modes, counting in (await link.run(_LOOK)).rows:
+    rows = (await link.run(_LOOK)).rows
+    if by_name(link.parameters.get("client_encoding", "")) is not encoding:
+        raise refusal("audit-blind", reason="the statement has changed client_encoding")
+    for schema, name, temporary, reads, writes, modes, counting in rows:
         if counting != b"on":
             raise refusal("audit-blind", reason="the server does not count (track_counts)")
         if schema is None or name is None:
             raise refusal("audit-blind", reason="it has locked a relation that was made meanwhile")
         held = frozenset(modes.decode().split(",")) if modes else frozenset()
-        table = TableName(schema.decode(), name.decode())
+        table = TableName(encoding.heard(schema), encoding.heard(name))
         found[table] = Touched(int(reads or 0), int(writes or 0), held, temporary == b"t")
     return found
