@@ -256,7 +256,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "key-missing": ("{table} has no column {key}, its sharding key", "Add the column, or change the configuration."),
     "key-type": (
         "column {key} of {table} cannot be a sharding key",
-        "Use int2, int4, int8, text, varchar or uuid with a deterministic collation, not generated.",
+        "Use int2, int4, int8, text, varchar, char(n) or uuid with a deterministic collation, not generated.",
     ),
     "key-change": ("the sharding key {key} of {table} cannot be renamed, dropped or given another type", ""),
     "placed-name": (

@@ -4,7 +4,7 @@ Decides which conditions say "this column equals that value" by the hash's own e
 Leaves to :mod:`router.planner.scope` which names mean which columns and where a condition holds.
 
 A condition counts only if Postgres would use ``=`` of pg_catalog between operands of one *family* (integers; text and
-varchar; uuid): ``int8 = float8`` matches two keys, ``char(5)`` ignores blanks, a COLLATE or a user's operator may
+varchar; char(n); uuid): ``int8 = float8`` matches two keys, a COLLATE or a user's operator may
 mean anything. What does not count is no error: it only does not route.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Constant, KeyTerm, Parameter
-from router.sharding import INTEGER_TYPES, KEY_TYPE_OIDS, TEXT_TYPES, UnsureKey, parse_key_text, stored_key
+from router.sharding import INTEGER_TYPES, KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, parse_key_text, stored_key
 from router.tree import Node, constant, strings
 
 if TYPE_CHECKING:
@@ -34,7 +34,16 @@ def family(type_name: str) -> str | None:
         return INTEGER
     if type_name in TEXT_TYPES:
         return TEXT
-    return UUID if type_name == UUID else None
+    return type_name if type_name in {UUID, PADDED} else None
+
+
+def tells(operand: str | None, key: str | None) -> bool:
+    """Whether a value of one family that a key of another equals says where that key is.
+
+    A char(n) that equals a text is that text without the blanks at its end, which its hash ignores; a varchar that
+    equals a char(n) may have any number of them.
+    """
+    return operand is not None and (operand == key or (key == PADDED and operand == TEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +145,7 @@ class Reader:
         kind, body = next(iter(node.items()))
         if kind == "TypeCast":
             type_name, dimensions = self._type_of(body)
-            if dimensions != 1 or family(type_name) != key_family:
+            if dimensions != 1 or not tells(family(type_name), key_family):
                 return None
             literal = constant(body["arg"])
             if literal is not None and literal[0] == "string":
@@ -166,13 +175,13 @@ class Reader:
 
     def _parameter(self, number: int, key_family: str) -> KeyTerm | None:
         oid = self.parameter_oids[number - 1] if number <= len(self.parameter_oids) else 0
-        if oid in _UNKNOWN_OIDS or family(KEY_TYPE_OIDS.get(oid, "")) == key_family:
+        if oid in _UNKNOWN_OIDS or tells(family(KEY_TYPE_OIDS.get(oid, "")), key_family):
             return Parameter(number)
         return None
 
     def _cast(self, cast: Node, key_family: str) -> KeyTerm | None:
         type_name, dimensions = self._type_of(cast)
-        if dimensions or family(type_name) != key_family:
+        if dimensions or not tells(family(type_name), key_family):
             return None
         inner = cast["arg"]
         literal = constant(inner)

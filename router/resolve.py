@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from router.errors import Refused
 from router.gathered import shard_text
-from router.keys import family
+from router.keys import family, tells
 from router.plan import (
     Aggregate,
     AnyShard,
@@ -41,7 +41,7 @@ from router.plan import (
 )
 from router.plan_copy import CopyIn, CopyOut
 from router.plan_steps import ApplyExecution, ApplyRows, LockExecution, LockRows, MoveExecution, MoveRows, OwnRows
-from router.sharding import KEY_TYPE_OIDS, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
+from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_OIDS = frozenset({0, 705})
 _INT8_OID = 20
+_TEXT_OID = 25
 _LARGEST = (1 << 63) - 1
 
 
@@ -97,9 +98,9 @@ class _Resolver:
         if data is None:
             return None
         sent = KEY_TYPE_OIDS.get(oid, "") if oid not in _UNKNOWN_OIDS else key_type
-        if family(sent) != family(key_type):
+        if not tells(family(sent), family(key_type)):
             raise UnresolvedKey(key_type, f"it was sent as a value of type {oid}", term.number)
-        if self._recode is not None and sent in TEXT_TYPES:
+        if self._recode is not None and (sent in TEXT_TYPES or sent == PADDED):
             try:
                 data = self._recode(data)
             except UnicodeError as error:
@@ -206,7 +207,12 @@ def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:
 def shard_of(
     key_type: str, value: KeyParameter, database: Database, recode: Callable[[bytes], bytes] | None = None
 ) -> int:
-    """Return the shard of a key as it was read from a shard or sent by a client. Raises UnresolvedKey."""
+    """Return the shard of a key as it was read from a shard, when it is assigned to the key. Raises UnresolvedKey.
+
+    A char(n) loses the blanks at its end where it becomes a text or varchar.
+    """
+    if KEY_TYPE_OIDS.get(value.oid) == PADDED and key_type in TEXT_TYPES and value.data is not None:
+        value = KeyParameter(value.data.rstrip(b" "), value.format, _TEXT_OID)
     return _Resolver(database, (value,), recode).shard(Parameter(1), key_type)
 
 

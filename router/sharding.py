@@ -24,10 +24,11 @@ MAX_SLOTS: Final = 1 << 16
 
 INTEGER_TYPES: Final = frozenset({"int2", "int4", "int8"})
 TEXT_TYPES: Final = frozenset({"text", "varchar"})
-KEY_TYPES: Final = INTEGER_TYPES | TEXT_TYPES | {"uuid"}
+PADDED: Final = "bpchar"  # char(n): blanks at the end count neither for its equality nor for its hash
+KEY_TYPES: Final = INTEGER_TYPES | TEXT_TYPES | {"uuid", PADDED}
 
-KEY_TYPE_OIDS: Final = {21: "int2", 23: "int4", 20: "int8", 25: "text", 1043: "varchar", 2950: "uuid"}
-"""Type OIDs of the key types. Everything else (bpchar 1042, oid 26, float8, numeric, domains) is no key type."""
+KEY_TYPE_OIDS: Final = {21: "int2", 23: "int4", 20: "int8", 25: "text", 1042: PADDED, 1043: "varchar", 2950: "uuid"}
+"""Type OIDs of the key types. Everything else (oid 26, float8, numeric, domains) is no key type."""
 
 UNKNOWN_OID: Final = 705
 
@@ -37,6 +38,7 @@ _HASH_FUNCTION: Final = {
     "int8": "hashint8extended",
     "text": "hashtextextended",
     "varchar": "hashtextextended",
+    "bpchar": "hashbpcharextended",
     "uuid": "uuid_hash_extended",
 }
 _RANGE: Final = {"int2": 1 << 15, "int4": 1 << 31, "int8": 1 << 63}
@@ -149,11 +151,13 @@ def bytes_slot(data: bytes, slots: int) -> int:
 def slot_of(key_type: str, value: KeyValue, slots: int) -> int:
     """Return the slot (0 to ``slots`` - 1) of a key value; ``slots`` is a power of two. NULL is slot 0.
 
-    Integers are ``int``, text and varchar ``str`` (or the bytes of their UTF-8), uuid 16 ``bytes``.
+    Integers are ``int``, text, varchar and char(n) ``str`` (or the bytes of their UTF-8), uuid 16 ``bytes``.
     Raises UnsureKey for a value that the type cannot have.
     """
     if value is None:
         return 0
+    if key_type == PADDED and not isinstance(value, int):
+        key_type, value = "text", value.rstrip(" ") if isinstance(value, str) else value.rstrip(b" ")
     if type(value) is int:
         if key_type in INTEGER_TYPES:
             return integer_slot(value, slots)
@@ -169,10 +173,10 @@ def slot_of(key_type: str, value: KeyValue, slots: int) -> int:
 
 
 def hash_family(key_type: str) -> str:
-    """Return what two key types must share to hash equal values alike: int, text or uuid; '' for no key type."""
+    """Return what two key types must share to hash equal values alike: int, text...; '' for no key type."""
     if key_type in INTEGER_TYPES:
         return "int"
-    return "text" if key_type in TEXT_TYPES else "uuid" if key_type == "uuid" else ""
+    return "text" if key_type in TEXT_TYPES else key_type if key_type in KEY_TYPES else ""
 
 
 # --- reading values ----------------------------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def parse_key_text(key_type: str, text: str) -> KeyValue:
 
     Raises UnsureKey for all other forms; Postgres then decides what they mean, or that they are errors.
     """
-    if key_type in TEXT_TYPES:
+    if key_type in TEXT_TYPES or key_type == PADDED:
         if "\x00" in text:
             raise UnsureKey(key_type, "a NUL character")
         return text
@@ -232,11 +236,11 @@ def decode_key(key_type: str, data: bytes | None, format: int) -> KeyValue:  # n
 def stored_key(key_type: str, value: KeyValue, type_modifier: int) -> KeyValue:
     """Return what an INSERT or COPY of ``value`` stores in a key column of this type modifier (-1: none).
 
-    ``varchar(n)`` silently drops blanks beyond n characters on assignment (and errors on anything else), so the stored
-    key differs from the sent one. A comparison (``k = 'abc  '``) does no such thing: do not use this for predicates.
-    Raises UnsureKey where Postgres will raise an error of its own.
+    ``varchar(n)`` and ``char(n)`` silently drop blanks beyond n characters on assignment (and error on anything else),
+    so the stored key differs from the sent one. A comparison (``k = 'abc  '``) does no such thing: do not use this for
+    predicates. Raises UnsureKey where Postgres will raise an error of its own.
     """
-    if key_type == "varchar" and type_modifier >= 4 and isinstance(value, str):  # noqa: PLR2004 - VARHDRSZ
+    if key_type in {"varchar", PADDED} and type_modifier >= 4 and isinstance(value, str):  # noqa: PLR2004 - VARHDRSZ
         limit = type_modifier - 4
         if len(value) > limit:
             if value[limit:].strip(" "):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from router.sharding import INTEGER_TYPES, TEXT_TYPES, UnsureKey, decode_key, integer_slot, slot_of, stored_key
+from router.sharding import INTEGER_TYPES, PADDED, TEXT_TYPES, UnsureKey, decode_key, integer_slot, slot_of, stored_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ class KeyPlacer:
 
         NULL), in text (0) or binary (1) format.
         """
-        if data is not None and self._encoding is not None and self.key_type in TEXT_TYPES:
+        if data is not None and self._encoding is not None and (self.key_type in TEXT_TYPES or self.key_type == PADDED):
             try:
                 data = data.decode(self._encoding).encode()
             except UnicodeError:

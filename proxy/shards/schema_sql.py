@@ -65,14 +65,15 @@ BEGIN
     SELECT CASE t.oid
             WHEN 'int2'::regtype THEN 'hashint2extended' WHEN 'int4'::regtype THEN 'hashint4extended'
             WHEN 'int8'::regtype THEN 'hashint8extended' WHEN 'uuid'::regtype THEN 'uuid_hash_extended'
-            WHEN 'text'::regtype THEN 'hashtextextended' WHEN 'varchar'::regtype THEN 'hashtextextended' END
+            WHEN 'text'::regtype THEN 'hashtextextended' WHEN 'varchar'::regtype THEN 'hashtextextended'
+            WHEN 'bpchar'::regtype THEN 'hashbpcharextended' END
         INTO v_hash
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
         WHERE a.attrelid = v_table AND a.attname = p_key AND NOT a.attisdropped AND a.attgenerated = ''
             AND coalesce(l.collisdeterministic, true);
     IF v_hash IS NULL THEN
         RAISE EXCEPTION 'table % cannot be sharded by "%"', v_table, p_key USING ERRCODE = '0A000', HINT =
-            'A sharding key is a plain column of type smallint, integer, bigint, text, varchar or uuid, '
+            'A sharding key is a plain column of type smallint, integer, bigint, text, varchar, char(n) or uuid, '
             'and its collation is deterministic.';
     END IF;
     v_wanted := format(p_check, v_hash);

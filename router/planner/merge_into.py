@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from router.planner.context import Context
     from router.planner.dml import Inserted, Written
     from router.planner.scope import Scope
+    from router.relation import Column
     from router.statement import Parsed
     from router.tree import Node
 
@@ -79,18 +80,18 @@ def _check_inserts(context: Context, scope: Scope, written: Written) -> None:
                 detail = f"Column {column.name} takes the time as its default: give it in the INSERT."
                 raise context.refuse("merge-insert", at, detail=detail)
     key = relation.column(written.source.key.name) if written.source.key is not None else None
-    if key is None or not all(_fits(scope, inserted, key.type_modifier) for inserted in written.inserted):
+    if key is None or not all(_fits(scope, inserted, key) for inserted in written.inserted):
         # varchar(n) may cut blanks off what is inserted: it would belong elsewhere then.
         raise context.refuse("merge-insert", at, detail="The key's type is shorter than the source's.")
 
 
-def _fits(scope: Scope, inserted: Inserted, modifier: int) -> bool:
-    """Whether a key is stored as it is in the source: a varchar(n) would lose blanks beyond n."""
-    if modifier < 0 or inserted.column is None:
-        return modifier < 0
+def _fits(scope: Scope, inserted: Inserted, key: Column) -> bool:
+    """Whether a key belongs where its value in the source does: a varchar(n) would lose blanks beyond n."""
+    if key.type_name != "varchar" or key.type_modifier < 0 or inserted.column is None:
+        return True
     relation = scope.sources[inserted.column.source].relation
     found = relation.column(inserted.column.name) if relation is not None else None
-    return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= modifier
+    return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= key.type_modifier
 
 
 def _joined(context: Context, scope: Scope, written: Written, part: Part) -> Plan:

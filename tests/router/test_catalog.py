@@ -174,7 +174,8 @@ def test_the_configuration_may_place_tables_only() -> None:
     [
         (Column("other", "int8"), "no column"),
         (Column("k", "numeric"), "numeric"),
-        (Column("k", "bpchar"), "bpchar"),
+        (Column("k", "bytea"), "bytea"),
+        (Column("k", "bpchar", deterministic=False), "nondeterministic"),
         (Column("k", "mine", type_schema="public"), "mine"),
         (Column("k", "int8", type_schema="public"), "int8"),
         (Column("k", "text", deterministic=False), "nondeterministic"),

@@ -34,6 +34,7 @@ HASH = {
     "text": "hashtextextended",
     "varchar": "hashtextextended",
     "uuid": "uuid_hash_extended",
+    "bpchar": "hashbpcharextended",
 }
 ALPHABETS = (
     "abcdefghijklmnopqrstuvwxyz0123456789 _-.",
@@ -77,6 +78,7 @@ def values() -> dict[str, list[int] | list[str]]:
         "varchar": texts(rng, 300),
         "uuid": [str(uuid.UUID(int=0)), str(uuid.UUID(int=(1 << 128) - 1))]
         + [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(PER_TYPE - 2)],
+        "bpchar": [text + " " * (number % 4) for number, text in enumerate(texts(rng, 400))],
     }
 
 

@@ -111,15 +111,15 @@ async def test_binary(shards: Shards) -> None:
     assert await all_rows(shards) == sorted(b"%d:abc" % key for key in range(200))
 
 
-@pytest.mark.parametrize("key_type", ["int2", "int8", "text", "varchar(20)", "uuid"])
+@pytest.mark.parametrize("key_type", ["int2", "int8", "text", "varchar(20)", "char(20)", "uuid"])
 async def test_key_types(shards: Shards, key_type: str) -> None:
-    family = key_type.partition("(")[0]
+    family = "bpchar" if key_type.startswith("char") else key_type.partition("(")[0]
     await make_table(shards, f"v text, k {key_type}", family)
     keys = [f"{at:032x}" if family == "uuid" else str(at) for at in range(300)]
     if family == "uuid":
         keys = [f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}" for key in keys]
-    if family in ("text", "varchar"):
-        keys += ["é", "🙂 x", "back\\\\slash", "tab\\tx"]
+    if family in ("text", "varchar", "bpchar"):
+        keys += ["é", "🙂 x", "back\\\\slash", "tab\\tx", "blanks   "]
     sends(shards, "".join(f"x\t{key}\n" for key in keys).encode())
     client = await shards.answer(copy_in(CopyFormat(), family, 1), "COPY c FROM STDIN")
     assert client.tags() == [b"COPY %d" % len(keys)]

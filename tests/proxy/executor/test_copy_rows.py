@@ -145,6 +145,7 @@ KEYS: dict[str, list[bytes]] = {
     "int8": [b"1", b"-9223372036854775808", b"9223372036854775807", b"-0", b"0o17", b"12345678901", b"9" * 20],
     "int2": [b"1", b"-32768", b"32767", b"32768", b"12345"],
     "text": [b"", b"a", b"A b", "é🙂".encode(), b"0", b"x" * 30, b"\xff"],
+    "bpchar": [b"", b" ", b"a  ", b"A b", "é🙂 ".encode(), b"x" * 30, b"\xff"],
     "uuid": [b"00000000-0000-0000-0000-000000000001", b"{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}",
              b"a0eebc999c0b4ef8bb6d6bb9bd380a11", b"a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11", b"a0e"],
 }  # fmt: skip

@@ -166,6 +166,7 @@ def _keys() -> list[str]:
         *inserts("k8", twice(large)),
         *inserts("kt", twice(texts)),
         *inserts("kv", twice([text for text in texts if len(text) <= 5])),
+        *inserts("kc", twice([text for text in texts if len(text) <= 5])),
         *inserts("ku", twice(uuids)),
         *inserts("n1", grid),
         *inserts("n2", [*grid[2:11], (9, 9, 9)]),

@@ -105,6 +105,22 @@ select * from kv where k = $1 order by v;
 select * from kv where k = $1 order by v;
 --! params 'abcdef'
 select * from kv where k = $1::varchar(5) order by v;
+--! params 'a'
+select * from kc where k = $1 order by v;
+--! params 'a  '
+select * from kc where k = $1 order by v;
+--! params 'a '::text
+select * from kc where k = $1 order by v;
+--! params 'a'::text
+select * from kc where k = $1 order by v;
+--! params 'a '::varchar
+select * from kc where k = $1 order by v;
+--! params 'a ', 'b'::varchar
+select * from kc where k in ($1, $2) order by k, v;
+--! params '{a,"b "}'::text[]
+select * from kc where k = any ($1) order by k, v;
+--! params 'a '
+select * from kc, kt where kt.k = $1 and kc.k = $1 order by kc.k, kc.v, kt.v;
 --! params '00000001-0000-4000-8000-000000000007'
 select * from ku where k = $1 order by v;
 --! params '00000001-0000-4000-8000-000000000007'::uuid
