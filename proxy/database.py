@@ -20,6 +20,7 @@ from proxy.isolation import SERIALIZABLE
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.types import load_types, load_types_inside
+from proxy.shards.versions import NO_VERSION, ProxyVersions
 from proxy.transaction import ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
@@ -109,6 +110,7 @@ class LogicalDatabase:
             timeout_s=limits.deadlock_timeout_s,
             on_prepared=recovery.wake,
         )
+        self.versions = ProxyVersions(control, logical.home)
         self.settler = Settler(control, coordinator, logical.shards)
         self.limits = limits
         self.metrics = metrics
@@ -258,6 +260,22 @@ class LogicalDatabase:
         self._plans.clear()
         self._descriptions.clear()
         self._shortcuts.clear()
+
+    async def catalog_has_changed(self) -> None:
+        """DDL of this proxy is committed: return when it is known here and to all others."""
+        await self.reload_catalog()
+        if len(self.logical.shards) > 1:
+            await self.versions.until_others_know(self.catalog.version)
+
+    async def follow_catalog(self) -> bool:
+        """Say by which catalog this proxy plans; True: there was another one, which is read now. Raises ShardError."""
+        changed = False
+        while True:
+            version = self.catalog.version if self.has_catalog else NO_VERSION
+            if await self.versions.write(version) == version:
+                return changed
+            await self.reload_catalog()
+            changed = True
 
     async def reload_catalog(self) -> None:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""

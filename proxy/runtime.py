@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.runtime")
 
-# How often other proxies' DDL is looked for. DDL of this proxy is known before its client is answered.
-CATALOG_POLL_S = 1.0
+# How often other proxies' DDL is looked for; their clients wait for it (proxy.shards.versions).
+CATALOG_POLL_S = 0.25
+# How often this proxy shows that it is alive, and looks for ALTER ROLE and DATABASE ... SET.
+VERSION_WRITE_S = 1.0
 
 
 @asynccontextmanager
@@ -77,7 +79,7 @@ async def open_database(
         )
         health.on_return(served.shard_returned)
         if health.shard_is_up(database.home):
-            await served.reload_catalog()
+            await served.follow_catalog()
         tasks = [
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
             spawn(served.deadlocks.run_forever(), name=f"deadlock detection of {database.name}"),
@@ -90,6 +92,7 @@ async def open_database(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await served.coordinator.drain()
+            await served.versions.leave()
     finally:
         await health.close()
         await scratch_pools.close()
@@ -225,15 +228,18 @@ def _assemble(  # noqa: PLR0913 - what it is made of
 
 
 async def _watch_catalog(served: LogicalDatabase) -> None:
-    """Notice DDL that went through other proxies, a moment late."""
+    """Notice DDL that went through other proxies, whose clients wait for that."""
+    loop = asyncio.get_running_loop()
+    write_at = loop.time()
     while True:
         await asyncio.sleep(CATALOG_POLL_S)
         try:
             async with served.control.connection(served.logical.home) as connection:
                 version = await schema.catalog_version(connection)
-            if version != served.catalog.version or not served.has_catalog:
-                await served.reload_catalog()
-            else:
+            if version == served.catalog.version and served.has_catalog and loop.time() < write_at:
+                continue
+            write_at = loop.time() + VERSION_WRITE_S
+            if not await served.follow_catalog():
                 await served.notice_defaults()
         except ShardError as error:
             log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))

@@ -321,7 +321,7 @@ class Session:
         if outcome is not None:
             self._tell(outcome, explicit=explicit)
         if changed:
-            await self.database.reload_catalog()
+            await self.database.catalog_has_changed()
 
     async def committed(self, outcome: Outcome) -> None:
         """A commit that the lane began has come to this, and the transaction has ended: go on as ``commit`` does."""
@@ -401,7 +401,7 @@ class Session:
                 self._links_inside = tuple(self.transaction.links.values())
                 await self.database.types_inside(self.transaction.links)
         else:
-            await self.database.reload_catalog()
+            await self.database.catalog_has_changed()
 
     # --- shared by the simple and the extended protocol -------------------------------------------------------
 

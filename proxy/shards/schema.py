@@ -11,6 +11,7 @@ What is where, on every shard, beside what twophase keeps:
 - ``placement``       a row for each table that the configuration places.
 - ``catalog_change``  a row for each DDL transaction (used on the home shard): their number is the catalog's version.
                       Rows are only added, so that two DDL transactions do not wait for each other.
+- ``proxy_version``   a row for each proxy (used on the home shard): by which version it plans (versions).
 - ``guard``           gives a table the CHECK on its slots. Runs as the caller: only a table's owner can.
 - ``note_change``     adds a row to ``catalog_change``. Anybody can, with no harm but a reading of the catalog.
 - ``note_ddl``        the same by event triggers, for all DDL, also behind the proxies' back. Only a superuser can make

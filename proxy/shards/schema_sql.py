@@ -17,6 +17,8 @@ TABLES: Final = (
     PRIMARY KEY (table_schema, table_name), CHECK ((kind = 'sharded') = (key IS NOT NULL)))""",
     """CREATE TABLE IF NOT EXISTS pgchorus.catalog_change (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    """CREATE TABLE IF NOT EXISTS pgchorus.proxy_version (
+    proxy text PRIMARY KEY, version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
 )
 
 NOTE_CHANGE: Final = """CREATE OR REPLACE PROCEDURE pgchorus.note_change()
@@ -95,6 +97,7 @@ END $$"""
 
 GRANTS: Final = (
     "REVOKE ALL ON TABLE pgchorus.meta, pgchorus.placement, pgchorus.catalog_change FROM PUBLIC",
+    "REVOKE ALL ON TABLE pgchorus.proxy_version FROM PUBLIC",
     "GRANT EXECUTE ON PROCEDURE pgchorus.note_change() TO PUBLIC",
     "GRANT EXECUTE ON PROCEDURE pgchorus.guard(text, text, text, boolean) TO PUBLIC",
 )
