@@ -110,7 +110,10 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
     formats = tuple(travelling_format(field.type_oid) for field in described.fields or ())
     if isinstance(execution.read, Execution) and session.own_settings["read_consistency"] == "snapshot":
         await session.transaction.settle([task.shard for task in execution.read.tasks])
-    reading = replace(request, text=plan.read.text, result_formats=formats, describe_rows=False)
+    # What the client was told of the whole statement (fields) says nothing of what is read for it.
+    reading = replace(
+        request, text=plan.read.text, result_formats=formats, describe_rows=False, fields=described.fields
+    )
     read = await read_rows(session, start, execution.read, reading)
     writer = _Writer(session, execution, request, read)
     await writer.compute_extra()

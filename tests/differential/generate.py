@@ -1,9 +1,11 @@
 """Generated schemas, rows and statements: one Postgres, and the proxy over 1, 2 and 4 shards.
 
-python tests/differential/generate.py --statements 100000 --seed 1
-python tests/differential/generate.py --statements 2000 --seed 17 --each 2000     one schema with all of them
+python tests/differential/generate.py --statements 100000 --seed 1 --jobs 3
+python tests/differential/generate.py --statements 1000 --seed 17 --shards 4         one schema with all of them
 
-Each schema has a seed of its own, counted up from the first; a difference names it. Status 0 if there is none.
+Each schema has a seed of its own, counted up from the first, and runs over 1, 2 or 4 shards in turn (by its seed); each
+statement is asked in one of three ways: as a simple query, in the extended protocol with text, and with binary. A
+difference names the seed, and the seed with the same --each gives it again. Status 0 if there is none.
 """
 
 # ruff: noqa: T201, E402 - a command that speaks to a person and finds the modules of the tests
@@ -11,64 +13,119 @@ Each schema has a seed of its own, counted up from the first; a difference names
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import sys
+import tempfile
 import time
-from collections import Counter
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
-from oracle import generated
-from oracle.generator import Generator
+from oracle.generated import Comparison, Outcome
+from oracle.generator.groups import Generator
 from oracle.ground import fill, ground
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 
-SHOWN = 20
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.queues import Queue
+
+SHOWN = 40
+NUMBERS_OF_SHARDS = (1, 2, 4)
+
+
+def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer]) -> Outcome:
+    """Compare the statements of one seed."""
+    generator = Generator(seed)
+    with ground([shards], servers, tables=generator.placements()) as found:
+        fill([found.one, *found.proxies.values()], generator.definitions)
+        one, proxies = found.askers()
+        if seed % 2:
+            proxies[shards].must("set pgchorus.allow_key_update = on")
+        outcome = Comparison(generator, one, proxies[shards], shards).run(count)
+        for asker in (one, *proxies.values()):
+            asker.close()
+        if found.process.died:
+            outcome.differences.append(f"seed {seed}: the proxy died; {found.process.log_tail()}")
+    return outcome
+
+
+def work(tasks: Queue[tuple[int, int, int] | None], results: Queue[tuple[int, Outcome]], most_shards: int) -> None:
+    """One job: servers of its own, and one seed after another."""
+    with tempfile.TemporaryDirectory(prefix="pgchorus-generated-") as directory:
+        Path(directory).chmod(0o755)
+        servers = [EmbeddedServer(Path(directory) / f"s{n}", durable=False) for n in range(most_shards)]
+        start_all(servers)
+        try:
+            while (task := tasks.get()) is not None:
+                seed, count, shards = task
+                try:
+                    outcome = one_schema(seed, count, shards, servers)
+                except Exception:  # noqa: BLE001 - whatever it is, it belongs into the report
+                    outcome = Outcome(differences=[f"seed {seed} [{shards} shards] ended by\n{traceback.format_exc()}"])
+                results.put((seed, outcome))
+        finally:
+            stop_all(servers)
+
+
+def report(total: Outcome) -> None:
+    """Print shares, refusals, errors, configurations and differences."""
+    statements = total.statements or 1
+    print("\n".join(total.differences[:SHOWN]))
+    for name, counts in (("ended", total.counts), ("refused by", total.refusals), ("failed with", total.failures),
+                         ("configuration", total.configurations)):  # fmt: skip
+        for what, count in counts.most_common():
+            print(f"{name:14} {what:45} {count:8} {100 * count / statements:6.2f} %")
+    answered = sum(total.counts[what] for what in ("rows", "no rows", "changed", "changed nothing"))
+    print(
+        f"{total.statements} statements: {100 * answered / statements:.1f} % answered, "
+        f"{100 * total.counts['failed alike'] / statements:.1f} % failed alike, "
+        f"{100 * total.counts['refused'] / statements:.1f} % refused, {len(total.differences)} differences"
+    )
 
 
 def main() -> int:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--statements", type=int, default=10_000, help="(10000)")
-    parser.add_argument("--each", type=int, default=2_000, help="statements for each schema (2000)")
-    parser.add_argument("--seed", type=int, default=None, help="(a new one)")
-    parser.add_argument("--shards", default="1,2,4", help="numbers of shards (1,2,4)")
+    parser.add_argument("--each", type=int, default=1_000, help="statements for each schema (1000)")
+    parser.add_argument("--seed", type=int, default=None, help="of the first schema (a new one)")
+    parser.add_argument("--shards", type=int, default=0, help="always this number (1, 2 and 4 in turn)")
+    parser.add_argument("--jobs", type=int, default=2, help="schemas at a time, each with servers and a proxy (2)")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
-    shards = [int(count) for count in options.shards.split(",")]
-    total: Counter[str] = Counter()
-    differences: list[str] = []
-    done, began = 0, time.monotonic()
-    import tempfile  # noqa: PLC0415 - of the command only
-
-    with tempfile.TemporaryDirectory(prefix="pgchorus-generated-") as directory:
-        Path(directory).chmod(0o755)
-        servers = [EmbeddedServer(Path(directory) / f"s{n}", durable=False) for n in range(max(shards))]
-        start_all(servers)
-        try:
-            while done < options.statements:
-                count = min(options.each, options.statements - done)
-                generator = Generator(seed)
-                with ground(shards, servers, tables=generator.placements()) as found:
-                    fill([found.one, *found.proxies.values()], generator.definitions)
-                    one, proxies = found.askers()
-                    counts, different = generated.run(generator, count, one, proxies)
-                    for asker in (one, *proxies.values()):
-                        asker.close()
-                    if found.process.died:
-                        different.append(found.process.log_tail())
-                total += counts
-                differences += different
-                done += count
-                rate = done / (time.monotonic() - began)
-                print(f"seed {seed}: {done} statements, {rate:.0f} a second, {len(differences)} different", flush=True)
-                seed += 1
-        finally:
-            stop_all(servers)
-    print(dict(total.most_common()))
-    print("\n".join(differences[:SHOWN]))
-    return 1 if differences else 0
+    spawn = multiprocessing.get_context("spawn")
+    tasks: Queue[tuple[int, int, int] | None] = spawn.Queue()
+    results: Queue[tuple[int, Outcome]] = spawn.Queue()
+    left, seeds = options.statements, 0
+    while left > 0:
+        shards = options.shards or NUMBERS_OF_SHARDS[(seed + seeds) % len(NUMBERS_OF_SHARDS)]
+        tasks.put((seed + seeds, min(options.each, left), shards))
+        left -= options.each
+        seeds += 1
+    jobs = [
+        spawn.Process(target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS)), daemon=True)
+        for _ in range(min(options.jobs, seeds))
+    ]
+    for job in jobs:
+        tasks.put(None)
+        job.start()
+    total, began = Outcome(), time.monotonic()
+    for _ in range(seeds):
+        done, outcome = results.get()
+        total.add(outcome)
+        rate = total.statements / (time.monotonic() - began)
+        print(f"seed {done}: {total.statements} statements, {rate:.0f} a second, "
+              f"{len(total.differences)} different", flush=True)  # fmt: skip
+        for difference in outcome.differences[:SHOWN]:
+            print(difference, flush=True)
+    for job in jobs:
+        job.join()
+    report(total)
+    return 1 if total.differences else 0
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from oracle import generated
-from oracle.generator import Generator as AnySchema
+from oracle.generated import Comparison
+from oracle.generator.groups import Generator as AnySchema
 from oracle.ground import fill, ground
 from shop_data import SCHEMA, TABLES, inserts
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SEED = int(os.environ.get("PGCHORUS_SEED", "20261122"))
 QUERIES = int(os.environ.get("PGCHORUS_QUERIES", "700"))
 
-STATEMENTS = 150
+STATEMENTS = 400
+SHARDS = 2
 
 # table: (key, columns that can be compared across tables, columns to show)
 TABLE_COLUMNS = {
@@ -216,12 +217,12 @@ def test_generated_queries_answer_alike_or_are_refused(
 def test_generated_schemas_and_statements_answer_alike(servers: list[EmbeddedServer]) -> None:
     """The short form of generate.py."""
     generator = AnySchema(SEED)
-    with ground([2], servers, tables=generator.placements()) as found:
+    with ground([SHARDS], servers, tables=generator.placements()) as found:
         fill([found.one, *found.proxies.values()], generator.definitions)
         one, proxies = found.askers()
-        counts, differences = generated.run(generator, STATEMENTS, one, proxies)
+        outcome = Comparison(generator, one, proxies[SHARDS], SHARDS).run(STATEMENTS)
         for asker in (one, *proxies.values()):
             asker.close()
-    assert not differences, f"{counts}\n" + "\n".join(differences)
-    assert counts["rows"] > STATEMENTS / 4, counts
-    assert counts["refused"] < STATEMENTS / 10, counts
+    assert not outcome.differences, f"{outcome.counts}\n" + "\n".join(outcome.differences)
+    assert outcome.counts["rows"] > STATEMENTS / 4, outcome.counts
+    assert outcome.counts["refused"] < STATEMENTS / 10, outcome.counts

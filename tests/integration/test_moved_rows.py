@@ -146,3 +146,15 @@ def test_a_key_changes_only_where_the_session_asks_for_it(town: Town, connect: C
     client.rows("set pgchorus.allow_key_update = on")
     assert client.rows("update notes set k = 2 returning k") == [("2",)]
     assert client.query("update parents set id = 2")[0][1]["C"] == "0A000"  # children refer to it
+
+
+def test_rows_that_are_gathered_and_moved_beside_another_number_of_returned_columns(filled: Twins) -> None:
+    """The formats of what is read are its own, not those of what the client was told of RETURNING."""
+    text = "insert into made (k, v, m) select a.k + $1, max(b.v), 2 from notes a join notes b on b.n = a.k group by a.k"
+    for result in ((), (1,)):
+        filled.same(parse("begin"), bind(), execute(), SYNC)
+        filled.same(
+            parse(f"{text} returning k"), bind(b"700", results=result), describe("P"), execute(), SYNC, ignoring="P"
+        )
+        filled.same(parse("select * from made order by k"), bind(), execute(), SYNC)
+        filled.same(parse("rollback"), bind(), execute(), SYNC)

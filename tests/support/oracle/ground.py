@@ -19,6 +19,7 @@ from proxy_process import ProxyProcess, write_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+START_SECONDS = 120.0  # long runs share their machine
 SCHEMA = Path(__file__).parents[2] / "differential" / "schema"
 
 
@@ -74,6 +75,6 @@ def ground(counts: Sequence[int], servers: Sequence[EmbeddedServer] | None = Non
         (one,) = databases.pop("one")
         tables = more.pop("tables", None) or placements()
         process = ProxyProcess(write_config(directory / "pgchorus.yaml", databases, tables, **more))
-        process.start()
         stack.callback(process.close)
+        process.start(START_SECONDS)
         yield Ground(one, {n: process.dsn(f"over{n}") for n in counts}, process)
