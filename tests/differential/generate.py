@@ -5,7 +5,8 @@ python tests/differential/generate.py --statements 1000 --seed 17 --shards 4    
 
 Each schema has a seed of its own, counted up from the first, and runs over 1, 2 or 4 shards in turn (by its seed); each
 statement is asked in one of three ways: as a simple query, in the extended protocol with text, and with binary. A
-difference names the seed, and the seed with the same --each gives it again. Status 0 if there is none.
+difference names the seed, and the seed with the same --each gives it again. Status 0 if there is none. Ctrl-C ends it
+and reports the schemas that are done.
 """
 
 # ruff: noqa: T201, E402 - a command that speaks to a person and finds the modules of the tests
@@ -115,13 +116,16 @@ def main() -> int:
         job.start()
     total, began = Outcome(), time.monotonic()
     for _ in range(seeds):
-        done, outcome = results.get()
+        try:
+            done, outcome = results.get()
+        except KeyboardInterrupt:
+            for job in jobs:
+                job.terminate()  # their servers and proxies notice, and end
+            break
         total.add(outcome)
         rate = total.statements / (time.monotonic() - began)
         print(f"seed {done}: {total.statements} statements, {rate:.0f} a second, "
               f"{len(total.differences)} different", flush=True)  # fmt: skip
-        for difference in outcome.differences[:SHOWN]:
-            print(difference, flush=True)
     for job in jobs:
         job.join()
     report(total)

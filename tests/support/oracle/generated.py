@@ -164,9 +164,9 @@ class Comparison:
     def _note(self, step: Step, note: str) -> None:
         case = step.case
         values = f"\n    with {[(value.text, value.oid) for value in case.values]}" if case.values else ""
-        self.outcome.differences.append(
-            f"{case.where} [{self._shards} shards, {step.mode}]\n    {case.sql}{values}\n    {note}"
-        )
+        found = f"{case.where} [{self._shards} shards, {step.mode}]\n    {case.sql}{values}\n    {note}"
+        self.outcome.differences.append(found)
+        print(found, flush=True)  # noqa: T201 - a long run tells of it at once
 
     def _count(self, step: Step, mine: Answer, kind: Kind, note: str) -> None:
         outcome = self.outcome
