@@ -5,8 +5,8 @@ python tests/differential/generate.py --statements 1000 --seed 17 --shards 4    
 
 Each schema has a seed of its own, counted up from the first, and runs over 1, 2 or 4 shards in turn (by its seed); each
 statement is asked in one of three ways: as a simple query, in the extended protocol with text, and with binary. A
-difference names the seed, and the seed with the same --each gives it again. Status 0 if there is none. Ctrl-C ends it
-and reports the schemas that are done.
+difference names the seed, and the seed with the same --each gives it again. Status 0 if there is none. Ctrl-C or
+SIGTERM ends it and reports the schemas that are done.
 """
 
 # ruff: noqa: T201, E402 - a command that speaks to a person and finds the modules of the tests
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -98,6 +99,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="schemas at a time, each with servers and a proxy (2)")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, signal.default_int_handler)
     spawn = multiprocessing.get_context("spawn")
     tasks: Queue[tuple[int, int, int] | None] = spawn.Queue()
     results: Queue[tuple[int, Outcome]] = spawn.Queue()
