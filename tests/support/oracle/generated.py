@@ -77,13 +77,11 @@ class Comparison:
 
     def _look_at_all(self) -> None:
         generator = self._generator
-        looks = [
-            Step(Made(f"seed {generator.seed}, at the end", generator.look(table), frozenset({"equal values"})), counts=False)
-            for table in generator.schema.tables
-        ]  # fmt: skip
+        where, marks = f"seed {generator.seed}, at the end", frozenset({"equal values"})
+        looks = [Step(Made(where, generator.look(table), marks), counts=False) for table in generator.schema.tables]
         self._judge(looks, *self._ask(looks))
 
-    # --- asking --------------------------------------------------------------------------------------------------------
+    # --- asking ------------------------------------------------------------------------------------------------------
 
     def _ask(self, steps: Sequence[Step]) -> tuple[list[Answer], list[Answer], dict[int, Answer]]:
         """Ask both at once; the third: the oracle's answers to all rows, by step."""
@@ -131,7 +129,7 @@ class Comparison:
             for asker in (self._one, self._proxy):
                 asker.run("rollback")
 
-    # --- judging -------------------------------------------------------------------------------------------------------
+    # --- judging -----------------------------------------------------------------------------------------------------
 
     def _judge(
         self,

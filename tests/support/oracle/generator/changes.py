@@ -1,5 +1,7 @@
 """INSERT, UPDATE, DELETE and TRUNCATE in all their forms, alone and in blocks with savepoints."""
 
+# ruff: noqa: E501 - patterns of SQL read best on one line
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class Changes(Queries):
         """Return a query for all that a table holds."""
         return f"select {', '.join(table.columns)} from {table.name}"
 
-    # --- INSERT --------------------------------------------------------------------------------------------------------
+    # --- INSERT ------------------------------------------------------------------------------------------------------
 
     def _targets(self, table: Table) -> list[str]:
         """Return the columns that an INSERT names."""
@@ -54,7 +56,7 @@ class Changes(Queries):
             self.chance.shuffle(kept)
         return kept
 
-    def _fresh(self, table: Table, name: str) -> str:
+    def _fresh(self, table: Table, name: str) -> str:  # noqa: PLR0911 - a line for each form
         """Return a value for a column of a new row."""
         kind = table.columns[name]
         if name == "id":
@@ -93,7 +95,7 @@ class Changes(Queries):
 
     def insert_select(self, table: Table) -> Change:
         """INSERT ... SELECT."""
-        names = [name for name in self._targets(table) if name not in {"p"}]
+        names = [name for name in self._targets(table) if name != "p"]
         source, scope = self.source(self.pick(1, 1, 2))
         shown = []
         for name in names:
@@ -128,7 +130,7 @@ class Changes(Queries):
         )  # fmt: skip
         return Change(text + self._returning(table), self._shown(table), small=True)
 
-    # --- UPDATE and DELETE ---------------------------------------------------------------------------------------------
+    # --- UPDATE and DELETE -------------------------------------------------------------------------------------------
 
     def _settable(self, table: Table) -> list[str]:
         return [name for name in table.columns if name not in {"k", "id", "p", *table.computed}]
@@ -202,7 +204,7 @@ class Changes(Queries):
         text = f"delete from {table.name} using {other.name} {alias} where {equal}{more}{self._returning(table)}"
         return Change(text, self._shown(table))
 
-    # --- what goes wrong -----------------------------------------------------------------------------------------------
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
 
     def mistake(self) -> str:
         """Return a statement that fails, mostly, the same everywhere."""

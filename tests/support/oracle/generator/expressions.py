@@ -43,7 +43,7 @@ class Expressions(Literals):
         kinds = [kind for kind in known.columns.values() if kind in among]
         return str(self.pick(*kinds)) if kinds and self.odds(0.85) else str(self.pick(*among))
 
-    # --- values --------------------------------------------------------------------------------------------------------
+    # --- values ------------------------------------------------------------------------------------------------------
 
     def value(self, scope: Scope, kind: str, depth: int = 1) -> str:
         """Return a value of a kind."""
@@ -124,7 +124,7 @@ class Expressions(Literals):
             return f"(select {shown} from {inner.name} {alias}{where} order by 1 limit 1)"
         return f"(select {function}({self.value(nearest, kind, 0)}) from {inner.name} {alias}{where})"
 
-    # --- conditions ----------------------------------------------------------------------------------------------------
+    # --- conditions --------------------------------------------------------------------------------------------------
 
     def correlated(self, inner: Relation, alias: str, outer: Scope, both: Scope, depth: int) -> str:
         """Return a WHERE for a subquery's relation."""
@@ -140,7 +140,7 @@ class Expressions(Literals):
         keys = [f"{alias}.{known.key}" for alias, known in scope if known.key and known.columns[known.key] == kind]
         return str(self.pick(*keys)) if keys else self.value(scope, kind, 0)
 
-    def condition(self, scope: Scope, depth: int) -> str:
+    def condition(self, scope: Scope, depth: int) -> str:  # noqa: PLR0911, C901 - a line for each form
         """Return a condition."""
         roll = self.below(20)
         if roll < 6:
@@ -285,7 +285,7 @@ class Expressions(Literals):
             )
         return self.made(*makers)
 
-    # --- aggregates and windows ----------------------------------------------------------------------------------------
+    # --- aggregates and windows --------------------------------------------------------------------------------------
 
     def aggregate(self, scope: Scope) -> str:
         """Return an aggregate whose value the order of rows does not change."""
@@ -299,7 +299,7 @@ class Expressions(Literals):
             lambda: f"{self.pick('bool_or', 'bool_and', 'every')}({self.value(scope, 'b')})",
             lambda: f"count(distinct {self.value(scope, some)})", lambda: f"sum(distinct {i})",
             lambda: f"string_agg({t}, ',' order by {t})", lambda: f"string_agg(distinct {t}, '')",
-            lambda: f"array_agg({i} order by {i})", lambda: f"array_agg(distinct {i} order by {i} desc)",
+            lambda: f"array_agg(({i})::int8 order by {i})", lambda: f"array_agg(distinct ({i})::int4)",
             lambda: f"{self.pick('bit_and', 'bit_or', 'bit_xor')}({i})", lambda: f"var_pop({i})",
             lambda: f"stddev({self.value(scope, 'n')})", lambda: f"max({i}) - min({i})",
             lambda: f"jsonb_agg({t} order by {t})", lambda: f"count(distinct ({i}, {t}))",

@@ -43,7 +43,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement. ``counts``: a generated one, and no look at a table; ``extra``: the oracle's answer to all rows."""
+    """One statement. ``counts``: a generated one, no look at a table; ``extra``: asked of the oracle for all rows."""
 
     case: Made
     mode: str = "simple"
@@ -96,7 +96,7 @@ class Generator(Changes):
         self.schema.views, self.schema.tables = views, tables
         self.schema.add_view(known, query)
 
-    # --- groups --------------------------------------------------------------------------------------------------------
+    # --- groups ------------------------------------------------------------------------------------------------------
 
     def group(self) -> Group:
         """Return the next group."""

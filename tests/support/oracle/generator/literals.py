@@ -1,25 +1,20 @@
 """Constants of each kind, written in the many ways that SQL has, and parameters of mixed types."""
 
+# ruff: noqa: E501 - patterns of SQL read best on one line
+
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from oracle.corpus import TYPE_OIDS, Value
 from oracle.generator.chance import Chance
-from oracle.generator.schema import (
-    ARRAYS,
-    BYTES,
-    CASTS,
-    DOCUMENTS,
-    FLOATS,
-    INTEGERS,
-    MOODS,
-    NUMBERS,
-    TEXTS,
-    UUIDS,
-)
+from oracle.generator.schema import CASTS, CHOICES, INTEGERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _OIDS = {"i": ("int8", "int4", "int2"), "t": ("text", "varchar"), "q": ("text",), "n": ("numeric",), "d": ("date",),
          "u": ("uuid",), "b": ("bool",), "z": ("timestamp", "timestamptz"), "m": ("numeric",), "f": ("float8",)}  # fmt: skip
-_SMALL_INT = 1 << 15
 _ANY_TYPE = 0
 
 
@@ -44,21 +39,15 @@ class Literals(Chance):
 
     def _drawn(self, kind: str) -> str:
         """Return a value's text."""
-        if kind == "i":
-            return str(self.pick(*INTEGERS, self.below(30)))
-        if kind == "n":
-            return f"{self.below(4000) / 100:.2f}"
-        if kind == "d":
-            return f"2024-01-{self.below(28) + 1:02d}"
-        if kind == "z":
-            return f"2024-01-{self.below(28) + 1:02d} {self.pick('00:00:00', '12:30:00')}"
-        if kind == "b":
-            return str(self.pick("true", "false"))
-        if kind == "c":
-            return str(self.pick("a", "a ", "ab", "é"))
-        choices = {"t": TEXTS, "q": TEXTS, "u": UUIDS, "m": NUMBERS, "f": FLOATS, "a": ARRAYS, "j": DOCUMENTS,
-                   "e": MOODS, "y": BYTES}  # fmt: skip
-        return str(self.pick(*choices[kind]))
+        makers: dict[str, Callable[[], Any]] = {
+            "i": lambda: self.pick(*INTEGERS, self.below(30)),
+            "n": lambda: f"{self.below(4000) / 100:.2f}",
+            "d": lambda: f"2024-01-{self.below(28) + 1:02d}",
+            "z": lambda: f"2024-01-{self.below(28) + 1:02d} {self.pick('00:00:00', '12:30:00')}",
+            "b": lambda: self.pick("true", "false"),
+            "c": lambda: self.pick("a", "a ", "ab", "é"),
+        }
+        return str(makers[kind]() if kind in makers else self.pick(*CHOICES[kind]))
 
     def constant(self, kind: str, *, typed: bool = False) -> str:
         """Return a constant of a kind; ``typed``: its type is known wherever it stands."""
@@ -137,8 +126,3 @@ class Literals(Chance):
             plain = [one for one in several if one.isalnum() and one.isascii()]
             return f"'{{{','.join(plain)}}}'::{element}[]"
         return f"array[{', '.join(f'{quote(one)}::{element}' for one in several)}]"
-
-    @staticmethod
-    def fits_small(value: int) -> bool:
-        """Whether a value is an int2."""
-        return -_SMALL_INT <= value < _SMALL_INT

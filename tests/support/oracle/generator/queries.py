@@ -1,5 +1,7 @@
 """SELECT in all its forms: joins, groups, windows, set operations, WITH, VALUES, LIMIT."""
 
+# ruff: noqa: E501 - patterns of SQL read best on one line
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ class Query:
 class Queries(Expressions):
     """Makes queries."""
 
-    # --- FROM ----------------------------------------------------------------------------------------------------------
+    # --- FROM --------------------------------------------------------------------------------------------------------
 
     def source(self, tables: int = 0) -> tuple[str, Scope]:
         """Return a FROM clause and what it names."""
@@ -111,7 +113,7 @@ class Queries(Expressions):
             parts.append(self.condition(scope, 0))
         return f" where {' and '.join(parts)}"
 
-    # --- SELECT --------------------------------------------------------------------------------------------------------
+    # --- SELECT ------------------------------------------------------------------------------------------------------
 
     def select(self, kinds: str, depth: int = 2) -> str:
         """Return a SELECT with columns of these kinds, named c0, c1 ..., in no order."""
