@@ -6,6 +6,7 @@
 # make tpcb    a minute of pgbench's own TPC-B while the proxy is killed ten times
 # make deadlocks  a minute of crowds, lines and rings: deadlocks are found, and nothing else is taken for one
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
+# make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
 # make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
 # make docs    what is made from the source: docs/refusals.md
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential fuzz docs suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz docs suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -57,6 +58,9 @@ docs: $(VENV)/.test
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)
+
+generated: $(VENV)/.test
+	$(RUN) tests/differential/generate.py $(ARGS)
 
 fuzz: $(VENV)/.test
 	$(RUN) tests/fuzz/fuzz.py $(ARGS)

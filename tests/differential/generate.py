@@ -77,6 +77,8 @@ def report(total: Outcome) -> None:
     """Print shares, refusals, errors, configurations and differences."""
     statements = total.statements or 1
     print("\n".join(total.differences[:SHOWN]))
+    for name, example in sorted(total.examples.items()):
+        print(f"refused by {name}, for example {example}")
     for name, counts in (("ended", total.counts), ("refused by", total.refusals), ("failed with", total.failures),
                          ("configuration", total.configurations)):  # fmt: skip
         for what, count in counts.most_common():

@@ -31,6 +31,7 @@ class Outcome:
     failures: Counter[str] = field(default_factory=Counter)
     configurations: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(default_factory=dict)  # one statement for each refusal
 
     def add(self, other: Outcome) -> None:
         """Take in another outcome."""
@@ -39,6 +40,7 @@ class Outcome:
         self.failures += other.failures
         self.configurations += other.configurations
         self.differences += other.differences
+        self.examples = {**other.examples, **self.examples}
 
     @property
     def statements(self) -> int:
@@ -172,6 +174,7 @@ class Comparison:
         if kind is Kind.REFUSED:
             outcome.counts["refused"] += 1
             outcome.refusals[note] += 1
+            outcome.examples.setdefault(note, f"{step.case.where}: {step.case.sql}")
         elif kind is Kind.DIFFERENT:
             outcome.counts["DIFFERENT"] += 1
         elif mine.failed:
