@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from tests.conftest import MakeDatabases, StartProxy
 
 SEED = int(os.environ.get("PGCHORUS_SEED", "20261122"))
-QUERIES = int(os.environ.get("PGCHORUS_QUERIES", "700"))
+QUERIES = int(os.environ.get("PGCHORUS_QUERIES", "300"))
 
-STATEMENTS = 400
+STATEMENTS = 300
 SHARDS = 2
 
 # table: (key, columns that can be compared across tables, columns to show)
@@ -188,6 +188,7 @@ def run(connection: psycopg.Connection[object], sql: str) -> tuple[str, list[str
         return error.sqlstate or "", [str(error)]
 
 
+@pytest.mark.timeout(300)
 def test_generated_queries_answer_alike_or_are_refused(
     connections: tuple[psycopg.Connection[object], psycopg.Connection[object]],
 ) -> None:
@@ -214,6 +215,7 @@ def test_generated_queries_answer_alike_or_are_refused(
     assert counts["answered"] > QUERIES / 5, counts
 
 
+@pytest.mark.timeout(300)
 def test_generated_schemas_and_statements_answer_alike(servers: list[EmbeddedServer]) -> None:
     """The short form of generate.py."""
     generator = AnySchema(SEED)

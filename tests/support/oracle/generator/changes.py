@@ -219,7 +219,7 @@ class Changes(Queries):
             lambda: f"select k, count(*) from {name}", lambda: f"select no_function(k) from {name}",
             lambda: f"select (select k from {name}) from {name}", lambda: f"select k from {name} x, {name} y",
             lambda: f"select k from {name} order by 7", lambda: f"select k from {name} limit -1",
-            lambda: f"select {i}::text::date from {name}", lambda: "select * from no_table",
+            lambda: f"select ({i} || 'x')::int4 from {name}", lambda: "select * from no_table",
             lambda: f"select k from {name} where k = {constant} and", lambda: "select 2147483647 + 1",
             lambda: f"insert into {name} (k) values ({constant}, 1)", lambda: f"insert into {name} (k, k) values (1, 2)",
             lambda: f"insert into {name} (k, nothing) values ({constant}, 1)",
