@@ -351,9 +351,7 @@ class LogicalDatabase:
             if known is not None:
                 return known
         transaction = session.transaction
-        shard = self.logical.home
-        if transaction.links and shard not in transaction.links:
-            shard = next(iter(transaction.links))
+        shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
         if not transaction.links and transaction.isolation == SERIALIZABLE:
             # It may use one shard only, and which one is not known yet.
             transaction = ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
@@ -368,6 +366,14 @@ class LogicalDatabase:
                 self._descriptions.popitem(last=False)
         return description
 
+    def _knowing_shard(self, session: Session, text: str | bytes) -> int:
+        """Return a shard that has everything that a text names: home, or one that the transaction has used already."""
+        if session.settings_shard != self.logical.home and self.has_catalog and isinstance(text, str):
+            planner = session.planner_in_block or self.planner
+            if planner.names_home(text, session.search_path):
+                return self.logical.home
+        return session.settings_shard
+
     async def let_a_shard_speak(self, session: Session, text: str | bytes, oids: tuple[int, ...] = ()) -> None:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
@@ -375,7 +381,7 @@ class LogicalDatabase:
         has nothing against it.
         """
         transaction = session.transaction
-        shard = session.settings_shard
+        shard = self._knowing_shard(session, text)
         links = await transaction.join([shard], writes=False, reads=True)
         await ask_description(links[shard], text, oids)
         transaction.finish_statement()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from router.cluster import Home
+from router.errors import SyntaxFailure
 from router.plan import Empty, Statement
 from router.planner import (
     auditing,
@@ -23,6 +25,7 @@ from router.planner import (
 from router.planner.context import Context, names_own_schema
 from router.planner.passthrough import one_shard_database
 from router.statement import parse
+from router.tree import name_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +68,7 @@ _DATA: Final[dict[str, Callable[[Context], Statement]]] = {
     **ddl.PLANNERS,
 }
 
+_EVERYWHERE: Final = frozenset({"pg_catalog", "information_schema"})
 _FILLED: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
@@ -87,6 +91,19 @@ class Planner:
         if not found:
             return (Statement(text, Empty(), ""),)
         return tuple(self.plan_one(parsed, search_path, parameter_oids) for parsed in found)
+
+    def names_home(self, text: str, search_path: tuple[str, ...]) -> bool:
+        """Whether a message names a relation that the home shard alone has: no other can say what it gives."""
+        try:
+            found = parse(text)
+        except SyntaxFailure:
+            return False
+        for kind, body in (node for parsed in found for node in parsed.nodes):
+            relation = self.catalog.resolve(name_parts(body), search_path) if kind == "RangeVar" else None
+            if relation is not None and relation.name.schema not in _EVERYWHERE:
+                if isinstance(self.catalog.effective_placement(relation), Home):
+                    return True
+        return False
 
     def plan_one(
         self, parsed: Parsed, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ how its answers are compared:
     --! ties                rows that ORDER BY does not tell apart may come in any order
     --! values              only columns, tag and number of rows are fixed (array_agg without an order, random())
     --! alike               numeric, float, interval and jsonb columns may show any of several equal values (1.0, 1.00)
-    --! any constraint      several rows break several constraints, and which is seen first is not fixed
+    --! any row             several rows are wrong in several ways, and which is seen first is not fixed
     --! equal values        numeric and float columns may show any of several equal values, but no other one
     --! modifiers free      varchar(8) may be described as varchar: the planner changes what a set operation is
     --! count free          not even the number of rows is fixed (TABLESAMPLE)
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _PARAMETER = re.compile(r"\s*(null|'(?:[^']|'')*'|[^,:']+)(?:::(\w+(?:\[\])?))?\s*(?:,|$)", re.IGNORECASE)
 _LIMIT = re.compile(r"\b(limit|offset|fetch)\b[^)]*$", re.IGNORECASE)
 _MARKS = frozenset({"any limit", "ties", "values", "count free", "float", "error free", "alike", "modifiers free",
-                    "equal values", "any constraint"})  # fmt: skip
+                    "equal values", "any row"})  # fmt: skip
 TYPE_OIDS = {"bool": 16, "int8": 20, "int2": 21, "int4": 23, "text": 25, "float8": 701, "varchar": 1043, "date": 1082,
              "timestamp": 1114, "timestamptz": 1184, "numeric": 1700, "uuid": 2950, "int8[]": 1016, "int4[]": 1007,
              "text[]": 1009}  # fmt: skip

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FREE = re.compile(r"\b(?:union|intersect|except|values|case|coalesce|greatest|least|nullif)\b")
 _LOOKS = re.compile(
-    r"\b(?:group by|distinct|union|intersect|except|min|max|limit|fetch|offset|over|greatest|least|in|any|within)\b"
+    r"\b(?:group by|distinct|union|intersect|except|min|max|limit|fetch|offset|over|order by|greatest|least|in|any|within)\b"
 )
 
 
@@ -119,7 +119,7 @@ class Generator(Changes):
         if _FREE.search(sql):
             marks.add("modifiers free")
         if sql.startswith(("insert", "update", "delete")):
-            marks.add("any constraint")
+            marks.add("any row")
         where = f"seed {self.seed}, statement {self.number}"
         return Made(where, sql, frozenset(marks), tuple(self.values or ()), ordered)
 
@@ -169,7 +169,9 @@ class Generator(Changes):
         for number in range(self.pick(1, 2, 2, 3)):
             roll = self.chance.random()
             if roll < 0.25:
-                steps.append(self._query())
+                step = self._query()
+                if step.extra is None:  # what it may answer is asked outside of the block
+                    steps.append(step)
                 continue
             step, made = self._change()
             looks = self._looks(made)
