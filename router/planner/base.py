@@ -98,12 +98,17 @@ class Planner:
             found = parse(text)
         except SyntaxFailure:
             return False
-        for kind, body in (node for parsed in found for node in parsed.nodes):
-            relation = self.catalog.resolve(name_parts(body), search_path) if kind == "RangeVar" else None
-            if relation is not None and relation.name.schema not in _EVERYWHERE:
-                if isinstance(self.catalog.effective_placement(relation), Home):
-                    return True
-        return False
+        return any(
+            kind == "RangeVar" and self._at_home(name_parts(body), search_path)
+            for parsed in found
+            for kind, body in parsed.nodes
+        )
+
+    def _at_home(self, name: tuple[str, ...], search_path: tuple[str, ...]) -> bool:
+        relation = self.catalog.resolve(name, search_path)
+        if relation is None or relation.name.schema in _EVERYWHERE:
+            return False
+        return isinstance(self.catalog.effective_placement(relation), Home)
 
     def plan_one(
         self, parsed: Parsed, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()

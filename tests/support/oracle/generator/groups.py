@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _FREE = re.compile(r"\b(?:union|intersect|except|values|case|coalesce|greatest|least|nullif)\b")
 _LOOKS = re.compile(
-    r"\b(?:group by|distinct|union|intersect|except|min|max|limit|fetch|offset|over|order by|greatest|least|in|any|within)\b"
+    r"\b(?:group by|distinct|union|intersect|except|min|max|limit|fetch|offset|over|order by|greatest|least|in|any"
+    r"|within)\b"
 )
 
 
