@@ -22,7 +22,7 @@ from router.planner.wanted import Wanted
 from router.printer import expression, quoted
 from router.rewrite import group_end
 from router.statement import parse
-from router.tree import name_parts, same, strings
+from router.tree import name_parts, same, strings, without_places
 
 if TYPE_CHECKING:
     from router.cluster import TableName
@@ -158,17 +158,27 @@ def _loads(found: list[Occurrence], wanted: Wanted) -> list[Load]:
         for item in found
         if not item.conditions and item.sample is None and not isinstance(item.target, ByKeys)
     }
-    groups: dict[tuple[TableName, bool] | int, list[Occurrence]] = {}
+    groups: dict[object, tuple[bool, list[Occurrence]]] = {}
     for item in found:
-        identity = _identity(item)
-        shared = item.sample is None and identity in whole
-        groups.setdefault(identity if shared else id(item), []).append(item)
+        shared = item.sample is None and _identity(item) in whole
+        key = (_identity(item),) if shared else _part(item)
+        groups.setdefault(key, (shared, []))[1].append(item)
     loads = []
-    for number, (key, members) in enumerate(groups.items(), 1):
+    for number, (shared, members) in enumerate(groups.values(), 1):
         for item in members:
             item.table = f"{_TEMPORARY}{number}"
-        loads.append(_load(members, wanted, whole=isinstance(key, tuple)))
+        loads.append(_load(members, wanted, whole=shared))
     return loads
+
+
+def _part(item: Occurrence) -> object:
+    """Return what tells a part of a table from others: an expression that is written twice reads the same rows.
+
+    (Postgres takes the two for one, in GROUP BY and the select list, only if they name the same table.)
+    """
+    if item.sample is not None:
+        return id(item)
+    return _identity(item), item.alias, repr(without_places(list(item.conditions))), item.target
 
 
 def _identity(item: Occurrence) -> tuple[TableName, bool]:
