@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
+BEGIN = Query(b"BEGIN").encode()
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 
@@ -250,8 +251,8 @@ class ClientTransaction:
         self.bring_up(shard, link)
         return link
 
-    def bring_up(self, shard: int, link: ShardLink) -> None:
-        """Put the session's settings, BEGIN and savepoints before the next exchange of a link that has just joined."""
+    def bring_up(self, shard: int, link: ShardLink, then: str = "") -> None:
+        """Put the session's settings, BEGIN, savepoints and ``then`` before the first exchange of a link that joins."""
         applied = self.starting_settings()
         if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
             # No statement may run with other settings than its session's: what has not been seen to work on this shard,
@@ -262,17 +263,23 @@ class ClientTransaction:
             self.settings_sent.add(shard)
         link.codec = self.settings.encoding.codec  # what it comes to with what is replayed
         if self.in_block:
-            self._put_begin(link)
+            self._put_begin(link, then)
 
     def can_bring_up(self, link: ShardLink) -> bool:
         """Whether a link can be brought to this session's settings; one that cannot must be closed."""
         previous = link.settings
         return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
 
-    def _put_begin(self, link: ShardLink) -> None:
-        link.prefix(Query(("BEGIN" + self.modes.sql()).encode()).encode())
+    def _put_begin(self, link: ShardLink, then: str = "") -> None:
+        begin = "BEGIN" + self.modes.sql()
+        if then and not self.log:
+            begin += "; " + then  # a turn of the loop less: the answer to each message comes in a packet of its own
+            then = ""
+        link.prefix(BEGIN if begin == "BEGIN" else Query(begin.encode()).encode())
         for replay in self.log:
             link.prefix(replay.message)
+        if then:
+            link.prefix(Query(then.encode()).encode())
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:

@@ -314,23 +314,21 @@ class FastLane:
                 transaction.finish_statement()
                 return None
             return link
-        link = self._link_in_block(shard) if is_plain(transaction) else None
-        if link is None or (statement is not None and not statement.is_on(link)):
+        link = self._link_in_block(shard, statement) if is_plain(transaction) else None
+        if link is None:
             return None
-        if must_settle(transaction, shard):
-            self._look(shard, link)
         transaction.touched.add(shard)
         if writes:
             transaction.writers.add(shard)
         return link
 
-    def _look(self, shard: int, link: ShardLink) -> None:
-        """Put a look at what is prepared on the shard before the statement (proxy.twophase.settling)."""
+    def _look(self, shard: int, link: ShardLink) -> str:
+        """Return a look at what is prepared on the shard, for before the statement (proxy.twophase.settling)."""
         prepared = LOOK in link.statements
         link.statements[LOOK] = None
         link.statements.move_to_end(LOOK)
-        link.prefix(self._database.settler.look(shard, prepared=prepared))
         self._looked = True
+        return self._database.settler.look(shard, prepared=prepared)
 
     def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes) -> None:
         transaction = self._transaction
@@ -374,17 +372,22 @@ class FastLane:
         pool.release(link)
         return False
 
-    def _link_in_block(self, shard: int) -> ShardLink | None:
-        """Inside a block: its link, or one that joins it."""
+    def _link_in_block(self, shard: int, statement: KnownBind | None) -> ShardLink | None:
+        """Inside a block: its link, or one that joins it, with a look before the statement if there must be one."""
         transaction = self._transaction
         self._pool = None
-        if must_settle(transaction, shard):
+        settles = must_settle(transaction, shard)
+        if settles:
             self._waits = [] if self._waited else self._database.settler.must_wait(shard)
             if self._waits:
                 return None
         link = transaction.links.get(shard)
         if link is not None:
-            return None if link.closed else link
+            if link.closed or (statement is not None and not statement.is_on(link)):
+                return None
+            if settles:
+                link.prefix(Query(self._look(shard, link).encode()).encode())
+            return link
         pool = self._pools.get(shard) or self._pool_of(shard)
         link = pool.take()
         if link is None:
@@ -392,8 +395,9 @@ class FastLane:
             return None
         if link.settings is not self._applied and not self._can_bring_up(link, pool):
             return None
-        joined(transaction, shard, link)
-        return link
+        ready = statement is None or statement.is_on(link)
+        joined(transaction, shard, link, self._look(shard, link) if settles and ready else "")
+        return link if ready else None
 
     def _fill(self, shortcut: Shortcut, message: bytes) -> bytes:
         """Return the message with the clock's values in it: a block has one time, whatever the shards' clocks say."""

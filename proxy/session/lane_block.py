@@ -29,10 +29,13 @@ def is_plain(transaction: ClientTransaction) -> bool:
     )
 
 
-def joined(transaction: ClientTransaction, shard: int, link: ShardLink) -> None:
-    """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot."""
+def joined(transaction: ClientTransaction, shard: int, link: ShardLink, look: str) -> None:
+    """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot.
+
+    ``look``: the look that goes before the statement, '' for none.
+    """
     transaction.links[shard] = link
-    transaction.bring_up(shard, link)
+    transaction.bring_up(shard, link, look)
     if transaction.identity is None and len(transaction.links) > 1:
         transaction.identity = transaction.database.watch(transaction)
 

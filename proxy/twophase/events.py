@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Step(Enum):
     """What a message to a shard is for."""
 
+    __hash__ = object.__hash__  # members are single; Enum's own is a call of Python for each look into a table
+
     READY = "ready"  # step 1 at the commit point
     PREPARE = "prepare"  # step 1 at a participant
     DECIDE = "decide"  # step 2

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 class State(Enum):
     """Where a commit stands, and what a crash of the proxy at this point means."""
 
+    __hash__ = object.__hash__  # members are single; Enum's own is a call of Python for each look into a table
+
     NEW = "new"
     """Nothing was sent. A crash closes the links, and every shard rolls back by itself."""
 

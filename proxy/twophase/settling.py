@@ -60,7 +60,7 @@ class Settler:
         """Return what a statement must wait for before it reads on a shard: commits here that may be decided."""
         return self._coordinator.under_way_on(shard)[1]
 
-    def look(self, shard: int, *, prepared: bool) -> bytes:
+    def look(self, shard: int, *, prepared: bool) -> str:
         """Return a look at a shard that rides before a statement; before it, ``must_wait`` must have been empty.
 
         One simple query, to be sent inside the statement's transaction. It fails with ``LOOK_FAILED`` if anything is
@@ -71,7 +71,7 @@ class Settler:
         names, _ = self._coordinator.under_way_on(shard)
         array = ",".join(names)  # made of checked names: nothing to be quoted
         looking = f"SAVEPOINT {LOOK}; EXECUTE {LOOK} ('{{{array}}}'); RELEASE SAVEPOINT {LOOK}"
-        return Query((looking if prepared else f"{self._prepare_look}; {looking}").encode()).encode()
+        return looking if prepared else f"{self._prepare_look}; {looking}"
 
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when all of ``prepared`` (on ``shard``) that was decided before the call is visible there.
