@@ -11,6 +11,7 @@ brings the outcome. That it is committed, and nothing else, is handled here.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -142,7 +143,7 @@ class LaneCommit:
         transaction.command = statement.tag
         if len(transaction.links) == 1:
             self._commit_one(answers)
-        elif not commit_together(transaction, session.database.coordinator, partial(self._told, answers)):
+        elif not self._commit_several(answers):
             session.in_query = lane.busy = transaction.committing = False
             return False
         return True
@@ -208,7 +209,11 @@ class LaneCommit:
 
     # --- several shards ---------------------------------------------------------------------------------------
 
-    def _told(self, answers: bytes, outcome: Outcome | None) -> None:
+    def _commit_several(self, answers: bytes) -> bool:
+        told = partial(self._told, answers, time.monotonic())
+        return commit_together(self._session.transaction, self._session.database.coordinator, told)
+
+    def _told(self, answers: bytes, begun: float, outcome: Outcome | None) -> None:
         """The commit has come to its outcome."""
         transaction = self._session.transaction
         if outcome is None:
@@ -216,6 +221,7 @@ class LaneCommit:
             return
         writers = len(transaction.writers)
         transaction.committed(outcome)
+        self._session.database.metrics.commit_seconds.observe(time.monotonic() - begun)
         if outcome.committed and not outcome.notices:
             self._done(answers, writers)
         else:
