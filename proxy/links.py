@@ -88,7 +88,23 @@ class Replay:
         return Query(written(self.sql, self.codec)).encode()
 
 
+_BEGIN = Query(b"BEGIN").encode()
+
+
 def put_settings(link: ShardLink, applied: Applied, *, gate: bool) -> None:
     """Put what brings a link to these settings before its next exchange; ``gate`` as for the link's prefix."""
     for query in applied.queries():
         link.prefix(Query(query).encode(), gate=gate)
+
+
+def put_begin(link: ShardLink, modes: str, log: Sequence[Replay], then: str = "") -> None:
+    """Put BEGIN with its modes, what is to be replayed, and ``then`` before a link's next exchange."""
+    begin = "BEGIN" + modes
+    if then and not log:
+        begin += "; " + then  # a turn of the loop less: the answer to each message comes in a packet of its own
+        then = ""
+    link.prefix(_BEGIN if begin == "BEGIN" else Query(begin.encode()).encode())
+    for replay in log:
+        link.prefix(replay.message)
+    if then:
+        link.prefix(Query(then.encode()).encode())

@@ -33,7 +33,7 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay, put_settings
+from proxy.links import Replay, put_begin, put_settings
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
-BEGIN = Query(b"BEGIN").encode()
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 
@@ -271,15 +270,7 @@ class ClientTransaction:
         return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
 
     def _put_begin(self, link: ShardLink, then: str = "") -> None:
-        begin = "BEGIN" + self.modes.sql()
-        if then and not self.log:
-            begin += "; " + then  # a turn of the loop less: the answer to each message comes in a packet of its own
-            then = ""
-        link.prefix(BEGIN if begin == "BEGIN" else Query(begin.encode()).encode())
-        for replay in self.log:
-            link.prefix(replay.message)
-        if then:
-            link.prefix(Query(then.encode()).encode())
+        put_begin(link, self.modes.sql(), self.log, then)
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:
