@@ -40,7 +40,6 @@ from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import all_ended, spawn
 from proxy.twophase.fence import FenceLostError
-from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
