@@ -337,6 +337,8 @@ async def _discard_all(session: Session) -> bytes:
     links = await transaction.join([shard], writes=False, reads=False)
     answer = await links[shard].run(SHOW_DEFAULT)
     transaction.default_isolation = (answer.rows[0][0] or b"").decode()
+    for name in ("is_superuser", "session_authorization"):  # these change first
+        session.on_parameter(name, links[shard].parameters.get(name, ""))
     session.follow_parameters(links[shard])
     transaction.finish_statement()
     return backend.command_complete(b"DISCARD ALL")
@@ -346,7 +348,12 @@ async def _discard_all(session: Session) -> bytes:
 
 
 async def prepared_control(
-    session: Session, plan: PreparedControl, *, describe: bool = True, result_formats: tuple[int, ...] = ()
+    session: Session,
+    statement: Statement,
+    plan: PreparedControl,
+    *,
+    describe: bool = True,
+    result_formats: tuple[int, ...] = (),
 ) -> bytes:
     """SQL-level prepared statements share their names with those of the protocol.
 
@@ -354,8 +361,11 @@ async def prepared_control(
     """
     name = plan.name.encode()
     if plan.prepared is Prepared.PREPARE:
-        oids = await _type_oids(session, plan.type_names)
-        prepared = await prepare(session, name, plan.body, oids)
+        oids = await _type_oids(session, statement, plan.type_names)
+        try:
+            prepared = await prepare(session, name, plan.body, oids)
+        except ShardError as error:
+            raise _at(error, statement, statement.text.rfind(plan.body)) from error
         if name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
         session.statements[name] = prepared
@@ -419,11 +429,27 @@ async def _ask_home(session: Session, sql: str) -> list[bytes | None]:
     return list(answer.rows[0])
 
 
-async def _type_oids(session: Session, type_names: Sequence[str]) -> tuple[int, ...]:
-    if not type_names:
-        return ()
-    quoted = ", ".join("'" + name.replace("'", "''") + "'::pg_catalog.regtype::pg_catalog.oid" for name in type_names)
-    return tuple(int(value) if value else 0 for value in await _ask_home(session, f"SELECT {quoted}"))
+def _at(error: ShardError, statement: Statement, offset: int) -> ShardError:
+    """Return a shard's error about a part of a statement with its place in the message."""
+    if error.fields.position is None:
+        return error
+    place = error.fields.position + offset + statement.offset
+    return ShardError(error.fields.replace(P=str(place)), error.shard)
+
+
+async def _type_oids(session: Session, statement: Statement, type_names: Sequence[str]) -> tuple[int, ...]:
+    oids = []
+    at = statement.text.find("(") if type_names else 0
+    for name in type_names:
+        at = statement.text.find(name, at)
+        asked = "SELECT '" + name.replace("'", "''") + "'::pg_catalog.regtype::pg_catalog.oid"
+        try:
+            (value,) = await _ask_home(session, asked)
+        except ShardError as error:
+            # Its place is that of the name, not one in a text of ours.
+            raise _at(ShardError(error.fields.replace(P="1"), error.shard), statement, at) from error
+        oids.append(int(value or 0))
+    return tuple(oids)
 
 
 async def _argument_values(session: Session, arguments: Sequence[str], oids: Sequence[int]) -> tuple[bytes | None, ...]:

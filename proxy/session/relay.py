@@ -75,6 +75,7 @@ class Relay:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
+        self._reported: list[tuple[str, str]] = []  # settings that have changed
         self._copying = False  # the client's CopyData go to the shard
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
@@ -88,6 +89,7 @@ class Relay:
         for kind, start, end in index:
             if kind == _READY:
                 over = True
+                self._report()
                 break
             forward, after = self._judge(kind, chunk, start, end)
             if forward:
@@ -107,12 +109,18 @@ class Relay:
             self._future.set_result(None)
         return over
 
+    def _report(self) -> None:
+        """Hand on the settings that have changed, in the order of the changes: Postgres reports the latest first."""
+        for name, value in reversed(self._reported):
+            self._on_parameter(name, value)
+        self._reported.clear()
+
     def _judge(
         self, kind: int, chunk: bytes | bytearray | memoryview, start: int, end: int
     ) -> tuple[bool, bytes | bytearray]:
         """Return whether to pass a frame on, and what follows it."""
         if kind == _PARAMETER:
-            self._on_parameter(*decode_parameter_status(bytes(chunk[start + 5 : end])))
+            self._reported.append(decode_parameter_status(bytes(chunk[start + 5 : end])))
             return False, b""
         if kind == _ERROR:
             self.failed = True

@@ -242,7 +242,9 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
     if isinstance(plan, SettingControl):
         return await control.setting_control(session, statement, plan, describe=describe)
     if isinstance(plan, PreparedControl):
-        return await control.prepared_control(session, plan, describe=describe, result_formats=result_formats)
+        return await control.prepared_control(
+            session, statement, plan, describe=describe, result_formats=result_formats
+        )
     if isinstance(plan, DeclareSpread):
         return await control.declare_spread(session, statement, plan)
     if isinstance(plan, CursorControl):

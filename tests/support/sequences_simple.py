@@ -7,6 +7,34 @@ from typing import Any
 from transcripts import PLAIN, q
 
 SIMPLE: dict[str, tuple[Any, ...]] = {
+    "prepare under a name that is taken": (
+        q("prepare x as select 1"),
+        q("prepare x as selec"),
+        q("prepare x as select * from nowhere"),
+        q("prepare x as select 2"),
+        q("execute x"),
+    ),
+    "prepare with an error in its text": (
+        q("prepare x as select * from nowhere"),
+        q("select 1;  prepare x (int4) as select k from notes where nothing = $1"),
+        q("prepare x (int4) as select k from notes where v = $1"),
+        q("prepare x (nothing) as select 1"),
+    ),
+    "session authorization": (
+        q("set session authorization postgres"),
+        q("set application_name to 'x'; set session authorization postgres; set datestyle to german"),
+        q("begin; set local datestyle to sql; set local timezone to 'Asia/Tokyo'; commit"),
+        q("reset all"),
+        q("reset session authorization"),
+        q("create role somebody_else"),
+        q("set session authorization somebody_else; set application_name to 'y'"),
+        q("select session_user, current_user"),
+        q("reset session authorization"),
+        q("begin; set local session authorization somebody_else; rollback"),
+        q("set session authorization somebody_else"),
+        q("discard all"),
+        q("drop role somebody_else"),
+    ),
     "nothing": (),
     "an empty query": (q(""),),
     "white space and comments": (q("  \n-- nothing\n/* at all */ "),),
