@@ -4,13 +4,16 @@ Decides, from what Postgres itself says before and after, whether rows of other 
 then the statement is an error, which takes it back with its transaction. Which statements are audited is the router's
 affair (:mod:`router.planner.auditing`).
 
-Two witnesses, because each is blind where the other sees:
+Three witnesses, because each is blind where another sees:
 
 - *Locks* (pg_locks) stay until the transaction ends, also those of reads, and tell of TRUNCATE and LOCK; but one that
   was there before the statement says nothing, and those of a subtransaction that was rolled back (an EXCEPTION block)
   are gone.
 - *Counters* (pg_stat_get_xact_...) tell of scans and written rows whatever became of them, but not of TRUNCATE. The
   server adds them up between transactions only, so inside of one they never go back.
+- *Strays*: a row that a sharded table's CHECK has kept out, as it belongs to another shard, was not written. Code may
+  catch that error; but the CHECK counts it (``pgchorus.strays``). Of another session's strays at the same time nobody
+  knows whose they are: these are an error too.
 
 That definitions have changed is told by the lock on ``pgchorus.catalog_change``, which an event trigger writes to.
 """
@@ -37,13 +40,14 @@ if TYPE_CHECKING:
 # Every name is qualified: the client's search_path is in force. Relations that somebody else has made since our
 # snapshot are in pg_locks and not in pg_class: they come without a name.
 _LOOK: Final = """SELECT n.nspname, c.relname, c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema(),
- s.reads, s.writes, l.modes, pg_catalog.current_setting('track_counts')
+ s.reads, s.writes, l.modes, pg_catalog.current_setting('track_counts'), t.strays
 FROM (SELECT k.relation, pg_catalog.string_agg(k.mode, ',') AS modes FROM pg_catalog.pg_locks k
   WHERE k.locktype OPERATOR(pg_catalog.=) 'relation' AND k.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
    AND k.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid GROUP BY k.relation) l
  FULL JOIN (SELECT * FROM pg_catalog.pg_class r WHERE r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid) c
   ON c.oid OPERATOR(pg_catalog.=) l.relation
  LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+ CROSS JOIN (SELECT last_value OPERATOR(pg_catalog.+) is_called::pg_catalog.int4 AS strays FROM pgchorus.strays) t
  CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_xact_numscans(c.oid)
    OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_returned(c.oid)
    OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_fetched(c.oid)
@@ -52,9 +56,11 @@ FROM (SELECT k.relation, pg_catalog.string_agg(k.mode, ',') AS modes FROM pg_cat
   pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
    OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
    OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS writes) s
-WHERE c.oid IS NULL OR (c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
+WHERE c.oid IS NULL OR c.oid OPERATOR(pg_catalog.=) 'pgchorus.strays'::pg_catalog.regclass::pg_catalog.oid
+ OR (c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
  AND (l.relation IS NOT NULL OR s.reads OPERATOR(pg_catalog.>) 0 OR s.writes OPERATOR(pg_catalog.>) 0))"""
 _CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
+_STRAYS: Final = TableName(OWN_SCHEMA, "strays")
 _TEMPORARY: Final = "temporary table"
 _WRITING: Final = frozenset({"RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock",
                              "ExclusiveLock", "AccessExclusiveLock"})  # fmt: skip
@@ -121,6 +127,8 @@ class Audit:
                 session.transaction.must_commit[home] = _TEMPORARY
             elif name == _CHANGES:
                 raise refusal("audit-definition")
+            elif name == _STRAYS:
+                raise refusal("audit-touched", table="a sharded table")
             elif name.schema == OWN_SCHEMA or _is_home(catalog, name):
                 continue
             elif not isinstance(catalog.table_placement(name), Reference):
@@ -145,12 +153,15 @@ async def _look(link: ShardLink, encoding: Encoding) -> dict[TableName, Touched]
     rows = (await link.run(_LOOK)).rows
     if by_name(link.parameters.get("client_encoding", "")) is not encoding:
         raise refusal("audit-blind", reason="the statement has changed client_encoding")
-    for schema, name, temporary, reads, writes, modes, counting in rows:
+    for schema, name, temporary, reads, writes, modes, counting, strays in rows:
         if counting != b"on":
             raise refusal("audit-blind", reason="the server does not count (track_counts)")
         if schema is None or name is None:
             raise refusal("audit-blind", reason="it has locked a relation that was made meanwhile")
         held = frozenset(modes.decode().split(",")) if modes else frozenset()
         table = TableName(encoding.heard(schema), encoding.heard(name))
+        if table == _STRAYS:
+            found[table] = Touched(writes=int(strays or 0))
+            continue
         found[table] = Touched(int(reads or 0), int(writes or 0), held, temporary == b"t")
     return found

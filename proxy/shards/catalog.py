@@ -25,6 +25,7 @@ from router.functions import (
     names_of_statements,
     uses_of,
 )
+from router.own_schema import SLOT_CONSTRAINT
 from router.relation import (
     NOTHING,
     Cast,
@@ -303,7 +304,9 @@ class _Builder:
                     read_uses |= column.uses
             if query is not None:
                 read_uses |= self._uses(names_of_statements(query))
-            write_uses = self._all_expressions([part_expression, *(text for _, text in own_checks)])
+            write_uses = self._all_expressions(
+                [part_expression, *(text for name, text in own_checks if name != SLOT_CONSTRAINT)]
+            )
             write_uses |= self._all_expressions(text for row in indexes.get(oid, ()) for text in row[7:9])
             for column in own_columns:
                 write_uses |= self._domain_uses.get(column.type_oid, NOTHING)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
-from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, NOTE_DDL, STORED, TABLES
+from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, NOTE_DDL, STORED, STRAY, TABLES
 from proxy.twophase import record
 from router.cluster import Reference, Sharded, TableName
 from router.own_schema import (
@@ -355,7 +355,7 @@ async def _with_rows(control: Control, database: Database, tables: Iterable[Tabl
 
 
 async def _create(control: Control, shard: int) -> None:
-    statements = [*record.install_sql(), *TABLES, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
+    statements = [*record.install_sql(), *TABLES, STRAY, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
     async with control.connection(shard) as connection:
         await connection.execute("SET client_min_messages = warning")
         await connection.execute("BEGIN")

@@ -19,7 +19,14 @@ TABLES: Final = (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     """CREATE TABLE IF NOT EXISTS pgchorus.proxy_version (
     proxy text PRIMARY KEY, version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    "CREATE SEQUENCE IF NOT EXISTS pgchorus.strays",
 )
+
+# Part of the CHECK of every sharded table. What a sequence has given is not taken back with the row's transaction.
+STRAY: Final = """CREATE OR REPLACE FUNCTION pgchorus.stray() RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT nextval('pgchorus.strays') IS NULL
+$$"""
 
 NOTE_CHANGE: Final = """CREATE OR REPLACE PROCEDURE pgchorus.note_change()
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -81,7 +88,8 @@ BEGIN
     v_wanted := format(p_check, v_hash);
     SELECT c.conislocal, c.convalidated,
             regexp_replace(pg_get_expr(c.conbin, c.conrelid), '[^0-9]+', ' ', 'g')
-                = regexp_replace(' ' || replace(v_wanted, '::pg_catalog.int8', ' '), '[^0-9]+', ' ', 'g') AS same
+                = regexp_replace(' ' || replace(v_wanted, '::pg_catalog.int8', ' '), '[^0-9]+', ' ', 'g')
+            AND (pg_get_expr(c.conbin, c.conrelid) LIKE '%stray%' OR v_wanted NOT LIKE '%stray%') AS same
         INTO v_known
         FROM pg_constraint c WHERE c.conrelid = v_table AND c.conname = 'pgchorus_slot' AND c.contype = 'c';
     IF FOUND AND NOT v_known.same AND v_known.conislocal THEN
@@ -99,6 +107,8 @@ GRANTS: Final = (
     "REVOKE ALL ON TABLE pgchorus.meta, pgchorus.placement, pgchorus.catalog_change FROM PUBLIC",
     "REVOKE ALL ON TABLE pgchorus.proxy_version FROM PUBLIC",
     "GRANT EXECUTE ON PROCEDURE pgchorus.note_change() TO PUBLIC",
+    "GRANT EXECUTE ON FUNCTION pgchorus.stray() TO PUBLIC",
+    "GRANT SELECT ON SEQUENCE pgchorus.strays TO PUBLIC",
     "GRANT EXECUTE ON PROCEDURE pgchorus.guard(text, text, text, boolean) TO PUBLIC",
 )
 

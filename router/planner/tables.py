@@ -12,6 +12,7 @@ from router import sharding
 from router.cluster import Home, Placement, Reference, Sharded, TableName
 from router.effect import Runs
 from router.keys import family
+from router.own_schema import told
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import copies
 from router.planner.passthrough import tag_of
@@ -270,7 +271,7 @@ def slot_texts(context: Context, table: str, key_type: str, key: str) -> tuple[t
     database, texts = context.database, []
     for shard in range(len(database.shards)):
         first, last = database.slot_range(shard)
-        check = sharding.slot_check(key_type, copies.quoted(key), database.slots, first, last)
+        check = told(sharding.slot_check(key_type, copies.quoted(key), database.slots, first, last))
         drop = f"DROP CONSTRAINT IF EXISTS {SLOT_CONSTRAINT}"  # what IF NOT EXISTS has left as it was
         texts.append((f"ALTER TABLE {table} {drop}, ADD CONSTRAINT {SLOT_CONSTRAINT} CHECK ({check})",))
     return tuple(texts)

@@ -81,6 +81,7 @@ CAUGHT = [
     f"select hid.steady('{COUNT}')",
     f"select hid.swallow('{COUNT}')",
     f"select v, hid.ask('{COUNT}') from hid.log",
+    "select hid.swallow('insert into notes values (70, ''x'')')",  # on another shard: the CHECK's error is caught
     "select hid.run('insert into notes values (77, ''x'')')",
     "select hid.run('update notes set v = ''x''')",
     "select hid.run('delete from notes')",
