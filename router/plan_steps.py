@@ -30,18 +30,23 @@ class Shape(Enum):
     VALUE = "value"  # of its only row, NULL without one
     LIST = "list"  # of all its rows, as an array
     EXISTS = "exists"  # whether it has a row
+    ROWS = "rows"  # all its rows: an array for each column
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A subquery that is asked before the statement runs. Its parameters are those of the statement around it.
 
-    ``locks``: it locks its rows, so that both must be in one transaction.
+    ``locks``: it locks its rows, so that both must be in one transaction. ``columns``: what ROWS are called, each of
+    which becomes a parameter; ``shown``: they may be among the columns that the client sees described, by their tables
+    and type modifiers.
     """
 
     read: Statement
     shape: Shape
     locks: bool = False
+    columns: tuple[str, ...] = ()
+    shown: bool = False
 
 
 Value = Computed | Moment | Asked

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from proxy.session.moving import Row
     from proxy.session.session import Session
+    from proxy.wire.backend import Field
     from router.plan_steps import Asked
 
 _BOOL: Final = 16
@@ -33,8 +34,8 @@ _ARRAYS: Final = {
 }  # fmt: skip
 
 
-async def asked(session: Session, value: Asked, parameters: Sequence[KeyParameter]) -> KeyParameter:
-    """Return the answer of a subquery as a parameter."""
+async def asked(session: Session, value: Asked, parameters: Sequence[KeyParameter]) -> list[KeyParameter]:
+    """Return the answer of a subquery as parameters: one, or one for each column of its rows."""
     from proxy.session.moving import read_rows, travelling_format  # noqa: PLC0415 - those fill values in, too
     from proxy.session.run import start  # noqa: PLC0415 - the same
 
@@ -47,7 +48,9 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
             raise refusal("subquery") from error
         raise
     fields = described.fields or ()
-    if value.shape is not Shape.EXISTS and len(fields) != 1:
+    if value.shape is Shape.ROWS:
+        _check_rows(value, fields)
+    elif value.shape is not Shape.EXISTS and len(fields) != 1:
         raise ProxyError("42601", "subquery must return only one column")
     request = Request(
         text=read.text,
@@ -61,14 +64,27 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
         await session.transaction.settle([task.shard for task in executable.tasks])
     rows = (await read_rows(session, start, executable, request)).rows
     session.transaction.finish_statement()
+    if value.shape is Shape.ROWS:
+        return [_array([[row[at]] for row in rows], field.type_oid) for at, field in enumerate(fields)]
     if value.shape is Shape.EXISTS:
-        return KeyParameter(bytes([bool(rows)]), 1, _BOOL)
+        return [KeyParameter(bytes([bool(rows)]), 1, _BOOL)]
     oid, form = fields[0].type_oid, request.result_formats[0]
     if value.shape is Shape.LIST:
-        return _array(rows, oid)
+        return [_array(rows, oid)]
     if len(rows) > 1:
         raise ProxyError("21000", "more than one row returned by a subquery used as an expression")
-    return KeyParameter(rows[0][0] if rows else None, form, oid)
+    return [KeyParameter(rows[0][0] if rows else None, form, oid)]
+
+
+def _check_rows(value: Asked, fields: Sequence[Field]) -> None:
+    """Refuse rows that arrays of their columns cannot stand for."""
+    if tuple(field.name.decode("utf-8", "surrogateescape") for field in fields) != value.columns:
+        raise refusal("subquery", detail="Its columns have other names: name them by AS.")
+    if value.shown and any(field.table_oid or field.type_modifier != -1 for field in fields):
+        raise refusal("subquery", detail="RETURNING may show a column of it, which would be described in another way.")
+    for field in fields:
+        if field.type_oid not in _ARRAYS:
+            raise refusal("subquery", detail=f"A list of values of type {field.type_oid} cannot be filled in.")
 
 
 def _array(rows: Sequence[Row], element: int) -> KeyParameter:

@@ -163,7 +163,7 @@ async def _values(
         before = [*known, *found]  # a subquery may use what was filled in before it
         for value in row:
             if isinstance(value, Asked):
-                found.append(await asked(session, value, before))
+                found += await asked(session, value, before)
             else:
                 found.append(_moment(session, value) if isinstance(value, Moment) else next(computed))
     return found

@@ -103,7 +103,7 @@ class _Locking:
         except CombineFailure as failure:
             raise proxy_error(failure) from failure
         self._request = replace(request, result_formats=formats, describe_rows=False)
-        self._reader = key_reader(plan.keys)
+        self._reader = key_reader(plan.keys, request.encoding)
         self._most = None if execution.limit is None else execution.limit + execution.offset
 
     def _key(self, row: Row) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
-"""UPDATE and DELETE with subqueries over several shards: the subqueries are asked first, and their answers filled in.
+"""UPDATE, DELETE and MERGE with subqueries over several shards: these are asked first, and their answers filled in.
 
 Decides which subqueries can be: those that give one value, a list for IN, or a yes or no, and that do not refer to the
 row outside. The last cannot be seen for certain in the text; whoever asks finds it out, because such a query alone
-means nothing (:mod:`proxy.session.filling`).
+means nothing (:mod:`proxy.session.filling`). Those of FROM, USING and WITH are in :mod:`router.planner.asking_rows`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
+from router.planner import asking_rows
 from router.planner.placing import locks
 from router.rewrite import group_end
 from router.tree import is_wrapped, strings, walk
@@ -23,44 +24,56 @@ if TYPE_CHECKING:
     from router.statement import Parsed
     from router.tree import Node
 
-_WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt"})
+_WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
 def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
     """Return the statement with parameters for its subqueries, and the subqueries; None where that cannot be."""
     node, parsed = context.body, context.parsed
-    if parsed.kind not in _WRITES or "withClause" in node:
+    names = asking_rows.ctes(node)
+    if parsed.kind not in _WRITES or names is None:
         return None
-    links = list(_links([node.get("whereClause"), node.get("targetList")]))
-    if not links or any("SubLink" in str(part) for part in (node.get("fromClause"), node.get("usingClause"))):
-        return None
-    first = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
+    number = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
     asked, splices = [], []
-    for number, link in enumerate(links, start=first):
+    for table in asking_rows.tables(context, names):
+        rows = asking_rows.placed(parsed, table)
+        found = None if rows is None else _read(context, parsed.text[rows.start : rows.end], Shape.ROWS)
+        query = None if found is None or rows is None else asking_rows.asked(context, found, rows, number)
+        if query is None:
+            return None
+        asked.append(query[0])
+        splices.append(query[1])
+        number += len(query[0].columns)
+    for link in _links([node.get("whereClause"), node.get("targetList")]):
+        if asking_rows.mentions(link, names):
+            continue
         place = None if _looks_outside(link["subselect"]) else _place(parsed, link)
-        read = None if place is None else _read(context, place)
+        read = None if place is None else _read(context, parsed.text[place.opening : place.end - 1], place.shape)
         if place is None or read is None:
             return None
         asked.append(read)
         splices.append((place.start, place.end, place.text.format(f"${number}")))
+        number += 1
+    if not asked:
+        return None
     changed = parsed.text[: parsed.end]
     for start, end, text in sorted(splices, reverse=True):
         changed = changed[:start] + text + changed[end:]
     return changed, tuple(asked)
 
 
-def _read(context: Context, place: _Place) -> Asked | None:
+def _read(context: Context, text: str, shape: Shape) -> Asked | None:
     """Plan the subquery as a statement; None when it cannot be, or writes. It may lock the rows that it returns."""
     from router.planner import select  # noqa: PLC0415 - SELECT's planner knows of UPDATE in WITH
 
-    inside = context.rewritten(context.parsed.text[place.opening : place.end - 1])
+    inside = context.rewritten(text)
     try:
         read = select.plan(inside)
     except Refused:
         return None
     writes = inside.whole_effect.writes or not _WRITING.isdisjoint(inside.parsed.kinds)
-    return None if writes else Asked(read, place.shape, locks=locks(inside))
+    return None if writes else Asked(read, shape, locks=locks(inside))
 
 
 def _looks_outside(query: Node) -> bool:

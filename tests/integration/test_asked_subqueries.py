@@ -44,6 +44,12 @@ def filled(twins: Twins) -> Iterator[Twins]:
         "update notes set v = (select word from words where n > 100)",
         "update notes set v = (select nope from words)",
         "delete from notes where k in (select n from words) or k = (select 7)",
+        "update notes set v = x.w from (select word w, n from words order by n nulls last limit 2) x where x.n = k",
+        "with x as (select word, n from words where n > 2) delete from notes using x where x.word = v",
+        "with x as (select max(n) m, count(*) from words) delete from notes using x where k = x.m returning k, x.*",
+        "with x as (select k from notes order by k desc limit 3) update notes set n = 9 where k in (select k from x)",
+        "delete from notes using (select word from words where n > 100) x where x.word <> v",
+        "update notes set v = x.nope from (select word from words limit 1) x",
         "update notes set v = to_char(now() - now(), 'SS'), n = (select count(*) from words) where k in (1, 2, 3)",
     ],
 )
@@ -73,6 +79,21 @@ def test_the_extended_protocol(filled: Twins) -> None:
     for values in ((b"a", b"3", b"4"), (b"b", b"1", b"100"), (None, b"0", None)):
         filled.same(bind(*values, statement="s"), describe("P"), execute(), SYNC)
         filled.query("select * from notes order by k")
+
+
+def test_rows_that_arrays_cannot_stand_for_are_refused(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("insert into notes values (1, 'a', 1), (2, 'b', 2)")
+    client.rows("insert into words values ('a', 5)")
+    for text in (
+        "update notes set n = 7 from (select array_agg(word) as words from words) x where v = any (x.words)",
+        "update notes set n = 7 from (select 1 + max(n) from words) x",
+        "update notes set n = x.n from (select word, n from words limit 1) x where v = x.word returning x.*",
+        "update notes set n = x.n from (select max(n) n, 'a'::varchar(3) w from words) x where v = x.w returning w",
+    ):
+        trace = client.query(text)
+        assert trace[0][1]["C"] == "0A000", text
+    assert client.rows("select n from notes order by k") == [("1",), ("2",)]
 
 
 def test_a_subquery_that_looks_outside_is_refused(town: Town, connect: Callable[..., WireClient]) -> None:

@@ -204,6 +204,7 @@ LAST = "select k from notes order by v, k desc limit 4 for update skip locked"
 QUEUES = {
     "two statements": (FIRST, "update notes set n = 1 where k = {}"),
     "one statement": (f"update notes set n = 1 where k = ({FIRST}) returning k", ""),
+    "with": (f"with q as ({FIRST}) update notes set n = 1 from q where notes.k = q.k returning notes.k", ""),
     "several": (f"delete from notes where k in ({LAST}) returning k", ""),
     "any": ("select k from notes where n = 0 limit 3 for update skip locked", "update notes set n = 1 where k = {}"),
 }

@@ -1,0 +1,155 @@
+"""Subqueries in FROM, USING and WITH of a write, whose rows are asked first and come back as arrays, one per column.
+
+Decides which of them can be: those that read tables, stand in a text that is plain enough to be spliced, and whose
+columns have names that can be told. The new text is parsed again and compared. A subquery that reads a name of WITH
+stays where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from router.errors import Refused, SyntaxFailure
+from router.planner.names import star_columns
+from router.planner.scope import Scope
+from router.printer import quoted
+from router.rewrite import group_end
+from router.statement import parse
+from router.tree import same, strings, unwrap, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from router.plan_steps import Asked
+    from router.planner.context import Context
+    from router.statement import Parsed
+    from router.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A subquery in its text: its characters, and its node."""
+
+    start: int
+    end: int
+    node: Node
+
+
+def ctes(node: Node) -> frozenset[str] | None:
+    """Return the names that WITH makes; None where one of its queries writes or is recursive."""
+    clause = node.get("withClause", {})
+    if clause.get("recursive"):
+        return None
+    found = [entry["CommonTableExpr"] for entry in clause.get("ctes", ())]
+    if any(unwrap(body["ctequery"])[0] != "SelectStmt" for body in found):
+        return None
+    return frozenset(body["ctename"] for body in found)
+
+
+def mentions(value: Any, names: frozenset[str]) -> bool:
+    """Whether a table of one of these names stands anywhere below."""
+    return any(kind == "RangeVar" and body.get("relname") in names for kind, body in walk(value))
+
+
+def tables(context: Context, names: frozenset[str]) -> Iterator[Node]:
+    """Yield the subqueries of WITH, FROM and USING that read tables and none of these names."""
+    node = context.body
+    found = [entry["CommonTableExpr"]["ctequery"]["SelectStmt"] for entry in node.get("withClause", {}).get("ctes", ())]
+    for item in (*node.get("fromClause", ()), *node.get("usingClause", ()), node.get("sourceRelation", {})):
+        found += _subselects(item)
+    for query in found:
+        reads = any(kind == "RangeVar" for kind, _ in walk({"SelectStmt": query}))
+        if reads and not mentions({"SelectStmt": query}, names):
+            yield query
+
+
+def _subselects(item: Node) -> list[Node]:
+    """Return the subqueries of a FROM item."""
+    kind, body = unwrap(item)
+    if kind == "JoinExpr":
+        return _subselects(body["larg"]) + _subselects(body["rarg"])
+    return [body["subquery"]["SelectStmt"]] if kind == "RangeSubselect" and not body.get("lateral") else []
+
+
+def placed(parsed: Parsed, query: Node) -> Rows | None:
+    """Find a subquery: from the SELECT before the first place in it to the parenthesis that closes it."""
+    if "withClause" in query or query.get("op", "SETOP_NONE") != "SETOP_NONE" or "targetList" not in query:
+        return None
+    places = [at for _, body in walk({"SelectStmt": query}) if isinstance(at := body.get("location"), int) and at >= 0]
+    if not places:
+        return None
+    tokens = parsed.tokens
+    at = parsed.token_at(parsed.place(min(places)))
+    while at and tokens[at].name != "SELECT":
+        at -= 1
+    end = group_end(tokens, at - 1) if at and tokens[at - 1].name == "ASCII_40" else None
+    return None if end is None else Rows(tokens[at].start, tokens[end].start, query)
+
+
+def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked, tuple[int, int, str]] | None:
+    """Return the subquery with its columns' names, and what goes in its place; None where that is not sure."""
+    columns = _names(context, context.parsed.text[rows.start : rows.end])
+    if not columns or len(set(columns)) < len(columns):
+        return None
+    arrays = ", ".join(f"pg_catalog.unnest(${at})" for at in range(number, number + len(columns)))
+    text = f'SELECT * FROM ROWS FROM ({arrays}) AS "pgchorus" ({", ".join(map(quoted, columns))})'  # noqa: S608 - quoted
+    if not _verified(context.parsed, rows, text):
+        return None
+    found = replace(read, columns=columns, shown=_shown(context.body))
+    return found, (rows.start, rows.end, text)
+
+
+def _verified(parsed: Parsed, rows: Rows, text: str) -> bool:
+    changed = parsed.text[: rows.start] + text + parsed.text[rows.end : parsed.end]
+    try:
+        (whole,), (part,) = parse(changed), parse(text)
+    except (SyntaxFailure, ValueError):
+        return False
+    return whole.kind == parsed.kind and same(whole.body, _replaced(parsed.body, rows.node, part.body))
+
+
+def _replaced(value: Any, old: Node, new: Node) -> Any:
+    """Return a copy of a tree with one node replaced."""
+    if value is old:
+        return new
+    if isinstance(value, list):
+        return [_replaced(item, old, new) for item in value]
+    if isinstance(value, dict):
+        return {key: _replaced(item, old, new) for key, item in value.items()}
+    return value
+
+
+def _shown(node: Node) -> bool:
+    """Whether RETURNING may have a column of something else than the target."""
+    target = node["relation"]
+    alias = target.get("alias", {}).get("aliasname", target["relname"])
+    return any(
+        kind == "ColumnRef" and strings(body["fields"])[:-1] not in {(alias,), ("old",), ("new",)}
+        for kind, body in walk(node.get("returningClause"))
+    )
+
+
+def _names(context: Context, text: str) -> tuple[str, ...] | None:
+    """Return the names of a query's columns; None where they are not certain. Whoever asks compares them."""
+    inside = context.rewritten(text)
+    try:
+        level = Scope(inside).select(inside.body)
+    except Refused:
+        return None
+    found: list[str] = []
+    for target in inside.body["targetList"]:
+        body = target["ResTarget"]
+        fields = strings(body.get("val", {}).get("ColumnRef", {}).get("fields"))
+        if fields[-1:] == ("*",):
+            starred = star_columns(level.names, fields)
+            if starred is None:
+                return None
+            found += [name for name, _ in starred]
+        elif "name" in body:
+            found.append(body["name"])
+        elif fields or "FuncCall" in body.get("val", {}):
+            found.append((fields or strings(body["val"]["FuncCall"].get("funcname")))[-1])
+        else:
+            return None
+    return tuple(found)

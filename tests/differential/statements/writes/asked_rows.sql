@@ -1,0 +1,35 @@
+-- UPDATE, DELETE and MERGE with subqueries in FROM, USING and WITH that read several shards.
+--! file writes
+with old as (select customer_id, id from orders order by total nulls last, customer_id, id limit 5) delete from orders o using old where o.customer_id = old.customer_id and o.id = old.id;
+with old as (select customer_id, id from orders order by total nulls last, customer_id, id limit 5) delete from orders o using old where o.customer_id = old.customer_id and o.id = old.id returning o.customer_id, o.id, o.total;
+with q as (select id from customers where vip order by id limit 3 for update skip locked) update customers c set name = 'taken' from q where c.id = q.id returning c.id, c.name;
+with q as (select id from customers where vip order by id limit 3 for update) update customers set name = 'taken' where id in (select id from q);
+update orders set note = s.n::text from (select city, count(*) as n from customers group by city) s where s.city = orders.note;
+update orders o set total = s.t from (select status, sum(total) as t from orders group by status) s where s.status = o.status;
+update orders o set total = s.t from (select status, avg(total) as t from orders group by status) s where s.status = o.status and o.total < s.t returning o.customer_id, o.id, o.total;
+update orders o set note = s.name from (select id, name from customers order by name nulls last, id limit 7) s where s.id = o.customer_id;
+update orders o set note = s.name from (select id, name from customers order by name nulls last, id limit 7) s where s.id = o.customer_id returning o.id, s.name;
+update orders o set total = s.balance from (select id, balance from customers order by balance nulls last, id limit 7) s where s.id = o.customer_id returning o.id, s.balance;
+update customers c set balance = x.m from (select max(total) as m from orders) x where c.vip;
+update customers c set balance = x.m from (select max(total) as m from orders) x, countries n where c.country = n.code and n.region = 'Europe';
+update customers c set balance = x.max from (select max(total), min(total) from orders) x where c.vip and x.min is not null;
+update customers c set balance = x.a from (select max(total), min(total) from orders) x (a, b) where c.vip;
+update customers c set name = x.name from (select * from products order by id limit 2) x where x.id = c.id;
+update customers c set city = x.city from (select distinct city from customers order by city nulls last limit 1) x;
+update customers c set city = x.city from (select o.note, c.city from orders o join customers c on c.name = o.note) x where x.city = c.name;
+delete from visits using (select page from visits group by page having count(*) > 3) x where x.page = visits.page;
+delete from visits v using (select page, max(at) as at from visits group by page) x where x.page = v.page and v.at = x.at;
+delete from orders using (select id from customers where vip order by id offset 2) x, (select max(id) as m from orders) y where orders.customer_id = x.id and orders.id = y.m;
+delete from orders using (select id from customers where false) x where orders.customer_id = x.id;
+with a as (select city from customers where vip), b as (select city, count(*) as n from a group by city) update customers c set balance = b.n from b where b.city = c.city;
+with a as (select city, count(*) as n from customers group by city) update customers c set balance = a.n from a where a.city = c.city and c.balance > (select avg(balance) from customers);
+with customers as (select 5 as id), x as (select max(id) as id from customers) delete from orders using x where orders.customer_id = x.id;
+with top (k) as (select customer_id from orders group by customer_id order by sum(total) desc nulls last, 1 limit 4) delete from visits using top where top.k = visits.customer_id;
+with recursive r as (select id, boss from employees where boss is null union all select e.id, e.boss from employees e join r on r.id = e.boss) update employees set dept = 'x' from r where r.id = employees.id;
+merge into orders o using (select city, count(*) as n from customers group by city) s on s.city = o.note when matched then update set items = s.n when not matched by source and o.total < 50 then delete;
+merge into customers c using (select customer_id, max(total) as t from orders group by customer_id order by t desc nulls last, 1 limit 3) s on s.customer_id = c.id when matched then delete;
+update employees e set salary = b.salary from employees b where b.id = e.boss;
+update employees e set salary = b.salary from (select id, salary from employees) b where b.id = e.boss;
+update employees e set salary = b.s from (select boss, sum(salary) as s from employees group by boss) b where b.boss = e.id;
+update kc set v = s.v from (select k, max(v) as v from kc group by k order by 1 limit 3) s where s.k = kc.k;
+update kt set v = s.v from (select k, max(v) as v from kt group by k order by 2 desc, 1 limit 3) s where s.k = kt.k;
