@@ -195,7 +195,8 @@ async def setting_control(
     if plan.name.startswith(OWN_PREFIX):
         return await own_setting(session, statement, plan, describe=describe)
     transaction, encoding = session.transaction, session.encoding
-    if plan.name == "client_encoding" and plan.setting is not Setting.SHOW:
+    resets_all = plan.setting is Setting.RESET_ALL and "client_encoding" in session.settings.made
+    if resets_all or (plan.name == "client_encoding" and plan.setting is not Setting.SHOW):
         check_change(session)
     shard = session.settings_shard if plan.elsewhere is None else session.database.logical.home
     tag = await relay(session, statement, shard, writes=False, held=True)

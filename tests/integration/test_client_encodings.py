@@ -350,6 +350,18 @@ def test_encodings_do_not_change_under_open_cursors(town: Town, connect: Connect
         client.query("rollback")
 
 
+def test_reset_all_is_a_change_as_well(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    for text in ("set client_encoding to latin1", "begin", "declare c cursor for select word from words"):
+        assert client.query(text)[0][0] == "tag"
+    assert client.query("reset all")[0][1]["C"] == "0A000"
+    client.query("rollback")
+    assert (
+        client.query("reset all")[0] == ("parameter", "client_encoding", "UTF8")
+        or client.parameters["client_encoding"] == "UTF8"
+    )
+
+
 def test_a_search_path_that_cannot_be_read_is_refused_over_several_shards(any_town: Town, connect: Connect) -> None:
     """Its bytes are of whatever encoding the client had when it was set."""
     client = connect(any_town.dsn, client_encoding="LATIN1")
