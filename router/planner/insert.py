@@ -113,7 +113,9 @@ def _push_down(context: Context, scope: Scope, written: Written) -> Plan:
     if effect.aggregate or effect.window or effect.volatile:
         raise context.refuse("insert-select", source.location)
     part = Spread(scope).level(select)
-    if not any(source.facts.same(source.key, key) for key in part.keys):
+    # A key on the nullable side of an outer join is NULL in rows of every shard, and NULL has a shard of its own.
+    keys = [key for key in part.keys if scope.sources[key.source].facts is select.facts]
+    if not any(source.facts.same(source.key, key) for key in keys):
         raise context.refuse("insert-select", source.location)
     return Scatter(target_of(select, part, scope), SumTags(), writes=True)
 

@@ -158,3 +158,15 @@ def test_rows_that_are_gathered_and_moved_beside_another_number_of_returned_colu
         )
         filled.same(parse("select * from made order by k"), bind(), execute(), SYNC)
         filled.same(parse("rollback"), bind(), execute(), SYNC)
+
+
+def test_keys_that_an_outer_join_makes_null_go_where_null_lives(twins: Twins) -> None:
+    twins.query(f"insert into notes values {VALUES}")
+    twins.query("create table made (k int8, v text)")
+    try:
+        twins.query("insert into made select b.k, a.v from notes a left join notes b on b.k = a.k and b.k < 9")
+        twins.query("insert into made select a.k, b.v from notes a left join notes b on b.k = a.k and b.k < 9")
+        twins.query("select * from made order by k, v")
+        twins.query("select count(*) from made where k is null")
+    finally:
+        twins.query("drop table made")
