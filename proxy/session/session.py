@@ -297,7 +297,8 @@ class Session:
     @property
     def ends_simply(self) -> bool:
         """Whether nothing of the session's has to be closed at the end of the block."""
-        return not self.cursors and all(portal.result is None for portal in self.portals.values())
+        open_ = self.cursors or self.spread_cursors
+        return not open_ and all(portal.result is None for portal in self.portals.values())
 
     def ended_simply(self) -> None:
         """A block that ``ends_simply`` has been committed: as ``commit`` leaves things."""
