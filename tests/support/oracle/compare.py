@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from router.errors import REFUSALS
+from router.errors import ANY_SHARDS, REFUSALS, RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,8 @@ def _pattern(message: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
 
 
-_PATTERNS = {name: _pattern(message) for name, (message, _) in REFUSALS.items()}
+_LISTED = {**REFUSALS, **RUNNING, **ANY_SHARDS}
+_PATTERNS = {name: _pattern(message) for name, (message, _) in _LISTED.items()}
 
 
 def refusal_id(message: str) -> str:
@@ -65,7 +66,7 @@ def refusal_id(message: str) -> str:
     found = [name for name, pattern in _PATTERNS.items() if pattern.fullmatch(message)]
     if not found:
         return f"not listed: {message}"
-    return max(found, key=lambda name: len(REFUSALS[name][0]))
+    return max(found, key=lambda name: len(_LISTED[name][0]))
 
 
 def compare(  # noqa: PLR0911, C901 - one line for each way in which answers may be held to be the same
