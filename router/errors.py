@@ -244,6 +244,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "what this statement runs has changed one copy of the reference table {table}",
         "It ran on the home shard because nobody could see what it writes. Write to the table in a statement.",
     ),
+    "audit-session": (
+        "what this statement runs has changed {what} of the session, on the home shard alone",
+        "Do that by a statement of its own: SET, PREPARE, DECLARE.",
+    ),
     "audit-definition": (
         "what this statement runs has changed definitions, on the home shard alone",
         "Change definitions by statements of their own: they go to every shard that needs them.",

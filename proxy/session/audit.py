@@ -15,6 +15,7 @@ Three witnesses, because each is blind where another sees:
   catch that error; but the CHECK counts it (``pgchorus.strays``). Of another session's strays at the same time nobody
   knows whose they are: these are an error too.
 
+Neither sees TABLESAMPLE or a look at single ctids in dynamic SQL that finds no row, when the locks tell nothing.
 That definitions have changed is told by the lock on ``pgchorus.catalog_change``, which an event trigger writes to.
 """
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import by_name
+from proxy.session import leftovers
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.encodings import Encoding
+    from proxy.session.leftovers import Leftovers
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from router.catalog import Catalog
@@ -92,25 +95,32 @@ class Audit:
     """One statement's, on the home shard: made before it runs, ended when it has run and before it is committed."""
 
     def __init__(
-        self, session: Session, statement: Statement, link: ShardLink, before: Mapping[TableName, Touched]
+        self,
+        session: Session,
+        statement: Statement,
+        link: ShardLink,
+        before: Mapping[TableName, Touched],
+        left_before: Leftovers,
     ) -> None:
         self._session = session
         self._named = statement.audit or frozenset()
         self._link = link
         self._before = before
+        self._left_before = left_before
 
     @classmethod
     async def begin(cls, session: Session, statement: Statement) -> Audit:
         """Look before the statement. The transaction is in a block: what comes after belongs to it."""
         home = session.database.logical.home
         link = (await session.transaction.join([home], writes=True))[home]
+        link.dirty = True  # an error takes back rows, and not what was prepared or locked for the session
         before = await _look(link, session.encoding)
         catalog = _catalog(session)
         for name, touched in before.items():
             if _STRONGEST in touched.modes and not touched.temporary and not _is_home(catalog, name):
                 # Another TRUNCATE would not show.
                 raise refusal("audit-blind", reason=f"this transaction has locked {name} exclusively before")
-        return cls(session, statement, link, before)
+        return cls(session, statement, link, before, await leftovers.look(link))
 
     async def end(self) -> None:
         """Look after the statement; raises Refused when it has touched what the home shard has only a part of."""
@@ -119,7 +129,13 @@ class Audit:
         catalog = _catalog(session)
         for name, touched in after.items():
             before = self._before.get(name, _UNTOUCHED)
-            if name in self._named or not touched.since(before):
+            is_copy = isinstance(catalog.table_placement(name), Reference) and not touched.temporary
+            if not touched.since(before):
+                continue
+            if is_copy and touched.writes_since(before):
+                # Also if the statement names it: what may be tried here reads reference tables only.
+                raise refusal("audit-copy", table=str(name))
+            if is_copy or name in self._named:
                 continue
             if touched.temporary:
                 home = session.database.logical.home
@@ -131,10 +147,18 @@ class Audit:
                 raise refusal("audit-touched", table="a sharded table")
             elif name.schema == OWN_SCHEMA or _is_home(catalog, name):
                 continue
-            elif not isinstance(catalog.table_placement(name), Reference):
+            else:
                 raise refusal("audit-touched", table=str(name))
-            elif touched.writes_since(before):
-                raise refusal("audit-copy", table=str(name))
+        await self._end_session_state()
+
+    async def _end_session_state(self) -> None:
+        session, before = self._session, self._left_before
+        after = await leftovers.look(self._link)
+        changed = after.changed(before)
+        if changed:
+            raise refusal("audit-session", what=changed)
+        if after.advisory_locks > before.advisory_locks:
+            session.transaction.pin("advisory locks", [session.database.logical.home])
         for setting, value in self._link.parameters.items():
             session.on_parameter(setting, value)  # what it has set, if anything
 

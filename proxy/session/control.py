@@ -457,7 +457,8 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
     """Evaluate EXECUTE's arguments, which are expressions without tables, where the statement's types are known."""
     if not arguments:
         return ()
-    types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, NULL)" for oid in oids))
+    # With NULL for the modifier it says "character" and "bit", which mean one character in a cast.
+    types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, -1)" for oid in oids))
     casts = ", ".join(
         f"({argument})::{session.encoding.heard(name or b'text')}"
         for argument, name in zip(arguments, types, strict=True)

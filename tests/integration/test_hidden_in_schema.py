@@ -224,6 +224,50 @@ def test_settings_of_dynamic_sql_are_followed(client: WireClient) -> None:
     assert client.rows("select count(*) from log") == [("1",)]
 
 
+def test_a_copy_that_the_statement_reads_is_not_written_either(client: WireClient, town: Town) -> None:
+    before = everything(town)
+    write = "update kinds set name = ''y'' where id = 1"
+    client.rows("create table hid.linked (kind int references kinds)")
+    client.rows(f"create trigger t after insert on hid.linked for each row execute function hid.noting('{write}')")
+    try:
+        for text in (
+            f"select hid.ask('{write} returning id') from kinds where id = 1",
+            "insert into hid.linked values (1)",
+            "insert into hid.linked select id from kinds",
+        ):
+            said = message(client.query(text))
+            assert said.startswith("what this statement runs has changed one copy"), said
+            assert everything(town) == before
+    finally:
+        client.rows("drop table hid.linked")
+
+
+def test_advisory_locks_of_dynamic_sql_stay(client: WireClient, town: Town, connect: Callable[..., WireClient]) -> None:
+    other = connect(town.dsn)
+    client.rows("do $$ begin perform pg_advisory_lock(77); end $$")
+    assert other.rows("select pg_try_advisory_lock(77)") == [("f",)]
+    assert client.rows("select pg_advisory_unlock(77)") == [("t",)]
+    assert other.rows("select pg_try_advisory_lock(77)") == [("t",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("set statement_timeout = ''300ms''", "settings"),
+        ("set role pg_monitor", "the role"),
+        ("prepare hid_p as select 1", "prepared statements"),
+        ("declare hid_c cursor with hold for select 1", "held cursors"),
+    ],
+)
+def test_what_would_be_gone_with_the_statement_is_refused(client: WireClient, text: str, what: str) -> None:
+    for around in (("", ""), ("begin", "rollback")):
+        client.query(around[0])
+        assert f"has changed {what} of the session" in message(client.query(f"select hid.run('{text}')"))
+        client.query(around[1])
+        assert client.rows("select count(*) from pg_prepared_statements where from_sql") == [("0",)]
+    assert client.rows("select current_user, current_setting('statement_timeout')") == [("postgres", "0")]
+
+
 def test_what_comes_after_a_truncate_cannot_be_told(client: WireClient) -> None:
     client.rows("begin")
     client.rows("truncate notes")
