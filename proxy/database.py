@@ -30,7 +30,7 @@ from router.planner import Planner
 from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.admin.metrics import Metrics
@@ -166,6 +166,10 @@ class LogicalDatabase:
         """Check out a link of ``role`` to a shard; ``further``: for a transaction that has one to another."""
         pool = self.pool(shard, role)
         return pool.take(preferred) or await pool.acquire(further=further)
+
+    def is_paused(self, shards: Collection[int]) -> bool:
+        """Whether PAUSE holds on one of some shards."""
+        return any(map(self.pools.is_paused, shards))
 
     def release(self, link: ShardLink) -> None:
         """Give a link back."""

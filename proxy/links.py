@@ -12,7 +12,7 @@ from proxy.encodings import UTF_8, written
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.settings import Applied
@@ -36,6 +36,9 @@ class Links(Protocol):
 
         ``further``: one to another shard is held meanwhile.
         """
+
+    def is_paused(self, shards: Collection[int]) -> bool:
+        """Whether an operator lets no transaction begin on one of some shards."""
 
     def release(self, link: ShardLink) -> None:
         """Give a link back; one that is not idle is closed."""

@@ -42,7 +42,7 @@ from proxy.tasks import all_ended, spawn
 from proxy.twophase.fence import FenceLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from proxy.links import Links
     from proxy.shards.link import ShardLink
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
+PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
 
 
 class Block(Enum):
@@ -194,7 +195,10 @@ class ClientTransaction:
             self.locked_tables = True
         return {shard: self.links[shard] for shard in shards}
 
-    async def _take_links(self, shards: Iterable[int]) -> None:
+    async def _take_links(self, shards: Collection[int]) -> None:
+        while not self.links and self.database.is_paused(shards):
+            self.check_cancelled()
+            await asyncio.sleep(PAUSED_LOOK_S)
         for shard in sorted(shards):
             link = self.links.get(shard)
             if link is None:

@@ -62,8 +62,10 @@ async def pause(world: World, words: Sequence[str]) -> str:
     chosen = _chosen(world, "PAUSE", words)
     for database, shard in chosen:
         database.pools.pause(shard)
-    while any(database.pools.in_use(shard) for database, shard in chosen):  # noqa: ASYNC110 - see below
+    while any(database.pools.in_use(shard) for database, shard in chosen):
         # Looking now and then costs the way of every statement nothing; an event would have to be set there.
+        if not all(database.pools.is_paused(shard) for database, shard in chosen):
+            raise ProxyError("57014", "RESUME has ended the pause")
         await asyncio.sleep(_LOOK_S)
     return "PAUSE"
 

@@ -77,6 +77,7 @@ async def _alone(session: Session, table: str) -> AsyncIterator[None]:
     unlock = f"SELECT pg_catalog.pg_advisory_unlock({_CLASS}, {key})"
     try:
         yield
+        await link.run(f"{unlock}; RELEASE SAVEPOINT {_ALONE}")
     except BaseException:
         if not link.closed:
             try:
@@ -85,7 +86,6 @@ async def _alone(session: Session, table: str) -> AsyncIterator[None]:
                 link.abort()  # the lock must not go back into the pool
                 raise
         raise
-    await link.run(f"{unlock}; RELEASE SAVEPOINT {_ALONE}")
 
 
 class _Locking:

@@ -239,6 +239,39 @@ def test_pause_waits_for_transactions_and_holds_the_next_ones(
     assert ("tag", "INSERT 0 1") in late.read()
 
 
+def test_a_paused_shard_is_not_reached_by_statements_over_several(
+    console: Console, town: Town, connect: Callable[..., WireClient]
+) -> None:
+    database = town.dsn.rpartition("/")[2]
+    reader, writer = connect(town.dsn), connect(town.dsn)
+    writer.query(f"insert into notes values ({town.spread[0]}, 'x')")
+    assert console.run(f"pause {database} s2") == "PAUSE"
+    try:
+        reader.send(Query(b"select count(*) from notes"))
+        writer.send(Query(b"update notes set v = 'y'"))
+        eventually(
+            lambda: len([row for row in console.show("clients") if row["state"] == "active"]) == 2, "not both wait"
+        )
+        assert all(row["sv_active"] == 0 for row in console.show("pools"))
+        reader.cancel()
+        assert reader.read()[0][1]["C"] == "57014"
+    finally:
+        console.run("resume")
+    assert ("tag", "UPDATE 1") in writer.read()
+
+
+def test_resume_ends_a_pause_that_waits(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
+    open_block = connect(town.dsn)
+    open_block.query("begin")
+    open_block.query(f"insert into notes values ({town.spread[0]}, 'x')")
+    with closing(WireClient(town.process.dsn("pgchorus"))) as pausing:
+        pausing.send(Query(b"pause"))
+        eventually(lambda: all(row["paused"] for row in console.show("databases")), "it is not paused")
+        console.run("resume")
+        assert pausing.read()[0][1]["M"] == "RESUME has ended the pause"
+    open_block.query("rollback")
+
+
 def test_a_pause_that_waits_can_be_cancelled(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
     open_block = connect(town.dsn)
     open_block.query("begin")

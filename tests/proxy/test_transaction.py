@@ -14,7 +14,7 @@ from proxy.transaction import Block, ClientTransaction
 from proxy.twophase.fence import FenceLostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
 
 CUSTOM = Applied((("app.tenant", "SET app.tenant = 1"),))
 
@@ -88,6 +88,9 @@ class Database:
             link = Link(shard)
             self.made.append(link)
         return link
+
+    def is_paused(self, shards: Collection[int]) -> bool:  # noqa: ARG002
+        return False
 
     def release(self, link: Link) -> None:
         link.go()  # as washing does
