@@ -236,26 +236,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "tables of the home shard and tables of all shards cannot be named in one statement",
         "Use a statement for each kind.",
     ),
-    "audit-touched": (
-        "what this statement runs has touched {table}, of which the home shard has only a part",
-        "It ran there because nobody could see what it touches. Use a function with a vouch, or the tables themselves.",
-    ),
-    "audit-copy": (
-        "what this statement runs has changed one copy of the reference table {table}",
-        "It ran on the home shard because nobody could see what it writes. Write to the table in a statement.",
-    ),
-    "audit-session": (
-        "what this statement runs has changed {what} of the session, on the home shard alone",
-        "Do that by a statement of its own: SET, PREPARE, DECLARE.",
-    ),
-    "audit-definition": (
-        "what this statement runs has changed definitions, on the home shard alone",
-        "Change definitions by statements of their own: they go to every shard that needs them.",
-    ),
-    "audit-blind": (
-        "nobody could tell afterwards what this statement touches: {reason}",
-        "Run it in a transaction of its own.",
-    ),
     # definitions
     "key-missing": ("{table} has no column {key}, its sharding key", "Add the column, or change the configuration."),
     "key-type": (
@@ -340,6 +320,26 @@ GATHERED: dict[str, tuple[str, str]] = {
 _DOCTOR: Final = "The schemas differ, or types were created on the shards one by one; see pgchorus doctor."
 
 RUNNING: dict[str, tuple[str, str]] = {
+    "audit-touched": (
+        "what this statement runs has touched {table}, of which the home shard has only a part",
+        "It ran there because nobody could see what it touches. Use a function with a vouch, or the tables themselves.",
+    ),
+    "audit-copy": (
+        "what this statement runs has changed one copy of the reference table {table}",
+        "It ran on the home shard because nobody could see what it writes. Write to the table in a statement.",
+    ),
+    "audit-session": (
+        "what this statement runs has changed {what} of the session, on the home shard alone",
+        "Do that by a statement of its own: SET, PREPARE, DECLARE.",
+    ),
+    "audit-definition": (
+        "what this statement runs has changed definitions, on the home shard alone",
+        "Change definitions by statements of their own: they go to every shard that needs them.",
+    ),
+    "audit-blind": (
+        "nobody could tell afterwards what this statement touches: {reason}",
+        "Run it in a transaction of its own.",
+    ),
     "key-form": (
         "cannot tell the shard of this sharding key: {reason}",
         "Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",

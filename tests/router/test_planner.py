@@ -113,7 +113,6 @@ def test_refusals_are_named_by_planners_only_if_they_exist() -> None:
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     named.add(first.value)
     of_the_session = {"cross-shard-off", "explain-execute", "key-update-off"}
-    of_the_session |= {"audit-touched", "audit-copy", "audit-definition", "audit-session", "audit-blind"}
     assert named == (set(REFUSALS) | set(GATHERED)) - of_the_session
 
 
