@@ -138,6 +138,13 @@ class ControlConnection:
 
     async def _call(self, command: Coroutine[Any, Any, T]) -> T:
         """Run a command so that being cancelled closes the socket instead of cancelling the command."""
+        if self._connection.is_closed():
+            # The server has ended this session while nothing was asked of it: a limit on a transaction that was held
+            # (the fence's) says nothing about the server. Whether that is gone is seen by asking.
+            command.close()
+            self._broken = True
+            self._on_doubt()
+            raise lost_link(self.shard, self.name)
         task = spawn(self._outcome(command), f"control command on {self.name}")
         try:
             value, error = await asyncio.shield(task)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from eventually import until_gone, until_waiting
+from eventually import eventually, until_gone, until_waiting
 from proxy.errors import ProxyError
 from proxy.shards.control import ControlLimits, ControlLinks, quote_identifier
 from proxy.shards.errors import ShardError
@@ -227,6 +227,21 @@ async def test_a_lost_connection_says_so_and_the_next_one_is_new(
     assert told[0][1].sqlstate == "57P01"
     async with control.connection(0) as connection:
         assert connection.pid != pid
+
+
+async def test_a_session_that_was_ended_while_it_held_something_is_no_outage(control: ControlLinks) -> None:
+    """The fence's limit ends a session of a server that is quite well."""
+    alarms: list[object] = []
+    doubts: list[int] = []
+    control.on_failure(lambda *told: alarms.append(told))
+    control.on_doubt(doubts.append)
+    async with control.connection(0) as connection:
+        await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 1")
+        await eventually(connection._connection.is_closed)
+        with pytest.raises(ShardError) as caught:
+            await connection.execute("COMMIT")
+        assert caught.value.lost
+    assert (alarms, doubts) == ([], [0])
 
 
 async def test_a_connection_killed_while_idle_is_not_lent(control: ControlLinks, admin: asyncpg.Connection) -> None:
