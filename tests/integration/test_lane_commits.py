@@ -28,7 +28,20 @@ COMMITS = {
 def client(lane: Lane, connect: Callable[..., WireClient]) -> WireClient:
     made = connect(lane.town.dsn)
     made.ask(parse("COMMIT", "commit"), SYNC)
+    know_the_keys(lane, made)
     return made
+
+
+def know_the_keys(lane: Lane, client: WireClient) -> None:
+    """Commit until each shard has been the commit point, which is drawn: then the proxy knows the keys of all."""
+    made = "SELECT count(*) FROM pgchorus.decision WHERE outcome = 'commit'"
+    keys = lane.town.spread
+    while not all(found for ((found,),) in lane.town.everywhere(made)):
+        for key in keys:
+            client.query("BEGIN" if key == keys[0] else "")
+            client.query(f"INSERT INTO notes VALUES ({key}, NULL, 0)")
+        client.query("COMMIT")
+        lane.town.empty()
 
 
 def add(client: WireClient, keys: tuple[int, ...], by: int) -> None:
