@@ -23,7 +23,7 @@ SEED = 20261122
 SHARDS = 3
 WRITERS = 4
 READERS = 3
-READS = 2000
+READS = 600
 
 
 @pytest.fixture(scope="module")
