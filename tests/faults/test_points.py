@@ -118,7 +118,7 @@ class Spot:
 UNDONE = (PREPARE, Fault.CUT_MESSAGE)
 SPOTS = [
     Spot(Point.BEFORE_PREPARE, (0,), decided=False),
-    Spot(Point.BEFORE_READY, (0,), decided=False),
+    Spot(Point.BEFORE_READY, (0, 1, 2), decided=False),  # all of step 1 is sent in one turn
     Spot(Point.AFTER_PREPARE, (1, 2), decided=False),
     Spot(Point.AFTER_READY, (0, 1, 2), decided=False),
     Spot(Point.BEFORE_DECIDE, (2,), decided=False),
@@ -130,7 +130,7 @@ SPOTS = [
     Spot(Point.TELLING, (0,), decided=True),
     Spot(Point.BEFORE_UNDO, (1,), decided=False, spoiled=UNDONE),
     Spot(Point.AFTER_UNDO, (0,), decided=False, spoiled=UNDONE),
-    Spot(Point.BEFORE_ROLLBACK, (1,), decided=False, spoiled=UNDONE),
+    Spot(Point.BEFORE_ROLLBACK, (0, 1), decided=False, spoiled=UNDONE),
     Spot(Point.AFTER_ROLLBACK, (0, 1), decided=False, spoiled=UNDONE),
     Spot(Point.SETTLING, (2,), decided=True, spoiled=(DECIDE, Fault.CUT_ANSWER)),
     Spot(Point.SETTLING, (2,), decided=False, spoiled=(DECIDE, Fault.CUT_MESSAGE)),
@@ -225,7 +225,9 @@ def test_killed(stage: Ledger, points: Points, wires: Wires, spot: Spot) -> None
     check_after(stage)
 
 
-STALLS = [spot for spot in SPOTS if spot.prepared != (0,) and spot.spoiled is None]
+STALLS = [
+    spot for spot in SPOTS if spot.prepared != (0,) and spot.spoiled is None and spot.point is not Point.BEFORE_READY
+]
 STALLS += [spot for spot in SPOTS if spot.point in {Point.SETTLING, Point.SETTLED, Point.ELSEWHERE}]
 
 
@@ -287,8 +289,10 @@ def test_a_shard_crashes(  # noqa: PLR0913 - fixtures
         servers[shard].start()
         points.go()
         committed: bool | None = True if spot.decided else None
-        if spot.point in {Point.BEFORE_PREPARE, Point.BEFORE_READY} and spot.spoiled is None:
+        if spot.point is Point.BEFORE_PREPARE:
             committed = False  # its transaction was open there
+        elif spot.point is Point.BEFORE_READY:
+            committed = None  # it had been told to prepare, or not yet
         elif spot.point is Point.BEFORE_DECIDE:
             committed = victim == "participant"  # what is prepared survives
         elif spot.spoiled is not None and not spot.decided:

@@ -24,6 +24,7 @@ class Points:
     def __init__(self) -> None:
         self._listener = socket.create_server((HOST, 0))
         self._reached: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()  # to arm; False: the proxy has gone
         self._armed: dict[str, int] = {}
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
@@ -50,10 +51,11 @@ class Points:
     def arm(self, point: Point, times: int = 1) -> None:
         """Have the proxy that runs, or the next one, stand still when it passes a point for the n-th time from now."""
         with self._lock:
-            if self._connection is None:
+            heard = self._connection is not None and self._tell(f"arm|{point.value}|{times}")
+        # A commit may be through before a line has been read: the proxy says that it has.
+        if not heard or not self._answers.get(timeout=WAIT_SECONDS):
+            with self._lock:
                 self._armed[point.value] = times
-            else:
-                self._say(f"arm|{point.value}|{times}")
 
     def disarm(self) -> None:
         with self._lock:
@@ -76,6 +78,16 @@ class Points:
             if self._connection is not None:
                 self._say("go")
 
+    def _tell(self, line: str) -> bool:
+        """Say a line that is answered; False: the proxy has gone."""
+        while not self._answers.empty():
+            self._answers.get()
+        try:
+            self._say(line)
+        except OSError:
+            return False
+        return True
+
     def _say(self, line: str) -> None:
         assert self._connection is not None
         self._connection.sendall(f"{line}\n".encode())
@@ -95,8 +107,12 @@ class Points:
                     self._say("serve")
                 try:
                     for line in lines:
-                        self._reached.put(line.strip().partition("|")[2])
+                        if line.strip() == "armed":
+                            self._answers.put(True)  # noqa: FBT003 - whether it was heard
+                        else:
+                            self._reached.put(line.strip().partition("|")[2])
                 except OSError:
                     pass  # it was killed
                 with self._lock:
                     self._connection = None
+                self._answers.put(False)  # noqa: FBT003 - nobody will answer what was said last

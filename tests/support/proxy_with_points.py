@@ -1,7 +1,7 @@
 """`pgchorus serve` whose points a test can stop at: started by ``crash_points``, with the controller's address first.
 
 The controller's lines: ``arm NAME N`` (stop when this point is passed for the N-th time from now), ``disarm``,
-``serve`` (go on starting), ``go``. Ours: ``at NAME``. While it waits for ``go``, the whole process stands still.
+``serve`` (go on starting), ``go``. Ours: ``armed``, ``at NAME``. While it waits for ``go``, the process stands still.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Stops:
     def _listen(self) -> None:
         try:
             for line in self._lines:
-                self._take(line)
+                if self._take(line) == "arm":
+                    self._socket.sendall(b"armed\n")
         finally:
             # The test has died. Who stands still at a point does not hear SIGTERM.
             os._exit(1)
