@@ -33,6 +33,7 @@ pgchorus with the rows on two shards. The cases are those of Martin Kleppmann's
 `tests/integration/test_hermitage.py`, which runs all of it and fails where it is not as it stands here.
 
 *Shown*: the anomaly happened. *Not shown*: it did not, and what kept it away: an error with its SQLSTATE, or the data.
+*Either*: it may or may not happen, as it may with one server, by which shard comes first.
 *Refused*: the transaction was ended with `0A000`, because it would have needed several shards.
 """
 TAIL = """
@@ -73,6 +74,10 @@ def outcome(case: Case, told: Told) -> str:
     return f"not shown ({', '.join(told.errors)})" if told.errors else "not shown"
 
 
+# A DELETE on two shards waits on one; whether the other one looks before or after the wait is nobody's promise.
+EITHER = frozenset({("PMP write", "READ COMMITTED")})
+
+
 def test_anomalies(places: dict[str, Place]) -> None:
     lines = [HEAD]
     for level in LEVELS:
@@ -86,6 +91,8 @@ def test_anomalies(places: dict[str, Place]) -> None:
             if outcomes["two shards"] == "shown":
                 promised = outcomes["PostgreSQL"] != "shown" and (case.name, level) not in NOT_PROMISED
                 assert not promised, f"{case.name} at {level}: {told}"
+            if (case.name, level) in EITHER:
+                outcomes["two shards"] = "either"
             lines.append(f"| {case.name} | {' | '.join(outcomes.values())} | {case.words} |")
         lines.append("")
     page = "\n".join(lines) + TAIL
