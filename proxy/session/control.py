@@ -6,6 +6,7 @@ Each function returns what ends the statement for the client: a command tag, or 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
@@ -453,19 +454,27 @@ async def _type_oids(session: Session, statement: Statement, type_names: Sequenc
     return tuple(oids)
 
 
+_serial = count(1)
+
+
 async def _argument_values(session: Session, arguments: Sequence[str], oids: Sequence[int]) -> tuple[bytes | None, ...]:
     """Evaluate EXECUTE's arguments, which are expressions without tables, where the statement's types are known."""
     if not arguments:
         return ()
     # With NULL for the modifier it says "character" and "bit", which mean one character in a cast.
     types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, -1)" for oid in oids))
-    casts = ", ".join(
-        f"({argument})::{session.encoding.heard(name or b'text')}"
-        for argument, name in zip(arguments, types, strict=True)
-    )
+    names = ", ".join(session.encoding.heard(name or b"text") for name in types)
+    holes = ", ".join(f"${number}" for number in range(1, len(oids) + 1))
+    # Postgres's own EXECUTE: a cast would take what that refuses (text for a number), and subqueries. The name is new
+    # each time, because after an error nobody can DEALLOCATE in the transaction; the link is washed of it later.
+    own = f"pgchorus_arguments_{next(_serial)}"
+    prepare = f"PREPARE {own} ({names}) AS SELECT {holes}"
     try:
-        return tuple(await _ask_home(session, f"SELECT {casts}"))
+        asked = f"{prepare}; EXECUTE {own} ({', '.join(arguments)}); DEALLOCATE {own}"
+        return tuple(await _ask_home(session, asked))
     except ShardError as error:
+        for link in session.transaction.links.values():
+            link.dirty = True
         raise ShardError(error.fields.replace(P=None), error.shard) from error  # it counts in a text of ours
 
 

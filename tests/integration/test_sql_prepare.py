@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.wire.frontend import Query
+
 if TYPE_CHECKING:
     from wire_client import Twins
 
@@ -43,3 +45,36 @@ def test_what_is_stored(twins: Twins) -> None:
         twins.query("select * from made order by k")
     finally:
         twins.query("drop table made")
+
+
+@pytest.mark.parametrize(
+    ("types", "arguments"),
+    [
+        ("int4", "'5'::text"),
+        ("int4", "null::text"),
+        ("bool", "1"),
+        ("int4", "true"),
+        ("inet", "'1.2.3.4'::text"),
+        ("int4[]", "array['1', '2']"),
+        ("int8", "(select 5)"),
+        ("int4", "count(*)"),
+        ("int4", "x"),
+        ("int2", "70000"),
+        ("int4", "1, 2"),
+        ("date", "'2026-01-01'::timestamp"),
+        ("text", "5"),
+        ("name", "'x'::text"),
+        ("numeric", "'1'::money"),
+        ("json", "'{}'::jsonb"),
+    ],
+)
+def test_arguments_are_assigned_and_not_cast(twins: Twins, types: str, arguments: str) -> None:
+    execute = Query(f"execute p({arguments})".encode())
+    twins.query(f"prepare p({types}) as select $1")
+    twins.same(execute, ignoring="P")  # the place of an error in an argument is not told
+    twins.query("begin; savepoint s")
+    for _ in range(2):
+        twins.same(execute, ignoring="P")
+        twins.query("rollback to savepoint s")
+    twins.query("rollback")
+    twins.query("deallocate p")
