@@ -22,11 +22,18 @@ _LOOK_S: Final = 0.05  # between two looks whether all transactions have ended
 
 
 async def kill(world: World, words: Sequence[str]) -> str:
-    """KILL id: end a client's session, whatever it does; its transaction is rolled back unless its COMMIT has begun."""
+    """KILL id: end a client's session, whatever it does; its transaction is rolled back unless its COMMIT has begun.
+
+    Then it is told how that went, before it is ended: as with one Postgres nothing interrupts a COMMIT.
+    """
     if len(words) != 1 or not words[0].isdigit():
         raise ProxyError("42601", "KILL takes the id of a client", hint="SHOW CLIENTS has them in the column id.")
+    waited = False
     for session in world.sessions():
         if session.pid == int(words[0]):
+            while session.transaction.committing or (waited and session.in_query):
+                waited = True
+                await asyncio.sleep(_LOOK_S)
             session.kill()
             return "KILL"
     raise ProxyError("42704", f"there is no client with the id {words[0]}", hint="SHOW CLIENTS lists them.")

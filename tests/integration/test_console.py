@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -169,6 +169,30 @@ def test_kill_ends_a_client_in_mid_statement(console: Console, town: Town, conne
     assert town.stored() == []
     with pytest.raises(psycopg.Error, match="there is no client"):
         console.run(f"kill {victim.key[0]}")
+
+
+def test_kill_in_mid_commit_lets_the_client_know_how_it_went(
+    console: Console, town: Town, connect: Callable[..., WireClient]
+) -> None:
+    first, second, _ = town.spread
+    victim, killer = connect(town.dsn), connect(town.process.dsn("pgchorus"))
+    victim.query("begin")
+    for key in (first, second):
+        victim.query(f"insert into notes values ({key}, 'x')")
+    with ExitStack() as stack:
+        for dsn in town.shards:
+            # Whichever is the commit point: its decision waits.
+            fence = stack.enter_context(psycopg.connect(dsn))
+            fence.execute("lock table pgchorus.fence in share mode")
+        victim.send(Query(b"commit"))
+        eventually(lambda: bool(console.show("in_doubt")), "nothing is prepared")
+        killer.send(Query(f"kill {victim.key[0]}".encode()))
+        eventually(lambda: bool(console.show("locks")), "no decision waits")
+    trace = victim.read_to_end()
+    assert trace[:2] == [("tag", "COMMIT"), ("ready", "I")]
+    assert trace[-1][1]["C"] == "57P01"
+    assert killer.read()[0] == ("tag", "KILL")
+    assert town.stored() == sorted([(first, "x"), (second, "x")])
 
 
 def test_recover_and_reload(console: Console) -> None:
