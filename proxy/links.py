@@ -6,9 +6,11 @@ Protocols and values, nothing else: ``proxy.database`` is what stands behind ``L
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.encodings import UTF_8, written
+from proxy.errors import ProxyError
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
@@ -80,8 +82,8 @@ class Replay:
     sql: str
     savepoint: str | None = None
     settings_before: dict[str, str] | None = None
-    writes_forbidden_before: bool = False
     until_release: bool = False  # RELEASE ends it as well as ROLLBACK TO
+    unlocked: bool = False  # by the release of its own savepoint before COMMIT
     read_only: bool | None = None  # what it chose for the block
     codec: str = UTF_8  # in which it was sent, and is sent again: what is replayed before it has set client_encoding
 
@@ -89,6 +91,26 @@ class Replay:
     def message(self) -> bytes:
         """The statement as a Query message."""
         return Query(written(self.sql, self.codec)).encode()
+
+
+def find_savepoint(log: Sequence[Replay], name: str) -> int:
+    """Return where in the log the savepoint of that name is which counts: the last one."""
+    for index in range(len(log) - 1, -1, -1):
+        if log[index].savepoint == name:
+            return index
+    raise ProxyError("3B001", f'savepoint "{name}" does not exist')
+
+
+def what_stays(log: Sequence[Replay]) -> list[Replay]:
+    """Return what a RELEASE leaves of what came since its savepoint."""
+    return [replay for replay in log if replay.savepoint is None and not replay.until_release]
+
+
+def read_only_after(log: Sequence[Replay], *, default: bool, before_savepoints: bool) -> bool:
+    """Whether the block is read only: what was chosen last counts (``before_savepoints``: before the first of them)."""
+    if before_savepoints:
+        log = list(takewhile(lambda replay: replay.savepoint is None, log))
+    return next((replay.read_only for replay in reversed(log) if replay.read_only is not None), default)
 
 
 _BEGIN = Query(b"BEGIN").encode()

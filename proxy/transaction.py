@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay, put_begin, put_settings
+from proxy.links import Replay, find_savepoint, put_begin, put_settings, read_only_after, what_stays
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
+READ_ONLY_SAVEPOINT = "pgchorus_read_only"
 PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
 
 
@@ -79,7 +80,6 @@ class ClientTransaction:
     doomed: bool = False  # a link was lost: ROLLBACK TO cannot bring it back
     modes: Modes = field(default_factory=Modes)
     inherited: Modes = field(default_factory=Modes)  # from the block before this one, by AND CHAIN
-    writes_forbidden: bool = False  # SET TRANSACTION READ ONLY after a write: ours to enforce
     command: str = ""  # the tag of the statement that runs, for errors of ours
     default_read_only: bool = False  # the session's default_transaction_read_only when the block began
     default_isolation: str = READ_COMMITTED  # the session's default_transaction_isolation now
@@ -124,10 +124,15 @@ class ClientTransaction:
         """Whether statements run inside BEGIN on the shards."""
         return self.block is not Block.NONE
 
-    @property
-    def modes_for_chain(self) -> Modes:
-        """What AND CHAIN passes on; a failed block has lost the modes that it chose itself."""
-        return self.inherited if self.failed else self.modes
+    def modes_for_chain(self, *, rolled_back: bool) -> Modes:
+        """What AND CHAIN passes on: a failed block has lost the modes that it chose, a ROLLBACK its savepoints'."""
+        if self.failed:
+            return self.inherited
+        if not self.log:
+            return self.modes
+        # Not None: defaults that the block has changed are not for the next one yet.
+        read_only = self._read_only(before_savepoints=rolled_back)
+        return Modes(self.isolation, read_only, self.modes.deferrable)
 
     def fail(self) -> None:
         """An error was sent to the client: a block is failed until it ends or goes back to a savepoint."""
@@ -173,8 +178,6 @@ class ClientTransaction:
         are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise within
         one statement.
         """
-        if writes and self.writes_forbidden:
-            raise ProxyError("25006", f"cannot execute {self.command} in a read-only transaction")
         if self.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
@@ -320,7 +323,6 @@ class ClientTransaction:
                 sql,
                 savepoint=name,
                 settings_before=self.settings.snapshot(),
-                writes_forbidden_before=self.writes_forbidden,
                 codec=self.settings.encoding.codec,
             )
         )
@@ -330,30 +332,21 @@ class ClientTransaction:
         """The savepoints that are open now."""
         return tuple(replay for replay in self.log if replay.savepoint is not None)
 
-    def _find(self, name: str) -> int:
-        for index in range(len(self.log) - 1, -1, -1):
-            if self.log[index].savepoint == name:
-                return index
-        raise ProxyError("3B001", f'savepoint "{name}" does not exist')
-
     async def release_savepoint(self, name: str, sql: str) -> None:
         """RELEASE: the savepoint and those after it are gone, settings made since stay, but for READ ONLY."""
-        index = self._find(name)
+        index = find_savepoint(self.log, name)
         await self.everywhere(sql)
-        self.writes_forbidden = self.log[index].writes_forbidden_before
-        stays = [replay for replay in self.log[index:] if replay.savepoint is None and not replay.until_release]
-        self.log = self.log[:index] + stays
+        self.log = self.log[:index] + what_stays(self.log[index:])
 
     async def rollback_to(self, name: str, sql: str) -> None:
         """ROLLBACK TO: back to the savepoint on all shards, also out of the failed state."""
-        index = self._find(name)
+        index = find_savepoint(self.log, name)
         if self.doomed:
             raise ProxyError("25P02", "a shard was lost in this transaction; it can only be rolled back")
         await self.everywhere(sql)
         restored = self.log[index].settings_before
         if restored is not None:
             self.settings.restore(restored)
-        self.writes_forbidden = self.log[index].writes_forbidden_before
         self.log = self.log[: index + 1]
         self.failed = self.locks_released = False
         self.deadlock = None
@@ -361,9 +354,16 @@ class ClientTransaction:
     @property
     def read_only(self) -> bool:
         """Whether the block may not write: what was chosen last, in a savepoint that is still open or before."""
-        chosen = [self.modes.read_only, *(replay.read_only for replay in self.log)]
-        found = next((choice for choice in reversed(chosen) if choice is not None), self.default_read_only)
-        return found or self.writes_forbidden
+        return self._read_only(before_savepoints=False)
+
+    def _read_only(self, *, before_savepoints: bool) -> bool:
+        default = self.default_read_only if self.modes.read_only is None else self.modes.read_only
+        return read_only_after(self.log, default=default, before_savepoints=before_savepoints)
+
+    @property
+    def is_unlocked_by_release(self) -> bool:
+        """Whether the shards were told READ ONLY after writes, which must end before a decision is written."""
+        return any(replay.unlocked for replay in self.log)
 
     def check_modes(self, modes: Modes) -> None:
         """Raise what Postgres says to a change of characteristics that comes too late."""
@@ -377,17 +377,16 @@ class ClientTransaction:
 
     async def set_modes(self, modes: Modes, sql: str) -> None:
         """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
-        if modes.read_only and self.writers and self.shard_count > 1:
-            # A shard told so could not write the decision record, nor could that be taken back: enforced by join().
-            self.writes_forbidden = True
-            return
         self.check_modes(modes)
+        unlocked = bool(modes.read_only and self.writers and self.shard_count > 1 and not self.read_only)
+        if unlocked:
+            # A shard told so cannot write the decision record, nor take it back, but for the end of a savepoint.
+            sql = f"SAVEPOINT {READ_ONLY_SAVEPOINT}; {sql}"
         await self.everywhere(sql)
-        if modes.isolation is not None:
-            self.modes.isolation = modes.isolation
-        if self.log:
+        if self.log or unlocked:
+            self.modes.merge(replace(modes, read_only=None))
             codec = self.settings.encoding.codec
-            self.log.append(Replay(sql, until_release=True, read_only=modes.read_only, codec=codec))
+            self.log.append(Replay(sql, until_release=True, unlocked=unlocked, read_only=modes.read_only, codec=codec))
         else:
             self.modes.merge(modes)
 
@@ -483,6 +482,9 @@ class ClientTransaction:
 
     async def _commit(self, answered: Mapping[int, Participant]) -> Outcome:
         await self._outlive_cancels()
+        if self.is_unlocked_by_release:
+            with suppress(ShardError):  # as above
+                await self.everywhere(f"RELEASE SAVEPOINT {READ_ONLY_SAVEPOINT}")
         needed = self.touched | self.writers | self.must_commit.keys()
         links: dict[int, ShardLink] = {shard: link for shard, link in self.links.items() if shard in needed}
         parties: dict[int, Participant] = {**(links or self.links), **answered}
@@ -544,7 +546,7 @@ class ClientTransaction:
         self.settings_sent.clear()
         self.custom_settings = False
         self.block = Block.NONE
-        self.failed = self.doomed = self.settings_changed = self.catalog_changed = self.writes_forbidden = False
+        self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
         self.snapshot_fixed = self.locked_tables = self.locks_released = False
         self.deadlock = None
         self.modes, self.inherited = Modes(), Modes()

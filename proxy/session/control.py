@@ -98,7 +98,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.commit()
         return b"COMMIT"
-    modes = transaction.modes_for_chain
+    modes = transaction.modes_for_chain(rolled_back=False)
     if transaction.failed:
         await session.rollback()
         tag = b"ROLLBACK"
@@ -124,7 +124,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
         if transaction.block is Block.IMPLICIT:
             await session.rollback()
         return b"ROLLBACK"
-    modes = transaction.modes_for_chain
+    modes = transaction.modes_for_chain(rolled_back=True)
     await session.rollback()
     if plan.chain:
         session.begin(Block.EXPLICIT)

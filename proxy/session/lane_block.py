@@ -25,7 +25,7 @@ def is_plain(transaction: ClientTransaction) -> bool:
         and modes.read_only is None
         and transaction.isolation_at_begin == READ_COMMITTED
         and not transaction.default_read_only
-        and not transaction.writes_forbidden
+        and not (transaction.log and transaction.read_only)
     )
 
 
@@ -53,6 +53,8 @@ def may_commit_at_once(transaction: ClientTransaction) -> bool:
     if transaction.gid is not None:
         return False  # the client may ask for the outcome: there must be a record
     if transaction.must_commit or transaction.settings_changed or transaction.catalog_changed:
+        return False
+    if transaction.log and transaction.is_unlocked_by_release:
         return False
     for link in transaction.links.values():
         if link.closed or link.cancelled or link.has_prefix or link.prefix_failed:

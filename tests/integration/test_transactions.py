@@ -310,6 +310,60 @@ def test_read_only_after_writes_on_two_shards_stops_writes_and_still_commits(twi
     assert any_town.stored() == sorted([(a, "a"), (b, "b"), (c, "c")])
 
 
+SHOWN = "show transaction_read_only"
+INSIDE = "select current_setting('transaction_read_only')"
+READ_ONLY_AFTER_WRITES = [
+    ["set transaction read only", SHOWN, INSIDE, "{c}", SHOWN],
+    ["set transaction read only", "savepoint s", "{c}", "rollback to s", SHOWN, "release s", SHOWN, "commit"],
+    ["savepoint s", "set transaction read only", SHOWN, "rollback to s", SHOWN, "set transaction read only",
+     "release s", SHOWN, "{c}", "commit"],
+    ["set transaction read only", "set transaction read only", "savepoint s", "set transaction read only", "release s",
+     SHOWN, "commit and chain", SHOWN],
+    ["set transaction read only", "savepoint s", "select 1 / 0", "rollback to s", SHOWN, "commit"],
+    ["savepoint s", "set transaction read only", "commit and chain", SHOWN],
+    ["savepoint s", "set transaction read only", "rollback and chain", SHOWN],
+    ["set transaction read only", "rollback and chain", SHOWN],
+    ["set transaction isolation level repeatable read, read only", SHOWN],
+    ["set transaction read only, deferrable", SHOWN],
+    ["set transaction read only", "set transaction read write", SHOWN],
+    ["begin read only", SHOWN, "commit"],
+    ["set local transaction_read_only = on", SHOWN, "show transaction_deferrable", "commit"],
+    ["set transaction read only", "select v from notes where k = {third} for update"],
+    ["set transaction read only", "select v from notes where k = {third}", SHOWN, "commit"],
+    ["set transaction read only", "declare x cursor for select k from notes order by k", "fetch 1 from x",
+     "savepoint s", "fetch 1 from x", "rollback to s", "fetch 1 from x", "commit"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", READ_ONLY_AFTER_WRITES, ids="; ".join)
+def test_read_only_after_writes_on_two_shards_is_what_one_postgres_does(
+    twins: Twins, any_town: Town, steps: list[str]
+) -> None:
+    a, b, c = any_town.spread
+    twins.query(f"begin; insert into notes values ({a}, 'a')")
+    twins.query(f"insert into notes values ({b}, 'b')")
+    for step in steps:
+        twins.query(step.format(c=f"insert into notes values ({c}, 'c')", third=c))
+    twins.query("rollback")
+    twins.query("select k from notes order by k")
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_chain_keeps_defaults_that_the_block_changed_for_the_one_after_it(twins: Twins, end: str) -> None:
+    for name, values in (
+        ("default_transaction_read_only", ("on", "off")),
+        ("default_transaction_isolation", ("'repeatable read'", "'read committed'")),
+    ):
+        for first, second in (values, values[::-1]):
+            twins.query(f"set {name} = {first}")
+            twins.query("begin")
+            twins.query(f"set {name} = {second}")
+            twins.query(f"{end} and chain")
+            twins.query(f"show {name.replace('default_', '')}")
+            twins.query("rollback")
+        twins.query(f"reset {name}")
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_and_chain(twins: Twins, any_town: Town, end: str) -> None:
     a, b, c = any_town.spread
