@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from router.plan import Target
+    from router.plan_steps import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +21,40 @@ class CopyFormat:
     quote: str = '"'
     escape: str = '"'
     utf8: bool = False  # by the option ENCODING, whatever client_encoding is
+    default: str | None = None  # what stands for a column's default
+
+
+@dataclass(frozen=True, slots=True)
+class FilledColumn:
+    """A column that the client leaves out: ``value`` is an expression of its type, over the moments' parameters.
+
+    ``each``: it is computed anew for each row.
+    """
+
+    name: str
+    value: str
+    each: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFill:
+    """Columns that a COPY leaves out and that no shard may compute itself.
+
+    In ``text``, which is for the shards, they stand before the client's own: what is missing in a row, or too much, is
+    so found as if they were not there. ``moments`` are the parameters of their expressions.
+    """
+
+    text: str
+    columns: tuple[FilledColumn, ...]
+    moments: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
     """COPY t FROM STDIN.
 
-    ``key_column``: position of the key among the copied columns; None: all rows to all of ``target``.
-    ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
+    ``key_column``: position of the key among the copied columns, those that are filled in first; None: all rows to all
+    of ``target``. ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
     """
 
     target: Target
@@ -36,6 +63,7 @@ class CopyIn:
     key_column: int | None
     columns: int
     key_modifier: int = -1
+    fill: CopyFill | None = None
 
 
 @dataclass(frozen=True, slots=True)

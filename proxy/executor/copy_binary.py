@@ -16,8 +16,11 @@ from proxy.executor.copy_rows import BAD_FORMAT
 from proxy.executor.failure import CombineFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.executor.copy_dealt import Dealt
+    from proxy.executor.copy_fill import Writer
     from proxy.executor.copy_key import KeyPlacer
-    from proxy.executor.copy_rows import Dealt
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 TRAILER = b"\xff\xff"
@@ -25,17 +28,22 @@ _FLAGS = Struct(">II")  # flags, length of the header's extension
 _COUNT = Struct(">h")
 _LENGTH = Struct(">i")
 _BINARY = 1
+_MOST = 32_767
 _FIXED_HEADER_BYTES = len(SIGNATURE) + _FLAGS.size
 
 
 class BinarySplitter:
     """Deals out tuples; the same interface as ``copy_rows.LineSplitter``."""
 
-    def __init__(self, column: int, placer: KeyPlacer, dealt: Dealt) -> None:
+    def __init__(self, column: int, placer: KeyPlacer | None, dealt: Dealt, writer: Writer | None = None) -> None:
         self.dealt = dealt
         self.ended = False
         self._column = column
-        self._place = placer.place
+        self._placer = placer
+        self._writer = writer
+        self._batch: list[bytes] = []  # tuples that wait for their values
+        self._owners: list[int] = []  # of tuples that the numbering has not heard of
+        self._end: tuple[bool, bytes] | None = None  # what follows them: whether for every shard, and what
         self._rest = b""
         self._pieces: list[bytes] = []
         self._missing = _FIXED_HEADER_BYTES  # bytes without which there is no use in looking
@@ -68,10 +76,58 @@ class BinarySplitter:
             missing = "flags" if len(rest) < len(SIGNATURE) + 4 else "length"
             what = "wrong length" if len(rest) >= _FIXED_HEADER_BYTES else f"missing {missing}"
             raise CombineFailure(BAD_FORMAT, f"invalid COPY file header ({what})")
-        if rest and not self.ended:
-            self.dealt.add(0, rest)  # an incomplete tuple: its server complains
+        if not rest or self.ended:
+            self._finish(TRAILER, everywhere=True)
+        elif self._writer is not None and len(rest) >= _COUNT.size:
+            self._finish(self._longer(rest, self._writer.nothing()), everywhere=False)
         else:
-            self.dealt.add_to_all(TRAILER)
+            self._finish(rest, everywhere=False)  # an incomplete tuple: its server complains
+
+    def _finish(self, data: bytes, *, everywhere: bool) -> None:
+        if self._batch:
+            self._end = (everywhere, data)
+        elif everywhere:
+            self.dealt.add_to_all(data)
+        else:
+            self.dealt.add(0, data)
+            self.dealt.numbering.note((0,))
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait for the values in front of them."""
+        return len(self._batch)
+
+    def fill(self, rows: Sequence[Sequence[bytes | None]]) -> None:
+        """Deal out the rows that wait, each behind its values."""
+        if self._writer is None:
+            raise AssertionError("no row waits for values")
+        batch, self._batch = self._batch, []
+        for values, row in zip(rows, batch, strict=True):
+            whole = self._longer(row, self._writer.prefix(values))
+            count: int = _COUNT.unpack_from(whole)[0]
+            self._deal(whole, count, self._tuple(whole, _COUNT.size, count)[1])
+        self._note()
+        if self._end is not None:
+            everywhere, data = self._end
+            self._finish(data, everywhere=everywhere)
+
+    def _longer(self, row: bytes, prefix: bytes) -> bytes:
+        """Return a tuple with more fields in front; the count of one that Postgres refuses stays."""
+        columns = self._writer.columns if self._writer is not None else 0
+        count: int = _COUNT.unpack_from(row)[0]
+        return _COUNT.pack(min(count + columns, _MOST)) + prefix + row[_COUNT.size :] if count >= 0 else row
+
+    def _deal(self, row: bytes, count: int, key: bytes | None) -> None:
+        if self._placer is None:
+            self.dealt.add_to_all(row)
+            return
+        owner = self._placer.place(key, _BINARY) if count > self._column else 0
+        self.dealt.add(owner, row)
+        self._owners.append(owner)
+
+    def _note(self) -> None:
+        self.dealt.numbering.note(self._owners)
+        self._owners.clear()
 
     def _read_header(self, data: bytes) -> int:
         if not data.startswith(SIGNATURE):
@@ -87,7 +143,6 @@ class BinarySplitter:
     def _tuples(self, data: bytes, at: int) -> int:
         """Deal out the whole tuples from ``at``; returns where the first incomplete one begins."""
         end = len(data)
-        owners: list[int] = []
         while at + _COUNT.size <= end:
             count: int = _COUNT.unpack_from(data, at)[0]
             if count == -1:
@@ -99,11 +154,12 @@ class BinarySplitter:
             stop, key = self._tuple(data, at + _COUNT.size, count)
             if stop < 0:
                 break
-            owner = self._place(key, _BINARY) if count > self._column else 0
-            self.dealt.add(owner, data[at:stop])
-            owners.append(owner)
+            if self._writer is not None:
+                self._batch.append(data[at:stop])
+            else:
+                self._deal(data[at:stop], count, key)
             at = stop
-        self.dealt.numbering.note(owners)
+        self._note()
         return at
 
     def _tuple(self, data: bytes, at: int, count: int) -> tuple[int, bytes | None]:

@@ -6,7 +6,8 @@ fails, the others are told CopyFail, all links come back to ReadyForQuery, and t
 CONTEXT are made the client's own, or left out where they are not known. What the client still sends of a failed COPY is
 for the session to ignore.
 
-Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere.
+Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere. But where values are
+to be filled in (``copy_fill``), every row waits until these are known, and goes on behind them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.encodings import UTF_8, written
-from proxy.errors import FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
+from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
+from proxy.executor.copy_dealt import Dealt, Numbering
+from proxy.executor.copy_fill import Writer, prefix_pattern, shown, without_counts
 from proxy.executor.copy_key import KeyPlacer
-from proxy.executor.copy_rows import CsvSplitter, Dealt, Numbering, TextSplitter
+from proxy.executor.copy_rows import CsvSplitter, TextSplitter
 from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.shards.errors import ShardError
@@ -33,10 +36,12 @@ from router.errors import refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from proxy.executor.copy_fill import Values
     from proxy.executor.request import Client, Environment, Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import CopyInExecution
+    from router.plan_copy import CopyFill, CopyIn
 
 _HEADER_BYTES = 5
 _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
@@ -53,11 +58,39 @@ class Splitter(Protocol):
 
     dealt: Dealt
 
+    @property
+    def waiting(self) -> int:
+        """How many rows wait for the values in front of them."""
+
+    def fill(self, rows: Sequence[Sequence[bytes | None]]) -> None:
+        """Deal out the rows that wait, each behind its values."""
+
     def feed(self, data: bytes) -> None:
         """Take data."""
 
     def finish(self) -> None:
         """Hear that it is over."""
+
+
+class Filling:
+    """What is filled in: where it comes from, how it is written, and what the client sees of it, which is nothing."""
+
+    def __init__(self, plan: CopyIn, fill: CopyFill, values: Values) -> None:
+        count = len(fill.columns)
+        self.values = values
+        self.writer = Writer(plan.format, count, [column.name for column in fill.columns])
+        self._count = count
+        binary = plan.format.format == "binary"
+        self.response = backend.copy_in_response(int(binary), (int(binary),) * (plan.columns - count))
+        self._prefix = None if binary else prefix_pattern(plan.format, count)
+
+    def shown(self, context: str) -> str:
+        """Return an error's CONTEXT without what was filled in."""
+        return context if self._prefix is None else shown(context, self._prefix)
+
+    def counted(self, message: str) -> str:
+        """Return an error's message with the numbers of the client's own columns."""
+        return without_counts(message, self._count)
 
 
 class CopyInReceiver:
@@ -116,12 +149,23 @@ class CopyInResult:
 
     row_description: tuple[Field, ...] | None = None
 
-    def __init__(
-        self, links: Sequence[ShardLink], query: bytes, environment: Environment, splitter: Splitter | None
+    def __init__(  # noqa: PLR0913 - what a COPY is made of
+        self,
+        links: Sequence[ShardLink],
+        query: bytes,
+        environment: Environment,
+        splitter: Splitter | None,
+        *,
+        filling: Filling | None = None,
+        by_key: bool = True,
     ) -> None:
         self._client: Client = environment.client
         self._query = query
         self._splitter = splitter
+        self._filling = filling
+        self._add_up = splitter is not None and by_key
+        self._failure: CombineFailure | None = None  # found while the data was parked
+        self._end: bytes | None = None  # what ended it
         self._wake = asyncio.Event()
         on_notice = environment.on_notice or environment.client.write
         self._receivers = [CopyInReceiver(link, number, self._wake, on_notice) for number, link in enumerate(links)]
@@ -139,11 +183,16 @@ class CopyInResult:
         if self._tag is not None:
             return RowBatch([], 0, done=True)
         try:
+            if self._filling is not None:
+                await self._filling.values.begin()
+                if self._filling.values.parked:
+                    await self._park()
             await self._open()
             await self._pass_data()
             await self._until(lambda: all(receiver.over for receiver in self._receivers))
             found = [self._tag_of(receiver) for receiver in self._receivers]
-            self._tag = tags.agree(found) if self._splitter is None else tags.add(found)
+            self._tag = tags.add(found) if self._add_up else tags.agree(found)
+            self._end_filling()
         except CombineFailure as failure:
             # Rows before the bad one may hold an error that Postgres would have found first.
             if self._splitter is not None:
@@ -155,6 +204,42 @@ class CopyInResult:
             await self.close()
             raise
         return RowBatch([], 0, done=True)
+
+    async def _park(self) -> None:
+        """Take all the data before any shard is asked for anything: its values come from the shards' own links."""
+        if self._splitter is None or self._filling is None:
+            return
+        self._client.write(self._filling.response)
+        await self._client.drain()
+        size, most = 0, self._filling.values.max_parked_bytes
+        while self._end is None:
+            data: list[bytes] = []
+            self._end = self._sort_out(await self._client.receive_many(), data)
+            size += sum(map(len, data))
+            if size > most:
+                raise ProxyError(
+                    CONFIGURATION_LIMIT_EXCEEDED,
+                    "COPY has too much data for columns that are filled in",
+                    detail=f"In a transaction that has changed definitions or settings it is kept: {most} bytes.",
+                    hint="Give the columns in the data, or raise merge.max_parked_bytes.",
+                )
+            try:
+                self._splitter.feed(b"".join(data))
+                if self._end == _DONE:
+                    self._splitter.finish()
+            except CombineFailure as failure:
+                self._failure = failure
+                break
+        await self._fill()
+
+    async def _fill(self) -> None:
+        """Let rows that wait have their values."""
+        if self._filling is not None and self._splitter is not None and self._splitter.waiting:
+            self._splitter.fill(await self._filling.values.rows(self._splitter.waiting))
+
+    def _end_filling(self) -> None:
+        if self._filling is not None:
+            self._filling.values.end()
 
     # --- the beginning ----------------------------------------------------------------------------------------
 
@@ -173,12 +258,22 @@ class CopyInResult:
             if receiver.response != first.response:
                 raise refusal("different-columns", one=first.link.name, other=receiver.link.name)
         assert first.response is not None  # noqa: S101 - narrows the type; checked above
-        self._client.write(first.response)
+        if self._filling is None:
+            self._client.write(first.response)
+        elif not self._filling.values.parked:
+            self._client.write(self._filling.response)
         await self._client.drain()
 
     # --- data -------------------------------------------------------------------------------------------------
 
     async def _pass_data(self) -> None:
+        if self._filling is not None and self._filling.values.parked:
+            await self._flush()
+            if self._failure is not None:
+                raise self._failure
+            for receiver in self._receivers:
+                receiver.end(self._end or _DONE)
+            return
         while (messages := await self._receive()) is not None:
             data: list[bytes] = []
             end = self._sort_out(messages, data)
@@ -249,6 +344,7 @@ class CopyInResult:
         A slow client's errors are not either.
         """
         assert self._splitter is not None  # noqa: S101 - narrows the type
+        await self._fill()
         dealt = self._splitter.dealt
         written = []
         for receiver in self._receivers:
@@ -289,6 +385,10 @@ class CopyInResult:
     def _renumbered(self, receiver: CopyInReceiver, error: ShardError) -> ShardError:
         """Make the line number in the CONTEXT the client's; the CONTEXT goes if the line is not known."""
         where = error.fields.get("W")
+        if self._filling is not None:
+            where = self._filling.shown(where)
+            fields = error.fields.replace(W=where or None, M=self._filling.counted(error.fields.message))
+            error = ShardError(fields, error.shard, backend.error_response(fields), lost=error.lost)
         match = _LINE.search(where)
         if self._splitter is None or match is None:
             return error
@@ -302,6 +402,7 @@ class CopyInResult:
 
     async def close(self) -> None:
         """Make every shard give up, and bring the links back to ReadyForQuery."""
+        self._end_filling()
         fail = CopyFail(_OTHER_FAILED).encode()
         try:
             while not all(receiver.over for receiver in self._receivers):
@@ -323,25 +424,39 @@ async def start_copy_in(
     execution: CopyInExecution, request: Request, links: Links, environment: Environment
 ) -> ResultStream:
     """Prepare a COPY FROM; everything happens in the first ``next_rows``."""
-    splitter = _splitter(execution, request, environment) if execution.plan.key_column is not None else None
-    joined = await links.join(execution.shards, writes=True)
-    query = Query(written(request.text, request.encoding)).encode()
-    return CopyInResult([joined[shard] for shard in execution.shards], query, environment, splitter)
+    fill, by_key = execution.plan.fill, execution.plan.key_column is not None
+    filling = None
+    if fill is not None and environment.copy_values is not None:
+        filling = Filling(execution.plan, fill, environment.copy_values)
+    try:
+        splitter = _splitter(execution, request, environment, filling) if by_key or filling is not None else None
+        joined = await links.join(execution.shards, writes=True)
+    except BaseException:
+        if filling is not None:
+            filling.values.end()
+        raise
+    text = request.text if fill is None else fill.text
+    query = Query(written(text, request.encoding)).encode()
+    return CopyInResult(
+        [joined[shard] for shard in execution.shards], query, environment, splitter, filling=filling, by_key=by_key
+    )
 
 
-def _splitter(execution: CopyInExecution, request: Request, environment: Environment) -> Splitter:
-    plan = execution.plan
-    column, key_type, copy_format = plan.key_column, plan.key_type, plan.format
-    if column is None or key_type is None:
-        raise AssertionError("rows without a key are not split")
+def _splitter(
+    execution: CopyInExecution, request: Request, environment: Environment, filling: Filling | None
+) -> Splitter:
+    plan, copy_format = execution.plan, execution.plan.format
+    column, placer = plan.key_column or 0, None
     positions = {shard: position for position, shard in enumerate(execution.shards)}
-    owners = [positions[owner] for owner in execution.slot_owners]
     binary = copy_format.format == "binary"  # then ENCODING says nothing about texts
     encoding = UTF_8 if copy_format.utf8 and not binary else request.encoding
-    placer = KeyPlacer(key_type, owners, plan.key_modifier, encoding)
-    dealt = Dealt(len(positions), Numbering(len(positions)))
+    if plan.key_type is not None:
+        owners = [positions[owner] for owner in execution.slot_owners]
+        placer = KeyPlacer(plan.key_type, owners, plan.key_modifier, encoding)
+    dealt = Dealt(len(positions), Numbering(len(positions), everywhere=placer is None))
+    writer = None if filling is None else filling.writer
     if binary:
-        return BinarySplitter(column, placer, dealt)
+        return BinarySplitter(column, placer, dealt, writer)
     if not copy_format.null.isascii() and encoding != UTF_8:
         raise ProxyError(FEATURE_NOT_SUPPORTED, "NULL of a COPY into a sharded table must be ASCII", hint="Use UTF8.")
     if _UNSAFE_ENCODINGS.search(encoding.lower()):
@@ -352,5 +467,5 @@ def _splitter(execution: CopyInExecution, request: Request, environment: Environ
         )
     if copy_format.format == "csv":
         dot_ends = environment.server_version < 18  # noqa: PLR2004 - where that changed
-        return CsvSplitter(copy_format, column, placer, dealt, dot_ends=dot_ends)
-    return TextSplitter(copy_format, column, placer, dealt)
+        return CsvSplitter(copy_format, column, placer, dealt, writer, dot_ends=dot_ends)
+    return TextSplitter(copy_format, column, placer, dealt, writer)

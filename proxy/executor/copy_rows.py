@@ -17,7 +17,6 @@ https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS
 from __future__ import annotations
 
 import re
-from collections import deque
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,8 @@ from router.sharding import INTEGER_TYPES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proxy.executor.copy_dealt import Dealt
+    from proxy.executor.copy_fill import Writer
     from proxy.executor.copy_key import KeyPlacer
     from router.plan_copy import CopyFormat
 
@@ -41,108 +42,25 @@ _NOT_ALONE = "end-of-copy marker is not alone on its line"
 _OTHER_END = "end-of-copy marker does not match previous newline style"
 
 
-class Dealt:
-    """Rows dealt out so far: for each shard a list of byte strings that are sent one after another.
-
-    ``numbering`` learns which row went where.
-    """
-
-    __slots__ = ("numbering", "parts", "sizes")
-
-    def __init__(self, shards: int, numbering: Numbering) -> None:
-        self.parts: list[list[bytes]] = [[] for _ in range(shards)]
-        self.sizes = [0] * shards
-        self.numbering = numbering
-
-    def add(self, shard: int, data: bytes) -> None:
-        """Add bytes for one shard."""
-        self.parts[shard].append(data)
-        self.sizes[shard] += len(data)
-
-    def add_to_all(self, data: bytes) -> None:
-        """Add bytes for every shard (a header)."""
-        for shard in range(len(self.parts)):
-            self.add(shard, data)
-
-    def take(self, shard: int) -> bytes:
-        """Take what is there for one shard."""
-        data = b"".join(self.parts[shard])
-        self.parts[shard].clear()
-        self.sizes[shard] = 0
-        return data
-
-
-class Numbering:
-    """Which line of the client's data a line of one shard's data was, for the CONTEXT of errors.
-
-    Keeps one byte for each of the last ``window`` rows, so that memory stays flat; older rows are unknown, and so are
-    all rows once ``lose()`` was called (a row of several lines).
-    """
-
-    __slots__ = ("_chunks", "_dropped", "_headers", "_kept", "_lost", "_window")
-
-    def __init__(self, shards: int, window: int = 4_000_000) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._dropped = [0] * shards  # rows of each shard in chunks that were dropped
-        self._kept = 0
-        self._window = window
-        self._headers = 0
-        self._lost = shards > _BYTE
-
-    def header(self) -> None:
-        """Count a line that every shard gets."""
-        self._headers += 1
-
-    def lose(self) -> None:
-        """Give up: rows and lines are not the same any more."""
-        self._lost = True
-        self._chunks.clear()
-
-    def note(self, owners: Sequence[int]) -> None:
-        """Learn the shards of the next rows."""
-        if self._lost:
-            return
-        self._chunks.append(bytes(owners))
-        self._kept += len(owners)
-        while self._kept - len(self._chunks[0]) >= self._window:
-            gone = self._chunks.popleft()
-            self._kept -= len(gone)
-            for shard in range(len(self._dropped)):
-                self._dropped[shard] += gone.count(shard)
-
-    def original(self, shard: int, line: int) -> int | None:
-        """Return the client's line for a line (from 1) of one shard's data, or None when it is not known."""
-        if line <= self._headers:
-            return line
-        left = line - self._headers - self._dropped[shard]
-        if self._lost or left <= 0:
-            return None
-        before = self._headers + sum(self._dropped)
-        for chunk in self._chunks:
-            count = chunk.count(shard)
-            if left <= count:
-                at = -1
-                for _ in range(left):
-                    at = chunk.index(shard, at + 1)
-                return before + at + 1
-            left -= count
-            before += len(chunk)
-        return None
-
-
 class LineSplitter:
     """Deals out lines; what text and CSV have in common. ``feed`` data, then ``finish``; results are in ``dealt``.
 
-    ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures.
+    ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures. No ``placer``: every
+    row goes to every shard. With a ``writer`` rows wait for the values in front of them (``waiting`` of them), until
+    ``fill`` deals them out; ``column`` counts these values too.
     """
 
-    def __init__(self, copy_format: CopyFormat, column: int, placer: KeyPlacer, dealt: Dealt) -> None:
-        key_type = placer.key_type
+    def __init__(
+        self, copy_format: CopyFormat, column: int, placer: KeyPlacer | None, dealt: Dealt, writer: Writer | None = None
+    ) -> None:
+        key_type = placer.key_type if placer is not None else ""
         self.dealt = dealt
         self.ended = False
+        self.waiting = 0
+        self._writer = writer
+        self._batches: list[tuple[list[bytes], bool, bool]] = []  # lines, whether plain, whether the last lacks an end
+        self._placer = placer
         self._column = column
-        self._place = placer.place
-        self._place_integers = placer.place_integers
         self._delimiter = copy_format.delimiter.encode()
         self._null = copy_format.null.encode()
         self._header = copy_format.header
@@ -221,13 +139,27 @@ class LineSplitter:
         if self._header and lines:
             self._header = False
             header = lines.pop(0) + eol
-            self.dealt.numbering.header()
-            self.dealt.add_to_all(header)
+            self._deal_header(header)
             if block is not None:
                 block = block[len(header) :]
         if not lines:
             return
-        owners = self._owners(lines, block)
+        if self._writer is not None:
+            self.waiting += len(lines)
+            self._batches.append((lines, block is not None, False))
+        else:
+            self._deal_rows(lines, block)
+
+    def _deal_header(self, header: bytes) -> None:
+        self.dealt.numbering.header()
+        self.dealt.add_to_all(header if self._writer is None else self._writer.header() + header)
+
+    def _deal_rows(self, lines: list[bytes], block: bytes | None) -> None:
+        eol = self._eol or _LF
+        if self._placer is None:
+            self.dealt.add_to_all(eol.join([*lines, b""]))
+            return
+        owners = self._owners(self._placer, lines, block)
         shards = len(self.dealt.parts)
         if shards <= _COMPRESSED_SHARDS:
             packed = bytes(owners)
@@ -243,19 +175,50 @@ class LineSplitter:
 
     def _deal_last(self, line: bytes) -> None:
         if self._header:
+            self._deal_header(line)
+        elif self._writer is not None:
+            self.waiting += 1
+            self._batches.append(([line], False, True))
+        else:
+            self._deal_open(line)
+
+    def _deal_open(self, line: bytes) -> None:
+        """Deal out a last line, which has no end."""
+        if self._placer is None:
             self.dealt.add_to_all(line)
             return
-        owners = self._owners([line], None)
+        owners = self._owners(self._placer, [line], None)
         self.dealt.add(owners[0], line)
         self.dealt.numbering.note(owners)
 
-    def _owners(self, lines: list[bytes], block: bytes | None) -> list[int]:
+    def fill(self, rows: Sequence[Sequence[bytes | None]]) -> None:
+        """Deal out the rows that wait, each behind its values."""
+        if self._writer is None:
+            raise AssertionError("no row waits for values")
+        prefixes = list(map(self._writer.prefix, rows))
+        for batch, plain, is_open in self._batches:
+            mine, prefixes = prefixes[: len(batch)], prefixes[len(batch) :]
+            lines = [prefix + line for prefix, line in zip(mine, batch, strict=True)]
+            if is_open:
+                self._deal_open(lines[0])
+                continue
+            eol = self._eol or _LF
+            still = plain and not any(map(self._remarkable, mine))
+            self._deal_rows(lines, eol.join([*lines, b""]) if still else None)
+        self._batches.clear()
+        self.waiting = 0
+
+    def _remarkable(self, prefix: bytes) -> bool:
+        """Whether fields cannot be told by delimiters alone."""
+        return b"\\" in prefix
+
+    def _owners(self, placer: KeyPlacer, lines: list[bytes], block: bytes | None) -> list[int]:
         if block is not None and self._pattern is not None:
             keys = self._pattern.findall(block)
             # One key for each line start at most, so equal numbers mean that every line has one.
             if len(keys) == len(lines):
-                return self._place_integers(keys)
-        place, field = self._place, self._field
+                return placer.place_integers(keys)
+        place, field = placer.place, self._field
         owners = []
         for line in lines:
             found, value = field(line)
@@ -392,10 +355,17 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 class CsvSplitter(LineSplitter):
     r"""COPY's CSV format. ``dot_ends``: a line ``\.`` ends the data (servers before 18)."""
 
-    def __init__(
-        self, copy_format: CopyFormat, column: int, placer: KeyPlacer, dealt: Dealt, *, dot_ends: bool = False
+    def __init__(  # noqa: PLR0913 - those of every splitter, and one
+        self,
+        copy_format: CopyFormat,
+        column: int,
+        placer: KeyPlacer | None,
+        dealt: Dealt,
+        writer: Writer | None = None,
+        *,
+        dot_ends: bool = False,
     ) -> None:
-        super().__init__(copy_format, column, placer, dealt)
+        super().__init__(copy_format, column, placer, dealt, writer)
         self._dot_ends = dot_ends
         self._quote = copy_format.quote.encode()
         self._escape = copy_format.escape.encode()
@@ -403,6 +373,9 @@ class CsvSplitter(LineSplitter):
         self._escaped_at = -1  # the byte that an escape character before it protects
         special = {self._quote, self._escape, _CR, _LF}
         self._special = re.compile(b"[" + b"".join(re.escape(byte) for byte in sorted(special)) + b"]")
+
+    def _remarkable(self, prefix: bytes) -> bool:
+        return self._quote in prefix
 
     def _plain_block(self, data: bytes) -> tuple[bytes, bytes]:
         if self._quote in data or (self._dot_ends and b"\\." in data):

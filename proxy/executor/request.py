@@ -19,6 +19,7 @@ from proxy.wire import backend
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from proxy.executor.copy_fill import Values
     from proxy.executor.failure import CombineFailure
     from proxy.executor.scratch import Scratch
     from proxy.shards.link import ShardLink
@@ -119,7 +120,8 @@ class Environment:
     ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``:
     when one shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
     ``server_version`` is the major version of the shards (for what COPY's formats mean). ``scratch`` lends a link for
-    gathered statements, and ``gather_max_bytes`` bounds the rows that are loaded for one of them.
+    gathered statements, and ``gather_max_bytes`` bounds the rows that are loaded for one of them. ``copy_values`` is
+    where a COPY's values for columns that the client leaves out come from.
     """
 
     client: Client
@@ -130,6 +132,7 @@ class Environment:
     server_version: int = 18
     scratch: Callable[[], Awaitable[Scratch]] | None = None
     gather_max_bytes: int = 256 << 20
+    copy_values: Values | None = None
 
 
 class RowBatch(NamedTuple):

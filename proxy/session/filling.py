@@ -156,8 +156,8 @@ async def _values(
     """Return the values of a plan in order."""
     rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
     texts = [tuple(value.text for value in row) for row in rows if row]
-    computed = iter(await _compute(session, texts, parameters, formats, oids) if texts else ())
     known = [KeyParameter(*each) for each in zip(parameters, formats, oids, strict=True)]
+    computed = iter(await compute(session, texts, known) if texts else ())
     found: list[KeyParameter] = []
     for row in plan.values:
         before = [*known, *found]  # a subquery may use what was filled in before it
@@ -165,21 +165,22 @@ async def _values(
             if isinstance(value, Asked):
                 found += await asked(session, value, before)
             else:
-                found.append(_moment(session, value) if isinstance(value, Moment) else next(computed))
+                found.append(moment_parameter(session, value) if isinstance(value, Moment) else next(computed))
     return found
 
 
 async def computed_rows(session: Session, values: Sequence[Value], count: int) -> list[list[KeyParameter]]:
     """Return ``count`` rows of values, each computed anew."""
     texts = tuple(value.text for value in values if isinstance(value, Computed))
-    computed = iter(await _compute(session, [texts] * count, (), (), ()) if texts else ())
+    computed = iter(await compute(session, [texts] * count) if texts else ())
     return [
-        [_moment(session, value) if isinstance(value, Moment) else next(computed) for value in values]
+        [moment_parameter(session, value) if isinstance(value, Moment) else next(computed) for value in values]
         for _ in range(count)
     ]
 
 
-def _moment(session: Session, moment: Moment) -> KeyParameter:
+def moment_parameter(session: Session, moment: Moment) -> KeyParameter:
+    """Return a moment as a parameter."""
     return KeyParameter(_moment_bytes(session, moment), _BINARY, _TIMESTAMPTZ)
 
 
@@ -199,15 +200,30 @@ def moment_literal(session: Session, moment: Moment) -> bytes:
     return b"('" + text.encode() + b"'::pg_catalog.timestamptz)"  # ISO 8601 is read alike under any DateStyle
 
 
-async def _compute(
-    session: Session,
-    rows: Sequence[tuple[str, ...]],
-    parameters: Sequence[bytes | None],
-    formats: Sequence[int],
-    oids: Sequence[int],
+async def compute(
+    session: Session, rows: Sequence[tuple[str, ...]], known: Sequence[KeyParameter] = (), result_format: int = _TEXT
 ) -> list[KeyParameter]:
-    """Let home compute rows of expressions, in order; equal rows that follow each other are one query."""
+    """Let home compute rows of expressions, in order; equal rows that follow each other are one query.
+
+    ``known``: the parameters that they may use.
+    """
     home, transaction = session.database.logical.home, session.transaction
+    packet = packet_of(session, rows, known, result_format)
+    if home in transaction.links or (transaction.in_block and transaction.settings_changed):
+        links = await transaction.join([home], writes=True)
+        return await collect(links[home], packet)
+    beside = ClientTransaction(session.database, session.role, session.settings, transaction.shard_count)
+    try:
+        links = await beside.join([home], writes=False)
+        return await collect(links[home], packet)
+    finally:
+        beside.finish_statement()
+
+
+def packet_of(
+    session: Session, rows: Sequence[tuple[str, ...]], known: Sequence[KeyParameter], result_format: int
+) -> bytes:
+    """Return the messages that compute rows of expressions."""
     codec = session.encoding.codec
     packet = b""
     for texts, group in groupby(rows):
@@ -215,38 +231,32 @@ async def _compute(
         query = "SELECT " + ", ".join(texts)
         if count > 1:
             query += f" FROM pg_catalog.generate_series(1, {count})"
-        used = parameters if any("$" in text for text in texts) else ()
-        packet += frontend.Parse(b"", written(query, codec), tuple(oids) if used else ()).encode()
-        packet += frontend.Bind(b"", b"", tuple(formats) if used else (), tuple(used), ()).encode()
+        used = known if any("$" in text for text in texts) else ()
+        oids, formats = tuple(value.oid for value in used), tuple(value.format for value in used)
+        packet += frontend.Parse(b"", written(query, codec), oids).encode()
+        packet += frontend.Bind(b"", b"", formats, tuple(value.data for value in used), (result_format,)).encode()
         packet += frontend.Describe(b"P", b"").encode() + frontend.Execute(b"", 0).encode()
-    packet += frontend.Sync().encode()
-    if home in transaction.links or (transaction.in_block and transaction.settings_changed):
-        links = await transaction.join([home], writes=True)
-        return await _collect(links[home], packet)
-    beside = ClientTransaction(session.database, session.role, session.settings, transaction.shard_count)
-    try:
-        links = await beside.join([home], writes=False)
-        return await _collect(links[home], packet)
-    finally:
-        beside.finish_statement()
+    return packet + frontend.Sync().encode()
 
 
-async def _collect(link: ShardLink, packet: bytes) -> list[KeyParameter]:
+async def collect(link: ShardLink, packet: bytes) -> list[KeyParameter]:
+    """Return the values that :func:`packet_of` asks for; raises the error of a shard, or of a type of users."""
     found: list[KeyParameter] = []
     oids: list[int] = []
+    format_ = _TEXT
     failure: ShardError | None = None
     for kind, body in await link.collect(packet):
         if kind == backend.ERROR_RESPONSE:
             # A place in our own text means nothing to the client.
-            fields = backend.decode_error(body).replace(P=None, W=None)
-            failure = ShardError(fields, link.shard)
+            failure = ShardError(backend.decode_error(body).replace(P=None, W=None), link.shard)
         elif kind == backend.ROW_DESCRIPTION:
-            oids = [field.type_oid for field in backend.decode_row_description(body)]
+            fields = backend.decode_row_description(body)
+            oids, format_ = [field.type_oid for field in fields], fields[0].format
             if any(oid >= _FIRST_OWN_OID for oid in oids):
                 raise refusal("computed-type")
         elif kind == backend.DATA_ROW:
             row = backend.decode_data_row(body)
-            found += [KeyParameter(value, _TEXT, oid) for value, oid in zip(row, oids, strict=True)]
+            found += [KeyParameter(value, format_, oid) for value, oid in zip(row, oids, strict=True)]
     if failure is not None:
         raise failure
     return found

@@ -14,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
+from proxy.session.copying import CopyValues
 from proxy.session.locking import start_lock
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
@@ -28,7 +29,7 @@ from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, 
 from router.plan_steps import ApplyExecution, LockExecution, MoveExecution
 
 if TYPE_CHECKING:
-    from proxy.executor.request import Request, ResultStream
+    from proxy.executor.request import Environment, Request, ResultStream
     from proxy.session.session import Session
     from proxy.twophase.fence import Held
     from router.plan import Executable, Statement
@@ -152,8 +153,8 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
     while True:
         snapshot = CommonSnapshot(session, shards_of(executable)) if attempts else None
-        environment = session.environment(snapshot)
         try:
+            environment = await _environment(session, executable, snapshot)
             return await execute(executable, request, session.transaction, environment)
         except FenceLostError:
             attempts -= 1
@@ -162,6 +163,14 @@ async def start(session: Session, executable: Executable, request: Request) -> R
         finally:
             if snapshot is not None:
                 await snapshot.end()
+
+
+async def _environment(session: Session, executable: Executable, snapshot: CommonSnapshot | None) -> Environment:
+    environment = session.environment(snapshot)
+    if isinstance(executable, CopyInExecution) and executable.plan.fill is not None:
+        values = await CopyValues.of(session, executable.plan, executable.plan.fill)
+        return replace(environment, copy_values=values)
+    return environment
 
 
 def check_cross_shard(session: Session, executable: Executable) -> None:

@@ -12,7 +12,7 @@ from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import EveryShard, HomeShard, Plan, Single, Statement
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
-from router.planner import dml, gather, placing
+from router.planner import copy_filling, dml, gather, placing
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
 from router.planner.reference import check_column_defaults
@@ -63,27 +63,30 @@ def _out(context: Context, relation: Relation) -> Plan:
 def _in(context: Context, relation: Relation) -> Plan:
     body, at = context.body, context.body["relation"].get("location")
     format_ = copy_format(context)
-    columns = list(strings(body.get("attlist"))) or [c.name for c in relation.columns if not c.generated]
+    listed = list(strings(body.get("attlist"))) or [c.name for c in relation.columns if not c.generated]
+    placement = context.placement(relation)
     _check_options(context, at)
+    fill = copy_filling.left_out(context, relation, listed, placement)
+    columns = [*(column.name for column in fill.columns), *listed] if fill is not None else listed
     for column in relation.columns:
         if column.name not in columns and (column.identity or column.sequence is not None):
             raise context.refuse("sequence-default", at, column=column.name, table=relation.name)
-    context.check_access(relation, write=True, defaults=_omitted(relation, body), at=at)
+    defaults = [name for name in _omitted(relation, body) or () if name not in columns]
+    context.check_access(relation, write=True, defaults=defaults, at=at)
     placing.placed(context, EveryShard(), many_rows=True)
-    placement = context.placement(relation)
     if isinstance(placement, Reference):
         check_column_defaults(context, relation, [c.name for c in relation.columns if c.name not in columns], at)
         effect = context.effect(body.get("whereClause"))
         if effect.volatile or effect.clock:
             raise context.refuse("reference-write", at, table=relation.name)
-        return CopyIn(EveryShard(), format_, None, None, len(columns))
+        return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill)
     if not isinstance(placement, Sharded) or placement.key not in columns:
         missing = placement.key if isinstance(placement, Sharded) else ""
         raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
     key = next(column for column in relation.columns if column.name == placement.key)
     _check_forced_key(context, key.name, at)
     position = columns.index(placement.key)
-    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier)
+    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier, fill)
 
 
 _TEXTS = {"format": "format", "delimiter": "delimiter", "null": "null", "quote": "quote", "escape": "escape"}

@@ -132,6 +132,11 @@ class Values:
         self._rows.append(tuple(values))
         return [f"\0{number}\0" for number in range(first, self._count)]
 
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """The moments whose parameters were asked for, in their order."""
+        return tuple(self._moments)
+
     def moment(self, moment: Moment) -> str:
         """Return the parameter of a moment."""
         if moment not in self._moments:

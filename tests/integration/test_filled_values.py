@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.executor.copy_binary import SIGNATURE, TRAILER
+from proxy.wire.frontend import CopyData, CopyDone, Query
 from wire_client import SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
@@ -149,3 +152,84 @@ def test_the_clock_stands_still_in_a_block_and_moves_between_blocks(twins: Twins
         assert client.rows(same) == [("t",)]
         client.rows("commit")
         assert client.rows("select now()")[0][0] != first[0][0]
+
+
+def copy(twins: Twins, text: str, *data: bytes, ignoring: str = "") -> None:
+    """Copy on both and compare the answers."""
+    twins.same(Query(text.encode()), *map(CopyData, data), CopyDone(), ignoring=ignoring)
+
+
+def test_copy_of_rows_without_their_keys(made: Twins) -> None:
+    copy(made, "copy made (v) from stdin", b"a\n", b"b\nc", b"\n\\N\n")
+    copy(made, "copy made (v) from stdin csv header", b'title\n"d ""e"""\n', b'\n"two\nlines"\n')
+    copy(made, "copy made (v) from stdin (format csv, header match, null '9')", b"v\nf\n9\n")
+    copy(made, "copy made (v, k) from stdin", b"own\t100\n")
+    copy(made, "copy made (v, n) from stdin", b"own\t1000\n")
+    copy(made, "copy made (v) from stdin where k % 2 = 0", b"g\nh\n\\.\n")
+    copy(made, "copy made (v) from stdin (null '12', delimiter '1')", b"x\ny\n12\n")
+    one, two = (pack(">hi1s", 1, 1, letter) for letter in (b"y", b"z"))
+    copy(made, "copy made (v) from stdin binary", SIGNATURE + bytes(8) + one + two[:3], two[3:] + TRAILER)
+    copy(made, "copy made (v) from stdin", b"\n" * 300)
+    made.query("select k, v, n from made order by n, k")
+
+
+def test_what_is_wrong_in_a_copy_is_told_as_if_nothing_were_filled_in(made: Twins) -> None:
+    for text, data in (
+        ("copy made (v) from stdin", b"fine\na\tb\n"),
+        ("copy made (v, n) from stdin", b"fine\t5\nshort\n"),
+        ("copy made (v, n) from stdin", b"fine\t6\nbad\tsix\n"),
+        ("copy made (v, n) from stdin csv", b'"fi,ne",7\n"b ""ad",six\n'),
+        ("copy made (v) from stdin (header match)", b"w\nfine\n"),
+        ("copy made (v) from stdin (header match)", b"v\tw\nfine\n"),
+        ("copy made (v, k) from stdin", b"a\t7\nb\t7\n"),
+        ("copy made (n) from stdin", b"2147483648\n"),
+    ):
+        copy(made, text, data)
+    copy(made, "copy made (v) from stdin binary", SIGNATURE + bytes(8) + pack(">hii", 2, -1, -1) + TRAILER)
+    copy(made, "copy made (v) from stdin binary", SIGNATURE + bytes(8) + pack(">hi", 1, 7) + b"sho")
+    made.query("select v from made")
+
+
+def test_copy_into_a_table_of_the_same_transaction(twins: Twins) -> None:
+    twins.query("begin")
+    twins.query("create table made (k int4 generated always as identity (start 7) primary key, v text, at date)")
+    twins.query("alter table made alter at set default now()")
+    copy(twins, "copy made (v) from stdin", b"a\nb\n", b"c\n")
+    twins.query("select k, v, at = current_date from made order by k")
+    twins.query("rollback")
+    twins.query("begin")
+    twins.query("create table made (k int4 generated always as identity (start 7) primary key, v text, at date)")
+    copy(twins, "copy made (v, at) from stdin", b"a\t2020-02-02\nb\n", ignoring="W")
+    twins.query("rollback")
+
+
+def test_copy_takes_one_moment_for_all_shards(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows(CLOCKED)
+    keys = "".join(f"{key}\n" for shard in range(3) for key in town.keys(shard, 3))
+    try:
+        client.rows("begin")
+        ((began,),) = client.rows("select now()")
+        client.ask(Query(b"copy made (k) from stdin"), CopyData(keys.encode()), CopyDone())
+        client.rows("commit")
+        assert set(client.rows("select at from made")) == {(began,)}
+        assert all(town.everywhere("select k from made"))
+    finally:
+        client.rows("rollback")
+        client.rows("drop table made")
+
+
+def test_copy_fills_in_the_same_on_all_copies(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("create table codes (id serial primary key, code uuid default gen_random_uuid(), name text)")
+    try:
+        client.ask(Query(b"copy codes (name) from stdin"), CopyData(b"a\nb\n"), CopyDone())
+        client.ask(Query(b"copy codes (name) from stdin csv"), CopyData(b'c\n"d"'), CopyDone())
+        rows = town.everywhere("select id, code, name from codes order by id")
+        assert [(key, name) for key, _, name in rows[0]] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+        assert rows[0] == rows[1] == rows[2]
+        (error,) = (entry for entry in client.ask(Query(b"copy codes (name) from stdin"), CopyData(b"e\nf\tg\n"),
+                                                  CopyDone()) if entry[0] == "error")  # fmt: skip
+        assert error[1]["W"] == 'COPY codes, line 2: "f\tg"'
+    finally:
+        client.rows("drop table codes")

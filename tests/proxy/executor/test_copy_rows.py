@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.executor.copy_binary import SIGNATURE, TRAILER, BinarySplitter
+from proxy.executor.copy_dealt import Dealt, Numbering
 from proxy.executor.copy_key import KeyPlacer
-from proxy.executor.copy_rows import CsvSplitter, Dealt, LineSplitter, Numbering, TextSplitter
+from proxy.executor.copy_rows import CsvSplitter, LineSplitter, TextSplitter
 from proxy.executor.failure import CombineFailure
 from router.plan_copy import CopyFormat
 from router.sharding import slot_expression
