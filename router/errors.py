@@ -267,9 +267,9 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a temporary relation cannot have the name of {table}, which is on several shards",
         "Choose another name.",
     ),
-    "create-as": (
-        "{table} cannot be created from a query over several shards",
-        "Create the table first and INSERT ... SELECT into it.",
+    "materialized-view": (
+        "materialized view {view} would have rows of several shards, or on all of them",
+        "Use a table: CREATE TABLE AS, and INSERT ... SELECT to renew it.",
     ),
     # the rest
     "unknown-statement": ("{name} is not supported over several shards", ""),
@@ -320,6 +320,10 @@ GATHERED: dict[str, tuple[str, str]] = {
 _DOCTOR: Final = "The schemas differ, or types were created on the shards one by one; see pgchorus doctor."
 
 RUNNING: dict[str, tuple[str, str]] = {
+    "create-as": (
+        "{table} cannot be created from this query",
+        "Create the table first and INSERT ... SELECT into it.",
+    ),
     "audit-touched": (
         "what this statement runs has touched {table}, of which the home shard has only a part",
         "It ran there because nobody could see what it touches. Use a function with a vouch, or the tables themselves.",

@@ -18,6 +18,8 @@ from router.plan_steps import (
     ApplyExecution,
     ApplyRows,
     Bound,
+    CreateExecution,
+    CreateFrom,
     Filled,
     LockExecution,
     LockRows,
@@ -464,6 +466,7 @@ Plan = (
     | CopyIn
     | CopyOut
     | Ddl
+    | CreateFrom
     | ShardByShard
     | ExplainRoute
     | ExplainShards
@@ -562,5 +565,12 @@ class CopyOutExecution:
 
 
 Executable = (
-    Execution | GatherExecution | CopyInExecution | CopyOutExecution | MoveExecution | ApplyExecution | LockExecution
+    Execution
+    | GatherExecution
+    | CopyInExecution
+    | CopyOutExecution
+    | MoveExecution
+    | ApplyExecution
+    | LockExecution
+    | CreateExecution
 )

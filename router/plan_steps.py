@@ -6,8 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
+
 if TYPE_CHECKING:
-    from router.plan import Executable, Execution, KeyTerm, Single, SortKey, SplitInsert, Statement, Target
+    from router.plan import (
+        Executable,
+        Execution,
+        KeyTerm,
+        PreparedControl,
+        Single,
+        SortKey,
+        SplitInsert,
+        Statement,
+        Target,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,28 @@ class ApplyRows:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateFrom:
+    """CREATE TABLE AS and SELECT INTO: ``table`` is made without rows on the shards of ``target``, and then filled.
+
+    ``prefix`` ends with the name; ``columns`` is the list behind it ('' for none), ``options`` what stands between that
+    and AS. ``guarded`` is the prefix with IF NOT EXISTS, where the statement has that. ``key``: the sharding key, ''
+    for a table that has none. ``fills``: it is not WITH NO DATA. ``prepared``: what EXECUTE names is the query.
+    Requires that the home shard has all that the query names; over one shard the pieces are put together again.
+    """
+
+    table: TableName
+    target: Target
+    prefix: str
+    columns: str
+    options: str
+    query: str
+    guarded: str = ""
+    key: str = ""
+    fills: bool = True
+    prepared: PreparedControl | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """Parameters of one task's own, in the place of the client's. ``oids``: 0 where the shard infers the type."""
 
@@ -164,6 +198,14 @@ class MoveExecution:
 
     plan: MoveRows
     read: Executable
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateExecution:
+    """CreateFrom on ``shards``, home first."""
+
+    plan: CreateFrom
     shards: tuple[int, ...]
 
 

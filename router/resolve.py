@@ -40,7 +40,17 @@ from router.plan import (
     Task,
 )
 from router.plan_copy import CopyIn, CopyOut
-from router.plan_steps import ApplyExecution, ApplyRows, LockExecution, LockRows, MoveExecution, MoveRows, OwnRows
+from router.plan_steps import (
+    ApplyExecution,
+    ApplyRows,
+    CreateExecution,
+    CreateFrom,
+    LockExecution,
+    LockRows,
+    MoveExecution,
+    MoveRows,
+    OwnRows,
+)
 from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
 
 if TYPE_CHECKING:
@@ -193,6 +203,8 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     if isinstance(plan, LockRows):
         return _lock(plan, resolver)
+    if isinstance(plan, CreateFrom):
+        return CreateExecution(plan, resolver.shards(plan.target))
     return _execution(plan, resolver)
 
 

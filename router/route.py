@@ -31,7 +31,7 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
-from router.plan_steps import ApplyRows, Filled, LockRows, MoveRows, OwnRows
+from router.plan_steps import ApplyRows, CreateFrom, Filled, LockRows, MoveRows, OwnRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,6 +87,7 @@ _TIERS: Final[dict[type, str]] = {
     OwnRows: "push-down",
     LockRows: "rows chosen, and locked as they are chosen",
     MoveRows: "rows read, then inserted where they belong",
+    CreateFrom: "table made at home and made alike elsewhere, then filled by INSERT ... SELECT",
     ApplyRows: "home first, its rows applied to the other copies",
 }
 
@@ -100,7 +101,7 @@ def _tier(plan: Plan) -> str:
 
 
 def _targets(plan: Plan) -> Iterator[Target]:
-    if isinstance(plan, Single | Scatter | Ddl | ShardByShard | OwnRows | LockRows):
+    if isinstance(plan, Single | Scatter | Ddl | CreateFrom | ShardByShard | OwnRows | LockRows):
         yield plan.target
     elif isinstance(plan, Gather):
         for load in plan.loads:

@@ -15,6 +15,7 @@ from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
 from proxy.session.copying import CopyValues
+from proxy.session.creating import start_create
 from proxy.session.locking import start_lock
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
@@ -26,9 +27,11 @@ from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
-from router.plan_steps import ApplyExecution, LockExecution, MoveExecution
+from router.plan_steps import ApplyExecution, CreateExecution, LockExecution, MoveExecution
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from proxy.executor.request import Environment, Request, ResultStream
     from proxy.session.session import Session
     from proxy.twophase.fence import Held
@@ -54,7 +57,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution | LockExecution)
+    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution | LockExecution | CreateExecution)
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -142,12 +145,9 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)
-    if isinstance(executable, MoveExecution):
-        return await start_move(session, executable, request, start)
-    if isinstance(executable, ApplyExecution):
-        return await start_apply(session, executable, request, start)
-    if isinstance(executable, LockExecution):
-        return await start_lock(session, executable, request, start)
+    in_steps = _in_steps(session, executable, request)
+    if in_steps is not None:
+        return await in_steps
     if isinstance(executable, Execution) and isinstance(executable.combine, Same):
         await _prepare(session, executable, executable.combine)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
@@ -173,6 +173,19 @@ async def _environment(session: Session, executable: Executable, snapshot: Commo
     return environment
 
 
+def _in_steps(session: Session, executable: Executable, request: Request) -> Awaitable[ResultStream] | None:
+    """Return what starts an execution in steps, each of which comes back here; None for another one."""
+    if isinstance(executable, CreateExecution):
+        return start_create(session, executable, request, start)
+    if isinstance(executable, MoveExecution):
+        return start_move(session, executable, request, start)
+    if isinstance(executable, ApplyExecution):
+        return start_apply(session, executable, request, start)
+    if isinstance(executable, LockExecution):
+        return start_lock(session, executable, request, start)
+    return None
+
+
 def check_cross_shard(session: Session, executable: Executable) -> None:
     """Do what pgchorus.cross_shard says about a statement that several shards share.
 
@@ -182,7 +195,9 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     shards = shards_of(executable)
     if wanted == "on" or len(shards) < 2:  # noqa: PLR2004 - several
         return
-    if isinstance(executable, Execution) and isinstance(executable.combine, Same):
+    if isinstance(executable, CreateExecution) or (
+        isinstance(executable, Execution) and isinstance(executable.combine, Same)
+    ):
         return
     if isinstance(executable, CopyInExecution) and executable.plan.key_column is None:
         return

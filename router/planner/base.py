@@ -12,6 +12,7 @@ from router.planner import (
     auditing,
     control,
     copy,
+    creating,
     ddl,
     explaining,
     filling,
@@ -126,6 +127,8 @@ class Planner:
         if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
         planner = _DATA.get(kind) if context.many else one_shard_database
+        if not context.many and creating.executes_prepared(context):
+            planner = creating.as_on_one_shard
         if kind == "ExplainStmt" and explaining.asks_for_route(parsed.body):
             return explaining.explain(context)
         shard = hints.hinted(context) if context.many and kind != "ExplainStmt" else None
@@ -133,6 +136,6 @@ class Planner:
             return hints.plan(context, shard)
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
-        filled = context.many and kind in _FILLED
+        filled = context.many and kind in _FILLED and "IntoClause" not in parsed.kinds
         statement = filling.planned(context, planner) if filled else planner(context)
         return replace(statement, leaves_custom=True) if context.leaves_custom() else statement

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies, dml, tables
+from router.planner import copies, creating, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
-from router.planner.passthrough import makes_temporary, no_block, tag_of
-from router.planner.scope import Scope
+from router.planner.passthrough import no_block, tag_of
 from router.statement import parse
-from router.tree import Node, items, name_parts, strings, unwrap, walk
+from router.tree import Node, items, name_parts, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -293,20 +292,9 @@ def create_schema(context: Context) -> Statement:
 # --- queries in DDL --------------------------------------------------------------------------------------------------
 
 
-def _reads(context: Context, query: Node) -> set[Place]:
-    kind, body = unwrap(query)
-    scope = Scope(context)
-    if kind != "SelectStmt":
-        raise context.refuse("unknown-statement", name="this form of CREATE")
-    scope.select(body)
-    if dml.modifying_levels(scope):
-        raise context.refuse("modifying-cte")
-    return {source.place for source in scope.sources if source.place in {Place.SHARDED, Place.REFERENCE, Place.HOME}}
-
-
 def view(context: Context) -> Statement:
     """CREATE VIEW where its tables are."""
-    places = _reads(context, context.body["query"])
+    places = creating.reads(context, context.body["query"])
     if Place.HOME in places and Place.SHARDED in places:
         raise context.refuse("mixed-tables")
     made = context.body["view"]
@@ -317,32 +305,6 @@ def view(context: Context) -> Statement:
         return statement(context, HomeShard(), pins="temporary view", must_commit="temporary view")
     target: Target = EveryShard() if places and Place.HOME not in places else HomeShard()
     return statement(context, target)
-
-
-def create_as(context: Context) -> Statement:
-    """CREATE TABLE AS, CREATE MATERIALIZED VIEW: a home table of what the home shard has."""
-    return _created_from_query(context, context.body["into"]["rel"], context.body["query"])
-
-
-def select_into(context: Context) -> Statement:
-    """SELECT ... INTO."""
-    node = context.body
-    while "larg" in node:
-        node = node["larg"]
-    return _created_from_query(context, node["intoClause"]["rel"], {"SelectStmt": context.body})
-
-
-def _created_from_query(context: Context, range_var: Node, query: Node) -> Statement:
-    if not isinstance(configured(context, name_parts(range_var)), Home):
-        raise context.refuse("create-as", range_var.get("location"), table=range_var["relname"])
-    places = _reads(context, query)
-    if Place.SHARDED in places:
-        raise context.refuse("create-as", range_var.get("location"), table=range_var["relname"])
-    _ = context.whole_effect
-    if makes_temporary(context.parsed):
-        tables.check_temporary(context, range_var)
-        return statement(context, HomeShard(), pins="temporary table", must_commit="temporary table")
-    return statement(context, HomeShard())
 
 
 def refresh(context: Context) -> Statement:
@@ -495,7 +457,7 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     "RenameStmt": rename,
     "AlterObjectSchemaStmt": set_schema,
     "ViewStmt": view,
-    "CreateTableAsStmt": create_as,
+    "CreateTableAsStmt": creating.create_as,
     "RefreshMatViewStmt": refresh,
     "ReindexStmt": reindex,
     "ClusterStmt": reindex,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import ExplainRoute, ExplainShards, HomeShard, Single, Statement
-from router.plan_steps import ApplyRows, Filled, MoveRows
-from router.planner import auditing, filling, hints, insert, modify, select
+from router.plan_steps import ApplyRows, CreateFrom, Filled, MoveRows
+from router.planner import auditing, creating, filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
 from router.rewrite import group_end
@@ -33,6 +33,7 @@ _DATA: Final = {
     "UpdateStmt": modify.plan,
     "DeleteStmt": modify.plan,
     "MergeStmt": modify.plan,
+    "CreateTableAsStmt": creating.create_as,
 }
 _WORDS: Final = frozenset({"EXPLAIN", "ANALYZE", "ANALYSE", "VERBOSE"})
 
@@ -59,7 +60,7 @@ def explain(context: Context) -> Statement:
         writes = alone.writes and analyzes(body)
         return context.statement(Single(alone.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
     inner_plan = found.plan.inner.plan if isinstance(found.plan, Filled) else found.plan
-    if isinstance(inner_plan, MoveRows | ApplyRows):
+    if isinstance(inner_plan, MoveRows | ApplyRows | CreateFrom):
         raise context.refuse("unknown-statement", name="EXPLAIN, but for (ROUTE), of a statement in several steps")
     if analyzes(body):
         raise context.refuse("explain-analyze")
@@ -100,6 +101,8 @@ def _planned(context: Context, *, audited: bool = False) -> Statement:
     planner = _DATA.get(alone.kind)
     if planner is None:
         raise context.refuse("unknown-statement", name=f"{_tag(alone.kind)} here")
+    if alone.kind == "CreateTableAsStmt":
+        return planner(inner)
     return filling.planned(inner, auditing.first(planner) if audited else planner)
 
 

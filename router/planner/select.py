@@ -26,9 +26,9 @@ def plan(context: Context) -> Statement:
     """Plan a SELECT, VALUES or TABLE."""
     body = context.body
     if _into(body) is not None:
-        from router.planner import ddl  # noqa: PLC0415 - SELECT INTO is CREATE TABLE AS
+        from router.planner import creating  # noqa: PLC0415 - it plans a SELECT
 
-        return ddl.select_into(context)
+        return creating.select_into(context)
     known = views.expanded(context)
     if known is not None:
         return _over_views(context, *known)

@@ -53,7 +53,7 @@ def create(context: Context) -> Statement:
     if range_var.get("relpersistence") == "t" or range_var.get("schemaname") == "pg_temp":
         check_temporary(context, range_var)
         return _ddl(context, HomeShard(), pins="temporary table", must_commit="temporary table")
-    name = TableName(*_creation_name(context, range_var))
+    name = TableName(*creation_name(context, range_var))
     parents = [item["RangeVar"] for item in body.get("inhRelations", ())]
     placement = _placement_of_new(context, name, parents, range_var)
     definition = Definition(name, placement, _types(context, body), _primary(body))
@@ -80,7 +80,8 @@ def _ddl(context: Context, target: Target, *, after: tuple[tuple[str, ...], ...]
     return context.statement(Ddl(target, after=after), tag_of(context.parsed), **flags)
 
 
-def _creation_name(context: Context, range_var: Node) -> tuple[str, str]:
+def creation_name(context: Context, range_var: Node) -> tuple[str, str]:
+    """Return schema and name of what a statement creates."""
     schema = range_var.get("schemaname")
     if schema is None:
         known = [name for name in context.search_path if name in context.catalog.schemas]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxy.wire.frontend import Query
+from wire_client import SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
     from wire_client import Twins
@@ -78,3 +79,17 @@ def test_arguments_are_assigned_and_not_cast(twins: Twins, types: str, arguments
         twins.query("rollback to savepoint s")
     twins.query("rollback")
     twins.query("deallocate p")
+
+
+def test_a_table_of_a_prepared_statement_and_of_parameters(twins: Twins) -> None:
+    twins.query("insert into notes select g, 'v' || g, g % 5 from generate_series(1, 30) g")
+    twins.query("prepare few(int8) as select k, v from notes where k < $1 -- and no more")
+    twins.query("prepare no_rows as delete from notes where k = -1")
+    twins.query("create temp table six as execute few(1 + 5)")
+    twins.query("select * from six order by k")
+    twins.query("create temp table mine as execute few(7) with no data")
+    twins.query("create temp table none as execute no_rows")
+    twins.query("create temp table none as execute nobody")
+    text = "create temp table four as select k, v || $2 as v from notes where k < $1"
+    twins.same(parse(text), bind(b"4", b"!"), describe("P"), execute(), SYNC)
+    twins.query("select * from four order by k")
