@@ -8,7 +8,7 @@
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
-# make suites  the test suites of asyncpg, pg8000 and SQLAlchemy, directly and through the proxy (needs the package index)
+# make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #

@@ -1,7 +1,7 @@
 """The suites of other projects that are run through the proxy: where their tests are and how they are told of a server.
 
-Nothing of them is copied into this tree: the source distribution of the version that is installed is downloaded from
-the package index when the comparison runs.
+Nothing of them is copied into this tree: what fits the version that is installed is downloaded when the comparison
+runs, from the package index or from the project's public repository (`sources.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ USER = "postgres"
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """``keep``: what is taken out of the source distribution (the package itself is the installed one).
+    """``keep``: what is taken out of the distribution or the repository (the package itself is the installed one).
 
+    ``repository``: where the tests are, for projects whose source distribution has none.
     ``arguments`` are pytest's, made of host and port. ``needs`` are distributions that only the suite needs.
     ``prepare`` is SQL run in the fresh database before each run.
     """
@@ -29,6 +30,7 @@ class Suite:
     distribution: str
     keep: Sequence[str]
     arguments: Callable[[str, int], list[str]]
+    repository: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: Sequence[str] = ()
     prepare: Sequence[str] = ()
@@ -58,6 +60,12 @@ def _sqlalchemy(driver: str) -> Callable[[str, int], list[str]]:
     return arguments
 
 
+def _psycopg(host: str, port: int) -> list[str]:
+    # The suite's own configuration makes warnings errors. Its tests of type hints run mypy and no statement.
+    dsn = f"host={host} port={port} user={USER} dbname={DATABASE}"
+    return ["-c", "pyproject.toml", "-p", "no:asyncio", "-m", "not mypy", "--test-dsn", dsn, "tests"]
+
+
 _SQLALCHEMY_KEEP = ("test/", "lib/sqlalchemy/testing/plugin/", "setup.cfg", "pyproject.toml")
 _SQLALCHEMY_PREPARE = (
     "CREATE SCHEMA IF NOT EXISTS test_schema",
@@ -70,6 +78,14 @@ SUITES = {
     for suite in (
         Suite("asyncpg", "asyncpg", ("tests/",), _asyncpg, needs=("distro",)),
         Suite("pg8000", "pg8000", ("test/",), _pg8000, needs=("pytest-mock", "pytz", "pytest-benchmark")),
+        Suite(
+            "psycopg",
+            "psycopg",
+            ("tests/", "tools/", "pyproject.toml"),
+            _psycopg,
+            repository="https://github.com/psycopg/psycopg",
+            needs=("anyio", "idna", "typing-extensions", "pproxy", "psycopg-pool"),
+        ),
         Suite(
             "sqlalchemy-psycopg",
             "SQLAlchemy",
