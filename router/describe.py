@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from router.plan import AnyShard, ByKeys, Constant, EveryShard, HomeShard, Parameter, Statement
+from router.plan import AnyShard, ByKeys, Constant, Elements, EveryShard, HomeShard, Parameter, Statement
 
 _PLACES = {AnyShard: "any", HomeShard: "home", EveryShard: "every"}
 
@@ -46,6 +46,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
         return {"hex": value.value.hex()} if isinstance(value.value, bytes) else value.value
     if isinstance(value, Parameter):
         return {"parameter": value.number}
+    if isinstance(value, Elements):
+        return {"elements of parameter": value.number}
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):

@@ -13,12 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from router.plan import Constant, KeyTerm, Parameter
-from router.sharding import INTEGER_TYPES, KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, parse_key_text, stored_key
+from router.plan import Constant, Elements, KeyTerm, Parameter, RoutingTerm
+from router.sharding import (
+    ARRAY_TYPE_OIDS,
+    INTEGER_TYPES,
+    KEY_TYPE_OIDS,
+    PADDED,
+    TEXT_TYPES,
+    UnsureKey,
+    parse_key_text,
+    stored_key,
+)
 from router.tree import Node, constant, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 INTEGER: Final = "int8"
 TEXT: Final = "text"
@@ -55,13 +64,6 @@ class ColumnId:
     family: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayOperand:
-    """Several values: IN, ANY(array)."""
-
-    terms: tuple[KeyTerm, ...]
-
-
 Member = ColumnId | Constant | Parameter
 
 
@@ -74,7 +76,7 @@ class Facts:
 
     parent: Facts | None = None
     equal: list[tuple[Member, Member]] = field(default_factory=list)
-    among: list[tuple[ColumnId, tuple[KeyTerm, ...]]] = field(default_factory=list)
+    among: list[tuple[ColumnId, tuple[RoutingTerm, ...]]] = field(default_factory=list)
 
     def chain(self) -> list[Facts]:
         """Return these facts and those they build on."""
@@ -97,7 +99,15 @@ class Facts:
         """Whether two columns are equal in every row that matters."""
         return right in self.class_of(left)
 
-    def terms(self, column: ColumnId) -> tuple[KeyTerm, ...] | None:
+    def add(self, column: ColumnId, terms: tuple[RoutingTerm, ...]) -> None:
+        """Note that a column has one of these values."""
+        term = only(terms)
+        if term is None:
+            self.among.append((column, terms))
+        else:
+            self.equal.append((column, term))
+
+    def terms(self, column: ColumnId) -> tuple[RoutingTerm, ...] | None:
         """Return the fewest values that ``column`` can have, or None when nothing is known.
 
         Of several that must all hold, one constant is enough: rows that satisfy all of them are on its shard.
@@ -110,7 +120,18 @@ class Facts:
         if parameters:
             return (min(parameters, key=lambda item: item.number),)
         choices = [terms for facts in self.chain() for member, terms in facts.among if member in members]
-        return min(choices, key=len) if choices else None
+        return min(choices, key=_doubt) if choices else None
+
+
+def only(terms: tuple[RoutingTerm, ...] | None) -> KeyTerm | None:
+    """Return the value that is the only one possible, if that is what the terms say."""
+    if terms is None or len(terms) != 1 or isinstance(terms[0], Elements):
+        return None
+    return terms[0]
+
+
+def _doubt(terms: tuple[RoutingTerm, ...]) -> tuple[bool, int]:
+    return any(isinstance(term, Elements) for term in terms), len(terms)
 
 
 class Reader:
@@ -140,23 +161,21 @@ class Reader:
         literal = constant(node)
         return None if literal is None else _literal(literal, key_family)
 
-    def terms(self, node: Node, key_family: str) -> tuple[KeyTerm, ...] | None:
-        """Read the right side of ANY: ARRAY[...] or a cast of it, or an array literal of plain elements."""
+    def terms(self, node: Node, key_family: str) -> tuple[RoutingTerm, ...] | None:
+        """Read the right side of ANY: ARRAY[...], a parameter, a cast of these, or a literal of plain elements."""
         kind, body = next(iter(node.items()))
         if kind == "TypeCast":
             type_name, dimensions = self._type_of(body)
             if dimensions != 1 or not tells(family(type_name), key_family):
                 return None
-            literal = constant(body["arg"])
-            if literal is not None and literal[0] == "string":
-                return _array_literal(literal[1], key_family)
-            return self.terms(body["arg"], key_family) if "A_ArrayExpr" in body["arg"] else None
+            kind, body = next(iter(body["arg"].items()))
+        if kind == "ParamRef":
+            number = body.get("number", 0)
+            return (Elements(number),) if self._has_type(number, key_family, ARRAY_TYPE_OIDS) else None
         if kind == "A_ArrayExpr":
             return self.list_terms(body.get("elements", []), key_family)
-        literal = constant(node)
-        if literal is not None and literal[0] == "string":
-            return _array_literal(literal[1], key_family)
-        return None
+        literal = constant({kind: body})
+        return _array_literal(literal[1], key_family) if literal is not None and literal[0] == "string" else None
 
     def list_terms(self, nodes: Iterable[Node], key_family: str) -> tuple[KeyTerm, ...] | None:
         """Read a list of operands, all or nothing. NULL matches no row and is left out."""
@@ -174,10 +193,12 @@ class Reader:
         return ("", 0) if hidden else type_of_cast(cast)
 
     def _parameter(self, number: int, key_family: str) -> KeyTerm | None:
+        return Parameter(number) if self._has_type(number, key_family, KEY_TYPE_OIDS) else None
+
+    def _has_type(self, number: int, key_family: str, types: Mapping[int, str]) -> bool:
+        """Whether a parameter was declared as one of the types that tell of a family, or not declared at all."""
         oid = self.parameter_oids[number - 1] if number <= len(self.parameter_oids) else 0
-        if oid in _UNKNOWN_OIDS or tells(family(KEY_TYPE_OIDS.get(oid, "")), key_family):
-            return Parameter(number)
-        return None
+        return oid in _UNKNOWN_OIDS or tells(family(types.get(oid, "")), key_family)
 
     def _cast(self, cast: Node, key_family: str) -> KeyTerm | None:
         type_name, dimensions = self._type_of(cast)

@@ -52,6 +52,16 @@ KeyTerm = Constant | Parameter
 
 
 @dataclass(frozen=True, slots=True)
+class Elements:
+    """Each value in the array ``$number`` (``= ANY($1)``): known at Bind, none or many."""
+
+    number: int
+
+
+RoutingTerm = KeyTerm | Elements
+
+
+@dataclass(frozen=True, slots=True)
 class AnyShard:
     """No table, or reference tables only: every shard would give the same answer. Resolves to home."""
 
@@ -74,7 +84,7 @@ class ByKeys:
     """
 
     key_type: str
-    terms: tuple[KeyTerm, ...]
+    terms: tuple[RoutingTerm, ...]
 
 
 @dataclass(frozen=True, slots=True)

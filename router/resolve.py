@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from router.arrays import array_elements
 from router.errors import Refused
 from router.gathered import shard_text
 from router.keys import family, tells
@@ -20,6 +21,7 @@ from router.plan import (
     CopyInExecution,
     CopyOutExecution,
     Ddl,
+    Elements,
     EveryShard,
     Executable,
     Execution,
@@ -138,9 +140,35 @@ class _Resolver:
         if isinstance(target, EveryShard):
             found = set(range(len(self._database.shards)))
         else:
-            found = {self.shard(term, target.key_type) for term in target.terms}
+            found = set()
+            for term in target.terms:
+                if isinstance(term, Elements):
+                    found |= self._shards_of_elements(term, target.key_type)
+                else:
+                    found.add(self.shard(term, target.key_type))
         home = self._database.home
         return tuple(sorted(found, key=lambda shard: (shard != home, shard))) or (home,)
+
+    def _shards_of_elements(self, term: Elements, key_type: str) -> set[int]:
+        """Return the shards of an array's elements; all of them where the array is not read here, or long."""
+        found: set[int] = set()
+        every = set(range(len(self._database.shards)))
+        data, form, oid = self._parameter(term.number)
+        if data is None:
+            return found
+        try:
+            for sent, element in array_elements(data, form, oid, key_type):
+                if not tells(family(sent), family(key_type)):
+                    return every
+                if self._recode is not None and (sent in TEXT_TYPES or sent == PADDED):
+                    element = self._recode(element)  # noqa: PLW2901 - the same in UTF-8
+                key = decode_key(sent, element, form)
+                found.add(self._database.shard_of_slot(slot_of(key_type, key, self._database.slots)))
+                if found == every:
+                    break
+        except (UnsureKey, UnicodeError):
+            return every
+        return found
 
     def own(self, shard: int, key_type: str, sql: str) -> str:
         """Return the SQL condition that a key belongs to a shard."""
@@ -206,6 +234,11 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
     if isinstance(plan, CreateFrom):
         return CreateExecution(plan, resolver.shards(plan.target))
     return _execution(plan, resolver)
+
+
+def shards_of(target: Target, database: Database) -> tuple[int, ...]:
+    """Return the shards of a target that no parameter has a part in; raises UnresolvedKey where one has."""
+    return _Resolver(database, (), None).shards(target)
 
 
 def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:

@@ -19,6 +19,7 @@ from router.plan import (
     Combine,
     Constant,
     Ddl,
+    Elements,
     EveryShard,
     Gather,
     HomeShard,
@@ -32,13 +33,14 @@ from router.plan import (
     SumTags,
 )
 from router.plan_steps import ApplyRows, CreateFrom, Filled, LockRows, MoveRows, OwnRows
+from router.resolve import UnresolvedKey, shards_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from router.cluster import Database
     from router.errors import Refused
-    from router.plan import KeyTerm, Plan, Statement, Target
+    from router.plan import Plan, RoutingTerm, Statement, Target
 
 TEXT_OID: Final = 25
 JSON_OID: Final = 114
@@ -117,16 +119,11 @@ def _targets(plan: Plan) -> Iterator[Target]:
 
 def _shards(plan: Plan, database: Database) -> Iterator[str]:
     """Yield the names of the shards that the plan may use; all of them where a parameter decides."""
-    from router.resolve import UnresolvedKey, resolve  # noqa: PLC0415 - it imports nothing of ours that imports this
-
     used: set[int] = set()
     for target in _targets(plan):
         try:
-            executable = resolve(Single(target, writes=False), database)
-            used.update(task.shard for task in getattr(executable, "tasks", ()))
+            used.update(shards_of(target, database))
         except UnresolvedKey:
-            used.update(range(len(database.shards)))
-        if isinstance(target, EveryShard):
             used.update(range(len(database.shards)))
     yield from (database.shards[shard] for shard in sorted(used))
 
@@ -153,7 +150,9 @@ def _why(target: Target) -> str:
     return f"sharding key ({target.key_type}) = {shown}{more}"
 
 
-def _term(term: KeyTerm) -> str:
+def _term(term: RoutingTerm) -> str:
+    if isinstance(term, Elements):
+        return f"any of ${term.number}"
     if not isinstance(term, Constant):
         return f"${term.number}"
     value = term.value

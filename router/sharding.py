@@ -30,6 +30,17 @@ KEY_TYPES: Final = INTEGER_TYPES | TEXT_TYPES | {"uuid", PADDED}
 KEY_TYPE_OIDS: Final = {21: "int2", 23: "int4", 20: "int8", 25: "text", 1042: PADDED, 1043: "varchar", 2950: "uuid"}
 """Type OIDs of the key types. Everything else (oid 26, float8, numeric, domains) is no key type."""
 
+ARRAY_TYPE_OIDS: Final = {
+    1005: "int2",
+    1007: "int4",
+    1016: "int8",
+    1009: "text",
+    1014: PADDED,
+    1015: "varchar",
+    2951: "uuid",
+}
+"""Type OIDs of arrays of the key types, and the types of their elements."""
+
 UNKNOWN_OID: Final = 705
 
 _HASH_FUNCTION: Final = {

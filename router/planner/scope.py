@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from router.cluster import Reference, Sharded
-from router.keys import ColumnId, Facts, family
+from router.keys import ColumnId, Facts, family, only
 from router.planner.constants import constant_columns
 from router.planner.names import (
     Cte,
@@ -36,12 +36,12 @@ from router.planner.names import (
     renamed,
     using,
 )
-from router.tree import Node, conjuncts, is_wrapped, items, strings, unwrap
+from router.planner.predicates import equalities, values_of
+from router.tree import Node, conjuncts, is_wrapped, strings, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from router.plan import KeyTerm
     from router.planner.constants import ConstantColumn
     from router.planner.context import Context
 
@@ -271,9 +271,11 @@ class Scope:
         for name, column in inner.items():
             outside = None if column is None else ColumnId(source.index, name, column.family)
             columns[name] = outside
-            terms = written.source.facts.terms(column) if column is not None and column.family is not None else None
-            if outside is not None and terms is not None and len(terms) == 1:
-                facts.equal.append((outside, terms[0]))
+            if outside is None or column is None or column.family is None:
+                continue
+            term = only(written.source.facts.terms(column))
+            if term is not None:
+                facts.equal.append((outside, term))
         return Leaf(source), Item(label, columns)
 
     def _subselect(
@@ -310,9 +312,9 @@ class Scope:
                 source.columns.append((outside, column))
             if column is None or column.family is None or child.arms:
                 continue
-            terms = child.facts.terms(column)
-            if terms is not None and len(terms) == 1 and outside is not None:
-                facts.equal.append((outside, terms[0]))
+            term = only(child.facts.terms(column))
+            if term is not None and outside is not None:
+                facts.equal.append((outside, term))
         return Leaf(source), Item(label, columns)
 
     def _join(
@@ -352,61 +354,12 @@ class Scope:
     # --- conditions --------------------------------------------------------------------------------------------------
 
     def _fact(self, node: Node, names: Names, facts: Facts) -> None:
-        found = self._values_of(node, names)
-        if found is not None:
-            column, terms = found
-            if len(terms) == 1:
-                facts.equal.append((column, terms[0]))
-            else:
-                facts.among.append((column, terms))
-            return
-        body = node.get("A_Expr", {})
-        if body.get("kind") != "AEXPR_OP" or not self.context.reader.is_equality(body.get("name", [])):
-            return
-        left, right = body.get("lexpr", {}), body.get("rexpr", {})
-        if "RowExpr" in left and "RowExpr" in right:
-            pairs = zip(left["RowExpr"].get("args", ()), right["RowExpr"].get("args", ()), strict=False)
-            for one, other in pairs:
-                self._fact({"A_Expr": {**body, "lexpr": one, "rexpr": other}}, names, facts)
-            return
-        one, other = names.column(left), names.column(right)
-        if one is not None and other is not None and one.family == other.family is not None:
-            facts.equal.append((one, other))
-
-    def _values_of(self, node: Node, names: Names) -> tuple[ColumnId, tuple[KeyTerm, ...]] | None:
-        """Read ``column = value``, ``column IN (...)``, ``column = ANY (...)``, and ORs of these on one column."""
-        kind, body = unwrap(node)
-        if kind == "BoolExpr" and body.get("boolop") == "OR_EXPR":
-            return self._values_of_or(body["args"], names)
-        if kind != "A_Expr" or not self.context.reader.is_equality(body.get("name", [])):
-            return None
-        left, right = body.get("lexpr", {}), body.get("rexpr", {})
-        column = names.column(left)
-        terms: tuple[KeyTerm, ...] | None = None
-        reader = self.context.reader
-        if body["kind"] == "AEXPR_OP":
-            if column is None:
-                column, right = names.column(right), left
-            if column is not None and column.family is not None and right:
-                term = reader.term(right, column.family)
-                terms = None if term is None else (term,)
-        elif column is not None and column.family is not None:
-            if body["kind"] == "AEXPR_IN":
-                terms = reader.list_terms(items(right), column.family)
-            elif body["kind"] == "AEXPR_OP_ANY":
-                terms = reader.terms(right, column.family)
-        return None if column is None or terms is None else (column, terms)
-
-    def _values_of_or(self, arms: list[Node], names: Names) -> tuple[ColumnId, tuple[KeyTerm, ...]] | None:
-        column: ColumnId | None = None
-        terms: list[KeyTerm] = []
-        for arm in arms:
-            found = next((item for item in (self._values_of(part, names) for part in conjuncts(arm)) if item), None)
-            if found is None or (column is not None and found[0] != column):
-                return None
-            column = found[0]
-            terms.extend(found[1])
-        return None if column is None else (column, tuple(dict.fromkeys(terms)))
+        for column, terms in values_of(self.context.reader, node, names).items():
+            facts.add(column, terms)
+        for left, right in equalities(self.context.reader, node):
+            one, other = names.column(left), names.column(right)
+            if one is not None and other is not None and one.family == other.family is not None:
+                facts.equal.append((one, other))
 
     # --- subqueries in expressions -----------------------------------------------------------------------------------
 
@@ -438,10 +391,7 @@ def _constants(
         outside = ColumnId(source.index, name, column.family) if column.family is not None else None
         found[name] = outside
         if outside is not None and column.terms is not None:
-            if len(column.terms) == 1:
-                facts.equal.append((outside, column.terms[0]))
-            else:
-                facts.among.append((outside, column.terms))
+            facts.add(outside, column.terms)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from router.keys import only
 from router.plan import AnyShard, ByKeys, EveryShard, HomeShard, Target
 from router.planner.names import Join, Leaf, Level, Merged, Place, Source, Tree
 from router.tree import strings, walk
@@ -63,10 +64,10 @@ def one_shard(scope: Scope) -> Target | None:
     for source in found:
         if source.key is None:
             return None
-        term = source.facts.terms(source.key)
-        if term is None or len(term) != 1:
+        term = only(source.facts.terms(source.key))
+        if term is None:
             return None
-        terms.add((source.key.family, term[0]))
+        terms.add((source.key.family, term))
     if len(terms) != 1:
         return None
     return ByKeys(found[0].key_type, (terms.pop()[1],))

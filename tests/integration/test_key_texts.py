@@ -36,3 +36,27 @@ def test_rows_are_stored_and_found(twins: Twins, form: str) -> None:
     twins.same(parse("insert into notes values ($1, 'p')"), bind(bare), execute(), SYNC)
     twins.same(parse("select k, v from notes where k = $1"), bind(bare), execute(), SYNC)
     twins.same(parse("delete from notes where k = $1"), bind(bare), execute(), SYNC)
+
+
+ARRAYS = ["{1,2,3}", "{}", "{NULL}", "{3,null,77,3}", "{{1,2},{3,4}}", "[2:3]={1,2}", '{"1", "2"}', "{ 1 , 0x46 ,4}"]
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_rows_of_an_array_of_keys(twins: Twins, array: str) -> None:
+    twins.same(Query(b"insert into notes select g, 'v' || g, 0 from generate_series(1, 90) g"))
+    twins.same(parse("select k, v from notes where k = any($1) order by k"), bind(array.encode()), execute(), SYNC)
+    twins.same(parse("select count(*) from notes where k = any($1::int8[])"), bind(array.encode()), execute(), SYNC)
+    twins.same(parse("update notes set n = 1 where k = any($1::int4[])"), bind(array.encode()), execute(), SYNC)
+    twins.same(Query(b"select k from notes where n = 1 order by k"))
+
+
+def test_rows_of_an_array_of_texts(twins: Twins) -> None:
+    words = ["a", 'quo"ted', "back\\slash", "null", "NULL", "", "with, comma", "{brace}", " blank ", "é"]
+    for number, word in enumerate(words):
+        twins.same(parse("insert into words values ($1, $2)"), bind(word.encode(), b"%d" % number), execute(), SYNC)
+    quoted = ",".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words[1:])
+    text = f"{{a,{quoted},NULL,none}}"
+    twins.same(parse("select * from words where word = any($1) order by n"), bind(text.encode()), execute(), SYNC)
+    for word in words:
+        text = '{"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"}'
+        twins.same(parse("select n from words where word = any($1)"), bind(text.encode()), execute(), SYNC)

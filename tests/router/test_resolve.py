@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.arrays import array_elements
 from router.errors import Refused
 from router.plan import (
     Aggregate,
@@ -60,6 +61,66 @@ def run(plan: Plan, *parameters: KeyParameter) -> Execution:
 def planned(sql: str, *parameters: KeyParameter) -> Execution:
     (statement,) = Planner(DATABASE, CATALOG).plan(sql)
     return run(statement.plan, *parameters)
+
+
+def binary_array(element: int, *values: bytes | None, dimensions: tuple[int, ...] | None = None) -> bytes:
+    lengths = (len(values),) if dimensions is None else dimensions
+    header = struct.pack(">iiI", len(lengths), 0, element) + b"".join(struct.pack(">ii", n, 1) for n in lengths)
+    return header + b"".join(struct.pack(">i", -1 if v is None else len(v)) + (v or b"") for v in values)
+
+
+INT8S, TEXTS, EVERYWHERE = 1016, 1009, {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("keys", "array"),
+    [
+        ([1], KeyParameter(b"{1}", 0, INT8S)),
+        ([1, 3], KeyParameter(b"{1,NULL,3}", 0, 0)),
+        ([1, 3], KeyParameter(b'{ 1 ,\t"3"}', 0, 0)),
+        ([], KeyParameter(b"{}", 0, INT8S)),
+        ([], KeyParameter(None, 0, INT8S)),
+        ([1, 3], KeyParameter(binary_array(INT8, struct.pack(">q", 1), None, struct.pack(">q", 3)), 1, INT8S)),
+        ([1], KeyParameter(binary_array(INT4, *[struct.pack(">i", 1)] * 4, dimensions=(2, 2)), 1, 1007)),
+        ([], KeyParameter(binary_array(INT8, dimensions=()), 1, INT8S)),
+    ],
+)
+def test_an_array_of_keys_goes_where_they_are(keys: list[int], array: KeyParameter) -> None:
+    found = planned("select * from customers where id = any($1)", array)
+    expected = {shard_of("int8", key) for key in keys} or {DATABASE.home}
+    assert expected != EVERYWHERE
+    assert {task.shard for task in found.tasks} == expected
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        KeyParameter(b"[1:1]={1}", 0, INT8S),
+        KeyParameter(b"{{1},{1}}", 0, INT8S),
+        KeyParameter(b"{0x1}", 0, INT8S),
+        KeyParameter(b"{1", 0, INT8S),
+        KeyParameter(b"{1}x", 0, INT8S),
+        KeyParameter(b"{1,}", 0, INT8S),
+        KeyParameter(b"{" + b",".join([b"1"] * 10_001) + b"}", 0, INT8S),
+        KeyParameter(binary_array(INT8, struct.pack(">q", 1))[:-1], 1, INT8S),
+        KeyParameter(binary_array(TEXT, b"1"), 1, INT8S),
+        KeyParameter(binary_array(INT8, struct.pack(">q", 1), dimensions=(1 << 30,)), 1, INT8S),
+        KeyParameter(b"", 1, INT8S),
+        KeyParameter(b"{1}", 7, INT8S),
+    ],
+)
+def test_an_array_that_is_not_read_here_goes_everywhere(array: KeyParameter) -> None:
+    found = planned("select * from customers where id = any($1)", array)
+    assert {task.shard for task in found.tasks} == EVERYWHERE
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=3))
+def test_quoted_elements_are_read_as_they_were_meant(words: list[str]) -> None:
+    quoted = ['"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"' for word in words]
+    data = ("{" + ",".join(quoted) + "}").encode()
+    assert [element for _, element in array_elements(data, 0, TEXTS, "text")] == [word.encode() for word in words]
+    binary = binary_array(TEXT, *(word.encode() for word in words))
+    assert [element for _, element in array_elements(binary, 1, TEXTS, "text")] == [word.encode() for word in words]
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
