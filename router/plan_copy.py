@@ -68,7 +68,11 @@ class CopyIn:
 
 @dataclass(frozen=True, slots=True)
 class CopyOut:
-    """COPY ... TO STDOUT: the streams of all shards one after another, one header, one trailer."""
+    """COPY ... TO STDOUT: the streams of all shards one after another, one header, one trailer.
+
+    ``query`` is what it copies, as a SELECT: who binds that takes the locks that COPY takes, and runs nothing.
+    """
 
     target: Target
     format: CopyFormat
+    query: str = ""

@@ -7,9 +7,9 @@ CSV (and a header line) as one CopyData message; that and the binary layout is a
 COPY takes its snapshot when it is executed, not at Bind, so the fence surrounds something else here:
 
 - outside a block, a transaction of our own on each shard, whose snapshot is fixed before COPY is sent;
-- inside a block, the start of all COPYs at once: a shard has its snapshot when its CopyOutResponse is here. One that
-  waits for a lock lets the fence go, is read to its end for nothing, and starts again with the locks it has then. A
-  query that is slow to its first rows outlasts the fence there, and fails.
+- inside a block, the start of all COPYs at once: a shard has its snapshot when its CopyOutResponse is here. Locks are
+  waited for before that, by a Bind of what is copied, which runs nothing: so no COPY runs behind a fence that it must
+  let go. A query that is slow to its first rows outlasts the fence there, and fails.
 
 https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-COPY
 """
@@ -28,8 +28,10 @@ from proxy.executor.request import RowBatch, proxy_error
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
 from proxy.shards.relay import IDLE
+from proxy.tasks import all_ended
 from proxy.wire import backend
-from proxy.wire.frontend import Query
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Bind, Parse, Query, Sync
 from router.errors import refusal
 
 if TYPE_CHECKING:
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import CopyOutExecution
+    from router.plan_copy import CopyFormat
 
 _HEADER_BYTES = 5
+_BIND = Bind(b"", b"", (), (), ()).encode() + Sync().encode()
 
 
 class CopyOutStream(ShardStream):
@@ -63,12 +67,20 @@ class CopyOutResult:
     row_description: tuple[Field, ...] | None = None
 
     def __init__(
-        self, links: Sequence[ShardLink], query: bytes, environment: Environment, *, binary: bool, header: bool
+        self,
+        links: Sequence[ShardLink],
+        query: bytes,
+        environment: Environment,
+        *,
+        copy_format: CopyFormat,
+        locks: bytes = b"",
     ) -> None:
+        """``locks``: messages that have a shard take the locks which the query takes."""
         self._links = list(links)
         self._query = query
-        self._binary = binary
-        self._header = header
+        self._locks = locks
+        self._binary = copy_format.format == "binary"
+        self._header = copy_format.header
         self._wake = asyncio.Event()
         self._high_water_bytes = environment.limits.max_buffer_bytes
         self._on_notice: Callable[[bytes], None] = environment.on_notice or environment.client.write
@@ -108,33 +120,17 @@ class CopyOutResult:
             raise
 
     async def _start_at_one_moment(self, fence: Fence) -> None:
-        for patience_s in fence.patience():
-            if fence.before_bind is not None:
-                await fence.before_bind()
-            self._started = [self._start(link) for link in self._links]
-            if await self._all_started_within(patience_s):
-                return
-            if fence.let_go is not None:
-                await fence.let_go()
-            await self._all_started_within(None)
-            await self.close()
+        await all_ended([self._take_locks(link) for link in self._links])
+        if fence.before_bind is not None:
+            await fence.before_bind()
+        self._started = [self._start(link) for link in self._links]
+        for stream in self._started:
+            await self._until(stream, lambda stream=stream: stream.described or stream.over)  # type: ignore[misc]
 
-    async def _all_started_within(self, seconds: float | None) -> bool:
-        loop = asyncio.get_running_loop()
-        deadline = None if seconds is None else loop.time() + seconds
-        timer = None if deadline is None else loop.call_at(deadline, self._wake.set)
-        try:
-            for stream in self._started:
-                await self._until(
-                    stream,
-                    lambda stream=stream: (  # type: ignore[misc]
-                        stream.described or stream.over or (deadline is not None and loop.time() >= deadline)
-                    ),
-                )
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return all(stream.described or stream.over for stream in self._started)
+    async def _take_locks(self, link: ShardLink) -> None:
+        for kind, body in await link.collect(self._locks):
+            if kind == backend.ERROR_RESPONSE:
+                raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
 
     async def _on_all(self, sql: str) -> None:
         results = await asyncio.gather(*(link.run(sql) for link in self._links), return_exceptions=True)
@@ -265,18 +261,23 @@ class CopyOutResult:
             raise
 
 
+def _bound(query: str, request: Request) -> bytes:
+    """Return the messages that bind a query; errors in it are at its place in the statement."""
+    query = " " * max(request.text.find(query), 0) + query
+    return Parse(b"", written(query, request.encoding)).encode() + _BIND
+
+
 async def start_copy_out(
     execution: CopyOutExecution, request: Request, links: Links, environment: Environment
 ) -> ResultStream:
     """Prepare a COPY TO; without a fence the first shard starts with the first ``next_rows``."""
     joined = await links.join(execution.shards, writes=False)
-    copy_format = execution.plan.format
     result = CopyOutResult(
         [joined[shard] for shard in execution.shards],
         Query(written(request.text, request.encoding)).encode(),
         environment,
-        binary=copy_format.format == "binary",
-        header=copy_format.header,
+        copy_format=execution.plan.format,
+        locks=_bound(execution.plan.query, request),
     )
     if environment.fence is not None:
         await result.take_snapshots(environment.fence)

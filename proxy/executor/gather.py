@@ -326,8 +326,7 @@ class GatherCopy(CopyOutResult):
     """COPY (query) TO STDOUT over what was gathered."""
 
     def __init__(self, text: bytes, copies: CopyFormat, scratch: Scratch, environment: Environment) -> None:
-        binary = copies.format == "binary"
-        super().__init__([scratch.link], Query(text).encode(), environment, binary=binary, header=copies.header)
+        super().__init__([scratch.link], Query(text).encode(), environment, copy_format=copies)
         self._scratch = scratch
 
     async def next_rows(self, max_rows: int = 0) -> RowBatch:

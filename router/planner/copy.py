@@ -18,6 +18,8 @@ from router.planner.passthrough import option_is_on
 from router.planner.reference import check_column_defaults
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
+from router.printer import quoted
+from router.rewrite import OPEN, group_end
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
@@ -57,7 +59,9 @@ def _omitted(relation: Relation | None, body: Node) -> list[str] | None:
 def _out(context: Context, relation: Relation) -> Plan:
     if isinstance(context.placement(relation), Reference):
         return Single(HomeShard(), writes=False)
-    return CopyOut(EveryShard(), copy_format(context))
+    names = ", ".join(map(quoted, strings(context.body.get("attlist")))) or "*"
+    query = f"SELECT {names} FROM ONLY {quoted(relation.name.schema, relation.name.name)}"  # noqa: S608 - names of the catalog
+    return CopyOut(EveryShard(), copy_format(context), query)
 
 
 def _in(context: Context, relation: Relation) -> Plan:
@@ -202,4 +206,12 @@ def _rows(context: Context, scope: Scope, level: Level) -> CopyOut:
     placing.placed(context, EveryShard(), many_rows=True)
     placing.check_no_system_columns(context)
     part = Spread(scope).level(level)
-    return CopyOut(target_of(level, part, scope), copy_format(context))
+    return CopyOut(target_of(level, part, scope), copy_format(context), _inner(context))
+
+
+def _inner(context: Context) -> str:
+    """Return the text of the query in COPY (query)."""
+    tokens = context.parsed.tokens
+    opening = next(index for index, token in enumerate(tokens) if token.name in OPEN)
+    end = group_end(tokens, opening)
+    return context.parsed.text[tokens[opening].end : tokens[end].start] if end is not None else ""

@@ -118,6 +118,34 @@ def test_commits_and_readers_go_on_while_one_waits(place: Place, read: Callable[
     assert reading.result(SOON_SECONDS) == [(15,)]
 
 
+@pytest.mark.parametrize("what", ["(SELECT told(v), v FROM parts WHERE day = 1)", "parts_1 (k, v)"])
+def test_a_copy_that_waits_runs_once(place: Place, what: str) -> None:
+    """What it has read must not be read again: the client would hear its notices twice, and pay twice."""
+    blocker, reader, other = place.shards[1], place.client(), place.client()
+    other.execute(
+        "CREATE FUNCTION told(v int) RETURNS int STABLE LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE NOTICE 'read %', v; RETURN v; END$$"
+    )
+    heard: list[str | None] = []
+    reader.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    blocker.execute("BEGIN")
+    blocker.execute("LOCK TABLE parts_1 IN ACCESS EXCLUSIVE MODE")
+
+    def read() -> int:
+        with reader.transaction():
+            reader.execute("SELECT 1 FROM pairs WHERE k = 1")
+            with reader.cursor().copy(f"COPY {what} TO STDOUT".encode()) as copy:
+                return sum(int(row[1]) for row in copy.rows())
+
+    reading = place.start(read)
+    place.until_waiting()
+    place.commit(other, 2)
+    blocker.execute("UPDATE parts_1 SET v = 8")
+    blocker.execute("COMMIT")
+    assert reading.result(SOON_SECONDS) == 15
+    assert sorted(heard) == (["read 7", "read 8"] if "told" in what else [])
+
+
 def test_ddl_whose_own_commit_waits_for_the_fence(place: Place) -> None:
     """The reader waits for the partition, and DDL over both shards that has it would wait for the reader's fence."""
     ddl, reader = place.client(), place.client()

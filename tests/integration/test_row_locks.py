@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -248,6 +249,37 @@ def test_two_workers_with_two_jobs_get_one_each(clients: Clients) -> None:
     assert rows(third, take) == [(1,)]
     for client in (first, second, third):
         client.rollback()
+
+
+KEEPS_OUT = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1885826162 and granted"
+
+
+@pytest.mark.parametrize("how", ["ends", "fails", "is cancelled", "is left"])
+def test_what_keeps_others_out_goes_with_the_statement(clients: Clients, how: str) -> None:
+    """Not with its transaction, nor with its link: the next one would wait for a client that thinks."""
+    town = clients.town
+    take = "select k from notes order by k limit 1 for update skip locked"
+    worker = clients.join(town.dsn)
+    worker.execute("select 1")
+    if how == "ends":
+        assert rows(worker, take) == [(1,)]
+    elif how == "fails":
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            rows(worker, take.replace("select k", "select k, 1 / n"))
+    else:
+        blocker = clients.join(town.shards[2])  # home, where the lock is, is the first
+        blocker.execute("lock table notes in access exclusive mode")
+        slow = clients.start(worker, take)
+        eventually(lambda: any(found[0][0] for found in town.everywhere(KEEPS_OUT)), "it keeps nobody out")
+        if how == "is cancelled":
+            worker.cancel_safe()
+        else:
+            os.close(worker.fileno())
+        with pytest.raises(psycopg.Error):
+            slow.result(20)
+    eventually(lambda: not any(found[0][0] for found in town.everywhere(KEEPS_OUT)), "others are kept out still")
+    if how != "is left":
+        worker.rollback()
 
 
 def test_after_an_error_nobody_is_kept_out(clients: Clients) -> None:
