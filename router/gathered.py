@@ -31,6 +31,14 @@ def shard_text(loads: Sequence[Load], wanted: Collection[int]) -> str:
     return " UNION ALL ".join(arms)
 
 
+def named_text(loads: Sequence[Load], text: str) -> str:
+    """Return a shard's SELECT with column names that are the same on all shards, whichever loads it has."""
+    if len(loads) == 1:
+        return text
+    names = ", ".join(f"c{number}" for number in range(1 + sum(len(load.columns) for load in loads)))
+    return f'SELECT * FROM ({text}) AS "pgchorus" ({names})'  # noqa: S608 - made of the router's own pieces
+
+
 def _columns(load: Load) -> list[str]:
     return [f"{load.alias}.{quoted(name)}" for name in load.columns]
 

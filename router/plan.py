@@ -26,6 +26,7 @@ from router.plan_steps import (
     MoveExecution,
     MoveRows,
     OwnRows,
+    ReadTables,
 )
 
 KeyValue = int | str | bytes | None  # int2/4/8, text/varchar, uuid (16 bytes), NULL
@@ -473,6 +474,7 @@ Plan = (
     | OwnRows
     | LockRows
     | ApplyRows
+    | ReadTables
     | CopyIn
     | CopyOut
     | Ddl

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Executable,
         Execution,
         KeyTerm,
+        Load,
         PreparedControl,
         Single,
         SortKey,
@@ -43,6 +44,7 @@ class Shape(Enum):
     LIST = "list"  # of all its rows, as an array
     EXISTS = "exists"  # whether it has a row
     ROWS = "rows"  # all its rows: an array for each column
+    TABLES = "tables"  # rows of several tables: an array for each column of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,23 @@ class Asked:
     """A subquery that is asked before the statement runs. Its parameters are those of the statement around it.
 
     ``locks``: it locks its rows, so that both must be in one transaction. ``columns``: what ROWS are called, each of
-    which becomes a parameter; ``shown``: they may be among the columns that the client sees described, by their tables
-    and type modifiers.
+    which becomes a parameter. TABLES are those of a ReadTables, in its order.
     """
 
     read: Statement
     shape: Shape
     locks: bool = False
     columns: tuple[str, ...] = ()
-    shown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTables:
+    """Rows of several tables, each from its own shards: one SELECT on each shard, all behind one snapshot.
+
+    Requires that every load has the ``types`` of its columns. The answer is what :mod:`router.gathered` says.
+    """
+
+    loads: tuple[Load, ...]
 
 
 Value = Computed | Moment | Asked

@@ -6,11 +6,12 @@ UnresolvedKey: the caller asks a shard, plans again with the parameter's type, o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.arrays import array_elements
 from router.errors import Refused
-from router.gathered import shard_text
+from router.gathered import named_text, shard_text
 from router.keys import family, tells
 from router.plan import (
     Aggregate,
@@ -52,6 +53,7 @@ from router.plan_steps import (
     MoveExecution,
     MoveRows,
     OwnRows,
+    ReadTables,
 )
 from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
 
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from router.cluster import Database
-    from router.plan import KeyTerm, KeyValue
+    from router.plan import KeyTerm, KeyValue, Load
 
 _UNKNOWN_OIDS = frozenset({0, 705})
 _INT8_OID = 20
@@ -233,7 +235,7 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return _lock(plan, resolver)
     if isinstance(plan, CreateFrom):
         return CreateExecution(plan, resolver.shards(plan.target))
-    return _execution(plan, resolver)
+    return _tables(plan, resolver) if isinstance(plan, ReadTables) else _execution(plan, resolver)
 
 
 def shards_of(target: Target, database: Database) -> tuple[int, ...]:
@@ -269,12 +271,22 @@ def _gather(plan: Gather, home: int, resolver: _Resolver) -> Execution | GatherE
     }
     if len(needed) == 1:
         return Execution((Task(needed.pop()),), Concat(), writes=False)
+    return GatherExecution(_parts(plan.loads, shards), plan, home)
+
+
+def _parts(loads: Sequence[Load], shards: Sequence[tuple[int, ...]]) -> tuple[Task, ...]:
+    """Return what each shard sends of several loads, which are on these shards."""
     parts: dict[int, list[int]] = {}
     for index, found in enumerate(shards):
         for shard in found:
             parts.setdefault(shard, []).append(index)
-    tasks = tuple(Task(shard, shard_text(plan.loads, parts[shard])) for shard in sorted(parts))
-    return GatherExecution(tasks, plan, home)
+    return tuple(Task(shard, shard_text(loads, parts[shard])) for shard in sorted(parts))
+
+
+def _tables(plan: ReadTables, resolver: _Resolver) -> Execution:
+    tasks = _parts(plan.loads, [resolver.shards(load.target) for load in plan.loads])
+    named = tuple(replace(task, text=named_text(plan.loads, task.text or "")) for task in tasks)
+    return Execution(named, Concat(), writes=False)
 
 
 def _execution(plan: Plan, resolver: _Resolver) -> Execution:

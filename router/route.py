@@ -32,7 +32,7 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
-from router.plan_steps import ApplyRows, CreateFrom, Filled, LockRows, MoveRows, OwnRows
+from router.plan_steps import ApplyRows, Asked, CreateFrom, Filled, LockRows, MoveRows, OwnRows, ReadTables
 from router.resolve import UnresolvedKey, shards_of
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def route_of(statement: Statement, database: Database, tables: Sequence[str]) ->
     plan = statement.plan
     if isinstance(plan, Filled):
         inner = route_of(plan.inner, database, tables)
-        values = sum(len(row) for row in plan.values)
-        inner["Steps"] = [f"{values} values are made first: sequences, defaults or the clock", *inner["Steps"]]
+        inner["Steps"] = [*_first_steps(plan, database), *inner["Steps"]]
         return inner
     found: Route = {"Tier": _tier(plan), "Shards": list(_shards(plan, database)), "Chosen by": _chosen(plan)}
     if tables:
@@ -215,6 +214,24 @@ def _cut(combine: Ordered | Aggregate) -> Iterator[str]:
     for word, term in (("offset", combine.offset), ("limit", combine.limit)):
         if term is not None:
             yield f"{word} {_term(term)}"
+
+
+def _first_steps(plan: Filled, database: Database) -> Iterator[str]:
+    """Yield what is done before the statement itself: what is asked, and the values that are made."""
+    values = [value for row in plan.values for value in row]
+    made = [value for value in values if not isinstance(value, Asked)]
+    if made:
+        yield f"{len(made)} values are made first: sequences, defaults or the clock"
+    for value in values:
+        if not isinstance(value, Asked):
+            continue
+        read = value.read.plan
+        if not isinstance(read, ReadTables):
+            yield f"asked first, on {', '.join(_shards(read, database))}: {_one_line(value.read.text)}"
+            continue
+        for load in read.loads:
+            shards = ", ".join(_shards(Single(load.target, writes=False), database))
+            yield f"rows asked first, behind one snapshot, on {shards}: {load.source}"
 
 
 def _commit(*, several: bool, writes: bool) -> str:

@@ -65,8 +65,10 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
     own = alone(session, statement, ())
     if own is not None:
         return own, session.resolve(own), Request(text=own.text)
+    fields = None
     if any(isinstance(value, Asked) for row in plan.values for value in row):
-        await session.database.describe(session, statement.text, ())  # what is wrong with it, Postgres says first
+        # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
+        fields = (await session.database.describe(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
     values = await _values(session, plan, (), (), ())
     executable = session.resolve(plan.inner, values)
@@ -75,13 +77,18 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         parameter_oids=tuple(value.oid for value in values),
         parameter_formats=tuple(value.format for value in values),
         parameters=tuple(value.data for value in values),
+        fields=fields,
     )
     return plan.inner, executable, request
 
 
 def _begin_for_locks(session: Session, plan: Filled) -> None:
-    """Rows that a subquery locks must stay locked until the statement around it is done."""
-    asks = any(isinstance(value, Asked) and value.locks for row in plan.values for value in row)
+    """Open a block around what is asked and the statement itself.
+
+    Rows that a subquery locks must stay locked until the statement is done, and REPEATABLE READ has one snapshot.
+    """
+    keeps = session.transaction.keeps_snapshot
+    asks = any(isinstance(value, Asked) and (value.locks or keeps) for row in plan.values for value in row)
     if asks and session.transaction.block is Block.NONE:
         session.begin(Block.IMPLICIT)
 

@@ -30,11 +30,12 @@ from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, 
 from router.plan_steps import ApplyExecution, CreateExecution, LockExecution, MoveExecution
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from proxy.executor.request import Environment, Request, ResultStream
     from proxy.session.session import Session
     from proxy.twophase.fence import Held
+    from proxy.wire.backend import Field
     from router.plan import Executable, Statement
 
 # A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the
@@ -108,7 +109,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     audit = None if statement.audit is None else await Audit.begin(session, statement)
     result = await start(session, executable, request)
     if request.describe_rows and result.row_description is not None:
-        session.write(backend.row_description(result.row_description))
+        session.write(backend.row_description(_told(request, result.row_description)))
     try:
         while True:
             batch = await result.next_rows()
@@ -127,6 +128,14 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if own_block:
         await session.commit()
     return backend.command_complete(result.tag)
+
+
+def _told(request: Request, found: Sequence[Field]) -> Sequence[Field]:
+    """Return the columns as the client's own statement has them, where it runs in another form: with their tables."""
+    told = request.fields
+    if told is None or [field.type_oid for field in told] != [field.type_oid for field in found]:
+        return found
+    return told
 
 
 async def settle_before(session: Session, shards: list[int]) -> None:

@@ -1,8 +1,10 @@
-"""UPDATE, DELETE and MERGE with subqueries over several shards: these are asked first, and their answers filled in.
+"""UPDATE, DELETE and MERGE over several shards: what a shard cannot see is asked first, and the answers filled in.
 
-Decides which subqueries can be: those that give one value, a list for IN, or a yes or no, and that do not refer to the
-row outside. The last cannot be seen for certain in the text; whoever asks finds it out, because such a query alone
-means nothing (:mod:`proxy.session.filling`). Those of FROM, USING and WITH are in :mod:`router.planner.asking_rows`.
+Decides which subqueries can be asked whole: those that give one value, a list for IN, or a yes or no, and that do not
+refer to the row outside. The last cannot be seen for certain in the text; whoever asks finds it out, because such a
+query alone means nothing (:mod:`proxy.session.filling`). Those of FROM, USING and WITH are in
+:mod:`router.planner.asking_rows`; tables, wherever they are joined or looked at, in
+:mod:`router.planner.asking_tables`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
-from router.planner import asking_rows
+from router.planner import asking_rows, asking_tables
 from router.planner.placing import locks
 from router.rewrite import group_end
 from router.tree import is_wrapped, strings, walk
@@ -28,11 +30,36 @@ _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
-def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
-    """Return the statement with parameters for its subqueries, and the subqueries; None where that cannot be."""
+def ways(context: Context) -> Iterator[tuple[Context, tuple[Asked, ...]]]:
+    """Yield the statement with parameters for what is asked first, and what that is, with the least asked first.
+
+    First all its subqueries; then those that can be asked whole, and the tables that stand elsewhere, without and with
+    those that are joined to the target on the sharding keys.
+    """
+    if context.parsed.kind not in _WRITES:
+        return
+    found = _subqueries(context, every=True)
+    if found is not None:
+        yield context.rewritten(found[0]), found[1]
+    text, asked = _subqueries(context, every=False) or ("", ())
+    inside = context.rewritten(text) if asked else context
+    for keeps in (True, False):
+        try:
+            tables = asking_tables.rewritten(inside, keeps=keeps)
+        except Refused:
+            return  # names that mean nothing here: the plan without lists says what is wrong
+        if tables is not None:
+            yield tables[0], (*asked, tables[1])
+
+
+def _subqueries(context: Context, *, every: bool) -> tuple[str, tuple[Asked, ...]] | None:
+    """Return the text with parameters for its subqueries, and these; None where there are none.
+
+    ``every``: None as well where one of them cannot be asked; else that one stays.
+    """
     node, parsed = context.body, context.parsed
     names = asking_rows.ctes(node)
-    if parsed.kind not in _WRITES or names is None:
+    if names is None:
         return None
     number = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
     asked, splices = [], []
@@ -40,27 +67,35 @@ def rewritten(context: Context) -> tuple[str, tuple[Asked, ...]] | None:
         rows = asking_rows.placed(parsed, table)
         found = None if rows is None else _read(context, parsed.text[rows.start : rows.end], Shape.ROWS)
         query = None if found is None or rows is None else asking_rows.asked(context, found, rows, number)
-        if query is None:
+        if query is not None:
+            asked.append(query[0])
+            splices.append(query[1])
+            number += len(query[0].columns)
+        elif every:
             return None
-        asked.append(query[0])
-        splices.append(query[1])
-        number += len(query[0].columns)
-    for link in _links([node.get("whereClause"), node.get("targetList")]):
-        if asking_rows.mentions(link, names):
-            continue
-        place = None if _looks_outside(link["subselect"]) else _place(parsed, link)
-        read = None if place is None else _read(context, parsed.text[place.opening : place.end - 1], place.shape)
-        if place is None or read is None:
-            return None
+    links = _links([node.get("whereClause"), node.get("targetList")])
+    values = [_value(context, link) for link in links if not asking_rows.mentions(link, names)]
+    if every and None in values:
+        return None
+    for at, (place, read) in enumerate(filter(None, values), number):
         asked.append(read)
-        splices.append((place.start, place.end, place.text.format(f"${number}")))
-        number += 1
+        splices.append((place.start, place.end, place.text.format(f"${at}")))
     if not asked:
         return None
     changed = parsed.text[: parsed.end]
     for start, end, text in sorted(splices, reverse=True):
         changed = changed[:start] + text + changed[end:]
     return changed, tuple(asked)
+
+
+def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
+    """Return where a subquery in an expression stands, and how it is asked; None where it cannot be."""
+    query = link["subselect"]
+    place = None if _looks_outside(query) or _names_outside(context, query) else _place(context.parsed, link)
+    if place is None:
+        return None
+    read = _read(context, context.parsed.text[place.opening : place.end - 1], place.shape)
+    return None if read is None else (place, read)
 
 
 def _read(context: Context, text: str, shape: Shape) -> Asked | None:
@@ -83,6 +118,14 @@ def _looks_outside(query: Node) -> bool:
     inside |= {body.get("aliasname", "") for kind, body in nodes if kind == "Alias"}
     named = (strings(body.get("fields")) for kind, body in nodes if kind == "ColumnRef")
     return any(len(fields) > 1 and not inside & set(fields[:-1]) for fields in named)
+
+
+def _names_outside(context: Context, query: Node) -> bool:
+    """Whether a name without a table in a subquery means a column of a table that is not in it, for certain."""
+    nodes = list(walk({"SelectStmt": query}))
+    inside = asking_tables.names_inside(context, nodes)
+    named = (strings(body.get("fields")) for kind, body in nodes if kind == "ColumnRef")
+    return inside is not None and any(len(fields) == 1 and fields[0] not in inside | {"*"} for fields in named)
 
 
 def _links(value: object) -> Iterator[Node]:

@@ -96,7 +96,7 @@ def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked
     text = f'SELECT * FROM ROWS FROM ({arrays}) AS "pgchorus" ({", ".join(map(quoted, columns))})'  # noqa: S608 - quoted
     if not _verified(context.parsed, rows, text):
         return None
-    found = replace(read, columns=columns, shown=_shown(context.body))
+    found = replace(read, columns=columns)
     return found, (rows.start, rows.end, text)
 
 
@@ -118,16 +118,6 @@ def _replaced(value: Any, old: Node, new: Node) -> Any:
     if isinstance(value, dict):
         return {key: _replaced(item, old, new) for key, item in value.items()}
     return value
-
-
-def _shown(node: Node) -> bool:
-    """Whether RETURNING may have a column of something else than the target."""
-    target = node["relation"]
-    alias = target.get("alias", {}).get("aliasname", target["relname"])
-    return any(
-        kind == "ColumnRef" and strings(body["fields"])[:-1] not in {(alias,), ("old",), ("new",)}
-        for kind, body in walk(node.get("returningClause"))
-    )
 
 
 def _names(context: Context, text: str) -> tuple[str, ...] | None:

@@ -49,6 +49,7 @@ class Context:
         self.search_path = search_path
         self.many = len(database.shards) > 1
         self.home = Home()
+        self.survey = False  # only names are looked at: what is refused for values is left to the plan
         path = effective_path(search_path)
         self.reader = Reader(
             parameter_oids,
@@ -60,6 +61,12 @@ class Context:
         """Return the context of a statement inside this one (EXPLAIN, DECLARE)."""
         oids = tuple(self.reader.parameter_oids)
         return Context(self.database, self.catalog, parsed, self.search_path, oids)
+
+    def surveyed(self) -> Context:
+        """Return a context of the same statement that does not refuse values."""
+        found = Context(self.database, self.catalog, self.parsed, self.search_path, tuple(self.reader.parameter_oids))
+        found.survey = True
+        return found
 
     def rewritten(self, text: str) -> Context:
         """Return the context of this statement in another text, with more parameters: their types are open."""

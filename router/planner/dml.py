@@ -315,7 +315,7 @@ def check_key_kept(  # noqa: PLR0913 - where a SET stands
 ) -> None:
     """Refuse SET key = ... unless it sets what the key is anyway, by ``facts`` about the rows that are changed."""
     source = written.source
-    if source.key is None or not context.many:
+    if source.key is None or not context.many or context.survey:
         return
     for target in targets:
         body = target["ResTarget"]
@@ -389,7 +389,7 @@ def merge_defaulted(relation: Relation, body: Node) -> list[Column]:
 def _merge_insert(scope: Scope, written: Written, body: Node, level: Level) -> None:
     """Register the inserted row as one more target, whose key is the value given for it."""
     context, key, relation = scope.context, written.source.key, written.relation
-    if key is None or relation is None:
+    if key is None or relation is None or context.survey:
         return
     at = written.source.location
     for column in merge_defaulted(relation, body) if context.many else ():

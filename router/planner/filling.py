@@ -77,15 +77,13 @@ def _with_subqueries(
     context: Context, planner: Callable[[Context], Statement], found: _Rewritten, refused: Refused | None
 ) -> Statement:
     """Plan a statement whose subqueries are asked first; raises ``refused`` where that does not help."""
-    changed = asking.rewritten(context.rewritten(found.text) if found.text else context)
-    if changed is None:
-        raise refused or AssertionError
-    text, asked = changed
-    try:
-        inner = planner(context.rewritten(text))
-    except Refused:
-        raise refused or AssertionError from None
-    return context.like(inner, Filled(inner, (*found.values, asked)))
+    for inside, asked in asking.ways(context.rewritten(found.text) if found.text else context):
+        try:
+            inner = planner(inside)
+        except Refused:
+            continue
+        return context.like(inner, Filled(inner, (*found.values, asked)))
+    raise refused or AssertionError
 
 
 @dataclass(frozen=True, slots=True)

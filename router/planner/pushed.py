@@ -64,6 +64,10 @@ class Pushed:
         for kind, body in context.parsed.nodes:
             if kind == "SelectStmt" and "fromClause" in body:
                 self._select(body)
+        body = context.body
+        sources = body.get("fromClause", body.get("usingClause", []))
+        if context.parsed.kind in {"UpdateStmt", "DeleteStmt"} and sources:
+            self._modify(body, sources)
 
     def conditions(self, body: Node) -> tuple[Node, ...]:
         """Return the conditions for one table."""
@@ -73,6 +77,14 @@ class Pushed:
         everything = _Level(body["fromClause"], self._known)
         reached: list[Node] = []
         for item in body["fromClause"]:
+            reached += self._join(item, everything)
+        self._place(body.get("whereClause"), reached, everything)
+
+    def _modify(self, body: Node, sources: list[Node]) -> None:
+        """Place the conditions of an UPDATE or DELETE: the target is one more table in sight."""
+        everything = _Level([{"RangeVar": body["relation"]}, *sources], self._known)
+        reached: list[Node] = []
+        for item in sources:
             reached += self._join(item, everything)
         self._place(body.get("whereClause"), reached, everything)
 

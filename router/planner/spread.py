@@ -194,7 +194,10 @@ class Spread:
         if level is None:
             raise self._context.refuse("modifying-cte", source.location)
         inner = self._all_sources(level)
-        if any(item.place is Place.RECURSIVE for item in inner):
+        tables = any(item.place in {Place.SHARDED, Place.REFERENCE, Place.HOME} for item in inner)
+        if any(item.place is Place.RECURSIVE for item in inner) and (
+            tables or self._context.effect({"SelectStmt": level.node}).volatile
+        ):
             raise self._context.refuse("recursive", source.location)
         if not any(item.place is Place.SHARDED for item in inner):
             self._check_copies(level)
