@@ -411,13 +411,16 @@ class PreparedControl:
     """PREPARE name (types) AS body; EXECUTE name (args); DEALLOCATE. Texts are cut from the original.
 
     EXPLAIN: ``body`` is what stands before the name, ``rest`` what stands behind it; ``runs``: it is ANALYZE.
+    ``arguments`` are all of them in one text, which begins at ``arguments_at`` of the statement's.
     """
 
     prepared: Prepared
     name: str = ""
     type_names: tuple[str, ...] = ()
     body: str = ""
-    arguments: tuple[str, ...] = ()
+    arguments: str = ""
+    argument_count: int = 0
+    arguments_at: int = 0
     rest: str = ""
     runs: bool = False
 

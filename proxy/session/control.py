@@ -25,7 +25,7 @@ from proxy.session.preparing import (
     prepare,
     resolve_bind,
 )
-from proxy.session.run import relay
+from proxy.session.run import padded, relay
 from proxy.session.session import relayed_shard
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
@@ -379,7 +379,7 @@ async def prepared_control(
         _named(session, plan)
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
-    prepared, values = await executed(session, plan)
+    prepared, values = await executed(session, plan, statement)
     if plan.prepared is Prepared.EXPLAIN:
         if not describe:
             raise refusal("explain-execute-message")
@@ -394,24 +394,29 @@ def _named(session: Session, plan: PreparedControl) -> PreparedStatement:
     return found
 
 
-async def executed(session: Session, plan: PreparedControl) -> tuple[PreparedStatement, tuple[bytes | None, ...]]:
-    """Return the statement that EXECUTE names, and the values of its arguments as text."""
+async def executed(
+    session: Session, plan: PreparedControl, statement: Statement | None = None
+) -> tuple[PreparedStatement, tuple[bytes | None, ...]]:
+    """Return the statement that EXECUTE names, and the values of its arguments as text.
+
+    ``statement``: where the arguments stand, if their places are known.
+    """
     prepared = await current(session, _named(session, plan))
     expected = prepared.description.parameter_oids
-    if len(expected) != len(plan.arguments):
+    if len(expected) != plan.argument_count:
         raise ProxyError(
             "42601",
             f'wrong number of parameters for prepared statement "{plan.name}"',
-            detail=f"Expected {len(expected)} parameters but got {len(plan.arguments)}.",
+            detail=f"Expected {len(expected)} parameters but got {plan.argument_count}.",
         )
-    return prepared, await _argument_values(session, plan.arguments, expected)
+    return prepared, await _argument_values(session, plan, expected, statement)
 
 
 async def executed_portal(session: Session, portal: Portal, plan: PreparedControl) -> Portal | None:
     """Return the portal that EXECUTE stands for; None where no rows come that could be fetched in parts."""
     if plan.prepared is not Prepared.EXECUTE:
         return None
-    prepared, values = await executed(session, plan)
+    prepared, values = await executed(session, plan, portal.prepared.statement)
     if prepared.description.fields is None:
         return None
     bind = replace(portal.bind, parameter_formats=(), parameters=values)
@@ -457,9 +462,11 @@ async def _type_oids(session: Session, statement: Statement, type_names: Sequenc
 _serial = count(1)
 
 
-async def _argument_values(session: Session, arguments: Sequence[str], oids: Sequence[int]) -> tuple[bytes | None, ...]:
+async def _argument_values(
+    session: Session, plan: PreparedControl, oids: Sequence[int], statement: Statement | None
+) -> tuple[bytes | None, ...]:
     """Evaluate EXECUTE's arguments, which are expressions without tables, where the statement's types are known."""
-    if not arguments:
+    if not plan.argument_count:
         return ()
     # With NULL for the modifier it says "character" and "bit", which mean one character in a cast.
     types = await _ask_home(session, "SELECT " + ", ".join(f"pg_catalog.format_type({oid}, -1)" for oid in oids))
@@ -468,14 +475,15 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
     # Postgres's own EXECUTE: a cast would take what that refuses (text for a number), and subqueries. The name is new
     # each time, because after an error nobody can DEALLOCATE in the transaction; the link is washed of it later.
     own = f"pgchorus_arguments_{next(_serial)}"
-    prepare = f"PREPARE {own} ({names}) AS SELECT {holes}"
+    before = f"PREPARE {own} ({names}) AS SELECT {holes}; EXECUTE {own} ("
     try:
-        asked = f"{prepare}; EXECUTE {own} ({', '.join(arguments)}); DEALLOCATE {own}"
-        return tuple(await _ask_home(session, asked))
+        return tuple(await _ask_home(session, f"{before}{plan.arguments}); DEALLOCATE {own}"))
     except ShardError as error:
         for link in session.transaction.links.values():
             link.dirty = True
-        raise ShardError(error.fields.replace(P=None), error.shard) from error  # it counts in a text of ours
+        if statement is None:
+            raise ShardError(error.fields.replace(P=None), error.shard) from error
+        raise _at(error, statement, plan.arguments_at - len(before)) from error
 
 
 # --- cursors -----------------------------------------------------------------------------------------------------
@@ -483,6 +491,8 @@ async def _argument_values(session: Session, arguments: Sequence[str], oids: Seq
 
 async def declare_spread(session: Session, statement: Statement, plan: DeclareSpread) -> bytes:
     """DECLARE over several shards, as a simple query."""
+    if not session.transaction.in_block:  # an error; what is wrong with the query comes before that
+        await session.database.let_a_shard_speak(session, padded(statement))
     executable = session.resolve(replace(statement, plan=plan.query))
     return await session.spread_cursors.declare(session, plan, executable, Request(text=plan.text))
 

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 _READY, _ERROR, _PARAMETER, _COPY_IN, _COMPLETE = ord("Z"), ord("E"), ord("S"), ord("G"), ord("C")
 _ASYNCHRONOUS = frozenset(b"NA")
-_COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS")
+_COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC, _SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS"), ord("S")
 _SYNC_FRAME = frontend.Sync().encode()
+_CLOSED = ord("3")
+# Behind a COPY of the extended protocol: the Sync behind its Execute was ignored, if the shard has begun to read data;
+# it is answered, if it failed before. Either way the answer to this Close of nothing comes before the last
+# ReadyForQuery.
+_END_OF_COPY = _SYNC_FRAME + frontend.Close(b"S", b"pgchorus_copy").encode() + _SYNC_FRAME
 
 PARSE_ENDS, BIND_ENDS, CLOSE_ENDS = frozenset(b"1"), frozenset(b"2"), frozenset(b"3")
 DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
@@ -73,6 +78,11 @@ class Relay:
         self._script = script
         self._explain = explain  # what the client is told instead of an error
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lost: ShardError | None = None
+        self._over = False  # ReadyForQuery has ended the exchange
+        self._awaits_closed = False  # the answer to our Close, before which ReadyForQuery ends nothing
+        self._answered_before = 0  # how many of those there were
+        self._ignored_syncs = 0  # of the client's, among its data
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
         self._reported: list[tuple[str, str]] = []  # settings that have changed
@@ -87,9 +97,9 @@ class Relay:
         over = False
         write = self._client.write
         for kind, start, end in index:
-            if kind == _READY:
+            if kind == _READY and not self._awaits_closed:
                 over = True
-                self._report()
+                self._end()
                 break
             forward, after = self._judge(kind, chunk, start, end)
             if forward:
@@ -109,8 +119,15 @@ class Relay:
             self._future.set_result(None)
         return over
 
-    def _report(self) -> None:
-        """Hand on the settings that have changed, in the order of the changes: Postgres reports the latest first."""
+    def _end(self) -> None:
+        """The exchange is over.
+
+        A COPY that failed before it read any data has ignored no Sync: ours was answered, and so are the client's. The
+        settings that have changed are handed on in the order of the changes: Postgres reports the latest first.
+        """
+        self._over = True
+        if self._ignored_syncs and self.failed and self._answered_before != 1:
+            self._client.push_back([(_SYNC, b"")] * self._ignored_syncs)
         for name, value in reversed(self._reported):
             self._on_parameter(name, value)
         self._reported.clear()
@@ -124,6 +141,7 @@ class Relay:
             return False, b""
         if kind == _ERROR:
             self.failed = True
+            self.copy_in = False  # also where it had asked for data and then thought better of it
             error = decode_error(bytes(chunk[start + 5 : end]))
             instead = self._explain(error)
             self.sqlstate = (instead or error).sqlstate
@@ -132,6 +150,10 @@ class Relay:
             return instead is None, b"" if instead is None else backend.error_response(instead)
         if kind in _ASYNCHRONOUS:
             return True, b""
+        if self._awaits_closed and kind in (_READY, _CLOSED):
+            self._awaits_closed = kind == _READY
+            self._answered_before += kind == _READY
+            return False, b""
         if kind == _COPY_IN:
             self.copy_in = True
         held = self.hold_tag and kind == _COMPLETE
@@ -151,20 +173,30 @@ class Relay:
 
     def lost(self, error: ShardError) -> None:
         """The link died."""
+        self._lost = error
         if not self._future.done():
             self._future.set_exception(error)
+
+    def _go_on(self) -> None:
+        """Wait for something new."""
+        self._future = asyncio.get_running_loop().create_future()
+        if self._lost is not None:
+            self._future.set_exception(self._lost)
 
     async def wait(self, link: ShardLink) -> None:
         """Wait for the end of the exchange, or for the shard to ask for COPY data; raises ShardError if it dies."""
         self._client.feed_from(link)
         try:
             await self._future
+            while not (self._over or self.copy_in):
+                self._go_on()
+                await self._future
         finally:
             self._client.feed_from(None)
 
     async def pass_copy_data(self, link: ShardLink) -> None:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""
-        self._future = asyncio.get_running_loop().create_future()
+        self._go_on()
         self.copy_in = False
         self._copying = True
         try:
@@ -179,15 +211,24 @@ class Relay:
                     received = receiving.result()
                 except UnknownMessageType as unknown:
                     raise self._out_of_place(unknown.kind) from unknown
+                if self._over:
+                    self._client.push_back(received)
+                    break
                 if self._write_copy_data(link, received):
                     return
                 await link.drain()
         finally:
             self._copying = False
         # The shard failed first. What the client still sends is ignored by the session, as Postgres does.
-        if self._script is not None and not link.closed:
-            self._future = asyncio.get_running_loop().create_future()
-            link.write(_SYNC_FRAME)
+        if not link.closed:
+            link.write(self._behind_copy())
+
+    def _behind_copy(self) -> bytes:
+        """Return what has to follow the data, or the error that came instead."""
+        if self._script is None or self._over:
+            return b""
+        self._awaits_closed = True
+        return _END_OF_COPY
 
     def _out_of_place(self, kind: int) -> ProtocolViolation:
         """Tell the client what does not belong into a COPY; Postgres has not read its body then and gives up."""
@@ -200,15 +241,20 @@ class Relay:
         out = bytearray()
         for position, (kind, body) in enumerate(messages):
             if kind in _FLUSH_SYNC:
+                self._ignored_syncs += kind == _SYNC and self._script is not None
                 continue
             if kind not in _COPY_MESSAGES:
                 raise self._out_of_place(kind)
             out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
             if kind != _COPY_DATA:
                 self._client.push_back(messages[position + 1 :])
-                if self._script is not None:
-                    out += _SYNC_FRAME  # the one behind Execute was ignored in the COPY
-                link.write(bytes(out))
+                out += self._behind_copy()
+                self._send(link, out)
                 return True
-        link.write(bytes(out))
+        self._send(link, out)
         return False
+
+    def _send(self, link: ShardLink, data: bytearray) -> None:
+        """Write to the shard, unless the exchange has ended meanwhile: then nobody would expect the answers."""
+        if not self._over:
+            link.write(bytes(data))

@@ -16,6 +16,7 @@ from proxy.session.encoded import read_text
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
+from proxy.session.places import in_clients_text
 from proxy.session.run import (
     at_its_place,
     padded,
@@ -27,6 +28,7 @@ from proxy.session.run import (
     writes_of,
 )
 from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
+from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from router.errors import Refused, SyntaxFailure
@@ -94,7 +96,10 @@ async def run_text(session: Session, text: str) -> None:
         alone = isinstance(statement.plan, TransactionControl | Empty)
         if last > 0 and not alone and session.transaction.block is Block.NONE:
             session.begin(Block.IMPLICIT)
-        tag = await run_statement(session, statement, held=number == last)
+        try:
+            tag = await run_statement(session, statement, held=number == last)
+        except ShardError as error:
+            raise await in_clients_text(session, statement, error) from error
         if number == last and session.transaction.block is Block.IMPLICIT:
             await session.commit()
         if tag:

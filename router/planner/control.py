@@ -5,6 +5,7 @@ Decides what they are; the session does them. These are classified in every data
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from router.cluster import Home
@@ -233,15 +234,23 @@ def prepare(context: Context) -> Statement:
 
 def execute(context: Context) -> Statement:
     """EXECUTE name (arguments)."""
-    parsed = context.parsed
-    arguments: tuple[str, ...] = ()
-    if items(context.body.get("params")):
-        end = group_end(parsed.tokens, 2)
-        if end is None:
-            raise context.refuse("unknown-statement", name="this form of EXECUTE")
-        arguments = split_list(parsed, 2, end)
-    plan = PreparedControl(Prepared.EXECUTE, context.body["name"], arguments=arguments)
+    plan = PreparedControl(Prepared.EXECUTE, context.body["name"])
+    plan = _with_arguments(context, plan, context.body, 2, "this form of EXECUTE")
     return context.statement(plan, "EXECUTE", returns_rows=True)
+
+
+def _with_arguments(context: Context, plan: PreparedControl, body: Node, at: int, form: str) -> PreparedControl:
+    """Add the arguments of an EXECUTE, whose parentheses open at a token."""
+    count = len(items(body.get("params")))
+    if not count:
+        return plan
+    tokens = context.parsed.tokens
+    end = group_end(tokens, at)
+    if end is None:
+        raise context.refuse("unknown-statement", name=form)
+    begin = tokens[at].end
+    text = context.parsed.text[begin : tokens[end].start]
+    return replace(plan, arguments=text, argument_count=count, arguments_at=begin)
 
 
 def explain(context: Context) -> Statement:
@@ -250,20 +259,14 @@ def explain(context: Context) -> Statement:
     tokens, text = parsed.tokens, parsed.text
     at = next(number for number, token in enumerate(tokens) if token.name == "EXECUTE") + 1
     execute = context.body["query"]["ExecuteStmt"]
-    arguments: tuple[str, ...] = ()
-    if items(execute.get("params")):
-        end = group_end(tokens, at + 1)
-        if end is None:
-            raise context.refuse("unknown-statement", name="this form of EXPLAIN EXECUTE")
-        arguments = split_list(parsed, at + 1, end)
     plan = PreparedControl(
         Prepared.EXPLAIN,
         execute["name"],
         body=text[: tokens[at].start],
-        arguments=arguments,
         rest=text[tokens[at].end : parsed.end],
         runs=analyzes(context.body),
     )
+    plan = _with_arguments(context, plan, execute, at + 1, "this form of EXPLAIN EXECUTE")
     return context.statement(plan, "EXPLAIN", returns_rows=True)
 
 
