@@ -1,5 +1,7 @@
 """UPDATE, DELETE and MERGE over several shards: what a shard cannot see is asked first, and the answers filled in.
 
+So are the subqueries of a SELECT that lock rows, and no others: its tables are read at one moment.
+
 Decides which subqueries can be asked whole: those that give one value, a list for IN, or a yes or no, and that do not
 refer to the row outside. The last cannot be seen for certain in the text; whoever asks finds it out, because such a
 query alone means nothing (:mod:`proxy.session.filling`). Those of FROM, USING and WITH are in
@@ -20,7 +22,7 @@ from router.rewrite import group_end
 from router.tree import is_wrapped, strings, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from router.planner.context import Context
     from router.statement import Parsed
@@ -36,6 +38,10 @@ def ways(context: Context) -> Iterator[tuple[Context, tuple[Asked, ...]]]:
     First all its subqueries; then those that can be asked whole, and the tables that stand elsewhere, without and with
     those that are joined to the target on the sharding keys.
     """
+    if _locks_inside(context):
+        locking = _subqueries(context, every=True, wanted=_locking)
+        if locking is not None:
+            yield context.rewritten(locking[0]), locking[1]
     if context.parsed.kind not in _WRITES:
         return
     found = _subqueries(context, every=True)
@@ -52,8 +58,32 @@ def ways(context: Context) -> Iterator[tuple[Context, tuple[Asked, ...]]]:
             yield tables[0], (*asked, tables[1])
 
 
-def _subqueries(context: Context, *, every: bool) -> tuple[str, tuple[Asked, ...]] | None:
-    """Return the text with parameters for its subqueries, and these; None where there are none.
+def _locks_inside(context: Context) -> bool:
+    """Whether a SELECT locks rows in subqueries all of whose rows are read: in Postgres LIMIT keeps it from that.
+
+    One of WITH that nothing mentions is not run at all.
+    """
+    node, parsed = context.body, context.parsed
+    limited = not node.keys().isdisjoint(("limitCount", "limitOffset"))
+    if parsed.kind != "SelectStmt" or "LockingClause" not in parsed.kinds or limited:
+        return False
+    outside = {key: value for key, value in node.items() if key != "withClause"}
+    found = [entry["CommonTableExpr"] for entry in node.get("withClause", {}).get("ctes", ())]
+    return all(asking_rows.mentions(outside, frozenset({body["ctename"]})) for body in found if _locking(body))
+
+
+def _locking(node: Node) -> bool:
+    return any(kind == "LockingClause" for kind, _ in walk(node))
+
+
+def _all(_: Node) -> bool:
+    return True
+
+
+def _subqueries(
+    context: Context, *, every: bool, wanted: Callable[[Node], bool] = _all
+) -> tuple[str, tuple[Asked, ...]] | None:
+    """Return the text with parameters for those of its wanted subqueries, and these; None without any.
 
     ``every``: None as well where one of them cannot be asked; else that one stays.
     """
@@ -63,7 +93,7 @@ def _subqueries(context: Context, *, every: bool) -> tuple[str, tuple[Asked, ...
         return None
     number = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
     asked, splices = [], []
-    for table in asking_rows.tables(context, names):
+    for table in filter(wanted, asking_rows.tables(context, names)):
         rows = asking_rows.placed(parsed, table)
         found = None if rows is None else _read(context, parsed.text[rows.start : rows.end], Shape.ROWS)
         query = None if found is None or rows is None else asking_rows.asked(context, found, rows, number)
@@ -74,7 +104,7 @@ def _subqueries(context: Context, *, every: bool) -> tuple[str, tuple[Asked, ...
         elif every:
             return None
     links = _links([node.get("whereClause"), node.get("targetList")])
-    values = [_value(context, link) for link in links if not asking_rows.mentions(link, names)]
+    values = [_value(context, link) for link in links if wanted(link) and not asking_rows.mentions(link, names)]
     if every and None in values:
         return None
     for at, (place, read) in enumerate(filter(None, values), number):
@@ -162,6 +192,8 @@ def _place(parsed: Parsed, link: Node) -> _Place | None:
         opening, shape, text = at, Shape.VALUE, "{}"
     elif kind == "EXISTS_SUBLINK" and names[:2] == ["EXISTS", "ASCII_40"]:
         opening, shape, text = at + 1, Shape.EXISTS, "{}"
+    elif kind == "ARRAY_SUBLINK" and names[:2] == ["ARRAY", "ASCII_40"]:
+        opening, shape, text = at + 1, Shape.LIST, "{}"
     elif kind == "ANY_SUBLINK" and "operName" not in link and "RowExpr" not in link.get("testexpr", {}):
         negated = names[:1] != ["IN_P"]
         opening, shape, text = at + (2 if negated else 1), Shape.LIST, "<> ALL ({})" if negated else "= ANY ({})"

@@ -101,6 +101,11 @@ def locked(prober: Client, table: str, key: str, count: int) -> list[int]:
         "select k from notes order by k limit null for update",
         "select k from notes order by k limit 100 for update skip locked",
         "select k from notes where false order by k limit 2 for update",
+        "with q as (select k from notes order by k limit 3 for update) select k from q",
+        "with q as (select k, v from notes order by k limit 2 for update) select q.v from notes n join q using (k) order by 1",
+        "select q.k + 1 from (select k, v from notes order by k desc limit 2 for update) q where q.v <> 'v12'",
+        "select k from notes where k in (select k from notes order by n, k limit 3 for share) order by k",
+        "with q as materialized (select * from notes where k > 9 for update) select count(*), max(v) from q",
     ],
 )
 def test_the_rows_that_are_returned_are_locked_and_no_others(clients: Clients, sql: str) -> None:
@@ -207,6 +212,8 @@ QUEUES = {
     "one statement": (f"update notes set n = 1 where k = ({FIRST}) returning k", ""),
     "with": (f"with q as ({FIRST}) update notes set n = 1 from q where notes.k = q.k returning notes.k", ""),
     "several": (f"delete from notes where k in ({LAST}) returning k", ""),
+    "array": (f"delete from notes where k = any(array({LAST})) returning k", ""),
+    "with, read": (f"with q as ({FIRST}) select k from q", "update notes set n = 1 where k = {}"),
     "any": ("select k from notes where n = 0 limit 3 for update skip locked", "update notes set n = 1 where k = {}"),
 }
 JOBS, WORKERS = 150, 6

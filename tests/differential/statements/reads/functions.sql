@@ -90,6 +90,14 @@ select id from customers limit 3 for update skip locked;
 select count(*) from customers for update;
 select distinct city from customers for update;
 select id from (select id from customers for update) x order by id;
+with x as (select id, name, city from customers order by id limit 3 for update) select * from x;
+with x as (select * from customers where vip order by id limit 3 for update skip locked) select c.id, x.name, c.city from customers c join x on c.id = x.id order by 1;
+with x (a, b) as (select id, balance from customers order by id limit 4 for no key update) select a, b * 2 as twice from x order by a desc;
+with x as materialized (select id, created from customers where vip for share) select count(*), min(created) from x;
+select x.id, o.total from (select id from customers order by id limit 2 for update) x left join orders o on o.customer_id = x.id order by 1, 2;
+select id, name from customers where id = any(array(select customer_id from orders order by total nulls last, customer_id limit 3 for update)) order by id;
+with x as (select id from customers order by id limit 3 for update) select id from x limit 2;
+with x as (select id from customers order by id limit 3 for update) select count(*) from customers;
 --! count free
 select id from customers tablesample bernoulli (50);
 select count(*) from customers tablesample bernoulli (100);
