@@ -159,7 +159,7 @@ def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
     if term is not None and written.source.key is not None:
         facts.equal.append((written.source.key, term))
     scope.sublinks(level, returning, environment, facts)
-    defaults = defaulted(written.relation, node, query)
+    defaults = [*defaulted(written.relation, node, query), *(name for name, _ in set_to_default(node))]
     if written.source.place is Place.REFERENCE:
         defaults = []  # where they differ from copy to copy they are home's: router.planner.reference
     else:
@@ -269,7 +269,7 @@ def check_sequences(context: Context, written: Written, node: Node, query: Node 
     relation = written.relation
     if relation is None or not context.many or written.source.place is Place.HOME:
         return
-    for name in defaulted(relation, node, query):
+    for name in (*defaulted(relation, node, query), *(name for name, _ in set_to_default(node))):
         column = relation.column(name)
         if column is not None and (column.identity or column.sequence is not None):
             raise context.refuse("sequence-default", written.source.location, column=name, table=relation.name)
@@ -297,11 +297,29 @@ def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
         scope.sublinks(level, node.get(part), environment, level.facts)
     context = scope.context
     check_key_kept(context, written, node.get("targetList", ()), level, facts=level.facts)
-    defaults = [
-        t["ResTarget"]["name"] for t in node.get("targetList", ()) if "SetToDefault" in t["ResTarget"].get("val", {})
-    ]
+    defaults = [name for name, _ in set_to_default(node)]
     context.check_access(written.relation, write=True, defaults=defaults, at=written.source.location)
     return written
+
+
+def set_to_default(node: Node) -> list[tuple[str, int]]:
+    """Return the columns that UPDATE, ON CONFLICT or MERGE sets to their DEFAULT, each with the place of the word."""
+    targets = list(node.get("targetList", ())) if "mergeWhenClauses" not in node else []
+    targets += items(node.get("onConflictClause", {}).get("targetList"))
+    for clause in node.get("mergeWhenClauses", ()):
+        if clause["MergeWhenClause"].get("commandType") == "CMD_UPDATE":
+            targets += clause["MergeWhenClause"].get("targetList", ())
+    found = []
+    for target in targets:
+        body = target["ResTarget"]
+        value: Node = body.get("val", {})
+        if "MultiAssignRef" in value:  # SET (a, b) = (DEFAULT, 1)
+            values = value["MultiAssignRef"].get("source", {}).get("RowExpr", {}).get("args", ())
+            number = value["MultiAssignRef"].get("colno", 0)
+            value = values[number - 1] if 1 <= number <= len(values) else {}
+        if "SetToDefault" in value:
+            found.append((body["name"], value["SetToDefault"].get("location", 0)))
+    return found
 
 
 def check_key_kept(  # noqa: PLR0913 - where a SET stands
@@ -374,8 +392,8 @@ def _merge_defaults(relation: Relation | None, clauses: list[Node]) -> set[str]:
     for body in clauses:
         if body.get("commandType") == "CMD_INSERT" and relation is not None:
             found.update(column.name for column in merge_defaulted(relation, body))
-        targets = [target["ResTarget"] for target in body.get("targetList", ())]
-        found.update(target["name"] for target in targets if "SetToDefault" in target.get("val", {}))
+        else:
+            found.update(name for name, _ in set_to_default(body))
     return found
 
 

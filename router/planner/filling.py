@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from router.errors import Refused
 from router.plan import Single, SplitInsert, Statement
 from router.plan_steps import Computed, Filled, Moment
-from router.planner import asking
+from router.planner import asking, filling_set
 from router.planner.filling_rows import Rows
 from router.rewrite import group_end
 from router.tree import strings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 MAX_VALUES: Final = 60_000  # the protocol counts parameters in 16 bits
+_SETS: Final = frozenset({"InsertStmt", "UpdateStmt", "MergeStmt"})
 _CALLS: Final = {
     "now": Moment.TRANSACTION,
     "transaction_timestamp": Moment.TRANSACTION,
@@ -98,8 +99,11 @@ class _Rewritten:
 def _rewritten(context: Context) -> _Rewritten | None:
     filling = Values(context)
     filling.clocks(context.parsed)
-    if context.parsed.kind == "InsertStmt":
-        Rows(context, filling).rewrite()
+    if context.parsed.kind in _SETS:
+        rows = Rows(context, filling)
+        filling_set.fill(context, filling, rows)
+        if context.parsed.kind == "InsertStmt":
+            rows.rewrite()
     return filling.done()
 
 

@@ -42,7 +42,7 @@ class Rows:
         relation = context.relation(context.body["relation"])
         placement = context.placement(relation, context.body["relation"].get("location"))
         spread = isinstance(placement, Sharded | Reference) and relation is not None and relation.is_table
-        self._relation: Relation | None = relation if spread else None
+        self.relation: Relation | None = relation if spread else None  # the target, if it is on several shards
         self._by_row = isinstance(placement, Reference)  # what home computes, home stores: nothing to fill in
         self._key = placement.key if isinstance(placement, Sharded) else ""
         self._overriding = self._node.get("override", _NOT_SET) != _NOT_SET
@@ -50,7 +50,7 @@ class Rows:
 
     def rewrite(self) -> None:
         """Collect the splices."""
-        node, relation = self._node, self._relation
+        node, relation = self._node, self.relation
         query = node.get("selectStmt", {}).get("SelectStmt")
         if relation is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
             return

@@ -59,6 +59,7 @@ def insert_select(context: Context) -> Statement | None:
     names = [column.name for column in columns]
     given = {column.name for column, _ in extra}
     defaults = [c.name for c in relation.columns if c.name not in names and c.name not in given]
+    defaults += [name for name, _ in dml.set_to_default(node)]
     context.check_access(relation, write=True, defaults=defaults, at=node["relation"].get("location"))
     reading = select.plan(context.rewritten(cut.read(columns, query)))
     everything = [*columns, *(column for column, _ in extra)]

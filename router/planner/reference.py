@@ -51,6 +51,8 @@ def plan(context: Context, scope: Scope, written: Written) -> Plan:
     if len(scope.sources) > 1 or written.select is not None or context.parsed.kind == "MergeStmt":
         raise context.refuse("reference-write", at, table=relation.name if relation else "")
     check_expressions(context, written)
+    if relation is not None:
+        check_column_defaults(context, relation, [name for name, _ in dml.set_to_default(context.body)], at)
     if context.parsed.kind == "InsertStmt":
         check_insert_defaults(context, written)
     lock = ""

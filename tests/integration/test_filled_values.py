@@ -126,9 +126,36 @@ def test_one_moment_for_all_shards(town: Town, connect: Callable[..., WireClient
         (((first, day),),) = [client.rows("select now(), current_date + 1")]
         client.rows("commit")
         assert set(client.rows("select at, day from made")) == {(first, day)}
+        client.rows("begin")
+        ((began,),) = client.rows("select now()")
+        client.rows(f"update made set (day, at) = (default, default) where k <> {keys[0]}")
+        client.rows(
+            f"insert into made (k) values ({keys[0]}) on conflict (k) do update set at = default, day = default"
+        )
+        rows = ", ".join(f"({key})" for key in (*keys, 7, 8, 9, 10))
+        client.rows(
+            f"merge into made using (values {rows}) v (k) on v.k = made.k when not matched then insert (k) values (v.k)"
+        )
+        client.rows("commit")
+        assert set(client.rows("select at from made")) == {(began,)}
     finally:
         client.rows("rollback")
         client.rows("drop table made")
+
+
+def test_one_moment_for_all_copies(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("create table codes (id int4, at timestamptz default now(), r float8 default random())")  # no key
+    try:
+        client.rows("insert into codes values (1, '2020-01-01', 0), (2, '2020-01-02', 0)")
+        client.rows("update codes set at = default where id = 1")
+        with pytest.raises(Exception, match="another value on each copy"):
+            client.rows("update codes set r = default")
+        one, *others = town.everywhere("select * from codes order by id")
+        assert one[0][1].year > 2020
+        assert others == [one, one]
+    finally:
+        client.rows("drop table codes")
 
 
 def test_columns_keep_their_names(twins: Twins) -> None:
