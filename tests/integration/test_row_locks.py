@@ -102,7 +102,7 @@ def locked(prober: Client, table: str, key: str, count: int) -> list[int]:
         "select k from notes order by k limit 100 for update skip locked",
         "select k from notes where false order by k limit 2 for update",
         "with q as (select k from notes order by k limit 3 for update) select k from q",
-        "with q as (select k, v from notes order by k limit 2 for update) select q.v from notes join q using (k)",
+        "with q as (select * from notes order by k limit 2 for update) select max(q.v) from notes join q using (k)",
         "select q.k + 1 from (select k, v from notes order by k desc limit 2 for update) q where q.v <> 'v12'",
         "select k from notes where k in (select k from notes order by n, k limit 3 for share) order by k",
         "with q as materialized (select * from notes where k > 9 for update) select count(*), max(v) from q",
