@@ -22,6 +22,8 @@ RUN := $(VENV)/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Tests run hundreds of processes; each would compile all its source anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz docs suites bench clean

@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from databases import create_databases, drop_databases
+from preloaded import Preloaded
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 from proxy_process import ProxyProcess, write_config
 
@@ -50,6 +51,15 @@ class StartProxy(Protocol):
 def database_of(dsn: str) -> str:
     """Return the database's name in a DSN that these fixtures made."""
     return dsn.rpartition("/")[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preloaded() -> Iterator[None]:
+    """Have proxies start from a process that has imported what they are made of."""
+    ProxyProcess.start_from = Preloaded()
+    yield
+    ProxyProcess.start_from.close()
+    ProxyProcess.start_from = None
 
 
 @pytest.fixture(scope="session")

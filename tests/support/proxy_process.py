@@ -1,4 +1,7 @@
-"""The proxy as users run it: a process of its own, started with `pgchorus serve -c FILE`."""
+"""The proxy as users run it: a process of its own, started with `pgchorus serve -c FILE`.
+
+In the test suite a `preloaded` process starts them (`ProxyProcess.start_from`), which saves importing all of it again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from proxy.demo.embedded import free_port
 from watch import Watch
@@ -17,6 +20,8 @@ from watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from preloaded import Forked, Preloaded
 
 READY = "pgchorus: ready on "
 READY_SECONDS = 30.0
@@ -27,13 +32,15 @@ LOG_LINES_SHOWN = 40
 class ProxyProcess:
     """One `pgchorus serve`; `port` and `dsn()` are good after `start()`."""
 
+    start_from: ClassVar[Preloaded | None] = None
+
     def __init__(self, config: Path, program: Sequence[str] = ()) -> None:
         self.config = config
         self._program = program or ("-m", "proxy", "serve", "-c", str(config))
         self.log = config.with_suffix(".log")
         self.host = ""
         self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | Forked | None = None
         self._reader: threading.Thread | None = None
         self._watch: Watch | None = None
         self._told_to_end = False
@@ -61,13 +68,10 @@ class ProxyProcess:
         assert not self.running, "the proxy runs already"
         self._told_to_end = False
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._program],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            if self.start_from is not None:
+                self._process = self.start_from.start(self._program, log)
+            else:
+                self._process = _begin(self._program, log)
         self._watch = Watch(self._process.pid)
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=_pump, args=(self._process, lines), daemon=True)
@@ -120,7 +124,7 @@ class ProxyProcess:
         if how is not None:
             process.send_signal(how)
         try:
-            process.wait(STOP_SECONDS)
+            status = process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -128,7 +132,7 @@ class ProxyProcess:
             msg = f"the proxy did not end within {STOP_SECONDS:g} s of {how.name if how else 'that'}; {self.log_tail()}"
             raise AssertionError(msg) from None
         self._finish()
-        return process.returncode
+        return status
 
     def _finish(self) -> None:
         assert self._process is not None
@@ -145,7 +149,13 @@ class ProxyProcess:
         return "\n  ".join(["the end of its log:", *lines])
 
 
-def _pump(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
+def _begin(program: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+    )
+
+
+def _pump(process: subprocess.Popen[str] | Forked, lines: queue.SimpleQueue[str | None]) -> None:
     """Read standard output to its end, so that the proxy never waits for a full pipe."""
     assert process.stdout is not None
     for line in process.stdout:
