@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,12 +17,15 @@ import pytest
 from proxy.demo.embedded import free_port
 from router.cluster import Database
 from router.sharding import slot_of
+from tests.conftest import databases_factory, proxy_factory
+from towns import Towns
 from waiting import eventually
 from wire_client import Twins, WireClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from proxy.demo.embedded import EmbeddedServer
     from proxy_process import ProxyProcess
     from tests.conftest import MakeDatabases, StartProxy
 
@@ -45,6 +48,10 @@ SCHEMA = (
     "CREATE TABLE plain (id int4 PRIMARY KEY, v text)",
 )
 NAMES = ["notes", "parents", "children", "words", "kinds", "plain"]
+USED = """
+    SELECT relname FROM pg_class
+    WHERE relname = ANY(%s) AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0
+"""
 BUSY = """
     SELECT pid, state, query FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
@@ -67,6 +74,8 @@ class Town:
         self.dsn = process.dsn(shards[0].rpartition("/")[2])
         self._layout = Database("town", tuple(self.shards), 0)
         self._direct = {dsn: psycopg.connect(dsn, autocommit=True) for dsn in (one, *shards)}
+        self.metrics_port = 0
+        self.spoiled = False  # set by what must not be handed on to another module
 
     def close(self) -> None:
         for connection in self._direct.values():
@@ -101,13 +110,19 @@ class Town:
 
     def empty(self) -> None:
         for connection in self._direct.values():
-            here = connection.execute("SELECT tablename FROM pg_tables WHERE tablename = ANY(%s)", (NAMES,)).fetchall()
-            connection.execute(("TRUNCATE " + ", ".join(name for (name,) in here)).encode())
+            # A table whose file is empty is as TRUNCATE would leave it.
+            if used := {name for (name,) in connection.execute(USED, (NAMES,))}:
+                referring = {"children"} if "parents" in used else set()
+                connection.execute(("TRUNCATE " + ", ".join(used | referring)).encode())
 
     def direct(self, query: str) -> None:
         """Run something on every shard and on the single Postgres."""
         for connection in self._direct.values():
             connection.execute(query.encode())
+
+    def direct_rows(self, query: str) -> list[list[tuple[Any, ...]]]:
+        """Ask the single Postgres, then every shard."""
+        return [connection.execute(query.encode()).fetchall() for connection in self._direct.values()]
 
     def busy(self) -> list[Any]:
         """Return what clients have left behind on the shards: open transactions, statements, prepared ones."""
@@ -117,22 +132,28 @@ class Town:
 class Lane:
     """A town whose proxy is asked how many statements went by the lane."""
 
-    def __init__(self, town: Town, port: int) -> None:
+    def __init__(self, town: Town) -> None:
         self.town = town
-        self._port = port
 
     def count(self) -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.town.metrics_port}/metrics") as page:
             found = re.search(r"^pgchorus_fast_statements_total ([0-9.e+]+)", page.read().decode(), re.MULTILINE)
         assert found is not None
         return int(float(found[1]))
 
 
-def made_town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy, **more: Any) -> Iterator[Town]:
+def made_town(
+    count: int, make_databases: MakeDatabases, start_proxy: StartProxy, *, counted: bool = False, **more: Any
+) -> Iterator[Town]:
+    """Make a town; `counted`: with an endpoint for metrics."""
     shards = make_databases(count, "town")
     one = make_databases(1, "one")[0]
+    if counted:
+        port = free_port([free_port()])  # the proxy itself takes the first
+        more["metrics"] = {"host": "127.0.0.1", "port": port}
     process = start_proxy(shards, TABLES, **more)
     with closing(Town(process, one, shards)) as town:
+        town.metrics_port = port if counted else 0
         for dsn in (one, town.dsn):
             with psycopg.connect(dsn, autocommit=True) as connection:
                 for statement in SCHEMA:
@@ -140,14 +161,45 @@ def made_town(count: int, make_databases: MakeDatabases, start_proxy: StartProxy
         yield town
 
 
-@pytest.fixture(scope="module")
-def _town_of_3(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from made_town(3, make_module_databases, start_module_proxy)
+_TOWNS = pytest.StashKey[Towns]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the spare towns where the tests of this folder end: others may stop servers, and idle proxies cost."""
+    yield
+    towns = item.config.stash.get(_TOWNS, None)
+    if towns is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
+        towns.close()
+
+
+@pytest.fixture(scope="session")
+def towns(
+    servers: list[EmbeddedServer], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Towns]:
+    """Towns that modules hand on to each other."""
+
+    @contextmanager
+    def make(count: int, **more: Any) -> Iterator[Town]:
+        with contextmanager(databases_factory)(servers) as databases:  # noqa: SIM117 - proxies end first
+            with contextmanager(proxy_factory)(tmp_path_factory) as start:
+                yield from made_town(count, databases, start, **more)
+
+    with closing(Towns(make)) as made:
+        request.config.stash[_TOWNS] = made
+        yield made
 
 
 @pytest.fixture(scope="module")
-def _town_of_1(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from made_town(1, make_module_databases, start_module_proxy)
+def _town_of_3(towns: Towns) -> Iterator[Town]:
+    with towns.lend(3) as town:
+        yield town
+
+
+@pytest.fixture(scope="module")
+def _town_of_1(towns: Towns) -> Iterator[Town]:
+    with towns.lend(1) as town:
+        yield town
 
 
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
@@ -157,31 +209,37 @@ def _any_town(request: pytest.FixtureRequest) -> Town:
 
 
 @pytest.fixture(scope="module")
-def _narrow_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from made_town(3, make_module_databases, start_module_proxy, limits={"pool": {"size": 1}})
+def _narrow_town(towns: Towns) -> Iterator[Town]:
+    with towns.lend(3, limits={"pool": {"size": 1}}) as town:
+        yield town
 
 
 @pytest.fixture(scope="module")
-def _pair_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from made_town(1, make_module_databases, start_module_proxy, limits={"pool": {"size": 2}})
+def _pair_town(towns: Towns) -> Iterator[Town]:
+    with towns.lend(1, limits={"pool": {"size": 2}}) as town:
+        yield town
 
 
 @pytest.fixture(scope="module")
-def _laned(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Lane]:
-    port = free_port([free_port()])  # the proxy itself takes the first
-    for town in made_town(3, make_module_databases, start_module_proxy, metrics={"host": "127.0.0.1", "port": port}):
-        yield Lane(town, port)
+def _laned(towns: Towns) -> Iterator[Lane]:
+    with towns.lend(3, counted=True) as town:
+        yield Lane(town)
 
 
 @pytest.fixture(scope="module")
-def _modest_town(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Town]:
-    yield from made_town(3, make_module_databases, start_module_proxy, limits={"gather": {"max_bytes": 20_000}})
+def _modest_town(towns: Towns) -> Iterator[Town]:
+    with towns.lend(3, limits={"gather": {"max_bytes": 20_000}}) as town:
+        yield town
 
 
 def _empty(town: Town) -> Iterator[Town]:
     town.empty()
     yield town
-    eventually(lambda: not town.busy(), "something was left behind on the shards")
+    try:
+        eventually(lambda: not town.busy(), "something was left behind on the shards")
+    except BaseException:
+        town.spoiled = True
+        raise
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ WAITS = """SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.
 def other_proxy(_town_of_3: Town, start_module_proxy: StartProxy) -> ProxyProcess:
     from tests.integration.conftest import TABLES  # noqa: PLC0415 - beside the fixtures
 
+    _town_of_3.spoiled = True  # whoever changes a definition afterwards would wait for this proxy, which is killed
     return start_module_proxy(_town_of_3.shards, TABLES)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import promql_parser
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.demo.embedded import free_port
 from tests.integration.conftest import Town, made_town
 from waiting import eventually
 from wire_client import connected
@@ -28,9 +27,9 @@ CONF = Path(__file__).parents[2] / "conf"
 class Measured:
     """A town and its endpoint."""
 
-    def __init__(self, town: Town, port: int) -> None:
+    def __init__(self, town: Town) -> None:
         self.town = town
-        self._address = f"http://127.0.0.1:{port}"
+        self._address = f"http://127.0.0.1:{town.metrics_port}"
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self._address + path) as answer:
@@ -50,10 +49,9 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def measured(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Measured]:
-    port = free_port([free_port()])  # the proxy itself takes the first
-    more: dict[str, Any] = {"metrics": {"host": "127.0.0.1", "port": port}, "limits": {"pool": {"size": 1, "extra": 1}}}
-    for town in made_town(3, make_module_databases, start_module_proxy, **more):
-        yield Measured(town, port)
+    limits = {"pool": {"size": 1, "extra": 1}}
+    for town in made_town(3, make_module_databases, start_module_proxy, counted=True, limits=limits):
+        yield Measured(town)
 
 
 def test_a_distributed_commit_is_counted_and_timed(measured: Measured) -> None:
