@@ -18,7 +18,7 @@ import pytest
 from oracle.generated import Comparison
 from oracle.generator.groups import Generator as AnySchema
 from oracle.ground import fill, ground
-from shop_data import SCHEMA, TABLES, inserts
+from shop_data import filled_shops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,17 +167,8 @@ class Generator:
 def connections(
     make_module_databases: MakeDatabases, start_module_proxy: StartProxy
 ) -> Iterator[tuple[psycopg.Connection[object], psycopg.Connection[object]]]:
-    shards = make_module_databases(3)
-    oracle = make_module_databases(1, "oracle")[0]
-    process = start_module_proxy(shards, TABLES)
-    with (
-        psycopg.connect(oracle, autocommit=True) as one,
-        psycopg.connect(process.dsn(shards[0].rpartition("/")[2]), autocommit=True) as proxy,
-    ):
-        for connection in (one, proxy):
-            for statement in (*SCHEMA.strip().split(";\n"), *inserts(SEED)):
-                connection.execute(statement.encode())
-        yield one, proxy
+    with filled_shops(make_module_databases, start_module_proxy, SEED) as both:
+        yield both
 
 
 def run(connection: psycopg.Connection[object], sql: str) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from shop_data import SCHEMA, TABLES, inserts
+from shop_data import filled_shops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,17 +50,8 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def pair(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Pair]:
-    shards = make_module_databases(3)
-    oracle = make_module_databases(1, "oracle")[0]
-    process = start_module_proxy(shards, TABLES)
-    with (
-        psycopg.connect(oracle, autocommit=True) as one,
-        psycopg.connect(process.dsn(shards[0].rpartition("/")[2]), autocommit=True) as proxy,
-    ):
-        for connection in (one, proxy):
-            for statement in (*SCHEMA.strip().split(";\n"), *inserts(SEED)):
-                connection.execute(statement)
-        yield Pair(one, proxy)
+    with filled_shops(make_module_databases, start_module_proxy, SEED) as both:
+        yield Pair(*both)
 
 
 def run(connection: psycopg.Connection[Any], sql: str, *, binary: bool = False) -> Outcome:

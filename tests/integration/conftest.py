@@ -190,46 +190,29 @@ def towns(
         yield made
 
 
-@pytest.fixture(scope="module")
-def _town_of_3(towns: Towns) -> Iterator[Town]:
-    with towns.lend(3) as town:
-        yield town
+def lent(count: int, **more: Any) -> Any:
+    """Return a fixture: a town for a module."""
+
+    @pytest.fixture(scope="module")
+    def town(towns: Towns) -> Iterator[Town]:
+        with towns.lend(count, **more) as lent_one:
+            yield lent_one
+
+    return town
 
 
-@pytest.fixture(scope="module")
-def _town_of_1(towns: Towns) -> Iterator[Town]:
-    with towns.lend(1) as town:
-        yield town
+_town_of_3 = lent(3)
+_town_of_1 = lent(1)
+_narrow_town = lent(3, limits={"pool": {"size": 1}})
+_pair_town = lent(1, limits={"pool": {"size": 2}})
+_modest_town = lent(3, limits={"gather": {"max_bytes": 20_000}})
+_counted_town = lent(3, counted=True)
 
 
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
 def _any_town(request: pytest.FixtureRequest) -> Town:
     town: Town = request.getfixturevalue("_town_of_3" if request.param == 3 else "_town_of_1")
     return town
-
-
-@pytest.fixture(scope="module")
-def _narrow_town(towns: Towns) -> Iterator[Town]:
-    with towns.lend(3, limits={"pool": {"size": 1}}) as town:
-        yield town
-
-
-@pytest.fixture(scope="module")
-def _pair_town(towns: Towns) -> Iterator[Town]:
-    with towns.lend(1, limits={"pool": {"size": 2}}) as town:
-        yield town
-
-
-@pytest.fixture(scope="module")
-def _laned(towns: Towns) -> Iterator[Lane]:
-    with towns.lend(3, counted=True) as town:
-        yield Lane(town)
-
-
-@pytest.fixture(scope="module")
-def _modest_town(towns: Towns) -> Iterator[Town]:
-    with towns.lend(3, limits={"gather": {"max_bytes": 20_000}}) as town:
-        yield town
 
 
 def _empty(town: Town) -> Iterator[Town]:
@@ -273,10 +256,10 @@ def pair_town(_pair_town: Town) -> Iterator[Town]:
 
 
 @pytest.fixture
-def lane(_laned: Lane) -> Iterator[Lane]:
+def lane(_counted_town: Town) -> Iterator[Lane]:
     """Three shards, and how many statements have gone by the fast lane."""
-    for _ in _empty(_laned.town):
-        yield _laned
+    for town in _empty(_counted_town):
+        yield Lane(town)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -284,30 +284,30 @@ def test_a_paused_shard_is_not_reached_by_statements_over_several(
     assert ("tag", "UPDATE 1") in writer.read()
 
 
-def test_resume_ends_a_pause_that_waits(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
-    open_block = connect(town.dsn)
+@contextmanager
+def pause_that_waits(console: Console, town: Town, open_block: WireClient) -> Iterator[WireClient]:
+    """A client whose PAUSE waits for a transaction, which commits at the end."""
     open_block.query("begin")
     open_block.query(f"insert into notes values ({town.spread[0]}, 'x')")
     with closing(WireClient(town.process.dsn("pgchorus"))) as pausing:
         pausing.send(Query(b"pause"))
         eventually(lambda: all(row["paused"] for row in console.show("databases")), "it is not paused")
+        yield pausing
+    assert ("tag", "COMMIT") in open_block.query("commit")
+
+
+def test_resume_ends_a_pause_that_waits(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
+    with pause_that_waits(console, town, connect(town.dsn)) as pausing:
         console.run("resume")
         assert pausing.read()[0][1]["M"] == "RESUME has ended the pause"
-    open_block.query("rollback")
 
 
 def test_a_pause_that_waits_can_be_cancelled(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
-    open_block = connect(town.dsn)
-    open_block.query("begin")
-    open_block.query(f"insert into notes values ({town.spread[0]}, 'x')")
-    with closing(WireClient(town.process.dsn("pgchorus"))) as pausing:
-        pausing.send(Query(b"pause"))
-        eventually(lambda: all(row["paused"] for row in console.show("databases")), "it is not paused")
+    with pause_that_waits(console, town, connect(town.dsn)) as pausing:
         pausing.cancel()
         trace = pausing.read()
         assert (trace[0][1]["C"], trace[-1]) == ("57014", ("ready", "I"))
-    assert console.run("resume") == "RESUME"
-    assert ("tag", "COMMIT") in open_block.query("commit")
+        assert console.run("resume") == "RESUME"
 
 
 @pytest.mark.parametrize(

@@ -99,63 +99,16 @@ class Chain:
         return ""
 
 
-class PreparedBlockers:
-    """Keeps commits standing with their parts prepared, and rows locked by prepared transactions of somebody else's.
+class Beside:
+    """Something that is done on the shards again and again, in a thread of its own, while a block lasts."""
 
-    A lock on one shard's fence holds decisions back there while the other shards are prepared; ``times`` counts both.
-    """
-
-    def __init__(self, direct: Sequence[str], *, seed: int, stand_s: float) -> None:
+    def __init__(self, direct: Sequence[str], *, every_s: float) -> None:
         self.direct = direct
-        self.random = random.Random(seed)
-        self.stand_s = stand_s
-        self.times = 0
-        self._foreign = f"of another application {self.random.randrange(1 << 32)}"
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Do it by turns for as long as the block lasts."""
-        end = threading.Event()
-        with ThreadPoolExecutor(1) as threads:
-            running = threads.submit(self._run, end)
-            try:
-                yield
-            finally:
-                end.set()
-            running.result()
-
-    def _run(self, end: threading.Event) -> None:
-        with ExitStack() as stack:
-            shards = [stack.enter_context(closing(psycopg.connect(dsn, autocommit=True))) for dsn in self.direct]
-            while not end.wait(self.stand_s / 2):
-                shard = self.random.choice(shards)
-                shard.execute("BEGIN")
-                if self.random.random() < 0.5:
-                    shard.execute("LOCK TABLE pgchorus.fence IN SHARE MODE")
-                    end.wait(self.stand_s)
-                    shard.execute("COMMIT")
-                else:
-                    # One row: with more, this would be somebody who locks in an order of his own.
-                    shard.execute("SELECT FROM few WHERE k = (SELECT min(k) FROM few) FOR UPDATE")
-                    shard.execute(f"PREPARE TRANSACTION '{self._foreign}'".encode())
-                    end.wait(self.stand_s)
-                    shard.execute(f"COMMIT PREPARED '{self._foreign}'".encode())
-                self.times += 1
-
-
-class Seen:
-    """Samples of what waits on the shards, and for links of the proxies: what a run has really met."""
-
-    def __init__(self, direct: Sequence[str], metrics: Sequence[int], *, every_s: float = 0.5) -> None:
-        self.direct = direct
-        self.metrics = metrics  # ports
         self.every_s = every_s
-        self.waits = self.behind_prepared = self.for_links = 0
-        self.longest_s = 0.0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Look from time to time while the block lasts."""
+        """Do it for as long as the block lasts."""
         end = threading.Event()
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(self._run, end)
@@ -169,13 +122,59 @@ class Seen:
         with ExitStack() as stack:
             shards = [stack.enter_context(closing(psycopg.connect(dsn, autocommit=True))) for dsn in self.direct]
             while not end.wait(self.every_s):
-                for shard in shards:
-                    row = shard.execute(LOOK.encode()).fetchone()
-                    assert row is not None
-                    self.waits += row[0]
-                    self.behind_prepared += row[1]
-                    self.longest_s = max(self.longest_s, row[2])
-                self.for_links += sum(map(_waiting_for_links, self.metrics))
+                self.turn(shards, end)
+
+    def turn(self, shards: Sequence[psycopg.Connection[Any]], end: threading.Event) -> None:
+        """Do it once; ``end`` is set when the block has ended."""
+        raise NotImplementedError
+
+
+class PreparedBlockers(Beside):
+    """Keeps commits standing with their parts prepared, and rows locked by prepared transactions of somebody else's.
+
+    A lock on one shard's fence holds decisions back there while the other shards are prepared; ``times`` counts both.
+    """
+
+    def __init__(self, direct: Sequence[str], *, seed: int, stand_s: float) -> None:
+        super().__init__(direct, every_s=stand_s / 2)
+        self.random = random.Random(seed)
+        self.stand_s = stand_s
+        self.times = 0
+        self._foreign = f"of another application {self.random.randrange(1 << 32)}"
+
+    def turn(self, shards: Sequence[psycopg.Connection[Any]], end: threading.Event) -> None:
+        shard = self.random.choice(shards)
+        shard.execute("BEGIN")
+        if self.random.random() < 0.5:
+            shard.execute("LOCK TABLE pgchorus.fence IN SHARE MODE")
+            end.wait(self.stand_s)
+            shard.execute("COMMIT")
+        else:
+            # One row: with more, this would be somebody who locks in an order of his own.
+            shard.execute("SELECT FROM few WHERE k = (SELECT min(k) FROM few) FOR UPDATE")
+            shard.execute(f"PREPARE TRANSACTION '{self._foreign}'".encode())
+            end.wait(self.stand_s)
+            shard.execute(f"COMMIT PREPARED '{self._foreign}'".encode())
+        self.times += 1
+
+
+class Seen(Beside):
+    """Samples of what waits on the shards, and for links of the proxies: what a run has really met."""
+
+    def __init__(self, direct: Sequence[str], metrics: Sequence[int], *, every_s: float = 0.5) -> None:
+        super().__init__(direct, every_s=every_s)
+        self.metrics = metrics  # ports
+        self.waits = self.behind_prepared = self.for_links = 0
+        self.longest_s = 0.0
+
+    def turn(self, shards: Sequence[psycopg.Connection[Any]], end: threading.Event) -> None:  # noqa: ARG002 - it waits for nothing
+        for shard in shards:
+            row = shard.execute(LOOK.encode()).fetchone()
+            assert row is not None
+            self.waits += row[0]
+            self.behind_prepared += row[1]
+            self.longest_s = max(self.longest_s, row[2])
+        self.for_links += sum(map(_waiting_for_links, self.metrics))
 
 
 def _waiting_for_links(port: int) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from tests.conftest import MakeDatabases, StartProxy
 
 SCHEMA = """
 create table countries (id int4 primary key, name text, rate numeric);
@@ -106,3 +111,21 @@ def inserts(seed: int) -> list[str]:
         _insert("settings", [("a", "Peru", "2024-01-01"), ("b", "x", None)]),
         "insert into defaults (v) values ('x'), ('y')",
     ]
+
+
+@contextmanager
+def filled_shops(
+    make_databases: MakeDatabases, start_proxy: StartProxy, seed: int
+) -> Iterator[tuple[psycopg.Connection[Any], psycopg.Connection[Any]]]:
+    """The shop in one Postgres and behind a proxy over three shards: a connection to each."""
+    shards = make_databases(3)
+    oracle = make_databases(1, "oracle")[0]
+    process = start_proxy(shards, TABLES)
+    with (
+        psycopg.connect(oracle, autocommit=True) as one,
+        psycopg.connect(process.dsn(shards[0].rpartition("/")[2]), autocommit=True) as proxy,
+    ):
+        for connection in (one, proxy):
+            for statement in (*SCHEMA.strip().split(";\n"), *inserts(seed)):
+                connection.execute(statement.encode())
+        yield one, proxy

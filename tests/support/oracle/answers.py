@@ -108,6 +108,15 @@ class Asker:
             self._client = self._open()
             return Answer(sqlstate=LOST, message=f"{type(error).__name__}: {error}")
 
+    def read_all(self, count: int) -> list[Answer]:
+        """Read the answers to so many statements; one that ends the connection is the answer to those after it too."""
+        answers: list[Answer] = []
+        while len(answers) < count:
+            answers.append(self.read())
+            if answers[-1].sqlstate == LOST:
+                answers += [answers[-1]] * (count - len(answers))
+        return answers
+
     def ask(self, case: Case, mode: str) -> Answer:
         """Run one statement."""
         self.send(frames(case, mode))

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from oracle.answers import LOST, Answer, Asker, frames
+from oracle.answers import Answer, Asker, frames
 from oracle.compare import Kind, compare
 from oracle.generator.groups import End, Group, Made, Step
 
@@ -91,9 +91,9 @@ class Comparison:
         extras = {at: step for at, step in enumerate(steps) if step.extra is not None}
         self._proxy.send(packet)
         self._one.send(packet + b"".join(frames(step.extra, step.mode) for step in extras.values() if step.extra))
-        expected = _read(self._one, len(steps) + len(extras))
+        expected = self._one.read_all(len(steps) + len(extras))
         more = dict(zip(extras, expected[len(steps) :], strict=True))
-        return expected[: len(steps)], _read(self._proxy, len(steps)), more
+        return expected[: len(steps)], self._proxy.read_all(len(steps)), more
 
     def _together(self, groups: Sequence[Group]) -> None:
         """Groups that leave nothing behind, in one packet."""
@@ -184,12 +184,3 @@ class Comparison:
             outcome.counts["changed" if not mine.tag.endswith(" 0") else "changed nothing"] += 1
         else:
             outcome.counts["rows" if mine.rows else "no rows"] += 1
-
-
-def _read(asker: Asker, count: int) -> list[Answer]:
-    answers: list[Answer] = []
-    while len(answers) < count:
-        answers.append(asker.read())
-        if answers[-1].sqlstate == LOST:
-            answers += [answers[-1]] * (count - len(answers))
-    return answers

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from oracle.answers import LOST, MODES, Answer, frames
+from oracle.answers import MODES, Answer, frames
 from oracle.compare import Kind, Verdict, compare
 from oracle.corpus import Case
 
@@ -155,9 +155,9 @@ class Runner:
         packet = b"".join(frames(step, way) for step, way in zip(steps, ways, strict=True))
         for asker in (self.one, *self.proxies.values()):
             asker.send(packet)
-        expected = self._read_steps(self.one, len(steps))
+        expected = self.one.read_all(len(steps))
         for count, asker in self.proxies.items():
-            got = self._read_steps(asker, len(steps))
+            got = asker.read_all(len(steps))
             verdict = compare(case, expected[1], got[1])
             self.report.note(case, count, mode, verdict)
             if verdict.kind is not Kind.EQUAL or expected[1].failed or "values" in case.marks:
@@ -168,12 +168,3 @@ class Runner:
                     seen = Verdict(Kind.DIFFERENT, f"afterwards, {look.sql}: {seen.note}")
                 if seen.kind is not Kind.EQUAL:
                     self.report.note(case, count, mode, seen)
-
-    @staticmethod
-    def _read_steps(asker: Asker, count: int) -> list[Answer]:
-        answers: list[Answer] = []
-        while len(answers) < count:
-            answers.append(asker.read())
-            if answers[-1].sqlstate == LOST:
-                answers += [answers[-1]] * (count - len(answers))
-        return answers
