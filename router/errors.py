@@ -267,6 +267,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a temporary relation cannot have the name of {table}, which is on several shards",
         "Choose another name.",
     ),
+    "temporary-object": (
+        "{name} in pg_temp is not supported over several shards",
+        "Make it in another schema, or use temporary tables and views.",
+    ),
     "materialized-view": (
         "materialized view {view} would have rows of several shards, or on all of them",
         "Use a table: CREATE TABLE AS, and INSERT ... SELECT to renew it.",

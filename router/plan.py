@@ -21,6 +21,7 @@ from router.plan_steps import (
     CreateExecution,
     CreateFrom,
     Filled,
+    FoundExecution,
     LockExecution,
     LockRows,
     MoveExecution,
@@ -303,7 +304,8 @@ class Ddl:
     none.
     ``before``: texts run right before. ``texts``: what a shard gets in the place of the original text (None: the
     original), where a copy of an object is brought in line in another way; the tag must be the same.
-    ``catalog_changes``: the catalog is read again before the client hears of success.
+    ``catalog_changes``: the catalog is read again before the client hears of success. ``absent``: the errors (SQLSTATE,
+    or the name of Postgres's routine) by which a shard other than home says that it lacks the object, as it may.
     """
 
     target: Target
@@ -311,6 +313,7 @@ class Ddl:
     catalog_changes: bool = True
     before: tuple[tuple[str, ...], ...] = ()
     texts: tuple[str | None, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,4 +591,5 @@ Executable = (
     | ApplyExecution
     | LockExecution
     | CreateExecution
+    | FoundExecution
 )

@@ -220,6 +220,14 @@ class CreateExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundExecution:
+    """Ddl on ``shards``, home first; one that says ``absent`` lacks the object, and is left as it is."""
+
+    shards: tuple[int, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyExecution:
     """ApplyRows: the home shard first, then the others."""
 

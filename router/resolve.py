@@ -48,6 +48,7 @@ from router.plan_steps import (
     ApplyRows,
     CreateExecution,
     CreateFrom,
+    FoundExecution,
     LockExecution,
     LockRows,
     MoveExecution,
@@ -233,6 +234,8 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     if isinstance(plan, LockRows):
         return _lock(plan, resolver)
+    if isinstance(plan, Ddl) and plan.absent:
+        return FoundExecution(resolver.shards(plan.target), plan.absent)
     if isinstance(plan, CreateFrom):
         return CreateExecution(plan, resolver.shards(plan.target))
     return _tables(plan, resolver) if isinstance(plan, ReadTables) else _execution(plan, resolver)

@@ -14,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import explaining, own_settings
+from proxy.session.defining import has_news
 from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -139,6 +140,8 @@ async def prepare(
     if len(statements) > 1:
         raise ProxyError("42601", "cannot insert multiple commands into a prepared statement")
     statement = statements[0] if statements else Statement(text=text, plan=Empty(), tag="")
+    if await has_news(session, statement):
+        (statement,) = session.plan(text, tuple(oids))
     plan = statement.plan
     if session.transaction.failed and not (
         isinstance(plan, Empty)

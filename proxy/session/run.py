@@ -16,6 +16,7 @@ from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
+from proxy.session.defining import start_where_found
 from proxy.session.locking import start_lock
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
@@ -27,7 +28,7 @@ from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
-from router.plan_steps import ApplyExecution, CreateExecution, LockExecution, MoveExecution
+from router.plan_steps import ApplyExecution, CreateExecution, FoundExecution, LockExecution, MoveExecution
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # message's.
 MAX_PADDING = 20_000
 FENCE_RETRIES = 5
+_IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, CreateExecution, FoundExecution)
 
 
 def padded(statement: Statement) -> str:
@@ -58,7 +60,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, CopyInExecution | MoveExecution | ApplyExecution | LockExecution | CreateExecution)
+    return isinstance(executable, (CopyInExecution, *_IN_STEPS))
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -184,6 +186,8 @@ async def _environment(session: Session, executable: Executable, snapshot: Commo
 
 def _in_steps(session: Session, executable: Executable, request: Request) -> Awaitable[ResultStream] | None:
     """Return what starts an execution in steps, each of which comes back here; None for another one."""
+    if isinstance(executable, FoundExecution):
+        return start_where_found(session, executable, request, start)
     if isinstance(executable, CreateExecution):
         return start_create(session, executable, request, start)
     if isinstance(executable, MoveExecution):
@@ -204,7 +208,7 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     shards = shards_of(executable)
     if wanted == "on" or len(shards) < 2:  # noqa: PLR2004 - several
         return
-    if isinstance(executable, CreateExecution) or (
+    if isinstance(executable, CreateExecution | FoundExecution) or (
         isinstance(executable, Execution) and isinstance(executable.combine, Same)
     ):
         return

@@ -98,6 +98,7 @@ class Session:
         self.cursors_at_begin: frozenset[str] = frozenset()
         self.spread_cursors = OpenCursors()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
+        self.version_in_block = 0  # of the catalog, without that DDL, when this was made
         self._links_inside: tuple[ShardLink, ...] = ()  # that go by the types which it sees
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
@@ -398,6 +399,7 @@ class Session:
             self.transaction.catalog_changed = True
             link = self.transaction.links.get(self.database.logical.home)
             if link is not None:
+                self.version_in_block = await self.database.versions.read()
                 self.planner_in_block = await self.database.planner_inside(link)
                 self._links_inside = tuple(self.transaction.links.values())
                 await self.database.types_inside(self.transaction.links)

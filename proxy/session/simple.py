@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control, explaining
+from proxy.session.defining import has_news
 from proxy.session.encoded import read_text
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
@@ -93,6 +94,8 @@ async def run_text(session: Session, text: str) -> None:
     for number in range(message.count):
         statement = await message.plan(number)
         check_block(session, statement)
+        if await has_news(session, statement):
+            statement = await message.plan(number)
         alone = isinstance(statement.plan, TransactionControl | Empty)
         if last > 0 and not alone and session.transaction.block is Block.NONE:
             session.begin(Block.IMPLICIT)

@@ -38,6 +38,7 @@ _WRITE: Final = """WITH gone AS (DELETE FROM pgchorus.proxy_version
         put AS (INSERT INTO pgchorus.proxy_version (proxy, version) VALUES ($1, $2)
             ON CONFLICT (proxy) DO UPDATE SET version = excluded.version, at = clock_timestamp())
     SELECT count(*) FROM pgchorus.catalog_change"""
+_READ: Final = "SELECT count(*) FROM pgchorus.catalog_change"
 _LATE: Final = """SELECT count(*) FROM pgchorus.proxy_version
     WHERE proxy <> $1 AND version < $2 AND at > clock_timestamp() - make_interval(secs => $3::float8)"""
 _GONE: Final = "DELETE FROM pgchorus.proxy_version WHERE proxy = $1"
@@ -55,6 +56,12 @@ class ProxyVersions:
         """Write by which version this proxy plans, and return the one that there is. Raises ShardError."""
         async with self._control.connection(self._home) as connection:
             now: int = await connection.fetchval(_WRITE, self._proxy, version)
+        return now
+
+    async def read(self) -> int:
+        """Return the version that there is. Raises ShardError."""
+        async with self._control.connection(self._home) as connection:
+            now: int = await connection.fetchval(_READ)
         return now
 
     async def until_others_know(self, version: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 _RELATIONS: Final = frozenset(
     {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_INDEX", "OBJECT_SEQUENCE", "OBJECT_FOREIGN_TABLE"}
 )
+_HOME_KINDS: Final = frozenset({"OBJECT_FDW", "OBJECT_FOREIGN_SERVER"})
+_NO_FUNCTION, _NO_RELATION = "42883", "42P01"
+_MAY_BE_ABSENT: Final = {
+    **dict.fromkeys(("OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE"), (_NO_FUNCTION,)),
+    "OBJECT_STATISTIC_EXT": ("get_statistics_object_oid",),  # 42704 may mean a role
+}
 _ON_RELATION: Final = frozenset(
     {"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT", "OBJECT_COLUMN"}
 )
@@ -42,11 +49,22 @@ def statement(context: Context, target: Target, **flags: str) -> Statement:
 
 def everywhere(context: Context) -> Statement:
     """Objects that every shard has: types, functions, roles, extensions."""
+    _check_lasting(context)
     return statement(context, EveryShard())
+
+
+def _check_lasting(context: Context) -> None:
+    """Refuse functions, types and the like in pg_temp: one shard could commit with them, and that is all."""
+    for _, body in context.parsed.nodes:
+        for value in body.values():
+            names = items(value) if isinstance(value, list) or (isinstance(value, dict) and "List" in value) else ()
+            if body.get("schemaname") == "pg_temp" or names[:1] == [{"String": {"sval": "pg_temp"}}]:
+                raise context.refuse("temporary-object", name=tag_of(context.parsed))
 
 
 def create_function(context: Context) -> Statement:
     """CREATE FUNCTION everywhere, but a SQL function of home tables at home: Postgres reads its body right away."""
+    _check_lasting(context)
     options = {
         option["DefElem"]["defname"]: option["DefElem"].get("arg", {}) for option in context.body.get("options", ())
     }
@@ -69,21 +87,38 @@ def _is_home_table(context: Context, name: TableName) -> bool:
     return isinstance(where(context, relation), HomeShard)
 
 
+def where_it_is(context: Context, kind: str, *, several: bool = False) -> Statement:
+    """Statements about one object that is no relation: where there are such objects, or where this one is found.
+
+    The home shard may be the only one that has a function, as :func:`create_function` put it, or statistics.
+    """
+    if kind in _HOME_KINDS:
+        return at_home(context)
+    absent = _MAY_BE_ABSENT.get(kind, ())
+    if absent and not several:
+        return context.statement(Ddl(EveryShard(), absent=absent), tag_of(context.parsed))
+    return everywhere(context)
+
+
 def alter_function(context: Context) -> Statement:
     """ALTER FUNCTION where the function is."""
-    named = strings(context.body["func"].get("objname"))
-    return statement(context, together(context, [_function(context, named)]))
+    return where_it_is(context, "OBJECT_FUNCTION")
 
 
-def _function(context: Context, parts: tuple[str, ...]) -> Target:
-    """Return the shards that have a function, as :func:`create_function` put it."""
-    schemas = parts[-2:-1] or context.search_path
-    for function in context.catalog.functions:
-        named = function.name.name == parts[-1] and function.name.schema in schemas
-        used = function.uses.reads | function.uses.writes if named and function.language == "sql" else ()
-        if any(_is_home_table(context, name) for name in used):
-            return HomeShard()
-    return EveryShard()
+def alter_statistics(context: Context) -> Statement:
+    """ALTER STATISTICS where their table is."""
+    return where_it_is(context, "OBJECT_STATISTIC_EXT")
+
+
+def _drop_where_found(context: Context) -> Statement:
+    """DROP of objects that shards other than home may lack: there with IF EXISTS."""
+    parsed, home = context.parsed, context.database.home
+    second = parsed.tokens[1].end
+    lenient = None
+    if not context.body.get("missing_ok"):
+        lenient = f"{parsed.text[:second]} IF EXISTS{parsed.text[second:]}"
+    texts = tuple(None if shard == home else lenient for shard in range(len(context.database.shards)))
+    return context.statement(Ddl(EveryShard(), texts=texts), tag_of(parsed))
 
 
 def at_home(context: Context) -> Statement:
@@ -91,15 +126,28 @@ def at_home(context: Context) -> Statement:
     return statement(context, HomeShard())
 
 
+def create_foreign_table(context: Context) -> Statement:
+    """CREATE FOREIGN TABLE: on the home shard, where the servers are."""
+    range_var = context.body["base"]["relation"]
+    name = TableName(*tables.creation_name(context, range_var))
+    if not isinstance(context.database.placement(name), Home):
+        raise context.refuse("placed-name", range_var.get("location"), table=name)
+    return at_home(context)
+
+
 # --- where things are ------------------------------------------------------------------------------------------------
 
 
-def locate(context: Context, parts: tuple[str, ...], *, index: bool = False) -> Target | None:
-    """Return the shards that have a relation; None if nobody knows it (then any answer of Postgres is right)."""
+def locate(context: Context, parts: tuple[str, ...]) -> Target | None:
+    """Return the shards that have a relation or index; None if nobody knows it (then any answer of Postgres is right).
+
+    ALTER TABLE and its like take names of indexes as well.
+    """
     relation = context.catalog.resolve(parts, context.search_path)
     if relation is None:
-        if index:
-            return _locate_index(context, parts[-1])
+        index = _locate_index(context, parts)
+        if index is not None:
+            return index
         placement = configured(context, parts)
         return None if isinstance(placement, Home) else EveryShard()
     return where(context, relation)
@@ -148,11 +196,12 @@ def _view(context: Context, relation: Relation) -> Target:
     return EveryShard() if placed else HomeShard()
 
 
-def _locate_index(context: Context, name: str) -> Target | None:
-    """Find the table of an index by its name."""
-    for relation in context.catalog.relations:
-        if name in relation.indexes:
-            return where(context, relation)
+def _locate_index(context: Context, parts: tuple[str, ...]) -> Target | None:
+    """Find the table of an index by its name: it is in the same schema."""
+    for schema in parts[-2:-1] or ("pg_temp", *effective_path(context.search_path)):
+        for relation in context.catalog.relations:
+            if relation.name.schema == schema and parts[-1] in relation.indexes:
+                return where(context, relation)
     return None
 
 
@@ -174,7 +223,7 @@ def on_relation(context: Context) -> Statement:
     if range_var is None:
         found = [item["RangeVar"] for item in body.get("relations", ()) if "RangeVar" in item]
         if not found:
-            return everywhere(context)
+            return where_it_is(context, body.get("objectType", ""))
         return statement(context, together(context, [_known(context, item) for item in found]))
     return statement(context, _known(context, range_var) or HomeShard())
 
@@ -190,14 +239,13 @@ def drop(context: Context) -> Statement:
     objects = body.get("objects", ())
     if kind in _RELATIONS:
         names = [strings(items(entry)) for entry in objects]
-        return statement(context, together(context, [locate(context, n, index=kind == "OBJECT_INDEX") for n in names]))
-    if kind in {"OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE"}:
-        named = [strings(entry["ObjectWithArgs"].get("objname")) for entry in objects]
-        return statement(context, together(context, [_function(context, name) for name in named]))
+        return statement(context, together(context, [locate(context, name) for name in names]))
+    if kind in _MAY_BE_ABSENT:
+        return _drop_where_found(context)
     if kind in _ON_RELATION:
         names = [strings(items(entry))[:-1] for entry in objects]
         return statement(context, together(context, [locate(context, name) for name in names]))
-    return everywhere(context)
+    return where_it_is(context, kind)
 
 
 def comment(context: Context) -> Statement:
@@ -206,16 +254,19 @@ def comment(context: Context) -> Statement:
     kind = body.get("objtype", "")
     if kind in _RELATIONS | _ON_RELATION:
         name = strings(items(body.get("object")))
-        name = name if kind in _RELATIONS else name[:-1]
-        return statement(context, locate(context, name, index=kind == "OBJECT_INDEX") or HomeShard())
-    return everywhere(context)
+        target = locate(context, name if kind in _RELATIONS else name[:-1])
+        if target is None and kind == "OBJECT_COLUMN":  # of a composite type, or of a temporary table
+            return context.statement(Ddl(EveryShard(), absent=(_NO_RELATION,)), tag_of(context.parsed))
+        return statement(context, target or HomeShard())
+    return where_it_is(context, kind)
 
 
 def grant(context: Context) -> Statement:
     """GRANT and REVOKE."""
     body = context.body
     if body.get("targtype") != "ACL_TARGET_OBJECT" or body.get("objtype") not in {"OBJECT_TABLE", "OBJECT_SEQUENCE"}:
-        return everywhere(context)
+        named = body.get("targtype") == "ACL_TARGET_OBJECT"
+        return where_it_is(context, body.get("objtype", "") if named else "", several=len(body.get("objects", ())) > 1)
     found = [_known(context, item["RangeVar"]) for item in body.get("objects", ()) if "RangeVar" in item]
     return statement(context, together(context, found))
 
@@ -229,8 +280,8 @@ def rename(context: Context) -> Statement:
         return everywhere(context)
     if kind == "OBJECT_DATABASE":
         raise context.refuse("unknown-statement", name="ALTER DATABASE ... RENAME")
-    if range_var is None:
-        return everywhere(context)
+    if range_var is None or kind == "OBJECT_ATTRIBUTE":
+        return where_it_is(context, kind)
     parts = name_parts(range_var)
     relation = context.catalog.resolve(parts, context.search_path)
     if kind in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}:
@@ -242,7 +293,7 @@ def rename(context: Context) -> Statement:
             raise context.refuse("key-change", range_var.get("location"), key=placement.key, table=relation.name)
     elif kind == "OBJECT_TABCONSTRAINT" and body.get("subname") == tables.SLOT_CONSTRAINT:
         raise context.refuse("slot-check", range_var.get("location"))
-    return statement(context, locate(context, parts, index=kind == "OBJECT_INDEX") or HomeShard())
+    return statement(context, locate(context, parts) or HomeShard())
 
 
 def set_schema(context: Context) -> Statement:
@@ -250,7 +301,7 @@ def set_schema(context: Context) -> Statement:
     body = context.body
     range_var = body.get("relation")
     if range_var is None:
-        return everywhere(context)
+        return where_it_is(context, body.get("objectType", ""))
     relation = context.catalog.resolve(name_parts(range_var), context.search_path)
     _check_movable(context, relation, range_var)
     _check_name_free(context, (body["newschema"], range_var["relname"]), relation)
@@ -324,10 +375,9 @@ def default_setting(context: Context) -> Statement:
 def reindex(context: Context) -> Statement:
     """REINDEX and CLUSTER, shard by shard."""
     body = context.body
-    index = body.get("kind") == "REINDEX_OBJECT_INDEX"
     target: Target | None = EveryShard()
     if "relation" in body:
-        target = locate(context, name_parts(body["relation"]), index=index)
+        target = locate(context, name_parts(body["relation"]))
     block = not no_block(context.parsed.kind, body)
     return context.statement(ShardByShard(target or HomeShard()), tag_of(context.parsed), transaction_block=block)
 
@@ -403,7 +453,6 @@ _AT_HOME: Final = [
     "CreateUserMappingStmt",
     "AlterUserMappingStmt",
     "DropUserMappingStmt",
-    "CreateForeignTableStmt",
     "ImportForeignSchemaStmt",
 ]
 _REFUSED: Final = [
@@ -439,11 +488,12 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     **dict.fromkeys(_AT_HOME, at_home),
     **dict.fromkeys(_REFUSED, refuse),
     **dict.fromkeys(_ON_TABLES, on_relation),
-    "AlterStatsStmt": everywhere,
+    "AlterStatsStmt": alter_statistics,
     "AlterRoleSetStmt": default_setting,
     "AlterDatabaseSetStmt": default_setting,
     "CreateSchemaStmt": create_schema,
     "CreateStmt": tables.create,
+    "CreateForeignTableStmt": create_foreign_table,
     "AlterTableStmt": tables.alter,
     "IndexStmt": tables.index,
     "CreateFunctionStmt": create_function,

@@ -52,18 +52,36 @@ def create(context: Context) -> Statement:
     body, range_var = context.body, context.body["relation"]
     if range_var.get("relpersistence") == "t" or range_var.get("schemaname") == "pg_temp":
         check_temporary(context, range_var)
-        return _ddl(context, HomeShard(), pins="temporary table", must_commit="temporary table")
+        after = _without_slots(context, range_var)
+        return _ddl(context, HomeShard(), after=after, pins="temporary table", must_commit="temporary table")
     name = TableName(*creation_name(context, range_var))
     parents = [item["RangeVar"] for item in body.get("inhRelations", ())]
     placement = _placement_of_new(context, name, parents, range_var)
     definition = Definition(name, placement, _types(context, body), _primary(body))
     _check_columns(context, body, definition)
     if isinstance(placement, Home):
-        return _ddl(context, HomeShard())
-    after = slot_checks(context, definition, range_var) if isinstance(placement, Sharded) and not parents else ()
+        return _ddl(context, HomeShard(), after=_without_slots(context, range_var))
+    after = _without_slots(context, range_var)
+    if isinstance(placement, Sharded):
+        after = slot_checks(context, definition, range_var) if not parents else ()
     if _has_sequences(body):
         after = copies.spent_sequences(context, [name], after)
     return _ddl(context, EveryShard(), after=after)
+
+
+_LIKE_CONSTRAINTS: Final = 1 << 2  # CREATE_TABLE_LIKE_CONSTRAINTS
+
+
+def _without_slots(context: Context, range_var: Node) -> tuple[tuple[str, ...], ...]:
+    """Return what takes the CHECK of slots from a table that is not sharded, and made LIKE one that is."""
+    for element in context.body.get("tableElts", ()):
+        like = element.get("TableLikeClause", {})
+        relation = context.relation(like["relation"]) if like.get("options", 0) & _LIKE_CONSTRAINTS else None
+        if relation is not None and any(name == SLOT_CONSTRAINT for name, _ in relation.checks):
+            table = copies.quoted(*copies.range_name(range_var))
+            text = f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {SLOT_CONSTRAINT}"
+            return ((text,),) * len(context.database.shards)
+    return ()
 
 
 def _has_sequences(body: Node) -> bool:
@@ -345,7 +363,7 @@ def alter(context: Context) -> Statement:
     kind = body.get("objtype")
     if kind == "OBJECT_TYPE":
         return _ddl(context, EveryShard())
-    target = locate(context, parts, index=kind == "OBJECT_INDEX") or HomeShard()
+    target = locate(context, parts) or HomeShard()
     relation = context.catalog.resolve(parts, context.search_path)
     if relation is None or not relation.is_table:
         return _ddl(context, target)

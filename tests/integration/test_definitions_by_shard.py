@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
+from proxy.wire.frontend import Query
 from wire_client import Twins
 
 if TYPE_CHECKING:
@@ -141,3 +143,138 @@ def test_a_sharded_table_needs_its_key(client: WireClient, town: Town) -> None:
         assert (trace[0][1]["C"], trace[0][1]["M"]) == ("0A000", message)
         assert town.everywhere("select to_regclass('made')") == [[(None,)]] * 3
     client.rows("create table made (k int8 primary key)")
+
+
+# --- every shard has what it shall have ------------------------------------------------------------------------------
+
+CATALOGS = {
+    "pg_class": ("relacl", "relowner"), "pg_proc": ("proacl", "proowner"), "pg_type": ("typacl", "typowner"),
+    "pg_operator": ("", "oprowner"), "pg_opclass": ("", "opcowner"), "pg_opfamily": ("", "opfowner"),
+    "pg_cast": ("", ""), "pg_collation": ("", "collowner"), "pg_conversion": ("", "conowner"),
+    "pg_namespace": ("nspacl", "nspowner"), "pg_foreign_data_wrapper": ("fdwacl", "fdwowner"),
+    "pg_foreign_server": ("srvacl", "srvowner"), "pg_user_mapping": ("", ""), "pg_language": ("lanacl", "lanowner"),
+    "pg_policy": ("", ""), "pg_rewrite": ("", ""), "pg_statistic_ext": ("", "stxowner"), "pg_trigger": ("", ""),
+    "pg_ts_config": ("", "cfgowner"), "pg_ts_dict": ("", "dictowner"), "pg_constraint": ("", ""), "pg_am": ("", ""),
+    "pg_attrdef": ("", ""), "pg_default_acl": ("defaclacl", ""), "pg_transform": ("", ""),
+}  # fmt: skip
+FACTS = (
+    " UNION ALL ".join(
+        f"""SELECT '{name}', (pg_identify_object('{name}'::regclass, oid, 0)).identity, obj_description(oid, '{name}'),
+        {f"{rights}::text" if rights else "''"}, {f"{owner}::regrole::text" if owner else "''"}
+    FROM {name} WHERE oid >= 16384"""
+        for name, (rights, owner) in CATALOGS.items()
+    )
+    + """ UNION ALL SELECT 'column', c.relname || '.' || a.attname, col_description(c.oid, a.attnum), a.attacl::text,
+    format_type(a.atttypid, a.atttypmod) || a.attnotnull || coalesce(array_to_string(c.reloptions, ','), '')
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname IN ('public', 'moved') AND a.attnum > 0 AND NOT a.attisdropped"""
+)
+DEFINED = """
+    create function of_home() returns bigint language sql as 'select count(*) from plain'
+    create function of_home(int) returns int language sql as 'select $1'
+    create procedure anywhere() language plpgsql as 'begin perform 1; end'
+    comment on function of_home() is 'at home'; comment on function of_home(int) is 'anywhere'
+    comment on procedure anywhere() is 'a procedure'; grant execute on function of_home() to ddl_one
+    revoke all on function of_home(int) from public; alter function of_home() stable
+    grant all on all functions in schema public to ddl_two; alter function of_home() owner to ddl_one
+    create schema moved; alter function of_home() set schema moved; alter procedure anywhere() owner to ddl_one
+    alter function moved.of_home() rename to of_home_2; comment on function nosuch() is 'x'
+    create index on_made on made (v); create table moved.other (a int); create index on_made on moved.other (a)
+    comment on index on_made is 'of all shards'; alter table on_made rename to on_made_2
+    alter index moved.on_made rename to on_made_2; alter index on_made_2 set (fillfactor = 60)
+    create statistics of_made on k, v from made; create statistics of_plain on id, v from plain
+    comment on statistics of_made is 'all'; comment on statistics of_plain is 'home'
+    alter statistics of_plain set statistics 10; alter statistics of_plain owner to ddl_one
+    alter statistics of_plain rename to of_plain_2; alter statistics of_made set schema moved
+    alter statistics of_plain_2 owner to nobody_at_all
+    create type pair as (a int, b text); comment on column pair.a is 'first'; alter type pair rename attribute b to c
+    create temp table brief (a int); comment on column brief.a is 'x'; drop table brief
+    create table like_made (like made including all); create temp table brief (like made including constraints)
+    insert into like_made select g from generate_series(1, 20) g; insert into brief select * from like_made
+    create foreign data wrapper wrapper; create server far foreign data wrapper wrapper
+    comment on foreign data wrapper wrapper is 'w'; grant usage on foreign data wrapper wrapper to ddl_one
+    comment on server far is 's'; grant usage on foreign server far to ddl_one; alter server far owner to ddl_one
+    alter server far rename to farther; create user mapping for ddl_two server farther options (u 'x')
+    create foreign table abroad (a int) server farther; comment on column abroad.a is 'x'
+    alter foreign table abroad rename to abroad_2; grant select on abroad_2 to ddl_two
+    create aggregate total(int) (sfunc = int4pl, stype = int, initcond = '0')
+    alter aggregate total(int) owner to ddl_one
+    create function same_text(int, text) returns bool language sql immutable as 'select $1::text = $2'
+    create operator ==== (leftarg = int, rightarg = text, function = same_text)
+    comment on operator ==== (int, text) is 'o'; alter operator ==== (int, text) owner to ddl_one
+    create operator family some using hash; alter operator family some using hash rename to some_2
+    create collation plain_c (locale = 'C'); alter collation plain_c owner to ddl_one
+    create conversion latin for 'LATIN1' to 'UTF8' from iso8859_1_to_utf8; comment on conversion latin is 'c'
+    create text search configuration words_c (copy = simple); create text search dictionary words_d (template = simple)
+    alter text search configuration words_c alter mapping for asciiword with words_d
+    create access method am_1 type index handler bthandler; comment on access method am_1 is 'a'
+    alter default privileges in schema moved grant select on tables to ddl_one
+    grant select (k), update (v) on made to ddl_one; grant select on plain to ddl_one
+    create policy mine on made using (k > 0); alter policy mine on made to ddl_one
+    create rule quiet as on delete to plain do instead nothing; comment on rule quiet on plain is 'r'
+    drop rule quiet on plain"""
+AT_HOME = ("plain", "of_home_2", "other", "moved.on_made_2", "on_made_2.a", "like_made", "farther", "wrapper",
+           "abroad_2", "brief")  # fmt: skip
+UNDONE = """
+    drop function moved.of_home_2(), of_home(int); drop routine anywhere; drop index on_made_2, nosuch
+    drop index on_made_2; drop index moved.on_made_2; drop statistics moved.of_made, of_plain_2; drop table moved.other
+    drop type pair; drop table like_made; drop table brief; drop foreign table abroad_2
+    drop user mapping for ddl_two server farther; drop server farther; drop foreign data wrapper wrapper
+    drop aggregate total(int); drop operator ==== (int, text); drop function same_text; drop collation plain_c
+    drop operator family some_2 using hash; drop conversion latin; drop text search configuration words_c
+    drop text search dictionary words_d; drop access method am_1; drop policy mine on made
+    drop owned by ddl_one, ddl_two; drop schema moved"""
+
+
+def _statements(texts: str) -> list[str]:
+    return [part.strip() for line in texts.splitlines() for part in line.split("; ") if part.strip()]
+
+
+def _facts(rows: list[tuple[object, ...]]) -> set[tuple[object, ...]]:
+    hidden = ("pgchorus", "pg_t", "RI_ConstraintTrigger")  # of the proxy, temporary, and called by numbers
+    return {row for row in rows if not any(name in str(row[1]) for name in hidden)}
+
+
+def test_every_kind_of_object_is_where_it_belongs(
+    client: WireClient, town: Town, connect: Callable[..., WireClient]
+) -> None:
+    one = connect(town.one)
+    one.rows("create table at_home (id int primary key, up int constraint up_home references at_home deferrable)")
+    one.rows("create table made (k int8 primary key, v text)")
+    twins = Twins(one, client)
+    client.rows("create role ddl_one")  # the single Postgres is a database of home's server
+    client.rows("create role ddl_two")
+    before = [_facts(rows) for rows in town.everywhere(FACTS)]
+    for text in _statements(DEFINED):
+        twins.same(Query(text.encode()), ignoring="D")
+    home, *others = (_facts(rows) for rows in town.everywhere(FACTS))
+    with psycopg.connect(town.one) as connection:
+        expected = _facts(connection.execute(FACTS.encode()).fetchall())
+    assert home ^ expected == set()
+    for found in others:
+        extra = {row for row in home - found if row not in before[0]}
+        assert [row for row in found if row not in home] == []
+        assert [row for row in extra if not any(name in str(row[1]) for name in AT_HOME)] == []
+    for text in _statements(UNDONE):
+        twins.same(Query(text.encode()), ignoring="D")
+    after = [{row[:2] for row in _facts(rows)} for rows in town.everywhere(FACTS)]
+    assert after == [{row[:2] for row in rows} for rows in before]
+    client.rows("drop role ddl_one, ddl_two")
+    one.rows("drop table made, at_home")
+
+
+def test_what_was_made_behind_the_proxy_a_moment_ago_is_found(client: WireClient, town: Town) -> None:
+    found = "select count(*) from pg_class where relname = '{}'"
+    try:
+        for block in (False, True):
+            client.rows("begin" if block else "select 1")
+            client.rows("create table at_home_2 (a int)")
+            town.direct("create index behind on kinds (name)")
+            client.rows("alter index behind rename to behind_2")
+            client.rows("drop table at_home_2")
+            client.rows("commit" if block else "select 1")
+            assert town.everywhere(found.format("behind_2")) == [[(1,)]] * 3
+            town.direct("drop index if exists behind, behind_2")
+    finally:
+        client.query("rollback")
+        town.direct("drop index if exists behind, behind_2")

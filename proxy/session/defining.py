@@ -1,0 +1,75 @@
+"""Definitions over several shards: that they are planned by the catalog as it is, and what shards may lack.
+
+Decides when the catalog is asked for first, and how a statement about an object runs that home has and other shards may
+not have. Left to others: where objects belong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.executor.results import ListResult
+from proxy.shards.errors import ShardError
+from router.plan import Ddl, Execution, Same, ShardByShard, Task
+from router.plan_steps import CreateFrom
+
+if TYPE_CHECKING:
+    from proxy.executor.request import Request, ResultStream
+    from proxy.session.moving import Start
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from router.plan import Statement
+    from router.plan_steps import FoundExecution
+
+
+async def has_news(session: Session, statement: Statement) -> bool:
+    """Whether a definition must be planned anew: the catalog has changed, and has been read.
+
+    A name that the catalog does not have yet (somebody has made it behind the proxy, a moment ago) would be taken for
+    one of the home shard. Temporary objects are this session's own.
+    """
+    transaction, database = session.transaction, session.database
+    plan = statement.plan
+    defines = isinstance(plan, CreateFrom) or (isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes)
+    if not defines or transaction.shard_count == 1 or transaction.failed or statement.pins:
+        return False
+    if session.planner_in_block is None:
+        if await database.versions.read() == database.catalog.version:
+            return False
+        await database.reload_catalog()
+        return True
+    link = transaction.links.get(database.logical.home)
+    version = await database.versions.read()
+    if link is None or version == session.version_in_block:
+        return False
+    session.version_in_block = version
+    session.planner_in_block = await database.planner_inside(link)
+    return True
+
+
+async def start_where_found(
+    session: Session, execution: FoundExecution, request: Request, start: Start
+) -> ResultStream:
+    """Run a definition at home, and on the other shards that have its object."""
+    home, *others = execution.shards
+    result = await start(session, Execution((Task(home),), Same(), writes=True), request)
+    try:
+        while not (await result.next_rows()).done:
+            pass
+    finally:
+        await result.close()
+    links = await session.transaction.join(others, writes=True)
+    for shard in others:
+        await _run_if_found(links[shard], request.text, execution.absent)
+    return ListResult(iter(()), None, result.tag)
+
+
+async def _run_if_found(link: ShardLink, text: str, absent: tuple[str, ...]) -> None:
+    await link.run("SAVEPOINT pgchorus_found")
+    try:
+        await link.run(text)
+    except ShardError as error:
+        if error.fields.sqlstate not in absent and error.fields.fields.get("R") not in absent:
+            raise
+        await link.run("ROLLBACK TO SAVEPOINT pgchorus_found")
+    await link.run("RELEASE SAVEPOINT pgchorus_found")
