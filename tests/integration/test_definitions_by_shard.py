@@ -278,3 +278,11 @@ def test_what_was_made_behind_the_proxy_a_moment_ago_is_found(client: WireClient
     finally:
         client.query("rollback")
         town.direct("drop index if exists behind, behind_2")
+
+
+def test_a_view_that_was_everywhere_and_is_at_home_now_goes_everywhere(client: WireClient, town: Town) -> None:
+    for _ in range(2):
+        client.rows("create view seen as select k from made")
+        client.rows("create or replace view seen as select id::int8 as k from plain")
+        client.rows("drop view seen")
+        assert town.everywhere("select to_regclass('seen')") == [[(None,)]] * 3
