@@ -9,7 +9,7 @@
 # make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
-# make docs    what is made from the source: docs/refusals.md
+# make docs    what is made from the source: docs/refusals.md, docs/doctor.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -57,6 +57,7 @@ deadlocks: $(VENV)/.test
 
 docs: $(VENV)/.test
 	$(RUN) -m router.refusals > docs/refusals.md
+	$(RUN) -m proxy.doctor.page > docs/doctor.md
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)

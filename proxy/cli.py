@@ -1,22 +1,29 @@
 """The command line: the only place where everything is wired together.
 
-Exit status: 0 all is well, 1 something outside is not (a shard, a port), 2 the command line or the configuration is
-wrong, 130 interrupted.
+Exit status: 0 all is well, 1 something outside is not (a shard, a port, what ``doctor`` finds), 2 the command line or
+the configuration is wrong, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import uvloop
 
-from proxy import commands, doctor, logs
+from proxy import commands, logs
 from proxy.config import ConfigError, load
+from proxy.doctor import configuration, report
+from proxy.doctor.examine import examine
+from proxy.doctor.kind import Severity
+from proxy.doctor.kinds import KINDS
+from proxy.doctor.look import Options, psql_target
 from proxy.errors import ProxyError
 from proxy.server import serve
 from proxy.shards.errors import ShardError
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from proxy.config import Config
+
+T = TypeVar("T")
 
 OK = 0
 FAILED = 1
@@ -93,14 +102,28 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--config", metavar="FILE", type=Path, help="place the tables of FILE (tables: ...), no shop")
     demo.add_argument("--shards-only", action="store_true", help="start the servers, no proxy")
     command("serve", "serve clients", run_serve)
-    command("check", "check a configuration alone, without the shards", run_check)
+    check = command("check", "check a configuration alone, without the shards", run_check)
+    check.add_argument("--json", action="store_true", help="one JSON document instead of text")
     command("init", "create the pgchorus schema on every shard", run_init)
     explain = command("explain", "show how a statement would be run", run_explain)
     explain.add_argument("--database", metavar="NAME", help="needed where the configuration has several")
     explain.add_argument("sql", metavar="SQL")
     command("recover", "finish transactions that were left behind, once", run_recover)
-    command("doctor", "look at the shards: rights, schemas, misplaced rows, orphans", run_doctor)
+    _doctor_options(command("doctor", "look at the shards: rights, schemas, misplaced rows, orphans", run_doctor))
     return main_parser
+
+
+def _doctor_options(doctor: argparse.ArgumentParser) -> None:
+    form = doctor.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    form.add_argument("--sql", metavar="FINDING", choices=sorted(KINDS), help="the SQL that mends one kind of finding")
+    doctor.add_argument("--database", metavar="NAME", help="one database of the configuration (default: all)")
+    doctor.add_argument("--no-rows", action="store_true", help="do not read the rows of tables")
+    doctor.add_argument("--timeout", metavar="S", type=float, default=30.0, help="of one statement (%(default)s)")
+    doctor.add_argument("--batch-pages", metavar="N", type=int, default=2048, help="read by one (%(default)s)")
+    doctor.add_argument("--pause-ms", metavar="N", type=int, default=0, help="between two (%(default)s)")
+    severities = [str(severity) for severity in Severity]
+    doctor.add_argument("--fail-on", choices=severities, default="error", help="exit status 1 for it (%(default)s)")
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -117,9 +140,21 @@ def say_ready(config: Config) -> None:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check a configuration."""
-    config = load(options.config)
-    if config.tls is not None:
-        TlsServer(config.tls)
+    try:
+        config = load(options.config)
+        if config.tls is not None:
+            TlsServer(config.tls)
+    except ConfigError as error:
+        if not options.json:
+            raise
+        print(report.as_json(configuration.mistakes(error.mistakes), MISTAKEN, file=str(options.config)))
+        return MISTAKEN
+    found = configuration.look_at_configuration(config)
+    if options.json:
+        print(report.as_json(found, OK, file=str(options.config)))
+        return OK
+    for line in report.finding_lines(found, str(options.config), partial(_psql_target, config)):
+        print(line)
     for name, database in config.cluster.databases.items():
         print(f"{name}: {len(database.shards)} shards, {len(database.placements)} tables placed")
     print(f"{options.config}: no mistakes")
@@ -138,7 +173,35 @@ def run_recover(options: argparse.Namespace) -> int:
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Look at the shards."""
-    return run(doctor.examine(load(options.config)))
+    config = load(options.config)
+    if options.database not in (None, *config.databases):
+        say(f"pgchorus doctor: no database {options.database}; there are {', '.join(config.databases)}")
+        return MISTAKEN
+    file = shlex.quote(str(options.config))
+    asked = Options(
+        rows=not options.no_rows,
+        timeout_s=options.timeout,
+        batch_pages=max(1, options.batch_pages),
+        pause_ms=max(0, options.pause_ms),
+        config=file,
+    )
+    done = run(examine(config, asked, report.Progress(), options.database))
+    status = report.status(done.findings, Severity[options.fail_on.upper()])
+    if options.json:
+        print(report.as_json(done.findings, status, databases=done.databases, rows_read=done.rows))
+        return status
+    if options.sql:
+        lines = report.as_sql(done.findings, options.sql, partial(_psql_target, config))
+    else:
+        lines = report.for_people(done, file, partial(_psql_target, config))
+    for line in lines:
+        print(line)
+    return status
+
+
+def _psql_target(config: Config, name: str, shard: str) -> str:
+    database = config.databases[name]
+    return psql_target(database.dsns[database.logical.shards.index(shard)])
 
 
 def run_explain(options: argparse.Namespace) -> int:
@@ -174,7 +237,7 @@ def run_demo(options: argparse.Namespace) -> int:
         return FAILED
 
 
-def run(work: Coroutine[Any, Any, int]) -> int:
+def run(work: Coroutine[Any, Any, T]) -> T:
     """Run one asynchronous command."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -48,13 +48,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlacementMismatch",
+    "ShardLook",
     "admit",
     "catalog_bump_sql",
     "catalog_version",
     "check",
     "check_reachable",
+    "declared",
     "ensure_slot_checks",
+    "expected_meta",
     "install",
+    "look_at",
 ]
 
 INSTALL_LOCK: Final = 0x706763686F727573  # "pgchorus": two installations at once take turns
@@ -84,7 +88,7 @@ class Control(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
+class ShardLook:
     """What one shard says of itself. ``tables``: relkind, the key's type, whether that compares by bytes; by name."""
 
     encoding: str
@@ -111,7 +115,7 @@ async def catalog_version(connection: ControlConnection) -> int:
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
-def _declared(database: Database) -> dict[TableName, tuple[Any, ...]]:
+def declared(database: Database) -> dict[TableName, tuple[Any, ...]]:
     """Return placements as pgchorus.placement has them: (kind, key, slots)."""
     rows: dict[TableName, tuple[Any, ...]] = {}
     for table, placement in database.placements.items():
@@ -122,26 +126,27 @@ def _declared(database: Database) -> dict[TableName, tuple[Any, ...]]:
     return rows
 
 
-async def _look(control: Control, database: Database, shard: int, tables: Iterable[TableName]) -> _Shard:
+async def look_at(control: Control, database: Database, shard: int, tables: Iterable[TableName]) -> ShardLook:
+    """Ask one shard what it says of itself and of some tables. Raises ShardError."""
     keys = {quote_table(table): _key(database.placements.get(table)) for table in tables}
     async with control.connection(shard) as connection:
         facts = json.loads(await connection.fetchval(FACTS, json.dumps(keys)))
         stored = json.loads(await connection.fetchval(STORED)) if facts["installed"] else {}
     placements = {TableName(row[0], row[1]): tuple(row[2:]) for row in stored.get("placements") or ()}
     found = {name: tuple(row) for name, row in (facts.pop("tables") or {}).items()}
-    return _Shard(**facts, tables=found, meta=stored.get("meta"), epoch=stored.get("epoch"), placements=placements)
+    return ShardLook(**facts, tables=found, meta=stored.get("meta"), epoch=stored.get("epoch"), placements=placements)
 
 
 def _key(placement: Placement | None) -> str | None:
     return placement.key if isinstance(placement, Sharded) else None
 
 
-async def _look_everywhere(control: Control, database: Database) -> list[_Shard]:
-    wanted = _declared(database)
-    return await asyncio.gather(*(_look(control, database, s, wanted) for s in range(len(database.shards))))
+async def _look_everywhere(control: Control, database: Database) -> list[ShardLook]:
+    wanted = declared(database)
+    return await asyncio.gather(*(look_at(control, database, s, wanted) for s in range(len(database.shards))))
 
 
-def _unfit(database: Database, shards: Sequence[_Shard]) -> list[str]:
+def _unfit(database: Database, shards: Sequence[ShardLook]) -> list[str]:
     """Return what makes the servers themselves unfit, whatever is placed where."""
     problems = []
     for name, shard in zip(database.shards, shards, strict=True):
@@ -157,10 +162,10 @@ def _unfit(database: Database, shards: Sequence[_Shard]) -> list[str]:
     return problems
 
 
-def _table_problems(database: Database, shards: Sequence[_Shard]) -> list[str]:
+def _table_problems(database: Database, shards: Sequence[ShardLook]) -> list[str]:
     """Return tables that are not on every shard, or not as their placement needs them."""
     problems = []
-    for table, (kind, key, _) in sorted(_declared(database).items()):
+    for table, (kind, key, _) in sorted(declared(database).items()):
         found = [shard.tables.get(quote_table(table)) for shard in shards]
         missing = [name for name, one in zip(database.shards, found, strict=True) if one is None]
         present = [one for one in found if one is not None]
@@ -179,7 +184,8 @@ def _table_problems(database: Database, shards: Sequence[_Shard]) -> list[str]:
     return problems
 
 
-def _meta(database: Database, cluster_name: str, shard: int) -> dict[str, Any]:
+def expected_meta(database: Database, cluster_name: str, shard: int) -> dict[str, Any]:
+    """Return the row that a shard's pgchorus.meta should have."""
     return {
         "one": True,
         "cluster": cluster_name,
@@ -191,7 +197,7 @@ def _meta(database: Database, cluster_name: str, shard: int) -> dict[str, Any]:
     }
 
 
-def _foreign(cluster_name: str, shards: Sequence[_Shard], database: Database) -> list[str]:
+def _foreign(cluster_name: str, shards: Sequence[ShardLook], database: Database) -> list[str]:
     """Return shards that belong to somebody else, or that are mixed up: never to be changed by an installation."""
     problems = []
     for name, shard in zip(database.shards, shards, strict=True):
@@ -204,23 +210,25 @@ def _foreign(cluster_name: str, shards: Sequence[_Shard], database: Database) ->
     return problems
 
 
-def _differences(database: Database, cluster_name: str, shards: Sequence[_Shard]) -> tuple[list[str], set[TableName]]:
+def _differences(
+    database: Database, cluster_name: str, shards: Sequence[ShardLook]
+) -> tuple[list[str], set[TableName]]:
     """Return in what the shards differ from the configuration, and the tables whose rows would be misplaced by it."""
-    declared = _declared(database)
+    placed = declared(database)
     problems: list[str] = []
     touched: set[TableName] = set()
     for index, (name, shard) in enumerate(zip(database.shards, shards, strict=True)):
         stored = shard.placements or {}
         if shard.meta is None:
             problems.append(f"shard {name} has no pgchorus schema")
-        wanted = _meta(database, cluster_name, index)
+        wanted = expected_meta(database, cluster_name, index)
         for what in ("shards", "home", "slots"):
             if shard.meta is not None and shard.meta[what] != wanted[what]:
                 problems.append(f"shard {name} has {what} = {shard.meta[what]}, the configuration {wanted[what]}")
-                touched |= set(declared) | set(stored)
-        for table in sorted(declared.keys() | stored.keys()):
-            if declared.get(table) != stored.get(table):
-                has, want = _words(stored.get(table)), _words(declared.get(table))
+                touched |= set(placed) | set(stored)
+        for table in sorted(placed.keys() | stored.keys()):
+            if placed.get(table) != stored.get(table):
+                has, want = _words(stored.get(table)), _words(placed.get(table))
                 problems.append(f"on shard {name} {table} is {has}, in the configuration {want}")
                 touched.add(table)
     epochs = {shard.epoch for shard in shards}
@@ -253,9 +261,9 @@ async def check_reachable(control: Control, database: Database, cluster_name: st
     For a start while a shard is down: then nothing is installed or changed. Raises PlacementMismatch, and ShardError
     when no shard can be asked at all.
     """
-    wanted = _declared(database)
+    wanted = declared(database)
     looks = await asyncio.gather(
-        *(_look(control, database, shard, wanted) for shard in range(len(database.shards))), return_exceptions=True
+        *(look_at(control, database, shard, wanted) for shard in range(len(database.shards))), return_exceptions=True
     )
     missing = {}
     for shard, look in enumerate(looks):
@@ -263,11 +271,11 @@ async def check_reachable(control: Control, database: Database, cluster_name: st
             missing[shard] = look
         elif isinstance(look, BaseException):
             raise look
-    known = [look for look in looks if isinstance(look, _Shard)]
+    known = [look for look in looks if isinstance(look, ShardLook)]
     if not known:
         raise missing[0]
     shards = [
-        look if isinstance(look, _Shard) else _stand_in(known[0], database, cluster_name, shard)
+        look if isinstance(look, ShardLook) else _stand_in(known[0], database, cluster_name, shard)
         for shard, look in enumerate(looks)
     ]
     _raise_problems(database, cluster_name, shards, "All shards have to be up for their schema to be made or changed.")
@@ -279,7 +287,7 @@ async def admit(control: Control, database: Database, cluster_name: str, shard: 
 
     Raises PlacementMismatch, and ShardError when it cannot be asked.
     """
-    look = await _look(control, database, shard, _declared(database))
+    look = await look_at(control, database, shard, declared(database))
     shards = [
         look if index == shard else replace(_stand_in(look, database, cluster_name, index), epoch=epoch)
         for index in range(len(database.shards))
@@ -289,12 +297,12 @@ async def admit(control: Control, database: Database, cluster_name: str, shard: 
     await ensure_slot_checks(control, database, [shard])
 
 
-def _stand_in(known: _Shard, database: Database, cluster_name: str, shard: int) -> _Shard:
+def _stand_in(known: ShardLook, database: Database, cluster_name: str, shard: int) -> ShardLook:
     """Return what a shard that cannot be asked would say if it were like another one."""
-    return replace(known, identity=f"{known.identity} {shard}", meta=_meta(database, cluster_name, shard))
+    return replace(known, identity=f"{known.identity} {shard}", meta=expected_meta(database, cluster_name, shard))
 
 
-def _raise_problems(database: Database, cluster_name: str, shards: Sequence[_Shard], hint: str) -> None:
+def _raise_problems(database: Database, cluster_name: str, shards: Sequence[ShardLook], hint: str) -> None:
     problems = _unfit(database, shards) + _foreign(cluster_name, shards, database)
     problems += _differences(database, cluster_name, shards)[0] or _table_problems(database, shards)
     if problems:
@@ -374,13 +382,13 @@ async def _store(control: Control, database: Database, cluster_name: str, shard:
     """Write what the configuration says, all at once; deciders with the old epoch are waited for, and fail after it."""
     rows = [
         _insert("placement", table_schema=table.schema, table_name=table.name, kind=kind, key=key, slots=slots)
-        for table, (kind, key, slots) in _declared(database).items()
+        for table, (kind, key, slots) in declared(database).items()
     ]
     statements = [
         "BEGIN",
         "LOCK TABLE pgchorus.fence IN EXCLUSIVE MODE",
         "DELETE FROM pgchorus.meta",
-        _insert("meta", **_meta(database, cluster_name, shard)),
+        _insert("meta", **expected_meta(database, cluster_name, shard)),
         "DELETE FROM pgchorus.placement",
         *rows,
         NAME_KEY_TYPES,

@@ -83,10 +83,9 @@ def test_a_shard_that_is_not_there_is_status_1(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr, done.stderr
     done = pgchorus("doctor", "-c", file)
     assert done.returncode == 1
-    assert [line[:25] for line in sorted(done.stdout.splitlines())] == [
-        "d: error: shard s0: canno",
-        "d: error: shard s1: canno",
-    ]
+    assert done.stdout.startswith("error: shard-unreachable: a shard cannot be asked; ")
+    assert "d s0: could not connect to shard" in done.stdout
+    assert "d: 2 shards: 2 errors (0 rows" in done.stdout.splitlines()[-1]
 
 
 def test_a_taken_port_is_status_1(tmp_path: Path, make_databases: MakeDatabases) -> None:
@@ -145,94 +144,52 @@ def test_recover_finishes_what_is_decided_and_names_the_rest(tmp_path: Path, mak
 
 
 class TestDoctor:
+    """What it finds is in tests/proxy/doctor; here: how it is said."""
+
     @pytest.fixture
-    def shards(self, make_databases: MakeDatabases) -> list[str]:
+    def file(self, tmp_path: Path, make_databases: MakeDatabases) -> Path:
         dsns = make_databases(2)
         for dsn in dsns:
             execute(dsn, "CREATE TABLE items (id bigint PRIMARY KEY)", "CREATE TABLE kinds (k text PRIMARY KEY)")
-        return dsns
+        return config_of(tmp_path, dsns)
 
-    @pytest.fixture
-    def file(self, tmp_path: Path, shards: list[str]) -> Path:
-        file = config_of(tmp_path, shards)
-        assert pgchorus("init", "-c", file).returncode == 0
-        return file
-
-    def test_all_is_well(self, file: Path) -> None:
+    def test_people_are_told_the_worst_first_and_a_summary_at_the_end(self, file: Path) -> None:
         done = pgchorus("doctor", "-c", file)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "d: 2 shards, all is well\n", "")
-
-    def test_before_init(self, tmp_path: Path, shards: list[str]) -> None:
-        done = pgchorus("doctor", "-c", config_of(tmp_path, shards))
-        assert done.returncode == 1
-        assert done.stdout.splitlines() == [
-            "d: error: shard s0 has no pgchorus schema",
-            "d: error: shard s1 has no pgchorus schema",
+        assert done.returncode == 1, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith("error: not-installed: a shard has no schema pgchorus; nothing can be committed")
+        assert lines[1:5] == [
+            "  d s0: no schema pgchorus",
+            f"    $ pgchorus init -c {file}",
+            "  d s1: no schema pgchorus",
+            lines[4],
         ]
+        severities = [line.partition(":")[0] for line in lines[:-1] if not line.startswith(" ")]
+        assert severities == sorted(severities, key=["error", "warning", "note"].index)
+        assert re.fullmatch(r"d: 2 shards: 2 errors, 2 warnings \(0 rows read in \d+\.\d s\)", lines[-1])
 
-    def test_rows_on_the_wrong_shard(self, file: Path, shards: list[str]) -> None:
-        drop = "ALTER TABLE items DROP CONSTRAINT pgchorus_slot"
-        for dsn in shards:
-            execute(dsn, drop, "INSERT INTO items SELECT generate_series(1, 100)")
-        done = pgchorus("doctor", "-c", file)
-        assert done.returncode == 1
-        counts = [int(line.split()[4]) for line in done.stdout.splitlines() if "belong to other shards" in line]
-        assert len(counts) == 2
-        assert sum(counts) == 100, "each row is on its own shard once, and once on the other"
-
-    def test_drift(self, file: Path, shards: list[str]) -> None:
-        execute(shards[0], "ALTER TABLE kinds ADD COLUMN more int")
-        done = pgchorus("doctor", "-c", file)
-        assert done.returncode == 1
-        assert (
-            "table public.kinds is not the same everywhere: s0 (k text not null default, more integer)" in done.stdout
-        )
-
-    def test_a_table_that_is_missing_on_one_shard(self, file: Path, shards: list[str]) -> None:
-        execute(shards[1], "DROP TABLE kinds")
-        done = pgchorus("doctor", "-c", file)
-        assert done.returncode == 1
-        assert "reference table public.kinds is missing on shard s1" in done.stdout
-
-    def test_transactions_that_were_left_behind(self, file: Path, shards: list[str]) -> None:
-        execute(shards[0], "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'of somebody'")
-        execute(
-            shards[1],
-            "BEGIN; CREATE TABLE t ();"
-            " PREPARE TRANSACTION 'pgchorus:test:gone:01900000-0000-7000-8000-000000000000:s1'",
-        )
-        done = pgchorus("doctor", "-c", file)
-        assert done.returncode == 1
-        assert re.search(
-            r"warning: shard s0: a transaction that is not ours, prepared \d+ s ago, holds locks", done.stdout
-        )
-        assert "its commit point is not a shard of this database" in done.stdout
-
-    def test_users_that_are_no_roles(self, tmp_path: Path, shards: list[str]) -> None:
-        users = {"postgres": "any", "nobody_at_all": "any"}
-        file = config_of(tmp_path, shards, auth={"method": "scram-sha-256", "users": users})
+    def test_programs_are_told_everything_in_json(self, file: Path) -> None:
         assert pgchorus("init", "-c", file).returncode == 0
-        done = pgchorus("doctor", "-c", file)
+        done = pgchorus("doctor", "-c", file, "--json", "--fail-on", "warning")
+        found = json.loads(done.stdout)
+        assert all(line.startswith("pgchorus doctor: d: ") for line in done.stderr.splitlines()), "progress, if slow"
         assert done.returncode == 1
-        assert "error: shard s1: the configured user nobody_at_all is not a role" in done.stdout
-        assert "nobody_at_all cannot log in" in done.stdout
-        assert "user postgres" not in done.stdout
+        assert found["status"] == 1
+        assert found["summary"] == {"errors": 0, "warnings": 2, "notes": 0}
+        first = found["findings"][0]
+        assert (first["id"], first["severity"], first["shards"]) == ("fsync-off", "warning", ["s0"])
+        assert first["mend"][0] == {"on": "s0", "run": "ALTER SYSTEM SET fsync = on"}
+        assert pgchorus("doctor", "-c", file, "--no-rows").returncode == 0
+        assert pgchorus("doctor", "-c", file, "--database", "x").returncode == 2
 
-    def test_a_role_with_too_few_rights(self, tmp_path: Path, shards: list[str]) -> None:
-        role = f"few_rights_{tmp_path.name}"[:60]
-        for dsn in shards:
-            execute(dsn, f'CREATE ROLE "{role}" LOGIN')
-        try:
-            weak = [dsn.replace("postgres@", f"{role}@") for dsn in shards]
-            file = config_of(tmp_path, weak, auth={"method": "trust", "users": {"postgres": "any"}})
-            done = pgchorus("doctor", "-c", file)
-            assert done.returncode == 1
-            assert f"shard s0: role {role} may not create the schema pgchorus" in done.stdout
-            assert f"shard s0: role {role} needs the role pg_read_all_stats" in done.stdout
-            assert f"role {role} could not finish commits of postgres" in done.stdout
-        finally:
-            for dsn in shards:
-                execute(dsn, f'DROP ROLE "{role}"')
+
+def test_check_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "pgchorus.yaml"
+    file.write_text("cluster: x\nworkers: 0\nauth: {method: trust}\ndatabases: {}\n")
+    done = pgchorus("check", "-c", file, "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["status"], done.stderr) == (2, 2, "")
+    assert [one["object"] for one in found["findings"]] == [f"{file}:2: workers", f"{file}:4: databases"]
 
 
 def test_serve_is_ready_when_it_says_so_and_ends_politely(

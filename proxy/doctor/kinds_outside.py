@@ -1,0 +1,263 @@
+"""Kinds of findings that need no table to be there: the configuration, servers, settings, roles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.doctor.kind import ERROR, NOTE, WARNING, Area, Kind
+
+CONFIGURATION: Final = Area(
+    "The configuration alone",
+    (
+        Kind("config-mistake", ERROR, "the file is wrong in a place", "no command takes it", "what stands behind it"),
+        Kind(
+            "config-grace-short",
+            WARNING,
+            "recovery gives transactions up that are still being committed",
+            "slow commits end with 40001",
+            "raise `limits.recovery.grace_s`",
+        ),
+        Kind(
+            "config-trust-open",
+            WARNING,
+            "whoever reaches the port is believed",
+            "anybody on the network reads and writes everything",
+            "another `auth.method`, or `listen.host: 127.0.0.1`",
+        ),
+        Kind(
+            "config-clear-passwords",
+            WARNING,
+            "passwords cross the network in clear, or nearly so",
+            "who listens on the network has them",
+            "`tls`, or `auth.method: scram-sha-256`",
+        ),
+    ),
+)
+SERVERS: Final = Area(
+    "Servers",
+    (
+        Kind(
+            "shard-unreachable",
+            ERROR,
+            "a shard cannot be asked",
+            "statements that need it fail, and so do reads of all shards",
+            "start the server, or give the DSN that leads to it",
+        ),
+        Kind(
+            "look-failed",
+            ERROR,
+            "a shard would not answer one of the questions here",
+            "nobody knows whether that is as it should be",
+            "what the shard said; then again",
+        ),
+        Kind(
+            "look-incomplete",
+            WARNING,
+            "a table was not read to its end",
+            "nobody knows whether its rows are as they should be",
+            "a longer `--timeout`, or at another time",
+        ),
+        Kind(
+            "encoding-not-utf8",
+            ERROR,
+            "a shard's database is not in UTF8",
+            "keys are hashed in UTF8: `serve` refuses to start",
+            "dump it, make it again in UTF8, and load it",
+        ),
+        Kind(
+            "same-database",
+            ERROR,
+            "two shards are one database",
+            "reference tables would be written twice: `serve` refuses to start",
+            "give each shard a database of its own",
+        ),
+        Kind(
+            "prepared-off",
+            ERROR,
+            "max_prepared_transactions is 0",
+            "no commit over several shards is possible: `serve` refuses to start",
+            "`ALTER SYSTEM`, and a restart of the server",
+        ),
+        Kind(
+            "prepared-few",
+            WARNING,
+            "max_prepared_transactions is less than one role's links",
+            "commits fail when all clients commit at once",
+            "`ALTER SYSTEM`, and a restart of the server",
+        ),
+        Kind(
+            "connections-few",
+            WARNING,
+            "max_connections is less than one role's links and the proxy's own",
+            "clients get 53300 before the pool is full",
+            "`ALTER SYSTEM` and a restart, or a smaller `limits.pool.size`",
+        ),
+        Kind(
+            "version-old",
+            ERROR,
+            "the server is older than PostgreSQL 14",
+            "the catalog cannot be read there",
+            "pg_upgrade",
+        ),
+        Kind(
+            "version-untested",
+            NOTE,
+            "the server is not PostgreSQL 18",
+            "pgchorus was tested on 18 only",
+            "pg_upgrade, or tests of your own",
+        ),
+        Kind(
+            "versions-differ",
+            WARNING,
+            "the shards have different major versions",
+            "the same statement may mean, print or sort something else on each",
+            "pg_upgrade",
+        ),
+        Kind(
+            "locale-differs",
+            ERROR,
+            "the shards' databases have different locales",
+            "text is sorted and compared differently: merged answers are in no order, groups come twice",
+            "make the database again with the locale of the others",
+        ),
+        Kind(
+            "collation-versions-differ",
+            ERROR,
+            "the shards' libraries sort text differently",
+            "merged answers may be in no order",
+            "the same operating system (ICU, glibc) on all of them",
+        ),
+        Kind(
+            "collation-version-stale",
+            ERROR,
+            "the library that sorts text has changed under a database",
+            "indexes on text may miss rows",
+            "`REINDEX DATABASE`, then `REFRESH COLLATION VERSION`",
+        ),
+        Kind(
+            "clocks-apart",
+            WARNING,
+            "the shards' clocks, and this one, are more than a second apart",
+            "now() in functions and single-shard statements jumps from shard to shard",
+            "NTP on every server",
+        ),
+        Kind(
+            "clocks-far-apart",
+            ERROR,
+            "the clocks are more than five minutes apart",
+            "an hour is enough for commits over several shards to be refused (PGC04)",
+            "NTP on every server",
+        ),
+        Kind(
+            "replicas-asynchronous",
+            WARNING,
+            "the shard has replicas, and waits for none of them",
+            "a failover can lose this shard's half of a transaction: it is torn",
+            "`synchronous_standby_names`",
+        ),
+        Kind(
+            "fsync-off",
+            WARNING,
+            "fsync or full_page_writes is off",
+            "a crash of the machine loses what was committed, on this shard alone: transactions are torn",
+            "`ALTER SYSTEM SET` it on, and reload (unless the command line of the server has it)",
+        ),
+        Kind(
+            "transaction-old",
+            WARNING,
+            "a transaction has been open for more than an hour",
+            "nothing that is younger can be vacuumed, and records of aborted transactions stay",
+            "`pg_terminate_backend`, if nobody needs it",
+        ),
+    ),
+)
+SETTINGS: Final = Area(
+    "Settings",
+    (
+        Kind(
+            "setting-refused",
+            ERROR,
+            "standard_conforming_strings, transform_null_equals or session_replication_role is not as it must be",
+            "over several shards such sessions are refused",
+            "`RESET` it where it is set",
+        ),
+        Kind(
+            "setting-read-only",
+            ERROR,
+            "transactions are read only by default",
+            "writes to this shard fail",
+            "`RESET` it where it is set",
+        ),
+        Kind(
+            "setting-serializable",
+            WARNING,
+            "transactions are serializable by default",
+            "every transaction that needs a second shard is refused",
+            "`RESET` it where it is set",
+        ),
+        Kind(
+            "setting-idle-session",
+            WARNING,
+            "the server ends idle sessions",
+            "the proxy's links are such: they vanish from the pools, and the first statement may find one gone",
+            "`RESET` it where it is set; `limits.pool.idle_lifetime_s` closes what nobody needs",
+        ),
+        Kind(
+            "settings-differ",
+            ERROR,
+            "a setting that changes answers is not the same on all shards",
+            "rows of one answer are printed or read in different ways",
+            "the home shard's value, at the same place",
+        ),
+    ),
+)
+RIGHTS: Final = Area(
+    "Roles and rights",
+    (
+        Kind(
+            "control-role-weak",
+            ERROR,
+            "the role of the DSN is no superuser",
+            "prepared transactions of other roles cannot be finished, the schema cannot be made",
+            "`ALTER ROLE ... SUPERUSER`, by a superuser",
+        ),
+        Kind(
+            "user-missing", ERROR, "a configured user is no role on a shard", "nobody can log in by it", "`CREATE ROLE`"
+        ),
+        Kind(
+            "user-no-login",
+            ERROR,
+            "a configured user may not log in",
+            "nobody can log in by it",
+            "`ALTER ROLE ... LOGIN`",
+        ),
+        Kind(
+            "user-no-connect",
+            ERROR,
+            "a configured user may not connect to a shard's database",
+            "its statements for that shard fail",
+            "`GRANT CONNECT ON DATABASE`",
+        ),
+        Kind(
+            "user-login-fails",
+            ERROR,
+            "a shard does not let a configured user in",
+            "its statements for that shard fail",
+            "the password that the configuration has (`\\password` in psql), or a line in pg_hba.conf",
+        ),
+        Kind(
+            "user-no-temporary",
+            WARNING,
+            "a configured user may make no temporary tables on the home shard",
+            "statements that are gathered there fail (42501)",
+            "`GRANT TEMPORARY ON DATABASE`",
+        ),
+        Kind(
+            "roles-differ",
+            ERROR,
+            "a configured user is not the same role everywhere",
+            "what it may do depends on the shard: policies and rights give partial answers or errors",
+            "`ALTER ROLE`, `GRANT` and `REVOKE`, as on the home shard",
+        ),
+    ),
+)

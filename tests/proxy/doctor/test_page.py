@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from proxy.doctor.kinds import AREAS, KINDS
+from proxy.doctor.page import document
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_page_is_current() -> None:
+    assert (ROOT / "docs" / "doctor.md").read_text() == document(), "run: make docs"
+
+
+def test_every_finding_has_one_name_and_is_on_the_page_once() -> None:
+    names = [kind.name for area in AREAS for kind in area.kinds]
+    assert len(names) == len(set(names)) == len(KINDS)
+    for name in names:
+        assert sum(line.startswith(f"| `{name}` |") for line in document().splitlines()) == 1
+
+
+def test_what_is_found_is_a_kind_and_each_kind_can_be_found() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "proxy" / "doctor").glob("*.py") if "kind" not in path.name)
+    named = set(re.findall(r'"([a-z]+(?:-[a-z0-9]+)+)"', text)) & KINDS.keys()
+    assert KINDS.keys() - named == {name for name in KINDS if name.startswith("drift-")} - named
+    assert all(re.findall(rf"SELECT '{name.removeprefix('drift-')}'", text) for name in KINDS if "drift-" in name)
