@@ -8,6 +8,7 @@
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
+# make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
@@ -26,7 +27,7 @@ export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz docs suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -67,6 +68,10 @@ generated: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(RUN) tests/fuzz/fuzz.py $(ARGS)
+
+tutorials: $(VENV)/.test
+	$(RUN) -m pytest -q -m "long or not long" tests/migrations tests/integration/test_sqlalchemy.py \
+		tests/integration/test_pg_dump.py $(ARGS)
 
 suites: $(VENV)/.test
 	$(RUN) tests/suites/compare.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Django's and Alembic's own commands, run through the proxy and against one Postgres."""
+"""Django's and Alembic's own commands, and Django's tutorial, run through the proxy and against one Postgres."""
 
 from __future__ import annotations
 
@@ -18,24 +18,34 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 DJANGO = HERE / "django_project"
+POLLS = HERE / "polls_project"
 ALEMBIC = HERE / "alembic_project"
 TABLES = {
     "django": {"shop_customer": {"key": "id"}, "purchases": {"key": "customer_id"}, "shop_country": "reference"},
+    "polls": {
+        "polls_question": "reference",
+        "polls_choice": {"key": "id"},
+        "django_session": {"key": "session_key"},
+    },
     "alembic": {"lab.samples": {"key": "id"}, "lab.readings": {"key": "sample_id"}, "lab.units": "reference"},
 }
 
 
-def django(dsn: str, *arguments: str) -> None:
+def surroundings(dsn: str, project: Path, prefix: str) -> dict[str, str]:
+    """Return what tells a Django project where its database is."""
     where = urlsplit(dsn)
-    surroundings = {
+    return {
         "DJANGO_SETTINGS_MODULE": "settings",
-        "PYTHONPATH": str(DJANGO),
-        "SHOP_HOST": where.hostname or "",
-        "SHOP_PORT": str(where.port or ""),
-        "SHOP_NAME": where.path[1:],
-        "SHOP_USER": where.username or "",
+        "PYTHONPATH": str(project),
+        f"{prefix}_HOST": where.hostname or "",
+        f"{prefix}_PORT": str(where.port or ""),
+        f"{prefix}_NAME": where.path[1:],
+        f"{prefix}_USER": where.username or "",
     }
-    run(["-m", "django", *arguments], surroundings)
+
+
+def django(dsn: str, *arguments: str) -> None:
+    run(["-m", "django", *arguments], surroundings(dsn, DJANGO, "SHOP"))
 
 
 def alembic(dsn: str, *arguments: str) -> None:
@@ -48,11 +58,19 @@ def alembic(dsn: str, *arguments: str) -> None:
     run(["-c", program, str(ALEMBIC), url, *arguments], {})
 
 
-def run(arguments: list[str], surroundings: dict[str, str]) -> None:
+def run(arguments: list[str], surroundings: dict[str, str]) -> str:
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env={**os.environ, **surroundings}
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def polls(dsn: str, shards: int) -> list[str]:
+    """Migrate and go through Django's tutorial; return what was seen."""
+    around = {**surroundings(dsn, POLLS, "POLLS"), "POLLS_SHARDS": str(shards)}
+    run(["-m", "django", "migrate", "-v", "0"], around)
+    return run([str(POLLS / "walk.py")], around).splitlines()
 
 
 STEPS = {
@@ -73,3 +91,17 @@ def test_migrations_over_two_shards(tool: str, make_databases: MakeDatabases, st
         assert definitions(shards[0]) == definitions(one)
         assert definitions(shards[1]) == definitions(one, without=only_at_home(shards))
         assert stored(through) == stored(one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1, 2])
+def test_djangos_tutorial(count: int, make_databases: MakeDatabases, start_proxy: StartProxy) -> None:
+    """Models and queries, the pages, the admin's pages, dumpdata and loaddata: all as with one Postgres."""
+    one, shards = make_databases(1, "one")[0], make_databases(count, "polls")
+    through = start_proxy(shards, TABLES["polls"]).dsn(shards[0].rpartition("/")[2])
+    expected = polls(one, count)
+    assert len(expected) > 50
+    assert polls(through, count) == expected
+    # Sessions and passwords are random.
+    found, wanted = ({name: rows for name, rows in stored(dsn).items() if "polls" in name} for dsn in (through, one))
+    assert found == wanted
