@@ -143,11 +143,11 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "merge": (
         "MERGE would join rows of different shards",
-        "Join the sharding keys of target and source in ON by =, or take VALUES or a reference table as the source.",
+        "Take one table, view, VALUES or subquery as the source, or join the sharding keys in ON by =.",
     ),
     "merge-insert": (
         "MERGE could insert a row on the wrong shard",
-        "Insert as the sharding key that column of the source which ON compares with it by =.",
+        "Insert as the sharding key what follows from the source's columns, without functions that are volatile.",
     ),
     "merge-source": (
         "the source of MERGE could differ from shard to shard",

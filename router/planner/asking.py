@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
-from router.planner import asking_rows, asking_tables
+from router.planner import asking_merge, asking_rows, asking_tables
 from router.planner.placing import locks
 from router.rewrite import group_end
 from router.tree import is_wrapped, strings, walk
@@ -32,30 +32,34 @@ _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
-def ways(context: Context) -> Iterator[tuple[Context, tuple[Asked, ...]]]:
+def ways(context: Context) -> Iterator[tuple[Context, tuple[tuple[Asked, ...], ...]]]:
     """Yield the statement with parameters for what is asked first, and what that is, with the least asked first.
 
     First all its subqueries; then those that can be asked whole, and the tables that stand elsewhere, without and with
-    those that are joined to the target on the sharding keys.
+    those that are joined to the target on the sharding keys. Last a MERGE in steps. What is asked comes in rows: later
+    ones may use the answers of earlier ones.
     """
     if _locks_inside(context):
         locking = _subqueries(context, every=True, wanted=_locking)
         if locking is not None:
-            yield context.rewritten(locking[0]), locking[1]
+            yield context.rewritten(locking[0]), (locking[1],)
     if context.parsed.kind not in _WRITES:
         return
     found = _subqueries(context, every=True)
     if found is not None:
-        yield context.rewritten(found[0]), found[1]
+        yield context.rewritten(found[0]), (found[1],)
     text, asked = _subqueries(context, every=False) or ("", ())
     inside = context.rewritten(text) if asked else context
     for keeps in (True, False):
         try:
             tables = asking_tables.rewritten(inside, keeps=keeps)
         except Refused:
-            return  # names that mean nothing here: the plan without lists says what is wrong
+            break  # names that mean nothing here: the plan without lists says what is wrong
         if tables is not None:
-            yield tables[0], (*asked, tables[1])
+            yield tables[0], ((*asked, tables[1]),)
+    merged = asking_merge.rewritten(context, _read)
+    if merged is not None:
+        yield merged
 
 
 def _locks_inside(context: Context) -> bool:
@@ -144,7 +148,7 @@ def _read(context: Context, text: str, shape: Shape) -> Asked | None:
 def _looks_outside(query: Node) -> bool:
     """Whether a qualified name in a subquery means a table that is not in it."""
     nodes = list(walk(query))
-    inside = {body.get("relname", "") for kind, body in nodes if kind == "RangeVar"}
+    inside = {body.get("relname", "") for kind, body in nodes if kind == "RangeVar" and "alias" not in body}
     inside |= {body.get("aliasname", "") for kind, body in nodes if kind == "Alias"}
     named = (strings(body.get("fields")) for kind, body in nodes if kind == "ColumnRef")
     return any(len(fields) > 1 and not inside & set(fields[:-1]) for fields in named)

@@ -49,6 +49,7 @@ class Context:
         self.search_path = search_path
         self.many = len(database.shards) > 1
         self.home = Home()
+        self.decided = False  # a MERGE whose source's rows say whether they match on any shard
         self.survey = False  # only names are looked at: what is refused for values is left to the plan
         path = effective_path(search_path)
         self.reader = Reader(

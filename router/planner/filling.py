@@ -83,7 +83,7 @@ def _with_subqueries(
             inner = planner(inside)
         except Refused:
             continue
-        return context.like(inner, Filled(inner, (*found.values, asked)))
+        return context.like(inner, Filled(inner, (*found.values, *asked)))
     raise refused or AssertionError
 
 

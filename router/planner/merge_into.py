@@ -9,6 +9,9 @@ Decides when the shards' MERGEs together are the one that was asked for. Two kin
   the source, which is inserted as the key: then a row can only match on the shard that the column's value belongs to,
   and each shard inserts those rows that belong to it, by a condition of its own in the text (OwnRows).
 
+- One of which it has been asked before what it matches on any shard (:mod:`router.planner.asking_merge`): what matches
+  nothing is inserted by the shard that its key belongs to.
+
 Everything else is refused.
 """
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from router.statement import Parsed
     from router.tree import Node
 
+_VARHDRSZ = 4  # a varchar's modifier is its length and this
 _CHECK = "\0"  # stands for a shard's condition while the text is made; no SQL text can hold it
 
 
@@ -87,8 +91,10 @@ def _check_inserts(context: Context, scope: Scope, written: Written) -> None:
 
 def _fits(scope: Scope, inserted: Inserted, key: Column) -> bool:
     """Whether a key belongs where its value in the source does: a varchar(n) would lose blanks beyond n."""
-    if key.type_name != "varchar" or key.type_modifier < 0 or inserted.column is None:
+    if key.type_name != "varchar" or key.type_modifier < 0:
         return True
+    if inserted.column is None:
+        return scope.context.decided  # its key is cast to the column's type
     relation = scope.sources[inserted.column.source].relation
     found = relation.column(inserted.column.name) if relation is not None else None
     return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= key.type_modifier
@@ -115,9 +121,11 @@ def _with_copies(context: Context, written: Written) -> Plan:
     if context.effect(written.level.node["sourceRelation"]).volatile:
         raise context.refuse("merge-source", at)
     for inserted in written.inserted:
-        if inserted.column is None or not _joins(written, inserted.column):
+        if context.effect(inserted.value).volatile:
+            raise context.refuse("merge-insert", at, detail="The inserted key is volatile.")
+        if not context.decided and (inserted.column is None or not _joins(written, inserted.column)):
             raise context.refuse("merge-insert", at)
-    target = _reached(written)
+    target = EveryShard() if context.decided else _reached(written)
     if not written.inserted:
         return Scatter(target, SumTags(), writes=True)
     pieces = _pieces(context, written.inserted)
@@ -140,10 +148,26 @@ def _reached(written: Written) -> Target:
 
 
 def _key(context: Context, inserted: Inserted) -> tuple[str, str]:
-    text = expression(inserted.value)
-    if inserted.column is None or inserted.column.family is None or text is None:
+    """Return the family and the text of an inserted key."""
+    text, column, key = expression(inserted.value), inserted.column, inserted.source.key
+    if text is not None and context.decided and key is not None and key.family is not None:
+        return key.family, f"({text})::pg_catalog.{_cast(inserted)}"
+    if column is None or column.family is None or text is None:
         raise context.refuse("rewrite")
-    return inserted.column.family, text
+    return column.family, text
+
+
+def _cast(inserted: Inserted) -> str:
+    """Return the type that an inserted key is cast to where it is asked whose it is.
+
+    Where the row is put in it is assigned to the key's own type. Of the family's types the largest is the same, and
+    nothing overflows. A varchar(n) is cut to n here; the assignment cuts blanks only, and is an error for all else.
+    """
+    relation, key = inserted.source.relation, inserted.source.key
+    column = relation.column(key.name) if relation is not None and key is not None else None
+    if column is not None and column.type_name == "varchar" and column.type_modifier >= 0:
+        return f"varchar({column.type_modifier - _VARHDRSZ})"
+    return key.family or "" if key is not None else ""
 
 
 # --- the text --------------------------------------------------------------------------------------------------------
@@ -153,29 +177,34 @@ def _pieces(context: Context, inserted: list[Inserted]) -> tuple[str, ...]:
     """Return the text in pieces between which the conditions of the inserting clauses go, and see that it is right."""
     parsed = context.parsed
     clauses = [clause["MergeWhenClause"] for clause in parsed.body["mergeWhenClauses"]]
-    places = list(_whens(parsed))
+    places = list(whens(parsed))
     edits: list[Edit] = []
     if len(places) == len(clauses):
         for body, (condition, then) in zip(clauses, places, strict=True):
             if body.get("commandType") == "CMD_INSERT":
-                edits += _edits(parsed, condition, then)
+                edits += _edits(parsed, condition, then, last=context.decided)
     pieces = tuple(apply(parsed.text[: parsed.end], edits).split(_CHECK))
     if len(pieces) != len(inserted) + 1 or not _verified(parsed, pieces):
         raise context.refuse("rewrite")
     return pieces
 
 
-def _edits(parsed: Parsed, condition: int | None, then: int) -> list[Edit]:
-    """Put the condition into one clause. CASE keeps the client's own from being tried for rows of other shards."""
+def _edits(parsed: Parsed, condition: int | None, then: int, *, last: bool) -> list[Edit]:
+    """Put the condition into one clause. CASE keeps the client's own from being tried for rows of other shards.
+
+    ``last``: it is tried behind the client's own, because the key may be an expression that not all rows can have.
+    """
     tokens = parsed.tokens
     end = tokens[then].start
     if condition is None:
         return [Edit(end, end, f"AND {_CHECK} ")]
     start = tokens[condition].end
+    if last:
+        return [Edit(start, start, " CASE WHEN ("), Edit(end, end, f") THEN {_CHECK} ELSE false END ")]
     return [Edit(start, start, f" CASE WHEN {_CHECK} THEN ("), Edit(end, end, ") ELSE false END ")]
 
 
-def _whens(parsed: Parsed) -> Iterator[tuple[int | None, int]]:
+def whens(parsed: Parsed) -> Iterator[tuple[int | None, int]]:
     """Yield where each WHEN clause has its AND (None: it has none) and its THEN; CASE has words of its own."""
     tokens = parsed.tokens
     cases, condition, inside = 0, None, False
@@ -222,5 +251,9 @@ def _same_clause(old: Node, new: Node) -> bool:
             plain = condition is not None and "A_Const" in condition
             return plain and same(old, {key: value for key, value in new.items() if key != "condition"})
         whens = (condition or {}).get("CaseExpr", {}).get("args", [])
-        condition = whens[0]["CaseWhen"].get("result") if len(whens) == 1 else None
+        parts = whens[0]["CaseWhen"] if len(whens) == 1 else {}
+        return any(
+            "A_Const" in parts.get(ours, {}) and same(old, {**new, "condition": parts.get(kept)})
+            for ours, kept in (("expr", "result"), ("result", "expr"))
+        )
     return same(old, {**new, "condition": condition} if condition is not None else new)

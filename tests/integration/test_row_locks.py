@@ -184,6 +184,35 @@ def test_who_waited_gets_the_first_rows_as_they_are_then(clients: Clients, chang
     assert answers[1] == answers[0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["update notes set v = 'new' where k = 1", "update notes set n = 7 where k = 1", "delete from notes where k = 1"],
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        """merge into notes t using (values ('v1', 101), ('none', 102)) s (v, k) on s.v = t.v
+           when matched then update set n = t.n + 100 when not matched then insert (k, v, n) values (s.k, s.v, 1)""",
+        "update notes a set n = a.n + b.k from notes b where b.v = 'v' || a.k + 1 and a.v = 'v1'",
+        "delete from notes a where exists (select 1 from notes b where b.v = 'v' || a.k + 1 and a.v = 'v1')",
+    ],
+)
+def test_who_joins_off_the_key_and_waits_looks_again_at_the_row_alone(
+    clients: Clients, write: str, change: str
+) -> None:
+    found = []
+    for dsn in clients.both():
+        first, second = clients.join(dsn), clients.join(dsn)
+        first.execute(change.encode())
+        waiting = clients.threads.submit(lambda client: client.execute(write.encode()).rowcount, second)
+        clients.until_waiting(dsn)
+        first.commit()
+        count = waiting.result(20)
+        found.append((count, rows(second, "select * from notes order by k")))
+        second.rollback()
+    assert found[1] == found[0]
+
+
 def test_a_reference_table_that_is_locked_keeps_writers_away_whichever_shard_they_write(clients: Clients) -> None:
     for dsn in clients.both():
         locker, writer = clients.join(dsn), clients.join(dsn)

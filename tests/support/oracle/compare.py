@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FLOAT4, _FLOAT8, _NUMERIC = 700, 701, 1700
 _SIGN = 0x80
-_OF_ROWS = {"22", "23"}  # data exceptions, integrity constraint violations
+_OF_ROWS = {"21", "22", "23"}  # a row that is met twice, data exceptions, integrity constraint violations
 _LOOKS = frozenset({_FLOAT4, _FLOAT8, 1186, 1700, 3802})
 _REFUSING = {"0A000", "53400"}
 SHOWN_ROWS = 6

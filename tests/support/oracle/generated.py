@@ -158,7 +158,7 @@ class Comparison:
             if step.counts:
                 self._count(step, mine, verdict.kind, verdict.note)
                 if mine.failed and theirs.failed and verdict.kind is Kind.EQUAL and mine.sqlstate != theirs.sqlstate:
-                    self.outcome.failures["another row's error (22, 23)"] += 1
+                    self.outcome.failures["another row's error (21, 22, 23)"] += 1
         return good
 
     def _note(self, step: Step, note: str) -> None:

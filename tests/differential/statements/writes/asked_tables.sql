@@ -125,3 +125,42 @@ delete from orders o where o.status = $2 and exists (select 1 from customers c w
 delete from orders o using customers c where c.id = o.items and o.customer_id = $1;
 --! params 5::int8
 update orders o set note = c.name from customers c where c.id = $1 and c.id = o.items returning o.*, c.name;
+-- MERGE that puts rows in, joined by anything: which rows match is asked of all shards first
+merge into orders o using customers c on c.id = o.items when not matched then insert (customer_id, id, note) values (c.id, 901, c.name);
+merge into orders o using customers c on c.id = o.items when matched then update set note = c.name when not matched then insert (customer_id, id, note) values (c.id, 902, c.city) returning merge_action(), o.customer_id, o.id, o.note, c.id, c.name;
+merge into orders o using customers c on c.id = o.items when matched and c.vip then delete when matched then update set note = c.name when not matched and c.vip then insert (customer_id, id, note) values (c.id, 903, 'vip') when not matched and c.city is not null then insert (customer_id, id, note) values (id, 904, city) when not matched then do nothing;
+merge into orders o using customers c on c.id = o.items and c.vip when not matched by source and o.total > 300 then delete when not matched by target and c.vip then insert (customer_id, id) values (c.id, 905) when matched then update set note = 'm' returning merge_action(), o.customer_id, o.id;
+merge into orders o using customers c on c.id = o.items when not matched then insert (customer_id, id) values (5, 906);
+merge into orders o using customers c on c.id = o.items and case when c.vip then o.total > 10 else false end when not matched and case when c.vip then true else false end then insert (customer_id, id) values (c.id, 907);
+merge into orders o using customers c on c.id = o.items when matched then do nothing when not matched then insert values (c.id, 908, null, 'new', c.balance);
+merge into customers c using employees e on e.name = c.name when matched then update set city = e.dept when not matched then insert (id, name) values (e.id + 0, e.name);
+merge into customers c using employees e on e.name = c.name when matched then update set city = e.dept when not matched then insert (id, name) values (e.id, e.name);
+merge into employees e using (select boss, max(salary) as s, count(*) as n from employees where boss > 3 group by boss) b on b.s = e.salary when matched then update set dept = b.n::text when not matched then insert (id, name, salary) values (b.boss, 'm', b.s);
+merge into employees e using employees b on b.id = e.boss when not matched then insert (id, name) values (b.id, 'x');
+merge into employees e using (select id + 1000 as k, name, dept from employees) b on b.dept = e.name when not matched then insert (id, name) values (b.k, b.name);
+merge into employees e using (values (5001, 'Ana'), (5002, 'nobody')) v (id, name) on v.name = e.name when matched then update set dept = 'v' when not matched then insert (id, name) values (v.id, v.name) returning merge_action(), e.id, v.id, v.name;
+with s as (select id, city from customers where vip) merge into employees e using s on s.city = e.dept when not matched then insert (id, dept) values (s.id % 1000 + 6000, s.city);
+with s as (select id, city from customers where vip and id < 1000) merge into customers c using s on s.city = c.country when not matched then insert (id, city) values (s.id, s.city);
+with s as (select boss as id, max(name) as name from employees where boss is not null group by boss) merge into customers c using s on s.name = c.name when not matched then insert (id, name) values (s.id, s.name);
+merge into customers c using countries n on n.code = c.country when not matched then insert (id, name, country) values (n.population, n.name, n.code);
+merge into customers c using countries n on n.code = c.country when not matched then insert (id, name, country) values (9007, n.name, n.code);
+merge into customers c using settings s on s.name = c.name when not matched then insert (id, name) values (9008, s.value);
+merge into customers c using big_orders b on b.total = c.balance when not matched and b.id = 1 then insert (id, balance) values (b.customer_id, b.total);
+merge into visits v using orders o on o.items = v.seconds when not matched then insert (customer_id, page) values (o.customer_id, o.status);
+merge into kt a using kv b on b.v = a.v when not matched then insert (k, v) values (b.k, b.v);
+merge into k8 a using k2 b on b.v = a.v when matched then delete when not matched then insert (k, v) values (b.k, b.v);
+merge into ku a using ku b on b.v + 1 = a.v when not matched then insert (k, v) values (b.k, b.v);
+merge into kc a using kc b on b.v + 1 = a.v when matched then update set v = a.v when not matched then insert (k, v) values (b.k, 1);
+merge into kv a using kt b on b.v + 1 = a.v when not matched then insert (k, v) values (b.k, b.v);
+merge into people p using (select id + 500 as id, name from people) q on q.name = p.name when not matched then insert (id, name) values (q.id, q.name);
+merge into ty a using ty b on b.i4 = a.i8 when not matched then insert (id, t) values (b.id, b.t);
+merge into orders o using customers c on c.id = o.items when not matched then insert (customer_id, id) values (c.id, 909) returning *;
+merge into orders o using customers c join countries n on n.code = c.country on c.id = o.items when not matched then insert (customer_id, id) values (c.id, 910);
+merge into orders o using customers c on c.id = o.items and exists (select 1 from visits v where v.customer_id = c.id) when not matched then insert (customer_id, id) values (c.id, 911);
+merge into departments d using (select * from employees where dept is not null) e on e.dept = d.name when not matched then insert (name, floor) values (e.dept, e.id);
+merge into departments d using (select dept, max(salary) as m from employees where dept is not null group by dept) e on e.dept = d.name when matched then update set budget = e.m when not matched then insert (name, budget) values (e.dept, e.m) returning merge_action(), d.name, d.budget;
+merge into audit a using customers c on c.id = a.id when matched then update set what = c.name when not matched and c.id between 1 and 1000 then insert (id, what) values (c.id, c.city);
+--! params 3::int8, 'new'::text
+merge into orders o using customers c on c.id = o.items and c.id > $1 when matched then update set note = $2 when not matched and c.id < $1 then insert (customer_id, id, note) values (c.id, 912, $2);
+--! params 7::int8
+merge into orders o using customers c on c.id = o.items when not matched and c.vip then insert (customer_id, id) values ($1, c.id % 10000 + 920);

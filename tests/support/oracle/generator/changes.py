@@ -33,7 +33,7 @@ class Changes(Queries):
         """Return a change."""
         table = self.pick(*self.schema.tables)
         maker = self.pick(self.insert, self.insert, self.update, self.update, self.delete, self.insert_select, self.arbiter,
-                          self.update_from, self.delete_using)  # fmt: skip
+                          self.update_from, self.delete_using, self.joined, self.joined, self.looked_up, self.merge)  # fmt: skip
         made: Change = maker(table)
         return made
 
@@ -202,6 +202,78 @@ class Changes(Queries):
         equal = self._equal(((table.name, table),), other, alias) or "true"
         more = f" and {self.condition(scope, self.pick(0, 1))}" if self.odds(0.6) else ""
         text = f"delete from {table.name} using {other.name} {alias} where {equal}{more}{self._returning(table)}"
+        return Change(text, self._shown(table))
+
+    # --- joined by anything ------------------------------------------------------------------------------------------
+
+    def _off_key(self, table: Table, name: str) -> tuple[str, Scope, str]:
+        """Return another table with its alias, both in sight, and a condition on both that need not name a key."""
+        other = self.pick(*self.schema.tables, *self.schema.tables, table)
+        alias = self.alias()
+        scope: Scope = ((name, table), (alias, other))
+        pairs = [
+            (one, two) for one, kind in table.columns.items() for two, also in other.columns.items() if kind == also
+        ]
+        equal = [f"{name}.{one} = {alias}.{two}" for one, two in pairs if table.columns[one] not in "jay"]
+        found = [self.pick(*equal)] if equal and self.odds(0.85) else []
+        if not found or self.odds(0.5):
+            found.append(self.condition(scope, self.pick(0, 1)))
+        return f"{other.name} {alias}", scope, " and ".join(found)
+
+    def joined(self, table: Table) -> Change:
+        """UPDATE ... FROM and DELETE ... USING on any condition: which rows change follows from it, not to what."""
+        alias = self.alias() if self.odds(0.4) else ""
+        name = alias or table.name
+        source, _, condition = self._off_key(table, name)
+        if self.odds(0.25):
+            more, _, also = self._off_key(table, name)
+            source, condition = f"{source}, {more}", f"{condition} and {also}"
+        target = f"{table.name}{f' as {alias}' if alias else ''}"
+        if self.odds(0.4):
+            text = f"delete from {target} using {source} where {condition}"
+        else:
+            own: Scope = ((name, table),)
+            chosen = self.pick(*self._settable(table))
+            text = f"update {target} set {chosen} = {self.value(own, table.columns[chosen], 1)} from {source} where {condition}"
+        return Change(text + self._returning(table, alias), self._shown(table))
+
+    def looked_up(self, table: Table) -> Change:
+        """UPDATE and DELETE by what subqueries find that refer to the row."""
+        name = table.name
+        source, scope, condition = self._off_key(table, name)
+        chosen = self.pick(*self._settable(table))
+        kind = table.columns[chosen]
+        if kind in "bajy" or self.odds(0.4):
+            word = self.pick("exists", "not exists")
+            where = f" where {word} (select 1 from {source} where {condition})"
+            text = f"delete from {name}{where}" if self.odds(0.5) else f"update {name} set {chosen} = null{where}"
+        else:
+            found = (
+                f"(select {self.pick('min', 'max')}({self.value(scope[1:], kind, 1)}) from {source} where {condition})"
+            )
+            text = f"update {name} set {chosen} = {found}{self._narrow(table, name)[0]}"
+        return Change(text + self._returning(table), self._shown(table))
+
+    def merge(self, table: Table) -> Change:
+        """MERGE on any condition, which changes what is there and puts in what is not."""
+        source, scope, condition = self._off_key(table, table.name)
+        alias, other = scope[1]
+        own: Scope = ((table.name, table),)
+        chosen = self.pick(*self._settable(table))
+        change = f"update set {chosen} = {self.value(own, table.columns[chosen], 1)}"
+        matched = self.pick("delete", "do nothing", change)
+        text = f"merge into {table.name} using {source} on {condition} when matched then {matched}"
+        if self.odds(0.3):
+            less = self.condition(own, 0)
+            text += f" when not matched by source and {less} then {self.pick('delete', change)}"
+        if table.columns["k"] == other.columns["k"] and "p" not in table.columns and self.odds(0.6):
+            names = [name for name in ("k", *table.needed) if name not in table.computed]
+            names = list(dict.fromkeys(names))
+            self._next_id += 40
+            values = [f"{alias}.k" if one == "k" else str(self._next_id) if one == "id" else
+                      self.constant(table.columns[one]) for one in names]  # fmt: skip
+            rest = self.pick("", f" and {self.condition(scope[1:], 0)}")
+            text += f" when not matched{rest} then insert ({', '.join(names)}) values ({', '.join(values)})"
         return Change(text, self._shown(table))
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class Generator(Changes):
         marks = {"equal values"} if _LOOKS.search(sql) else set()
         if _FREE.search(sql):
             marks.add("modifiers free")
-        if sql.startswith(("insert", "update", "delete")):
+        if sql.startswith(("insert", "update", "delete", "merge")):
             marks.add("any row")
         where = f"seed {self.seed}, statement {self.number}"
         return Made(where, sql, frozenset(marks), tuple(self.values or ()), ordered)
