@@ -17,6 +17,7 @@ from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE
+from proxy.session.changing import Definitions
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.types import load_types, load_types_inside
@@ -115,6 +116,8 @@ class LogicalDatabase:
         self.limits = limits
         self.metrics = metrics
         self.catalog_version = 0
+        self.sessions: set[Session] = set()  # of this process
+        self.definitions = Definitions()
         self.merge_limits = MergeLimits(**limits.group("merge"))
         self._passwords = passwords
         self.catalog = Catalog.empty()
@@ -268,6 +271,10 @@ class LogicalDatabase:
     async def catalog_has_changed(self) -> None:
         """DDL of this proxy is committed: return when it is known here and to all others."""
         await self.reload_catalog()
+        await self.others_know()
+
+    async def others_know(self) -> None:
+        """Return when all other proxies know the catalog that was read last."""
         if len(self.logical.shards) > 1:
             await self.versions.until_others_know(self.catalog.version)
 

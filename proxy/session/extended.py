@@ -15,7 +15,6 @@ statement must be closed before its name is used again, the unnamed ones are rep
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,15 @@ from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
 from proxy.session.audit import Audit
+from proxy.session.batch import Batch, begins_itself
+from proxy.session.changing import changed
 from proxy.session.encoded import read_text, with_names
 from proxy.session.filling import fill_bind
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import current, key_parameters, prepare, request_of, resolve_bind
-from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step, take_back
+from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
 from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
 from proxy.transaction import Block
@@ -58,10 +59,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from proxy.session.session import Session
-    from proxy.shards.link import ShardLink
 
 _SYNC_FRAME = frontend.Sync().encode()
 _SYNC, _FUNCTION_CALL, _PASSWORD = ord("S"), ord("F"), ord("p")
+_BEGINNINGS = frozenset(b"PBE")
 # A batch that has grown to this goes out though nobody asked for it yet.
 BATCH_BYTES = 1 << 16
 _CONTROL_PLANS = (
@@ -73,38 +74,6 @@ _CONTROL_PLANS = (
     ExplainRoute,
     ExplainShards,
 )
-
-
-class Batch:
-    """Messages for one link that have not gone out yet, and what becomes of their answers."""
-
-    def __init__(self, link: ShardLink, shard: int) -> None:
-        self.link = link
-        self.shard = shard
-        self.frames = bytearray()
-        self.script: deque[Step] = deque()
-        self.statements: list[Statement] = []  # that Execute in this batch
-        self.executes = 0
-        self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
-
-    def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
-        """Queue a message whose answer ends with a frame of a type in ``ends``."""
-        self.frames += frame
-        self.script.append(Step(ends, forward))
-
-    def execute(self, frame: bytes, statement: Statement | None) -> None:
-        """Queue an Execute; ``statement`` is None for a cursor that DECLARE made."""
-        self.add(frame, EXECUTE_ENDS, forward=True)
-        self.executes += 1
-        if statement is not None:
-            self.statements.append(statement)
-
-    @property
-    def begins_itself(self) -> bool:
-        """Whether it holds one Execute, of a statement that must not be put in a block."""
-        if self.executes != 1 or not self.statements:
-            return False
-        return _begins_itself(self.statements[0])
 
 
 class ExtendedProtocol:
@@ -124,6 +93,21 @@ class ExtendedProtocol:
             ord("S"): self._sync,
         }
 
+    def planned_ahead(self) -> list[Statement]:
+        """Return the statements that are bound and not run."""
+        portals = [portal.prepared.statement for portal in self.session.portals.values() if portal.result is None]
+        return [*portals, *(self.batch.bound if self.batch is not None else ())]
+
+    def _drop_outdated(self) -> None:
+        """What has been bound, and not been sent, must not run by the definitions that there are now."""
+        self.session.outdated = False
+        if self.skipping or not self.planned_ahead():
+            return
+        batch, self.batch = self.batch, None
+        if batch is not None:
+            take_back(batch.script)
+        raise changed()
+
     @property
     def under_way(self) -> bool:
         """Whether messages wait for a Sync, or are skipped up to it."""
@@ -140,6 +124,10 @@ class ExtendedProtocol:
             await self._no_handler(kind, body)
             return
         try:
+            if kind in _BEGINNINGS and self.session.database.definitions.changing:
+                await self.session.may_begin()
+            if self.session.outdated:
+                self._drop_outdated()
             message = frontend.decode(kind, body)
             if not self.session.encoding.is_utf8:
                 message = with_names(self.session.encoding, message)
@@ -292,7 +280,11 @@ class ExtendedProtocol:
     async def _exchange(self, batch: Batch, *, last: bool) -> Relay:
         """Send a batch, in a block where it needs one, and pass the answers on."""
         session = self.session
-        if not session.transaction.in_block and not batch.begins_itself and not (last and batch.executes <= 1):
+        session.running = tuple(batch.bound)
+        alone = batch.begins_itself or (last and batch.executes <= 1)
+        if any(simple.changes_definitions(session, statement) for statement in batch.statements):
+            alone = False  # others must not run by the new definitions before they are read
+        if not session.transaction.in_block and not alone:
             session.begin(Block.IMPLICIT)
             await session.transaction.begin_on_links(reads=batch.reads)
         if batch.reads:
@@ -335,6 +327,7 @@ class ExtendedProtocol:
             raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
         session.spread_cursors.check(message.portal.decode(errors="replace"))
         _check_parameters(message, prepared)
+        session.running = (prepared.statement,)
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
             await replaced.close()
@@ -354,7 +347,7 @@ class ExtendedProtocol:
         elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
             portal.executable = await resolve_bind(session, prepared, message, self._send_batch)
             portal.shard = relayed_shard(portal.executable, prepared.statement)
-        portal.deferred = _begins_itself(prepared.statement) and not session.transaction.in_block
+        portal.deferred = begins_itself(prepared.statement) and not session.transaction.in_block
         if portal.shard is None or portal.deferred:
             _check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
@@ -373,6 +366,7 @@ class ExtendedProtocol:
             shared=session.planner_in_block is None,
         )
         batch.reads = batch.reads or portal.executable is not None
+        batch.bound.append(portal.prepared.statement)
         batch.frames += frames
         batch.script.extend(script)
         bind = portal.bind
@@ -476,6 +470,7 @@ class ExtendedProtocol:
     async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
         session = self.session
         assert portal.executable is not None  # noqa: S101 - narrows the type
+        session.running = (statement,)
         if portal.finished:
             session.write(backend.command_complete(b"SELECT 0"))
             return
@@ -561,15 +556,6 @@ class ExtendedProtocol:
 def _writes(portal: Portal) -> bool:
     """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
     return portal.executable is not None and writes_of(portal.executable)
-
-
-def _begins_itself(statement: Statement) -> bool:
-    """Whether Postgres refuses a statement inside a block, or would do in one of ours what it does not do outside.
-
-    In Postgres the first Execute of a pipeline is outside any block, and such a statement ends its transaction. PREPARE
-    TRANSACTION must find no block of ours that it could prepare.
-    """
-    return not statement.transaction_block or statement.tag == "PREPARE TRANSACTION"
 
 
 def _check_result_formats(message: frontend.Bind, prepared: PreparedStatement) -> None:

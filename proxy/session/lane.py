@@ -153,6 +153,7 @@ class FastLane:
             or session.has_changed_parameters
             or self._extended.under_way
             or self.left
+            or self._database.definitions.changing
         ):
             return
         self._version = self._database.catalog_version
@@ -173,6 +174,10 @@ class FastLane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def statement_under_way(self) -> Statement | None:
+        """Return the statement that a shard runs for the lane, or that waits to be sent."""
+        return self._statement if self._link is not None else None
 
     # --- the connection's side --------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ async def serve_session(session: Session) -> None:
     extended = ExtendedProtocol(session)
     lane = connection.lane = FastLane(session, extended)
     connection.on_lost = session.client_lost
+    session.in_lane, session.planned_ahead = lane.statement_under_way, extended.planned_ahead
+    session.database.sessions.add(session)
     handled = 0
     try:
         while True:
@@ -42,6 +44,7 @@ async def serve_session(session: Session) -> None:
                 # What has arrived is received without a pause: a client that keeps its inbox full has the loop alone.
                 await asyncio.sleep(0)
             session.in_query = True
+            session.running = ()
             session.transaction.cancel_requested = False
             if kind == _TERMINATE:
                 return
@@ -58,6 +61,7 @@ async def serve_session(session: Session) -> None:
         connection.write(backend.error_response(fields))
         raise
     finally:
+        session.database.sessions.discard(session)
         lane.leave()
         await session.close()
 

@@ -127,6 +127,7 @@ async def prepare(
     flush: Callable[[], Awaitable[None]] | None = None,
 ) -> PreparedStatement:
     """Plan one statement and let a shard describe it; raises what Postgres would raise at Parse."""
+    version = session.database.catalog_version  # describing may wait for somebody who changes it
     try:
         statements = session.plan(text, tuple(oids))
     except Refused:
@@ -158,7 +159,7 @@ async def prepare(
         tuple(oids),
         statement,
         description,
-        session.database.catalog_version,
+        version,
         session.search_path,
     )
 
@@ -239,6 +240,7 @@ async def bind_and_run(
     bind = frontend.Bind(b"", b"", (), values, result_formats)
     statement = prepared.statement
     session.transaction.command = statement.tag
+    session.running = (statement,)
     prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))
     statement = prepared.statement
     executable = await resolve_bind(session, prepared, bind)

@@ -19,6 +19,7 @@ from proxy.encodings import UTF8, by_name
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
+from proxy.session.changing import changing
 from proxy.session.cursors import OpenCursors, is_inside
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
@@ -105,6 +106,10 @@ class Session:
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
+        self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
+        self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
+        self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run
+        self.outdated = False  # by definitions that are others now
 
     @property
     def encoding(self) -> Encoding:
@@ -139,6 +144,19 @@ class Session:
         path = self.parameters.get("search_path", "")
         if not path.isascii() and not self.encoding.is_utf8 and self.transaction.shard_count > 1:
             raise refusal("encoding-path", encoding=self.encoding.name)
+
+    @property
+    def under_way(self) -> tuple[Statement, ...]:
+        """The statements that shards may be asked for now."""
+        if not self.in_query:
+            return ()
+        in_lane = self.in_lane()
+        return self.running if in_lane is None else (in_lane,)
+
+    async def may_begin(self) -> None:
+        """Return when a statement may begin: not while definitions are about to change."""
+        self.running = ()
+        await self.database.definitions.begins()
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
         """Find the shards of a data statement; raises Refused for a key that only Postgres could read."""
@@ -257,10 +275,10 @@ class Session:
 
     def report_error(self, error: Exception) -> None:
         """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
-        if isinstance(error, ShardError):
-            instead = self.transaction.explain(error.fields)
+        if isinstance(error, ShardError | ProxyError):
+            instead = self.transaction.explain(error.fields if isinstance(error, ShardError) else error.fields())
             if instead is not None:
-                error = ShardError(instead, error.shard)
+                error = ShardError(instead, self.database.logical.home)
         self.write(error_frame(error, self.encoding))
         self.count_error(error)
 
@@ -309,7 +327,15 @@ class Session:
 
     async def commit(self, answered: Mapping[int, Participant] | None = None) -> None:
         """Commit the open block; raises what made it fail, after everything was rolled back."""
-        changed = self.transaction.catalog_changed
+        if not self.transaction.catalog_changed:
+            await self._commit(answered)
+            return
+        async with changing(self):
+            await self._commit(answered)
+            await self.database.reload_catalog()
+        await self.database.others_know()
+
+    async def _commit(self, answered: Mapping[int, Participant] | None) -> None:
         explicit = self.transaction.block is Block.EXPLICIT
         committed = False
         link = self.settings_link if self.transaction.settings_changed else None
@@ -322,8 +348,6 @@ class Session:
             self.follow_parameters(link)  # SET LOCAL ends with the transaction
         if outcome is not None:
             self._tell(outcome, explicit=explicit)
-        if changed:
-            await self.database.catalog_has_changed()
 
     async def committed(self, outcome: Outcome) -> None:
         """A commit that the lane began has come to this, and the transaction has ended: go on as ``commit`` does."""

@@ -88,10 +88,15 @@ async def after_error(session: Session) -> None:
 async def run_text(session: Session, text: str) -> None:
     """Run all statements of a message."""
     message = await _Message.read(session, text)
+    if session.database.definitions.changing and not message.ends_only:
+        await session.may_begin()
+        message = await _Message.read(session, text)
     if message.count > 1 and message.planned and await _relay_whole(session, text, message.planned):
         return
     last = message.count - 1
     for number in range(message.count):
+        if session.database.definitions.changing and not message.ends_only:
+            await session.may_begin()
         statement = await message.plan(number)
         check_block(session, statement)
         if await has_news(session, statement):
@@ -135,6 +140,11 @@ class _Message:
             raise
         except Refused:
             return cls(session, text, parse(text), ())
+
+    @property
+    def ends_only(self) -> bool:
+        """Whether it says nothing but BEGIN, COMMIT and the like: others may wait for what that lets go of."""
+        return bool(self.planned) and all(isinstance(one.plan, TransactionControl) for one in self.planned)
 
     async def plan(self, number: int) -> Statement:
         """Return a statement as the catalog is now; raises Refused when a shard would not object itself."""
@@ -182,6 +192,7 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     assert shard is not None  # noqa: S101 - narrows the type
     uses = [statement.sequences for statement in statements]
     sequences = next((use for use in (SequenceUse.ASKS, SequenceUse.ADVANCES) if use in uses), SequenceUse.NONE)
+    session.running = tuple(statements)
     whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences)
     await settle_before(session, [shard])
     await relay(session, whole, shard, writes=writes, held=False)
@@ -207,6 +218,7 @@ def ends_failed_block(session: Session, statement: Statement) -> bool:
 
 async def run_statement(session: Session, statement: Statement, *, held: bool) -> bytes:
     """Run one statement; return its CommandComplete when ``held``, to be sent after a commit."""
+    session.running = (statement,)
     tag = await run_control(session, statement, held=held)
     if tag is not None:
         return tag
@@ -222,12 +234,25 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     if shard is None or request.parameters:
         return await run_parted(session, statement, executable, request)
     await settle_before(session, [shard])
+    if changes_definitions(session, statement) and session.transaction.block is Block.NONE:
+        session.begin(Block.IMPLICIT)  # others must not run by the new definitions before they are read
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
     await control.follow_set_config(session, statement, shard)
     if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
         await session.catalog_changed()
     return tag
+
+
+def changes_definitions(session: Session, statement: Statement) -> bool:
+    """Whether this is DDL by which other statements are planned, and that may be in a block."""
+    plan = statement.plan
+    return (
+        isinstance(plan, Ddl)
+        and plan.catalog_changes
+        and statement.transaction_block
+        and session.transaction.shard_count > 1
+    )
 
 
 async def run_control(  # noqa: PLR0911 - one for each kind of statement

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from proxy.wire.frontend import Query
-from wire_client import Twins
+from waiting import eventually
+from wire_client import FLUSH, SYNC, Twins, bind, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -286,3 +288,137 @@ def test_a_view_that_was_everywhere_and_is_at_home_now_goes_everywhere(client: W
         client.rows("create or replace view seen as select id::int8 as k from plain")
         client.rows("drop view seen")
         assert town.everywhere("select to_regclass('seen')") == [[(None,)]] * 3
+
+
+# --- statements that wait for DDL ------------------------------------------------------------------------------------
+
+WAITS = """SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE NOT l.granted AND a.datname = current_database()"""
+ROWS = 12
+SERIALIZATION_FAILURE = "40001"
+
+
+class Changed:
+    """A view of a table at home, which somebody makes one of a sharded table while others wait for it."""
+
+    def __init__(self, town: Town, connect: Callable[..., WireClient], threads: ThreadPoolExecutor) -> None:
+        self.town = town
+        self.threads = threads
+        self.ddl, self.reader = connect(town.dsn), connect(town.dsn)
+        self.ddl.rows(f"insert into notes select n, 'v', 0 from generate_series(1, {ROWS}) n")
+        self.ddl.rows("create view seen as select id::bigint as k from plain")
+
+    def change(self) -> None:
+        self.ddl.rows("begin")
+        self.ddl.rows("create or replace view seen as select k from notes")
+        self.ddl.rows("select 1")
+
+    def until_waiting(self) -> None:
+        eventually(lambda: any(found[0][0] for found in self.town.everywhere(WAITS)), "nobody waits")
+
+    def while_waiting(self, work: Callable[[], Any], then: str = "commit") -> Any:
+        """Begin to change the view, start some work that needs it, and end the change; return what the work does."""
+        self.change()
+        working = self.threads.submit(work)
+        self.until_waiting()
+        self.ddl.rows(then)
+        return working.result(20)
+
+
+@pytest.fixture
+def changed(town: Town, connect: Callable[..., WireClient]) -> Iterator[Changed]:
+    with ThreadPoolExecutor(2) as threads:
+        made = Changed(town, connect, threads)
+        yield made
+        for client in (made.reader, made.ddl):
+            client.query("rollback")
+        made.ddl.rows("drop view if exists seen")
+
+
+COUNT = "select count(*) from seen"
+
+
+def first_error(trace: list[tuple[Any, ...]]) -> str:
+    return next((entry[1]["C"] for entry in trace if entry[0] == "error"), "")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+@pytest.mark.parametrize("before", ["", "begin"])
+def test_what_waits_for_ddl_does_not_run_by_the_plan_from_before(changed: Changed, before: str, *, known: bool) -> None:
+    """It would count what home has of the rows, since it has been sent there."""
+    for _ in range(4 if known else 0):
+        changed.reader.rows(COUNT)
+    changed.reader.query(before)
+    assert first_error(changed.while_waiting(lambda: changed.reader.query(COUNT))) == SERIALIZATION_FAILURE
+    changed.reader.query("rollback")
+    assert changed.reader.rows(COUNT) == [(str(ROWS),)]
+
+
+def test_a_write_that_waits_for_ddl_does_not_write_a_part(changed: Changed) -> None:
+    assert first_error(changed.while_waiting(lambda: changed.reader.query("delete from seen"))) == SERIALIZATION_FAILURE
+    assert len(changed.town.stored()) == ROWS
+
+
+def test_prepared_statements_that_wait_for_ddl(changed: Changed) -> None:
+    with psycopg.connect(changed.town.dsn, autocommit=True) as client:
+        client.prepare_threshold = 0
+        for ends, rows in (("rollback", 0), ("commit", ROWS)):
+
+            def count() -> Any:
+                try:
+                    return client.execute(COUNT).fetchone()
+                except psycopg.errors.SerializationFailure:
+                    return None
+
+            assert changed.while_waiting(count, ends) == ((rows,) if ends == "rollback" else None)
+            assert client.execute(COUNT).fetchone() == (rows,)
+
+
+def test_a_statement_that_is_prepared_while_it_waits(changed: Changed) -> None:
+    """Only described: nothing has run, and its plan is made anew when it is bound."""
+    trace = changed.while_waiting(lambda: changed.reader.ask(parse(COUNT, "p"), SYNC))
+    assert not first_error(trace)
+    trace = changed.reader.ask(bind(statement="p"), execute(), SYNC)
+    assert ("row", [str(ROWS).encode()]) in trace
+
+
+def test_a_portal_that_was_bound_before_and_is_executed_after(changed: Changed) -> None:
+    changed.ddl.rows("create or replace view seen as select k from notes")
+    reader = changed.reader
+    reader.send(parse(COUNT), bind(), FLUSH)
+    reader.read("2")  # BindComplete: over several shards that is the proxy's own, and holds no lock
+    changed.ddl.rows("create or replace view seen as select id::bigint as k from plain")
+    assert first_error(reader.ask(execute(), SYNC)) == SERIALIZATION_FAILURE
+    assert ("row", [b"0"]) in reader.ask(parse(COUNT), bind(), execute(), SYNC)
+
+
+@pytest.mark.parametrize("ddl", ["alter table notes add column later int", "create index later on notes (v)"])
+def test_what_means_the_same_goes_on(changed: Changed, ddl: str) -> None:
+    changed.ddl.rows("begin")
+    changed.ddl.rows("lock table notes in access exclusive mode")
+    changed.ddl.rows(ddl)
+    first = changed.town.spread[0]
+    reading = [
+        changed.threads.submit(client.rows, text)
+        for client, text in ((changed.reader, f"select k, v from notes where k = {first}"),)
+    ]
+    changed.until_waiting()
+    changed.ddl.rows("commit")
+    assert [one.result(20) for one in reading] == [[(str(first), "v")]]
+    changed.ddl.rows("alter table notes drop column if exists later")
+    changed.ddl.rows("drop index if exists later")
+
+
+def test_ddl_on_its_own_that_waited_itself(changed: Changed, connect: Callable[..., WireClient]) -> None:
+    """The reader stands behind it in the shard's queue, and would run as soon as it is committed there."""
+    user = connect(changed.town.dsn)
+    user.rows("begin")
+    user.rows(COUNT)
+    changing = changed.threads.submit(changed.ddl.rows, "create or replace view seen as select k from notes")
+    changed.until_waiting()
+    reading = changed.threads.submit(changed.reader.query, COUNT)
+    eventually(lambda: sum(found[0][0] for found in changed.town.everywhere(WAITS)) > 1, "the reader does not wait")
+    user.rows("commit")
+    changing.result(20)
+    assert first_error(reading.result(20)) == SERIALIZATION_FAILURE
+    assert changed.reader.rows(COUNT) == [(str(ROWS),)]

@@ -1,0 +1,57 @@
+"""What the extended protocol has collected for one link and not sent yet.
+
+Decides nothing but whether a statement begins its own transaction; when a batch goes out is for ``extended``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxy.session.relay import EXECUTE_ENDS, Step
+
+if TYPE_CHECKING:
+    from proxy.shards.link import ShardLink
+    from router.plan import Statement
+
+
+class Batch:
+    """Messages for one link that have not gone out yet, and what becomes of their answers."""
+
+    def __init__(self, link: ShardLink, shard: int) -> None:
+        self.link = link
+        self.shard = shard
+        self.frames = bytearray()
+        self.script: deque[Step] = deque()
+        self.statements: list[Statement] = []  # that Execute in this batch
+        self.bound: list[Statement] = []
+        self.executes = 0
+        self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
+
+    def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
+        """Queue a message whose answer ends with a frame of a type in ``ends``."""
+        self.frames += frame
+        self.script.append(Step(ends, forward))
+
+    def execute(self, frame: bytes, statement: Statement | None) -> None:
+        """Queue an Execute; ``statement`` is None for a cursor that DECLARE made."""
+        self.add(frame, EXECUTE_ENDS, forward=True)
+        self.executes += 1
+        if statement is not None:
+            self.statements.append(statement)
+
+    @property
+    def begins_itself(self) -> bool:
+        """Whether it holds one Execute, of a statement that must not be put in a block."""
+        if self.executes != 1 or not self.statements:
+            return False
+        return begins_itself(self.statements[0])
+
+
+def begins_itself(statement: Statement) -> bool:
+    """Whether Postgres refuses a statement inside a block, or would do in one of ours what it does not do outside.
+
+    In Postgres the first Execute of a pipeline is outside any block, and such a statement ends its transaction. PREPARE
+    TRANSACTION must find no block of ours that it could prepare.
+    """
+    return not statement.transaction_block or statement.tag == "PREPARE TRANSACTION"

@@ -1,0 +1,145 @@
+"""Definitions that change while others use them: no statement runs by a plan that was made before.
+
+Theory of operation. A statement may wait on a shard for a lock of a transaction that changes definitions (a view that
+reads another table from now on). Postgres plans it when it has the lock; here its plan, which says on which shards rows
+are looked for, would be the old one, and rows would be missing. So, before such a transaction is committed:
+
+1. statements of this proxy that have not begun wait (``begins``), until the new definitions have been read;
+2. those under way that mean something else by the new definitions are ended with 40001: nothing of them has been done.
+   They cannot have been running: who uses what is changed holds locks that the change had to wait for.
+
+3. a pipeline with such a statement in it that waits for its Sync is ended in the same way when it goes on.
+
+Decides who must be ended. Left to others: what other proxies have under way (proxy.shards.versions, README).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError
+from router.errors import Refused, SyntaxFailure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from proxy.session.session import Session
+    from router.plan import Statement
+    from router.planner import Planner
+
+PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed and read
+PAUSE_S: Final = 0.05
+
+
+def changed() -> ProxyError:
+    """Return what those are told whose statement was planned by what is changed."""
+    return ProxyError(
+        "40001",
+        "could not serialize access due to a change of definitions",
+        detail="What the statement uses was changed while it waited.",
+        hint="Try again.",
+    )
+
+
+class Definitions:
+    """Whether the definitions of one logical database are about to change."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    @property
+    def changing(self) -> bool:
+        """Whether no statement may begin."""
+        return not self._settled.is_set()
+
+    def hold(self) -> None:
+        """Let no statement begin."""
+        self._settled.clear()
+
+    def go_on(self) -> None:
+        """Let statements begin."""
+        self._settled.set()
+
+    async def begins(self) -> None:
+        """Return when a statement may begin."""
+        if self.changing:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._settled.wait()
+            except TimeoutError:
+                raise ProxyError(
+                    LOCK_NOT_AVAILABLE, "definitions have been about to change for too long", hint="Try again."
+                ) from None
+
+
+@asynccontextmanager
+async def changing(session: Session) -> AsyncIterator[None]:
+    """Surround the commit of a transaction that has changed definitions, and their being read again."""
+    database = session.database
+    definitions = database.definitions
+    async with definitions.lock:
+        definitions.hold()
+        database.catalog_version += 1  # fast lanes must not begin anything either
+        try:
+            try:
+                await _end_others(session)
+            except ProxyError:
+                await session.rollback()
+                raise
+            yield
+        finally:
+            definitions.go_on()
+
+
+async def _end_others(session: Session) -> None:
+    database = session.database
+    link = session.transaction.links.get(database.logical.home)
+    if link is None or session.planner_in_block is None:
+        return
+    # Read anew: somebody else may have changed something since ours was made.
+    differs = _Comparison(database.planner, await database.planner_inside(link))
+    others = [other for other in database.sessions if other is not session]
+    give_up = asyncio.get_running_loop().time() + PATIENCE_S
+    hit: set[Session] = set()
+    while late := [other for other in others if differs(other, other.under_way)]:
+        if asyncio.get_running_loop().time() > give_up:
+            raise ProxyError(LOCK_NOT_AVAILABLE, "statements that wait for this change could not be ended in time")
+        for other in late:
+            hit.add(other)
+            other.transaction.deadlock = changed().fields()
+            other.cancel()
+        await asyncio.sleep(PAUSE_S)
+    for other in hit:
+        if not other.transaction.failed:
+            other.transaction.deadlock = None
+    for other in others:
+        other.outdated = other.outdated or differs(other, other.planned_ahead())
+
+
+class _Comparison:
+    """Whether statements mean something else by new definitions."""
+
+    def __init__(self, old: Planner, new: Planner) -> None:
+        self._old = old
+        self._new = new
+        self._known: dict[tuple[str, tuple[str, ...]], bool] = {}
+
+    def __call__(self, session: Session, statements: Iterable[Statement]) -> bool:
+        return any(self._differs(one.text, session.search_path) for one in statements)
+
+    def _differs(self, text: str, path: tuple[str, ...]) -> bool:
+        known = self._known.get((text, path))
+        if known is None:
+            known = self._known[text, path] = _planned(self._old, text, path) != _planned(self._new, text, path)
+        return known
+
+
+def _planned(planner: Planner, text: str, path: tuple[str, ...]) -> object:
+    try:
+        return planner.plan(text, path)
+    except (Refused, SyntaxFailure) as refused:
+        return type(refused), str(refused)
