@@ -182,6 +182,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     # whole tables and the session
     "two-phase": ("{name} is not supported over several shards", "COMMIT is atomic over all shards already."),
+    "own-gid": (
+        "prepared transactions whose names begin with pgchorus: belong to the proxy",
+        "Choose another name. Recovery finishes those; the console's IN_DOUBT shows them.",
+    ),
     "transaction-snapshot": ("SET TRANSACTION SNAPSHOT is not supported over several shards", ""),
     "explain-execute": (
         "EXPLAIN EXECUTE is supported for statements that one shard runs",

@@ -47,6 +47,9 @@ _TWO_PHASE = {
 }
 
 
+_OWN_GID = "pgchorus:"  # with which the names of distributed transactions begin
+
+
 def transaction(context: Context) -> Statement:
     """BEGIN, COMMIT, savepoints; PREPARE TRANSACTION."""
     body = context.body
@@ -57,6 +60,8 @@ def transaction(context: Context) -> Statement:
             return context.statement(TransactionControl(Control.PREPARE), _TWO_PHASE[kind])
         if context.many:
             raise context.refuse("two-phase", body.get("location"), name=_TWO_PHASE[kind])
+        if body.get("gid", "").startswith(_OWN_GID):
+            raise context.refuse("own-gid", body.get("location"))
         return context.statement(
             Single(HomeShard(), writes=True), _TWO_PHASE[kind], transaction_block=kind == "TRANS_STMT_PREPARE"
         )
