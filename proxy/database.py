@@ -283,10 +283,14 @@ class LogicalDatabase:
         changed = False
         while True:
             version = self.catalog.version if self.has_catalog else NO_VERSION
-            if await self.versions.write(version) == version:
+            now = await self.versions.write(version)
+            if now == version:
                 return changed
-            await self.reload_catalog()
-            changed = True
+            async with self._reloading:
+                pass  # DDL of this proxy may be at it: what has been learned by the catalog would be forgotten twice
+            if self.catalog.version != now or not self.has_catalog:
+                await self.reload_catalog()
+                changed = True
 
     async def reload_catalog(self) -> None:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""

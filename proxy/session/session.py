@@ -330,6 +330,10 @@ class Session:
         if not self.transaction.catalog_changed:
             await self._commit(answered)
             return
+        if self.transaction.shard_count == 1:  # the shard plans anew
+            await self._commit(answered)
+            await self.database.catalog_has_changed()
+            return
         async with changing(self):
             await self._commit(answered)
             await self.database.reload_catalog()
