@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.wire import backend
-from router.plan import Setting
+from router.plan import Setting, SettingControl, Statement
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
-    from router.plan import SettingControl, Statement
 
 OWN_PREFIX = "pgchorus."
 DEFAULTS = {"read_consistency": "snapshot", "cross_shard": "on", "allow_key_update": "off"}
@@ -21,10 +20,19 @@ CHOICES = {
     "allow_key_update": ("on", "off"),
 }
 TRANSACTION_ID = "transaction_id"  # of the open transaction; cannot be set
+TRANSACTION = "transaction"  # asked for with an id behind it
 _TEXT_OID = 25
+_OUTCOME = backend.Field(TRANSACTION.encode(), 0, 0, _TEXT_OID, -1, -1, 0)
 # Not SQL, so no parser reads it: SHOW takes a name and nothing else.
 _SHOW_TRANSACTION = re.compile(r"\s*show\s+pgchorus\.transaction\s+'(?P<gid>[^']*)'\s*;?\s*", re.IGNORECASE | re.ASCII)
 _ASSIGNMENT = re.compile(r"\s*=\s*|\s+to\s+", re.IGNORECASE)
+
+
+def asks_for_transaction(text: str) -> Statement | None:
+    """Return ``SHOW pgchorus.transaction 'gid'`` as a statement; None when the text is something else."""
+    if _SHOW_TRANSACTION.fullmatch(text) is None:
+        return None
+    return Statement(text, SettingControl(Setting.SHOW, OWN_PREFIX + TRANSACTION), tag="SHOW", returns_rows=True)
 
 
 async def show_transaction(session: Session, text: str) -> bool:
@@ -38,9 +46,8 @@ async def show_transaction(session: Session, text: str) -> bool:
         return False
     session.check_not_failed()
     outcome = await session.database.transaction_outcome(asked["gid"])
-    field = backend.Field(b"transaction", 0, 0, _TEXT_OID, -1, -1, 0)
     row = backend.data_row([outcome.encode()])
-    session.write(backend.row_description([field]) + row + backend.command_complete(b"SHOW"))
+    session.write(backend.row_description([_OUTCOME]) + row + backend.command_complete(b"SHOW"))
     return True
 
 
@@ -48,12 +55,18 @@ def described(plan: SettingControl) -> tuple[backend.Field, ...] | None:
     """Return the columns of SHOW, None for the others."""
     if plan.setting is not Setting.SHOW:
         return None
+    if plan.name == OWN_PREFIX + TRANSACTION:
+        return (_OUTCOME,)
     return (backend.Field(plan.name.encode(), 0, 0, _TEXT_OID, -1, -1, 0),)
 
 
 async def own_setting(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes:
     """Do SET, SHOW and RESET; ``describe``: a row comes with its description (simple protocol)."""
     name = plan.name.removeprefix(OWN_PREFIX)
+    asked = _SHOW_TRANSACTION.fullmatch(statement.text) if name == TRANSACTION else None
+    if asked is not None:
+        outcome = await session.database.transaction_outcome(asked["gid"])
+        return _shown(session, plan, outcome, describe=describe)
     if name == TRANSACTION_ID:
         if plan.setting is not Setting.SHOW:
             raise ProxyError("55P02", f'parameter "{plan.name}" cannot be changed')

@@ -136,8 +136,11 @@ async def prepare(
         await _let_a_shard_speak(session, text, oids, flush)
         raise
     except SyntaxFailure:
-        await _let_a_shard_speak(session, text, oids, flush)
-        raise
+        asked = own_settings.asks_for_transaction(text)
+        if asked is None:
+            await _let_a_shard_speak(session, text, oids, flush)
+            raise
+        statements = (asked,)
     if len(statements) > 1:
         raise ProxyError("42601", "cannot insert multiple commands into a prepared statement")
     statement = statements[0] if statements else Statement(text=text, plan=Empty(), tag="")

@@ -334,6 +334,7 @@ class Session:
             await self._commit(answered)
             await self.database.catalog_has_changed()
             return
+        self.running = ()  # it has run: who changes something else at the same time need not end it
         async with changing(self):
             await self._commit(answered)
             await self.database.reload_catalog()

@@ -150,9 +150,13 @@ def test_another_proxy_finishes_what_a_killed_one_left(
     before = ledger.stored()
     rule = wires.rule(DECIDE, Fault.HOLD_ANSWER if committed else Fault.HOLD_MESSAGE)
     change = kill_at(ledger, rule)
+    (part, *_) = ledger.prepared()
     rule.cut()
     # The first proxy stays dead; the second one has been serving all the time.
     second.until_nothing_is_prepared()
+    with second.client(autocommit=True) as asking:
+        answer = asking.execute(f"SHOW pgchorus.transaction '{part.rpartition(':')[0]}'".encode()).fetchone()
+    assert answer == ("committed" if committed else "aborted",)
     assert second.changed(before) == (change if committed else {})
     check_after(second)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wire_client import SYNC, bind, execute, parse
+from wire_client import SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,12 @@ def test_by_the_extended_protocol_and_not_to_be_set(any_town: Town, connect: Cal
     gid = rows[0][1][0].decode()
     client.query("commit")
     assert outcome(client, gid) == "committed"
+    client.send(parse(f"show pgchorus.transaction '{gid}'"), bind(), describe("P"), execute(), SYNC)
+    trace = client.read("Z")
+    assert [entry for entry in trace if entry[0] == "row"] == [("row", [b"committed"])]
+    assert [entry[1][0] for entry in trace if entry[0] == "columns"] == ["transaction"]
+    trace = client.ask(parse("show pgchorus.transaction 'no id'"), bind(), execute(), SYNC)
+    assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["22023"]
     for text in ("set pgchorus.transaction_id = 'x'", "reset pgchorus.transaction_id"):
         assert client.query(text)[0][1]["C"] == "55P02"
 
