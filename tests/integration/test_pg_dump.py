@@ -72,3 +72,29 @@ def test_a_dump_is_restored_through_the_proxy(
     finally:
         expected.close()
         got.close()
+
+
+def dumped(dsn: str, *more: str) -> list[str]:
+    """Return the dump of a whole database but for what the proxy keeps there."""
+    text = run_well("pg_dump", "-d", dsn, "-N", "pgchorus", "--no-owner", "--restrict-key=a", *more)
+    return [line for line in text.splitlines() if "pgchorus" not in line and line.strip() not in ("", "--")]
+
+
+def test_a_database_with_one_shard_is_dumped_and_restored_whole(
+    make_databases: MakeDatabases, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    (source,), (target,) = make_databases(1, "source"), make_databases(1, "target")
+    dsns = [start_proxy([shard], {}).dsn(shard.rpartition("/")[2]) for shard in (source, target)]
+    with psycopg.connect(dsns[0], autocommit=True) as connection:
+        for statement in (*SCHEMA.read_text().split(";\n"), *ROWS.split(";\n")):
+            if statement.strip():
+                connection.execute(statement.encode())
+    assert dumped(dsns[0]) == dumped(source), "through the proxy as from the server"
+    archive, contents = tmp_path / "whole.dump", tmp_path / "contents"
+    run_well("pg_dump", "-Fc", "-d", dsns[0], "-N", "pgchorus", "-f", str(archive))
+    listed = run_well("pg_restore", "-l", str(archive)).splitlines()
+    contents.write_text("\n".join(line for line in listed if "pgchorus" not in line))
+    run_well("pg_restore", "-d", dsns[1], "--no-owner", "--exit-on-error", "-1", "-L", str(contents), str(archive))
+    whole = dumped(dsns[1])
+    assert len(whole) > 300
+    assert whole == dumped(target) == dumped(source)

@@ -69,6 +69,47 @@ def test_describing(terminal: Terminal, beside: Terminal, line: str) -> None:
     assert without == [theirs for theirs in with_none if "pgchorus" not in theirs]
 
 
+DESCRIBED = r"""
+\dA; \dAc btree int8; \dAf btree; \dAo btree int8; \dAp btree; \db; \dc; \dC int8; \dd; \dD; \dconfig work_mem; \ddp;
+\dE; \des; \deu; \dew; \det; \dF; \dFd; \dFp; \dFt; \dg; \dl; \dL; \dm; \do ||; \dO; \dP; \drds; \drg; \dRp; \dRs;
+\dS pg_am; \dX; \df+ now; \sf+ lower; \sv pg_views; \z notes; \lo_list
+"""
+
+
+def test_describing_everything_else(terminal: Terminal, beside: Terminal) -> None:
+    for line in DESCRIBED.split(";"):
+        same(terminal, beside, line.strip())
+
+
+@pytest.mark.parametrize("end", ["\\endpipeline", "\\syncpipeline"])
+def test_pipelines_and_prepared_statements(terminal: Terminal, beside: Terminal, any_town: Town, end: str) -> None:
+    fill(any_town)
+    for line in (
+        "select v from notes where k = $1 \\parse by_key",
+        "\\bind_named by_key 3 \\g",
+        "\\startpipeline",
+        "\\bind_named by_key 5 \\sendpipeline",
+        "select count(*) from notes \\bind \\sendpipeline",
+        "\\flushrequest",
+        "\\getresults",
+        "insert into notes values ($1, 'x'), ($2, 'y') \\bind 100 101 \\sendpipeline",
+        "\\syncpipeline",
+        "insert into notes values (102, 'never') \\bind \\sendpipeline",
+        "insert into notes values ($1, 'again') \\bind 100 \\sendpipeline",
+        "select 'skipped' \\bind \\sendpipeline",
+        end,
+        "\\getresults",
+        "select k from notes where k > 99 order by k \\bind \\sendpipeline",
+        "\\endpipeline",
+        "\\close_prepared by_key",
+        "\\bind_named by_key 3 \\g",
+        "select k, v from notes where k > 99 order by k;",
+    ):
+        same(terminal, beside, line)
+    looks = [one.say("select count(*) from notes \\watch c=2 i=0.01") for one in (beside, terminal)]
+    assert [len(re.findall(r"^ +14$", look, re.MULTILINE)) for look in looks] == [2, 2]
+
+
 def test_describing_finds_the_tables(terminal: Terminal) -> None:
     said = terminal.say("\\d")
     for name in ("notes", "children", "kinds", "plain"):

@@ -13,18 +13,33 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
+    cast,
     create_engine,
     delete,
     func,
     insert,
     inspect,
+    literal_column,
+    or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError, NotSupportedError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, joinedload, mapped_column, relationship, selectinload
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    contains_eager,
+    joinedload,
+    mapped_column,
+    relationship,
+    selectinload,
+    subqueryload,
+)
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
@@ -184,6 +199,120 @@ def test_rollbacks(engine: Engine) -> None:
             session.flush()
         session.commit()
         assert session.scalars(select(Account.id).order_by(Account.id)).all() == [1, 2, 3, 6]
+
+
+@pytest.fixture
+def beside(make_module_databases: MakeDatabases) -> Iterator[Engine]:
+    """One Postgres with the same tables."""
+    engine = create_engine(make_module_databases(1, "one")[0].replace("postgres://", "postgresql+psycopg://"))
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def core_of_the_tutorial(engine: Engine) -> list[object]:
+    """Joins, subqueries, CTEs, windows and set operations; changes that look at other tables and return rows."""
+    found: list[object] = []
+    with Session(engine) as session:
+        session.add_all(people())
+        session.add_all([Currency(code="EUR", name="Euro"), Currency(code="NOK", name="Krone")])
+        session.commit()
+    account, address = Account.__table__, Address.__table__
+    assert isinstance(account, Table)
+    assert isinstance(address, Table)
+    one, other = account.alias("one"), account.alias("other")
+    count = func.count(address.c.number)
+    counts = select(address.c.account_id, count.label("many")).group_by(address.c.account_id)
+    inner, cte = counts.subquery(), counts.cte("counts")
+    correlated = select(count).where(account.c.id == address.c.account_id).scalar_subquery()
+    some = select(address.c.number).where(address.c.account_id == account.c.id)
+    row_number = func.row_number().over(partition_by=address.c.account_id, order_by=address.c.number)
+    queries = [
+        select(("Name: " + account.c.name).label("shown")).order_by(account.c.name),
+        select(account.c.id, text("'some phrase'"), literal_column("5").label("five")).order_by(account.c.id),
+        select(account.c.name, count).join(address).group_by(account.c.name).having(count > 1),
+        select(account.c.name, address.c.email).join_from(account, address).order_by(address.c.email),
+        select(account.c.name).outerjoin(address).where(address.c.number.is_(None)),
+        select(one.c.name, other.c.name).join(other, one.c.id > other.c.id).order_by(one.c.id, other.c.id),
+        select(account.c.name, inner.c.many).join_from(account, inner).order_by(account.c.name),
+        select(account.c.name, cte.c.many).join_from(account, cte).order_by(account.c.name),
+        select(account.c.name, correlated.label("many")).order_by(account.c.id),
+        select(account.c.id).where(some.exists()).order_by(account.c.id),
+        select(account.c.id).where(~some.exists()).order_by(account.c.id),
+        select(row_number, address.c.email).order_by(address.c.email),
+        select(account.c.name, func.count().over(), func.rank().over(order_by=account.c.name)).order_by(account.c.id),
+        union_all(select(account.c.id), select(address.c.account_id)).order_by("id"),
+        select(cast(account.c.id, String), func.lower(account.c.fullname, type_=String)).order_by(account.c.id),
+        select(account.c.id).where(or_(account.c.name.in_(["sandy", "patrick"]), account.c.id == 1)).order_by("id"),
+        select(func.percentile_cont(0.5).within_group(account.c.id)),
+        select(account.c.id).order_by(account.c.id.desc()).limit(2).offset(1),
+    ]
+    email = select(address.c.email).where(address.c.account_id == account.c.id).order_by(address.c.number).limit(1)
+    changes = [
+        insert(account).values(id=bindparam("k"), name="new").returning(account.c.id, account.c.fullname),
+        update(account).values(fullname=email.scalar_subquery()),
+        update(account)
+        .values(fullname="by address")
+        .where(account.c.id == address.c.account_id, address.c.number == 2),
+        update(account)
+        .where(account.c.id > 1)
+        .values(name=account.c.name + "!")
+        .returning(account.c.id, account.c.name),
+        delete(address).where(address.c.account_id == account.c.id, account.c.fullname == "by address"),
+        delete(account).where(account.c.id == bindparam("k")).returning(account.c.name),
+    ]
+    with engine.begin() as connection:
+        found += [connection.execute(query).all() for query in queries]
+        for change in changes:
+            result = connection.execute(change, {"k": 9} if "k" in change.compile().params else {})
+            found.append(sorted(result.all()) if result.returns_rows else result.rowcount)
+        found.append(connection.execute(select(account).order_by(account.c.id)).all())
+        found.append(connection.execute(select(address).order_by(*address.c)).all())
+    return found
+
+
+def orm_of_the_tutorial(engine: Engine) -> list[object]:
+    """The identity map, changes by query, every way of loading what belongs to a row."""
+    found: list[object] = []
+    with Session(engine) as session:
+        session.execute(insert(Account), [{"id": key, "name": f"name {key}"} for key in (5, 6, 7)])
+        session.execute(update(Account).where(Account.id.in_([5, 6])).values(fullname="by query"))
+        found.append(sorted(session.scalars(select(Account.id).where(Account.fullname == "by query"))))
+        five = session.get_one(Account, 5)
+        assert session.scalars(select(Account).where(Account.name == "name 5")).one() is five
+        assert five in session
+        five.addresses = [Address(number=n, email=f"{n}@five") for n in (1, 2)]
+        assert five in session.dirty
+        session.commit()
+        session.execute(delete(Account).where(Account.id == 7))
+        session.merge(Account(id=6, name="merged"))
+        session.commit()
+    having = [
+        select(Account).where(Account.addresses.any(Address.number == 2)).order_by(Account.id),
+        select(Account).where(~Account.addresses.any()).order_by(Account.id),
+        select(Account).options(selectinload(Account.addresses)).order_by(Account.id),
+        select(Account).options(joinedload(Account.addresses)).order_by(Account.id),
+        select(Account).options(subqueryload(Account.addresses)).order_by(Account.id),
+        select(Account).outerjoin(Account.addresses).options(contains_eager(Account.addresses)).order_by(Account.id),
+    ]
+    for query in having:
+        with Session(engine) as session:
+            rows = session.scalars(query).unique().all()
+            found.append([(one.id, one.name, sorted(address.email for address in one.addresses)) for one in rows])
+    with Session(engine) as session:
+        joined = select(Address).options(joinedload(Address.account, innerjoin=True)).order_by(Address.email)
+        found.append([(one.email, one.account.name) for one in session.scalars(joined)])
+        bundle = select(Account.name, Address).join(Account.addresses).where(Address.account.has(name="name 5"))
+        found.append(sorted((name, address.email) for name, address in session.execute(bundle)))
+        session.delete(session.get_one(Account, 5))
+        session.commit()
+        found.append(sorted(session.scalars(select(Address.email))))
+    return found
+
+
+def test_the_tutorial(engine: Engine, beside: Engine) -> None:
+    assert core_of_the_tutorial(engine) == core_of_the_tutorial(beside)
+    assert orm_of_the_tutorial(engine) == orm_of_the_tutorial(beside)
 
 
 def test_a_foreign_key_that_no_shard_could_enforce_is_refused(request: pytest.FixtureRequest, engine: Engine) -> None:
