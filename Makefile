@@ -20,6 +20,8 @@ PYTHON ?=
 ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Whole stretches of the suite for each worker: what a module starts is started once.
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -33,7 +35,7 @@ demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
 
 test: lint
-	$(RUN) -m pytest -q -n auto --maxprocesses 8 $(ARGS)
+	$(RUN) -m pytest -q $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(VENV)/.test
 	$(RUN) -m ruff check .
@@ -45,7 +47,7 @@ model: $(VENV)/.test
 	$(RUN) tests/faults/model.py $(ARGS)
 
 faults: $(VENV)/.test
-	$(RUN) -m pytest -q -n auto --maxprocesses 8 -m "long or not long" tests/faults $(ARGS)
+	$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "long or not long" tests/faults $(ARGS)
 
 soak: $(VENV)/.test
 	$(RUN) tests/faults/soak.py --seconds 60 $(ARGS)

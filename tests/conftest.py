@@ -13,6 +13,7 @@ for databases finds it up again. Which fixture for what:
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
@@ -34,6 +35,12 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 _serial = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: many tests wait, for a deadlock's timeout or a server that comes back."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 class MakeDatabases(Protocol):

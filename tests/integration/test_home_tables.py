@@ -40,6 +40,6 @@ def test_a_refusal_is_not_taken_for_a_missing_table(town: Town, connect: Callabl
     for key in town.spread:
         proxy.query("begin")
         proxy.query(f"select v from notes where k = {key}")
-        trace = proxy.query("update notes set v = (select max(p.v) from plain p where p.id = notes.n)")
+        trace = proxy.query("update notes set k = (select max(p.id) from plain p)")
         assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], trace
         proxy.query("rollback")
