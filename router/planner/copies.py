@@ -44,8 +44,12 @@ def spent_sequences(context: Context, tables: Iterable[TableName], after: Texts 
 
 def spent_sequence(context: Context, sequence: Node) -> Texts:
     """Return what follows the definition of a sequence (its RangeVar) on each shard."""
-    literal = quoted(*range_name(sequence)).replace("'", "''")
-    return _away_from_home(context, (), [_SPEND.format(where=f"q.seqrelid = '{literal}'::pg_catalog.regclass")])
+    name = quoted(*range_name(sequence))
+    literal = name.replace("'", "''")
+    texts = [_SPEND.format(where=f"q.seqrelid = '{literal}'::pg_catalog.regclass")]
+    if any(option["DefElem"]["defname"] == "cycle" for option in context.body.get("options", ())):
+        texts.append(f"ALTER SEQUENCE {name} NO CYCLE")  # it would begin again instead of raising
+    return _away_from_home(context, (), texts)
 
 
 def range_name(range_var: Node) -> tuple[str, ...]:
@@ -57,6 +61,23 @@ def _away_from_home(context: Context, after: Texts, texts: list[str]) -> Texts:
     shards = range(len(context.database.shards))
     before = after or tuple(() for _ in shards)
     return tuple(before[shard] if shard == context.database.home else (*before[shard], *texts) for shard in shards)
+
+
+def respent(context: Context, sequence: Node, before: str) -> Ddl:
+    """Plan ALTER SEQUENCE everywhere: on shards other than home ``before`` makes the copy fit for it."""
+    shards, home = range(len(context.database.shards)), context.database.home
+    return Ddl(
+        EveryShard(),
+        before=tuple(() if shard == home else (before,) for shard in shards),
+        after=spent_sequence(context, sequence),
+    )
+
+
+def unspent_identities(context: Context, range_var: Node, columns: list[str]) -> Texts:
+    """Return what goes before a change of identity columns: a spent sequence would not fit into a smaller range."""
+    table = quoted(*range_name(range_var))
+    texts = [f"ALTER TABLE {table} ALTER COLUMN {quoted(column)} RESTART" for column in columns]
+    return _away_from_home(context, (), texts) if texts else ()
 
 
 def given_away(context: Context, sequence: Node) -> Ddl:

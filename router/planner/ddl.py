@@ -397,14 +397,24 @@ def create_sequence(context: Context) -> Statement:
 
 
 def alter_sequence(context: Context) -> Statement:
-    """ALTER SEQUENCE where it is; one that a table of the home shard takes over goes from the others."""
+    """ALTER SEQUENCE where it is; one that a table of the home shard takes over goes from the others, or comes back."""
     sequence = context.body["sequence"]
     target = _known(context, sequence) or HomeShard()
     if isinstance(target, HomeShard):
-        return statement(context, target)
+        known = context.catalog.resolve(name_parts(sequence), context.search_path)
+        if known is None or known.name.schema == "pg_temp" or not _names_owner(context) or _owner(context) == target:
+            return statement(context, target)
+        plan = copies.respent(context, sequence, f"CREATE SEQUENCE {copies.quoted(*copies.range_name(sequence))}")
+        return context.statement(plan, "ALTER SEQUENCE")
     if _owner(context) == HomeShard():
         return context.statement(copies.given_away(context, sequence), "ALTER SEQUENCE")
-    return context.statement(Ddl(target, after=copies.spent_sequence(context, sequence)), "ALTER SEQUENCE")
+    # A spent one is at the end of its range: a smaller range would not do for it.
+    unspent = f"ALTER SEQUENCE IF EXISTS {copies.quoted(*copies.range_name(sequence))} RESTART"
+    return context.statement(copies.respent(context, sequence, unspent), "ALTER SEQUENCE")
+
+
+def _names_owner(context: Context) -> bool:
+    return any(option["DefElem"]["defname"] == "owned_by" for option in context.body.get("options", ()))
 
 
 def _owner(context: Context) -> Target | None:

@@ -382,8 +382,13 @@ def alter(context: Context) -> Statement:
     attached = copies.attached(context, definition.placement)
     if attached is not None:
         return context.statement(attached, tag_of(context.parsed))
-    makes = any(item["AlterTableCmd"].get("subtype") in _SEQUENCES for item in body.get("cmds", ()))
-    return _ddl(context, target, after=copies.spent_sequences(context, [relation.name]) if makes else ())
+    commands = [item["AlterTableCmd"] for item in body.get("cmds", ())]
+    makes = any(command.get("subtype") in _SEQUENCES for command in commands)
+    after = copies.spent_sequences(context, [relation.name]) if makes else ()
+    before = copies.unspent_identities(
+        context, range_var, [command["name"] for command in commands if command.get("subtype") == "AT_SetIdentity"]
+    )
+    return context.statement(Ddl(target, after=after, before=before), tag_of(context.parsed))
 
 
 def _check_command(context: Context, command: Node, definition: Definition, range_var: Node) -> None:

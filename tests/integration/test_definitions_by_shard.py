@@ -214,7 +214,12 @@ DEFINED = """
     grant select (k), update (v) on made to ddl_one; grant select on plain to ddl_one
     create policy mine on made using (k > 0); alter policy mine on made to ddl_one
     create rule quiet as on delete to plain do instead nothing; comment on rule quiet on plain is 'r'
-    drop rule quiet on plain"""
+    drop rule quiet on plain; create sequence free; alter sequence free maxvalue 100; alter sequence free as smallint
+    alter sequence free maxvalue 50 cycle; create sequence taken owned by plain.id; alter sequence taken owned by none
+    alter sequence taken maxvalue 900 restart 7; select nextval('taken')
+    alter table made add column i int; alter table made alter i set not null
+    alter sequence taken owned by plain.id; alter sequence taken owned by made.i; alter sequence taken maxvalue 800
+    comment on sequence taken is 's'"""
 AT_HOME = ("plain", "of_home_2", "other", "moved.on_made_2", "on_made_2.a", "like_made", "farther", "wrapper",
            "abroad_2", "brief")  # fmt: skip
 UNDONE = """
@@ -222,6 +227,7 @@ UNDONE = """
     drop index on_made_2; drop index moved.on_made_2; drop statistics moved.of_made, of_plain_2; drop table moved.other
     drop type pair; drop table like_made; drop table brief; drop foreign table abroad_2
     drop user mapping for ddl_two server farther; drop server farther; drop foreign data wrapper wrapper
+    drop sequence free; alter table made drop column i
     drop aggregate total(int); drop operator ==== (int, text); drop function same_text; drop collation plain_c
     drop operator family some_2 using hash; drop conversion latin; drop text search configuration words_c
     drop text search dictionary words_d; drop access method am_1; drop policy mine on made
