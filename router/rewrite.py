@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OPEN = frozenset({"ASCII_40", "ASCII_91"})
 CLOSE = frozenset({"ASCII_41", "ASCII_93"})
 _COMMA = "ASCII_44"
+_NAMES_FOLLOW = frozenset({"AS", "ASCII_46"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,21 @@ def outside_brackets(tokens: list[Token], start: int = 0, stop: int | None = Non
 
 
 def at_top(tokens: list[Token], name: str, start: int = 0, stop: int | None = None) -> int | None:
-    """Return the index of the first token of this name that stands in no bracket."""
-    return next((index for index in outside_brackets(tokens, start, stop) if tokens[index].name == name), None)
+    """Return the index of the first token of this name that stands in no bracket, as a word of the grammar."""
+    places = outside_brackets(tokens, start, stop)
+    return next((index for index in places if tokens[index].name == name and not is_name(tokens, index)), None)
 
 
 def first_at_top(tokens: list[Token], names: Collection[str], start: int = 0) -> int:
-    """Return the index of the first token of these names that stands in no bracket, or the number of tokens."""
-    return next((index for index in outside_brackets(tokens, start) if tokens[index].name in names), len(tokens))
+    """Return the index of the first of these words that stands in no bracket, or the number of tokens."""
+    places = outside_brackets(tokens, start)
+    return next((index for index in places if tokens[index].name in names and not is_name(tokens, index)), len(tokens))
+
+
+def is_name(tokens: list[Token], index: int) -> bool:
+    """Whether a keyword begins no clause: it is a name (``AS from``, ``t.order``), or part of IS DISTINCT FROM."""
+    before = tokens[index - 1].name if index else ""
+    return before in _NAMES_FOLLOW or (tokens[index].name == "FROM" and before == "DISTINCT")
 
 
 def list_items(tokens: list[Token], start: int, stop: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router.errors import SyntaxFailure
-from router.rewrite import group_end, list_items, outside_brackets
+from router.rewrite import group_end, is_name, list_items, outside_brackets
 from router.statement import parse
 from router.tree import same
 
@@ -23,7 +23,6 @@ _CLAUSES: Final = {
     "LIMIT": "limit", "OFFSET": "limit", "FETCH": "limit", "FOR": "lock", "INTO": "into",
     "UNION": "set", "INTERSECT": "set", "EXCEPT": "set",
 }  # fmt: skip
-_NAMES_FOLLOW: Final = frozenset({"AS", "ASCII_46"})
 _SORT_WORDS: Final = frozenset({"ASC", "DESC", "NULLS_P", "NULLS_LA", "FIRST_P", "LAST_P"})
 
 
@@ -64,7 +63,7 @@ class Clauses:
                 select = index if token.name == "SELECT" else None
                 continue
             clause = _CLAUSES.get(token.name)
-            if clause is None or clause in starts or token.start < first_target or _is_name(parsed, index):
+            if clause is None or clause in starts or token.start < first_target or is_name(parsed.tokens, index):
                 continue
             starts[clause] = index
         if select is None or "set" in starts or "into" in starts:
@@ -152,13 +151,6 @@ class Clauses:
         """Return the text of a call with another function's name."""
         tokens = self.parsed.tokens
         return name + self.parsed.text[tokens[place[1]].start : tokens[place[2] - 1].end]
-
-
-def _is_name(parsed: Parsed, index: int) -> bool:
-    """Whether a keyword is a name here (``AS from``, ``t.order``) or part of IS DISTINCT FROM."""
-    tokens = parsed.tokens
-    before = tokens[index - 1].name if index else ""
-    return before in _NAMES_FOLLOW or (tokens[index].name == "FROM" and before == "DISTINCT")
 
 
 def apply(text: str, edits: list[Edit]) -> str:

@@ -123,6 +123,8 @@ def test_keys_that_change(twins: Twins) -> None:
         "update made set k = k + 2000 where n = 2",
         "update made as t set k = 7000 + kinds.id, v = kinds.name from kinds where kinds.id = t.k",
         "update made set k = '55', v = 'x' where k = 3",
+        "update made set k = 56, n = (n is distinct from 5)::int where k is not distinct from 55 returning n",
+        "update made set k = 55 where k is not distinct from 56",
         "update made set k = 100 where k = 9",
         "update made set n = -1, k = 5 where k = 9",
         "update made set k = k where k = 9 returning k",
