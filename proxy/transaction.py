@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from proxy.wire.fields import ErrorFields
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
+UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
 PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 READ_ONLY_SAVEPOINT = "pgchorus_read_only"

@@ -12,7 +12,7 @@ Where overloads, operators or casts cannot be told apart in a parse tree, the an
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router import access, builtins
 from router.closure import Closure, Reach
@@ -68,6 +68,8 @@ __all__ = [
 OWN_SCHEMA = "pgchorus"
 _NOWHERE = Database("", ("s0",), 0)
 
+_SETTERS: Final = frozenset(FunctionName("pg_catalog", name) for name in builtins.SETTINGS)
+
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
@@ -82,6 +84,7 @@ class _Maps:
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
     custom: set[FunctionName] = field(default_factory=set)
+    setting: set[FunctionName] = field(default_factory=set)
     unknown: set[FunctionName] = field(default_factory=set)
     set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
 
@@ -107,6 +110,7 @@ class Catalog:
     system_relations: frozenset[TableName] = frozenset()
     version: int = 0
     server_version: int = 180000
+    custom_settings: frozenset[str] = frozenset()  # settings with a dot in their name that functions name
     _maps: _Maps = field(default_factory=_Maps, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +121,8 @@ class Catalog:
             maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
             if function.sets_custom:
                 maps.custom.add(function.name)
+            if function.sets or function.uses.unknown or not _SETTERS.isdisjoint(function.uses.functions):
+                maps.setting.add(function.name)
             if function.uses.unknown:
                 maps.unknown.add(function.name)
             if function.row_argument:
@@ -359,6 +365,11 @@ class Catalog:
     def has_unknown(self) -> bool:
         """Whether there is a function of which nobody can tell what it touches."""
         return bool(self._maps.unknown)
+
+    @property
+    def sets_settings(self) -> bool:
+        """Whether some function may make settings."""
+        return bool(self._maps.setting)
 
     @property
     def has_custom_settings(self) -> bool:

@@ -430,7 +430,7 @@ ANY_SHARDS: dict[str, tuple[str, str]] = {
         "Leave the setting alone; the session ends.",
     ),
     "encoding-config": (
-        "client_encoding cannot be changed by set_config through the proxy",
+        "client_encoding cannot be changed by a set_config inside this statement",
         "Use SET client_encoding.",
     ),
     "encoding-portal": (

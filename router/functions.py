@@ -36,6 +36,8 @@ _TRIVIAL: Final = re.compile(r"\w*|'[^'\\]*'")
 _DYNAMIC: Final = frozenset({"PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"})
 _TRANSACTION: Final = frozenset({"PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback"})
 _CLOCK_PREFIXES: Final = ("SVFOP_CURRENT_DATE", "SVFOP_CURRENT_TIME", "SVFOP_LOCALTIME")
+_QUOTED_DOTTED: Final = re.compile(r"'([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)'")
+_SET_DOTTED: Final = re.compile(r"\bset\s+(?:session\s+)?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)", re.IGNORECASE)
 _PARSE_STATEMENT, _PARSE_EXPRESSION, _PARSE_ASSIGNMENT = 0, 2, 3
 
 
@@ -104,6 +106,16 @@ class Directory:
                     yield function
             if len(parts) == 1 or parts[-2] == "pg_catalog":
                 yield FunctionName("pg_catalog", parts[-1])
+
+
+def custom_settings_in(text: str) -> Iterator[str]:
+    """Return the settings with a dot in their name that a function's text may set: more than it does, sooner than less.
+
+    Names that are put together when it runs are not found.
+    """
+    if "set_config" in text.lower():
+        yield from _QUOTED_DOTTED.findall(text)
+    yield from _SET_DOTTED.findall(text)
 
 
 # --- texts -------------------------------------------------------------------------------------------------------

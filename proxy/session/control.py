@@ -14,6 +14,7 @@ from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.filling import fill_bind
+from proxy.session.following import all_but, learn_isolation
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all
 from proxy.session.prepared import Portal
@@ -27,7 +28,6 @@ from proxy.session.preparing import (
 )
 from proxy.session.run import padded, relay
 from proxy.session.session import relayed_shard
-from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend
@@ -209,7 +209,7 @@ async def setting_control(
         return tag
     _note_setting(session, statement, plan)
     if transaction.in_block:
-        await _on_other_links(session, statement.text)
+        await all_but(session, session.settings_shard, statement.text)
         transaction.note_setting(plan.name, statement.text)
     await _back_to_startup(session, plan)
     await _follow_isolation(session, plan)
@@ -226,14 +226,6 @@ async def _follow_isolation(session: Session, plan: SettingControl) -> None:
         await learn_isolation(session)
 
 
-async def learn_isolation(session: Session) -> None:
-    """Ask a link of the session, whose settings are the session's."""
-    shard = session.settings_shard
-    links = await session.transaction.join([shard], writes=False, reads=False)
-    answer = await links[shard].run(SHOW_DEFAULT)
-    session.transaction.default_isolation = (answer.rows[0][0] or b"").decode()
-
-
 async def _stays_on_the_link(session: Session, statement: Statement, plan: SettingControl) -> bool:
     """Whether what a statement about settings does is not the session's to repeat on other links."""
     transaction = session.transaction
@@ -243,7 +235,7 @@ async def _stays_on_the_link(session: Session, statement: Statement, plan: Setti
         home = session.database.logical.home
         text = statement.text if plan.elsewhere is None else plan.elsewhere
         if transaction.in_block and text:
-            await _all_but(session, session.settings_shard if plan.elsewhere is None else home, text)
+            await all_but(session, session.settings_shard if plan.elsewhere is None else home, text)
             transaction.note_setting(plan.name, text)
         return True
     if plan.name == "seed" and transaction.shard_count == 1:
@@ -284,45 +276,6 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
     elif plan.setting is Setting.RESET_ALL:
         session.settings.reset_all()
         reset_all(session)
-
-
-async def _on_other_links(session: Session, sql: str) -> None:
-    await _all_but(session, session.settings_shard, sql)
-
-
-async def _all_but(session: Session, shard: int, sql: str) -> None:
-    for other, link in session.transaction.links.items():
-        if other != shard and not link.closed:
-            await link.run(sql)
-
-
-async def follow_set_config(session: Session, statement: Statement, shard: int) -> None:
-    """A SELECT called set_config on a shard: the session has that setting from now on."""
-    transaction = session.transaction
-    link = transaction.links.get(shard)
-    if link is None or not statement.set_config:
-        return
-    for name, constant, local in statement.set_config:
-        value = constant
-        if value is None:  # a parameter or an expression, or it may not have been called: what is so is what it is now
-            answer = await link.run(f"SELECT pg_catalog.current_setting({quote_literal(name)}, true)")
-            now = answer.rows[0][0]
-            if now is None:
-                continue
-            value = session.encoding.heard(now)
-        session.settings.touch(name)
-        if link.dirty and "." in name:
-            link.resettable = False  # no DISCARD makes it NULL again
-        if not local:
-            session.settings.set(name, set_config_sql(name, value))
-            if name.lower() in DEFAULT_SETTINGS:
-                await learn_isolation(session)
-        if transaction.in_block:
-            sql = set_config_sql(name, value, local=local)
-            await _all_but(session, shard, sql)
-            transaction.note_setting(name, sql)
-    if not transaction.in_block:
-        link.settings = session.settings.applied
 
 
 async def _discard_all(session: Session) -> bytes:

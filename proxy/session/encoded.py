@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from proxy.encodings import Encoding
     from proxy.session.session import Session
+    from router.plan import Statement
 
 _Message = TypeVar("_Message")
 
@@ -68,6 +69,11 @@ def _check_portal(name: bytes) -> None:
         raise refusal("encoding-portal")
 
 
+def sets_encoding(statement: Statement) -> bool:
+    """Whether a statement calls set_config for client_encoding: what comes after it is to be read otherwise."""
+    return any(name == "client_encoding" for name, _, _ in statement.set_config)
+
+
 def check_change(session: Session) -> None:
     """Before client_encoding changes: nothing of the session may hold rows or parameters in the old one."""
     for portal in session.portals.values():
@@ -81,7 +87,7 @@ def check_change(session: Session) -> None:
 
 
 async def check_changed(session: Session, before: Encoding) -> None:
-    """After SET client_encoding on a link: go back, and say why, if the new one is not served."""
+    """After a change of client_encoding on a link: go back, and say why, if the new one is not served."""
     name = session.parameters.get("client_encoding", "UTF8")
     if by_name(name) is before:
         return

@@ -26,8 +26,9 @@ from proxy.session import control, simple
 from proxy.session.audit import Audit
 from proxy.session.batch import Batch, begins_itself
 from proxy.session.changing import changed
-from proxy.session.encoded import read_text, with_names
+from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.filling import fill_bind
+from proxy.session.following import follow_set_config, learn_settings
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
@@ -271,7 +272,7 @@ class ExtendedProtocol:
             raise Reported(answer.sqlstate)
         for statement in batch.statements:
             session.note_effects(statement, [batch.shard])
-            await control.follow_set_config(session, statement, batch.shard)
+            await follow_set_config(session, statement, batch.shard)
             if isinstance(statement.plan, CursorControl) and statement.plan.closes:
                 session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
@@ -457,14 +458,17 @@ class ExtendedProtocol:
         return unfolded is not None
 
     async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute) -> None:
-        statement = portal.prepared.statement
+        session, statement = self.session, portal.prepared.statement
         if portal.deferred:
             await self._bind_on_link(portal, shard, forward=False)
             portal.deferred = False
+        new_encoding = sets_encoding(statement)
+        if new_encoding:
+            check_change(session)
         batch = await self._batch_for(shard, writes=_writes(portal))
         batch.execute(message.encode(), statement)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
-        if statement.tag == "COPY" or len(batch.frames) > BATCH_BYTES:
+        if statement.tag == "COPY" or new_encoding or len(batch.frames) > BATCH_BYTES:
             await self._send_batch(last=self._sync_is_next())
 
     async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
@@ -550,6 +554,7 @@ class ExtendedProtocol:
                 await portal.close()
             session.portals.clear()
             session.transaction.finish_statement()
+        await learn_settings(session)
         session.ready()
 
 

@@ -15,7 +15,9 @@ from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import explaining, own_settings
 from proxy.session.defining import has_news
+from proxy.session.encoded import check_change, sets_encoding
 from proxy.session.filling import fill_bind
+from proxy.session.following import follow_set_config
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
@@ -322,6 +324,8 @@ async def _run_on_link(
         + frontend.Execute(b"", 0).encode()
         + frontend.Sync().encode()
     )
+    if sets_encoding(portal.prepared.statement):
+        check_change(session)
     answer = Relay(session.connection, session.on_parameter, script, session.transaction.explain)
     answer.hold_tag = True
     link.exchange(packet, answer)
@@ -329,4 +333,5 @@ async def _run_on_link(
     if answer.failed:
         raise Reported(answer.sqlstate)
     session.note_effects(portal.prepared.statement, [shard])
+    await follow_set_config(session, portal.prepared.statement, shard)
     return answer.tag

@@ -21,13 +21,14 @@ from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.changing import changing
 from proxy.session.cursors import OpenCursors, is_inside
+from proxy.session.encoded import sets_encoding
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
-from proxy.transaction import IDLE, Block, ClientTransaction
+from proxy.transaction import IDLE, UNSEEN, Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
@@ -138,9 +139,8 @@ class Session:
         """Refuse what would change settings behind our back, or the encoding in which we read texts."""
         if statement.tag == "UPDATE" and "pg_settings" in statement.text.lower():
             raise refusal("settings-update")
-        for name, value, _ in statement.set_config:
-            if name.lower() == "client_encoding" and (value is None or by_name(value) is not self.encoding):
-                raise refusal("encoding-config")
+        if sets_encoding(statement) and not isinstance(statement.plan, Single):
+            raise refusal("encoding-config")
         path = self.parameters.get("search_path", "")
         if not path.isascii() and not self.encoding.is_utf8 and self.transaction.shard_count > 1:
             raise refusal("encoding-path", encoding=self.encoding.name)
@@ -491,6 +491,8 @@ class Session:
             transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
         if statement.pins:
             transaction.pin(statement.pins, shards)
+        if (statement.dirties or statement.leaves_custom) and transaction.shard_count == 1:
+            transaction.pin(UNSEEN, shards)  # until it has told what is set now
         for shard in shards:
             if shard in transaction.links:
                 self._note_on_link(statement, transaction.links[shard])

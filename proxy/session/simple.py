@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
-from proxy.session import control, explaining
+from proxy.session import control, explaining, following
 from proxy.session.defining import has_news
-from proxy.session.encoded import read_text
+from proxy.session.encoded import check_change, read_text, sets_encoding
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
@@ -74,6 +74,7 @@ async def simple_query(session: Session, body: bytes) -> None:
         raise_if_fatal(error)
         session.report_error(error)
         await after_error(session)
+    await following.learn_settings(session)
     session.ready()
 
 
@@ -236,9 +237,11 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     await settle_before(session, [shard])
     if changes_definitions(session, statement) and session.transaction.block is Block.NONE:
         session.begin(Block.IMPLICIT)  # others must not run by the new definitions before they are read
+    if sets_encoding(statement):
+        check_change(session)
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
-    await control.follow_set_config(session, statement, shard)
+    await following.follow_set_config(session, statement, shard)
     if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
         await session.catalog_changed()
     return tag

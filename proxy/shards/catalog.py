@@ -20,6 +20,7 @@ from router.functions import (
     Body,
     Directory,
     Names,
+    custom_settings_in,
     names_of_definition,
     names_of_expression,
     names_of_statements,
@@ -56,6 +57,7 @@ Row = list[Any]
 Document = dict[str, Any]
 
 _ATTEMPTS: Final = 3
+_SOURCE: Final = 10  # where a function's text is in its row
 _RACES: Final = frozenset({"XX000", "42P01", "42704", "42883", "55000"})
 _IN_TRANSACTION: Final = ord("T")
 _TRIGGER_EVENTS: Final = ((4, "insert"), (8, "delete"), (16, "update"), (32, "truncate"))
@@ -162,6 +164,7 @@ def build_catalog(document: Document, database: Database, version: int) -> Catal
         system_relations=relations,
         version=version,
         server_version=server,
+        custom_settings=builder.custom_settings(),
     )
 
 
@@ -262,6 +265,11 @@ class _Builder:
             row_argument,
             names.sets_custom,
         )
+
+    def custom_settings(self) -> frozenset[str]:
+        """Settings with a dot in their name that bodies of functions may set, as far as their text says."""
+        texts = (row[_SOURCE] or "" for row in self._list("functions"))
+        return frozenset(name.lower() for text in texts for name in custom_settings_in(text))
 
     def operators(self) -> Iterable[Operator]:
         """User-defined operators."""

@@ -138,4 +138,13 @@ class Planner:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
         filled = context.many and kind in _FILLED and "IntoClause" not in parsed.kinds
         statement = filling.planned(context, planner) if filled else planner(context)
-        return replace(statement, leaves_custom=True) if context.leaves_custom() else statement
+        return _with_traces(context, statement)
+
+
+def _with_traces(context: Context, statement: Statement) -> Statement:
+    """Return the statement with what it may leave on links that its own planner does not look for."""
+    if context.leaves_custom():
+        statement = replace(statement, leaves_custom=True)
+    if not statement.dirties and context.sets_out_of_sight(told=bool(statement.set_config)):
+        statement = replace(statement, dirties=True)
+    return statement

@@ -242,6 +242,21 @@ class Context:
         values = [target.get("ResTarget", {}).get("val", {}) for target in body.get("targetList", ())]
         return [value["FuncCall"] for value in values if "FuncCall" in value]
 
+    def sets_out_of_sight(self, *, told: bool) -> bool:
+        """Whether what the statement calls or sets off may make settings; ``told``: it says so of its set_configs."""
+        if self.every_effect.sets and (not told or self._sets_unseen()):
+            return True
+        if not self.catalog.sets_settings:
+            return False
+        writes = not self.parsed.kinds.isdisjoint(_WRITING)
+        return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named())
+
+    def _named(self) -> list[Relation]:
+        """Return the relations that the statement names anywhere, as far as the catalog has them."""
+        named = [name_parts(body) for kind, body in self.parsed.nodes if kind == "RangeVar"]
+        found = (self.catalog.resolve(name, self.search_path) for name in named)
+        return [relation for relation in found if relation is not None]
+
     def leaves_custom(self) -> bool:
         """Whether what the statement calls or sets off may leave a setting behind that no DISCARD removes."""
         parsed = self.parsed
@@ -255,12 +270,7 @@ class Context:
         if self._effect_of(parsed.nodes).sets_custom:
             return True
         writes = not parsed.kinds.isdisjoint(_WRITING)
-        named = [name_parts(body) for kind, body in parsed.nodes if kind == "RangeVar"]
-        relations = [self.catalog.resolve(name, self.search_path) for name in named]
-        return any(
-            relation is not None and self.catalog.sets_off(relation.name, write=writes).sets_custom
-            for relation in relations
-        )
+        return any(self.catalog.sets_off(relation.name, write=writes).sets_custom for relation in self._named())
 
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
         """Return ``set_config(name, value, is_local)`` calls; value None: only a shard can tell what became of it.

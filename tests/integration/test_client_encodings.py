@@ -159,6 +159,15 @@ def test_settings_of_the_session(speaking: Callable[[str], Speaking]) -> None:
         ("select word, 'é' from words", "LATIN1"),
         ("reset client_encoding", "UTF8"),
         ("select word, 'é' from words", "UTF8"),
+        ("select set_config('client_encoding', 'latin1', false), 'é'", "LATIN1"),
+        ("select word, 'é' from words", "LATIN1"),
+        ("begin", "LATIN1"),
+        ("select set_config('client_encoding', 'utf' || n, true) from (values (8)) t (n)", "UTF8"),
+        ("insert into words values ('€', 1)", "UTF8"),
+        ("rollback", "LATIN1"),
+        ("prepare p as select set_config('client_encoding', $1, false)", "LATIN1"),
+        ("execute p ('win1252')", "WIN1252"),
+        ("select 'œ'", "WIN1252"),
         ("set client_encoding to 'koi8r'", "KOI8R"),
         ("discard all", "UTF8"),
         ("select word, 'é' from words", "UTF8"),
@@ -166,6 +175,24 @@ def test_settings_of_the_session(speaking: Callable[[str], Speaking]) -> None:
         both.query(statement)
         both.speak(now)
         both.query("show client_encoding")
+
+
+def test_a_function_call_in_a_pipeline_changes_what_comes_behind_it(speaking: Callable[[str], Speaking]) -> None:
+    both = speaking("UTF8")
+    call = both.parse("select set_config('client_encoding', $1, false)")
+    both.twins.same(
+        call,
+        bind(b"latin1"),
+        execute(),
+        Parse(b"", "select 'é', $1::text".encode("latin1"), ()),
+        bind("ü".encode("latin1")),
+        execute(),
+        SYNC,
+    )
+    both.speak("LATIN1")
+    both.query("select 'é'")
+    both.twins.same(call, bind(b"nothing"), execute(), SYNC)
+    both.query("select 'é'")
 
 
 def test_a_rollback_in_a_message_takes_the_encoding_back(speaking: Callable[[str], Speaking]) -> None:

@@ -115,5 +115,66 @@ def test_what_functions_set_is_not_left_on_a_link(
     assert not refused or (shards == "narrow_town" and maker in ("dynamic SQL", "an expression", "DO"))
 
 
+WORK_MEM_AND_X = "select current_setting('work_mem'), current_setting('app.x', true)"
+OUT_OF_SIGHT = [
+    "select makes('{0}')",
+    "values (makes('{0}')) order by 1",
+    "begin; select makes('{0}'); select 1; commit",
+    "begin; select makes('{0}'); rollback",
+    "begin; savepoint s; select makes('{0}'); rollback to s; commit",
+    "prepare p as select makes('{0}'); execute p; deallocate p",
+    "prepare p as select set_config('work_mem', '{0}', false); execute p; deallocate p",
+    "create table made as select set_config('work_mem', '{0}', false); drop table made",
+    "select makes('{0}') into made; drop table made",
+    "begin; declare c cursor for select makes('{0}'); fetch c; commit",
+    "select set_config('work' || '_mem', '{0}', false)",
+    "do 'begin execute $e$set work_mem to \"{0}\"$e$;end'",
+    "call makes_too('{0}')",
+    "insert into plain values (1, '{0}')",
+    "set work_mem to '{0}'; select unmakes(), 'and back'",
+    "select count(makes('{0}')); set work_mem = '3MB'; reset all",
+    "select makes_local('{0}')",
+]
+FUNCTIONS = (
+    (
+        "create function makes(text) returns text language plpgsql as "
+        "'begin perform set_config(''app.x'', $1, false); return set_config(''work_mem'', $1, false); end'"
+    ),
+    (
+        "create function makes_local(text) returns text language plpgsql as "
+        "'begin return set_config(''work_mem'', $1, true); end'"
+    ),
+    "create function unmakes() returns int language plpgsql as 'begin reset work_mem; return 1; end'",
+    "create procedure makes_too(text) language sql as 'select makes($1)'",
+    "create function makes_for() returns trigger language plpgsql as 'begin perform makes(new.v); return new; end'",
+    "create trigger makes before insert on plain for each row execute function makes_for()",
+)
+
+
+def test_what_is_set_out_of_sight_stays_with_the_session(pair_town: Town, connect: Connect) -> None:
+    """Over one shard, by a function, a trigger, DO, an expression: for this session, on whatever link, and no other."""
+    maker = Twins(connect(pair_town.one), connect(pair_town.dsn))
+    try:
+        for function in FUNCTIONS:
+            maker.query(function)
+        for number, texts in enumerate(OUT_OF_SIGHT):
+            twins = Twins(connect(pair_town.one), connect(pair_town.dsn))
+            for text in texts.format(f"{1200 + number}kB").split("; "):
+                assert not failed(twins.query(text)), text
+            for _ in range(2):
+                twins.query("select current_setting('work_mem'), current_setting('app.x', true) = '' is not false")
+                twins.query("update plain set v = v")
+                twins.query("show work_mem")
+                shown = connect(pair_town.dsn).rows(
+                    "select current_setting('work_mem'), current_setting('app.x', true)"
+                )
+                assert shown == [("4MB", None)], texts
+            twins.close()
+    finally:
+        maker.query("drop trigger if exists makes on plain")
+        for name in ("function makes_for()", "procedure makes_too", "function unmakes, makes_local, makes"):
+            maker.query(f"drop {name}")
+
+
 def failed(trace: list[tuple[object, ...]]) -> bool:
     return any(entry[0] == "error" for entry in trace)
