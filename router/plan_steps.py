@@ -52,13 +52,15 @@ class Asked:
     """A subquery that is asked before the statement runs. Its parameters are those of the statement around it.
 
     ``locks``: it locks its rows, so that both must be in one transaction. ``columns``: what ROWS are called, each of
-    which becomes a parameter. TABLES are those of a ReadTables, in its order.
+    which becomes a parameter. TABLES are those of a ReadTables, in its order. ``unsure``: columns ('': the only one)
+    whose texts may have a collation that nobody knows, and a parameter would not have: no text may be among them.
     """
 
     read: Statement
     shape: Shape
     locks: bool = False
     columns: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

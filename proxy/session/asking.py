@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BOOL: Final = 16
 _TEXT, _BINARY = 0, 1
+_TEXTS: Final = frozenset({25, 1042, 1043})
 _UNDEFINED: Final = frozenset({"42703", "42P01"})
 
 
@@ -52,6 +53,7 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
         _check_rows(value, fields)
     elif value.shape is not Shape.EXISTS and len(fields) != 1:
         raise ProxyError("42601", "subquery must return only one column")
+    _check_collations(value, fields)
     formats = tuple(travelling_format(field.type_oid) for field in fields)
     rows = await _rows(session, read, parameters, formats)
     if value.shape is Shape.ROWS:
@@ -112,6 +114,16 @@ async def _tables(
             oid = known[at] if known[at] in asked_types.LISTS else asked_types.TEXT
             found.append(_array([[row[at]] for row in mine], oid))
     return found
+
+
+def _check_collations(value: Asked, fields: Sequence[Field]) -> None:
+    """Refuse texts whose collation would be lost. Lists for IN are compared by bytes."""
+    if value.shape not in {Shape.VALUE, Shape.ROWS}:
+        return
+    for field in fields:
+        name = field.name.decode("utf-8", "surrogateescape") if value.shape is Shape.ROWS else ""
+        if name in value.unsure and field.type_oid in _TEXTS:
+            raise refusal("subquery", detail="A text that it computes may have a collation of its own.")
 
 
 def _check_rows(value: Asked, fields: Sequence[Field]) -> None:

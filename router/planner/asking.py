@@ -142,7 +142,8 @@ def _read(context: Context, text: str, shape: Shape) -> Asked | None:
     except Refused:
         return None
     writes = inside.whole_effect.writes or not _WRITING.isdisjoint(inside.parsed.kinds)
-    return None if writes else Asked(read, shape, locks=locks(inside))
+    unsure = ("",) if asking_rows.may_collate(inside) else ()
+    return None if writes else Asked(read, shape, locks=locks(inside), unsure=unsure)
 
 
 def _looks_outside(query: Node) -> bool:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from router.cluster import Sharded
 from router.errors import Refused, SyntaxFailure
 from router.plan_steps import Asked, Shape
-from router.planner import merge_into
+from router.planner import asking_rows, merge_into
 from router.planner.clauses import Edit, apply
 from router.planner.names import star_columns
 from router.planner.scope import Scope
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from router.keys import ColumnId
     from router.planner.context import Context
-    from router.relation import Relation
     from router.statement import Parsed
     from router.tree import Node
 
@@ -99,7 +98,8 @@ def rewritten(context: Context, read: Read) -> tuple[Context, tuple[tuple[Asked,
         return None
     inside = context.rewritten(merged)
     inside.decided = True
-    return inside, ((replace(source, columns=tuple(column.name for column in columns)),), (found,))
+    unsure = tuple(column.name for column in columns if not column.definition) if source.unsure else ()
+    return inside, ((replace(source, columns=tuple(column.name for column in columns), unsure=unsure),), (found,))
 
 
 # --- what it is made of ----------------------------------------------------------------------------------------------
@@ -197,10 +197,8 @@ def _columns(context: Context, pieces: _Pieces, label: str) -> list[_Column] | N
 
 
 def _column(scope: Scope, name: str, column: ColumnId | None) -> _Column:
-    relation: Relation | None = scope.sources[column.source].relation if column is not None else None
-    known = relation.column(column.name) if relation is not None and column is not None else None
-    definition = known.definition if known is not None else ""
-    return _Column(name, definition)
+    known = asking_rows.column_of(scope, column)
+    return _Column(name, known.definition if known is not None else "")
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

@@ -21,8 +21,10 @@ from router.tree import same, strings, unwrap, walk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from router.keys import ColumnId
     from router.plan_steps import Asked
     from router.planner.context import Context
+    from router.relation import Column
     from router.statement import Parsed
     from router.tree import Node
 
@@ -89,15 +91,37 @@ def placed(parsed: Parsed, query: Node) -> Rows | None:
 
 def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked, tuple[int, int, str]] | None:
     """Return the subquery with its columns' names, and what goes in its place; None where that is not sure."""
-    columns = _names(context, context.parsed.text[rows.start : rows.end])
+    found = _named(context, context.parsed.text[rows.start : rows.end])
+    columns = tuple(name for name, _ in found or ())
     if not columns or len(set(columns)) < len(columns):
         return None
     arrays = ", ".join(f"pg_catalog.unnest(${at})" for at in range(number, number + len(columns)))
-    text = f'SELECT * FROM ROWS FROM ({arrays}) AS "pgchorus" ({", ".join(map(quoted, columns))})'  # noqa: S608 - quoted
+    own = {name: known.definition for name, known in found or () if known is not None and collated(known)}
+    shown = ", ".join(
+        f"{quoted(name)}::{own[name]} AS {quoted(name)}" if own.get(name) else quoted(name) for name in columns
+    )
+    names = ", ".join(map(quoted, columns))
+    text = f'SELECT {shown if own else "*"} FROM ROWS FROM ({arrays}) AS "pgchorus" ({names})'  # noqa: S608 - quoted
     if not _verified(context.parsed, rows, text):
         return None
-    found = replace(read, columns=columns)
-    return found, (rows.start, rows.end, text)
+    unsure = tuple(name for name, known in found or () if known is None or (collated(known) and not known.definition))
+    return replace(read, columns=columns, unsure=unsure if read.unsure else ()), (rows.start, rows.end, text)
+
+
+def collated(column: Column) -> bool:
+    """Whether a column has a collation of its own, which a list of its values does not tell."""
+    return column.collation not in {"", "default"}
+
+
+def may_collate(context: Context) -> bool:
+    """Whether a query's texts may have another collation than the database's: COLLATE, or a column that has one."""
+    nodes = context.parsed.nodes
+    if "CollateClause" in context.parsed.kinds:
+        return True
+    named = {strings(body["fields"])[-1] for kind, body in nodes if kind == "ColumnRef"}
+    relations = [context.relation(body) for kind, body in nodes if kind == "RangeVar"]
+    columns = [column for relation in relations if relation is not None for column in relation.columns]
+    return any(collated(column) and (column.name in named or "*" in named) for column in columns)
 
 
 def _verified(parsed: Parsed, rows: Rows, text: str) -> bool:
@@ -120,26 +144,38 @@ def _replaced(value: Any, old: Node, new: Node) -> Any:
     return value
 
 
-def _names(context: Context, text: str) -> tuple[str, ...] | None:
-    """Return the names of a query's columns; None where they are not certain. Whoever asks compares them."""
+def _named(context: Context, text: str) -> list[tuple[str, Column | None]] | None:
+    """Return a query's columns by name, and those of a table that they are; None where the names are not certain.
+
+    Whoever asks compares them.
+    """
     inside = context.rewritten(text)
+    scope = Scope(inside)
     try:
-        level = Scope(inside).select(inside.body)
+        level = scope.select(inside.body)
     except Refused:
         return None
-    found: list[str] = []
+    found: list[tuple[str, Column | None]] = []
     for target in inside.body["targetList"]:
         body = target["ResTarget"]
-        fields = strings(body.get("val", {}).get("ColumnRef", {}).get("fields"))
+        value = body.get("val", {})
+        fields = strings(value.get("ColumnRef", {}).get("fields"))
+        known = column_of(scope, level.names.column(value))
         if fields[-1:] == ("*",):
             starred = star_columns(level.names, fields)
             if starred is None:
                 return None
-            found += [name for name, _ in starred]
+            found += [(name, column_of(scope, column)) for name, column in starred]
         elif "name" in body:
-            found.append(body["name"])
-        elif fields or "FuncCall" in body.get("val", {}):
-            found.append((fields or strings(body["val"]["FuncCall"].get("funcname")))[-1])
+            found.append((body["name"], known))
+        elif fields or "FuncCall" in value:
+            found.append(((fields or strings(value["FuncCall"].get("funcname")))[-1], known))
         else:
             return None
-    return tuple(found)
+    return found
+
+
+def column_of(scope: Scope, column: ColumnId | None) -> Column | None:
+    """Return the column of a table that a name means; None for what is computed."""
+    relation = scope.sources[column.source].relation if column is not None else None
+    return relation.column(column.name) if relation is not None and column is not None else None
