@@ -1,8 +1,8 @@
 """Subqueries in FROM, USING and WITH of a write, whose rows are asked first and come back as arrays, one per column.
 
 Decides which of them can be: those that read tables, stand in a text that is plain enough to be spliced, and whose
-columns have names that can be told. The new text is parsed again and compared. A subquery that reads a name of WITH
-stays where it is.
+columns have names that can be told. A column of a table keeps its collation, by a cast. The new text is parsed
+again and compared. A subquery that reads a name of WITH stays where it is.
 """
 
 from __future__ import annotations

@@ -33,3 +33,8 @@ update employees e set salary = b.salary from (select id, salary from employees)
 update employees e set salary = b.s from (select boss, sum(salary) as s from employees group by boss) b where b.boss = e.id;
 update kc set v = s.v from (select k, max(v) as v from kc group by k order by 1 limit 3) s where s.k = kc.k;
 update kt set v = s.v from (select k, max(v) as v from kt group by k order by 2 desc, 1 limit 3) s where s.k = kt.k;
+update people p set age = 1 from (select id, name from people order by id limit 100) q where q.id = p.id and q.name < 'Zo';
+update people p set age = 2 from (select id, lower(name) as l from people order by id limit 100) q where q.id = p.id and q.l < 'b';
+update people p set age = 3 from (select id, upper(name) as l from people) q where q.id = p.id and q.l < 'b' and q.l > 'A';
+update people set age = 4 where 'b' < (select max(name) from people);
+update people set age = 5 where name in (select name from people where id < 5) and id < (select count(*) from people where name > 'a');
