@@ -102,8 +102,8 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Leave pg_catalog out of search_path: it is searched first then.",
     ),
     "reference-lock": (
-        "FOR UPDATE of the reference table {table} beside sharded tables would lock one copy only",
-        "Name the sharded tables in FOR UPDATE OF, or lock the reference table in a statement of its own.",
+        "FOR UPDATE of the reference table {table} would lock one copy only here",
+        "Lock its rows in a plain SELECT of their own (it needs a primary key); beside sharded ones name these in OF.",
     ),
     # writes
     "modifying-cte": ("a data-modifying WITH needs all its tables on one key", _ROUTE_HINT),

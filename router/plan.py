@@ -22,6 +22,8 @@ from router.plan_steps import (
     CreateFrom,
     Filled,
     FoundExecution,
+    LockCopies,
+    LockCopiesExecution,
     LockExecution,
     LockRows,
     MoveExecution,
@@ -480,6 +482,7 @@ Plan = (
     | OwnRows
     | LockRows
     | ApplyRows
+    | LockCopies
     | ReadTables
     | CopyIn
     | CopyOut
@@ -589,6 +592,7 @@ Executable = (
     | CopyOutExecution
     | MoveExecution
     | ApplyExecution
+    | LockCopiesExecution
     | LockExecution
     | CreateExecution
     | FoundExecution

@@ -193,6 +193,31 @@ class CreateFrom:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyLock:
+    """How rows of one reference table are locked on a copy: ``before + VALUES (number, key ...) + after``.
+
+    Returns the numbers of those that were. ``types``: SQL names of the key's types.
+    """
+
+    types: tuple[str, ...]
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockCopies:
+    """A SELECT that locks rows of reference tables exclusively: home's first, then the same rows of all other copies.
+
+    ``home`` returns the client's columns, and behind them the primary keys of the rows of ``tables``. ``skips``: rows
+    that others have locked are passed over.
+    """
+
+    home: Statement
+    tables: tuple[CopyLock, ...]
+    skips: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """Parameters of one task's own, in the place of the client's. ``oids``: 0 where the shard infers the type."""
 
@@ -234,6 +259,15 @@ class ApplyExecution:
     """ApplyRows: the home shard first, then the others."""
 
     plan: ApplyRows
+    home: Execution
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockCopiesExecution:
+    """LockCopies: the home shard first, then the others."""
+
+    plan: LockCopies
     home: Execution
     shards: tuple[int, ...]
 

@@ -49,6 +49,8 @@ from router.plan_steps import (
     CreateExecution,
     CreateFrom,
     FoundExecution,
+    LockCopies,
+    LockCopiesExecution,
     LockExecution,
     LockRows,
     MoveExecution,
@@ -229,6 +231,9 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
     if isinstance(plan, MoveRows):
         shards = sorted(resolver.shards(plan.target), key=lambda shard: (shard != database.home, shard))
         return MoveExecution(plan, resolve(plan.read.plan, database, parameters, recode), tuple(shards))
+    if isinstance(plan, LockCopies):
+        shards = sorted(range(len(database.shards)), key=lambda shard: (shard != database.home, shard))
+        return LockCopiesExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     if isinstance(plan, ApplyRows):
         shards = sorted(range(len(database.shards)), key=lambda shard: (shard != database.home, shard))
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))

@@ -32,7 +32,7 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
-from router.plan_steps import ApplyRows, Asked, CreateFrom, Filled, LockRows, MoveRows, OwnRows, ReadTables
+from router.plan_steps import ApplyRows, Asked, CreateFrom, Filled, LockCopies, LockRows, MoveRows, OwnRows, ReadTables
 from router.resolve import UnresolvedKey, shards_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def route_of(statement: Statement, database: Database, tables: Sequence[str]) ->
     if statement.audit is not None:
         found["Steps"].append("audit: an error if what nobody can see through has touched rows of other shards")
     several = len(found["Shards"]) > 1 and not isinstance(plan, Single)
-    writes = statement.tag not in {"SELECT", "EXPLAIN"} or bool(getattr(plan, "writes", isinstance(plan, LockRows)))
+    writes = statement.tag not in {"SELECT", "EXPLAIN"} or bool(
+        getattr(plan, "writes", isinstance(plan, LockRows | LockCopies))
+    )
     found["Commit"] = _commit(several=several, writes=writes)
     if several and not writes:
         found["Snapshot"] = "one for all shards, taken behind the fence"
@@ -89,6 +91,7 @@ _TIERS: Final[dict[type, str]] = {
     LockRows: "rows chosen, and locked as they are chosen",
     MoveRows: "rows read, then inserted where they belong",
     CreateFrom: "table made at home and made alike elsewhere, then filled by INSERT ... SELECT",
+    LockCopies: "rows locked at home, then on the other copies",
     ApplyRows: "home first, its rows applied to the other copies",
 }
 
@@ -110,7 +113,7 @@ def _targets(plan: Plan) -> Iterator[Target]:
     elif isinstance(plan, MoveRows):
         yield from _targets(plan.read.plan)
         yield plan.target
-    elif isinstance(plan, ApplyRows):
+    elif isinstance(plan, ApplyRows | LockCopies):
         yield EveryShard()
     elif isinstance(plan, SplitInsert):
         yield ByKeys(plan.key_type, tuple(dict.fromkeys(plan.keys)))
@@ -172,12 +175,8 @@ def _steps(plan: Plan, database: Database) -> Iterator[str]:
         keys = ", ".join(dict.fromkeys(sql for _, sql in plan.keys))
         yield f"each shard inserts the rows whose key is its own: {keys}"
         yield "add up the numbers of rows"
-    elif isinstance(plan, LockRows):
-        yield f"each shard runs, with a LIMIT of its own: {_one_line(plan.text)}"
-        if plan.keys:
-            yield f"merge sorted rows by {len(plan.keys)} keys; locks of rows that are not among them are given back"
-        else:
-            yield "one shard after the other, until there are enough"
+    elif isinstance(plan, ApplyRows | LockCopies | MoveRows | LockRows):
+        yield from _one_after_another(plan)
     elif isinstance(plan, Gather):
         for load in plan.loads:
             shards = ", ".join(_shards(Single(load.target, writes=False), database))
@@ -189,6 +188,22 @@ def _steps(plan: Plan, database: Database) -> Iterator[str]:
         if plan.text is not None:
             yield f"each shard runs: {_one_line(plan.text)}"
         yield from _combining(plan.combine)
+
+
+def _one_after_another(plan: ApplyRows | LockCopies | MoveRows | LockRows) -> Iterator[str]:
+    if isinstance(plan, ApplyRows | LockCopies):
+        yield f"the home shard runs: {_one_line(plan.home.text)}"
+        done = "rows that it changed are applied to" if isinstance(plan, ApplyRows) else "same rows are locked on"
+        yield f"the {done} the other copies, by primary key"
+    elif isinstance(plan, MoveRows):
+        yield f"rows are read: {_one_line(plan.read.text)}"
+        yield f"each is written where it belongs: {_one_line(plan.into)}"
+    else:
+        yield f"each shard runs, with a LIMIT of its own: {_one_line(plan.text)}"
+        if plan.keys:
+            yield f"merge sorted rows by {len(plan.keys)} keys; locks of rows that are not among them are given back"
+        else:
+            yield "one shard after the other, until there are enough"
 
 
 def _combining(combine: Combine) -> Iterator[str]:

@@ -19,7 +19,14 @@ from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
 from router.plan import Aggregate, CopyInExecution, CopyOutExecution, GatherExecution, InOrder, Ordered, Same
-from router.plan_steps import ApplyExecution, CreateExecution, FoundExecution, LockExecution, MoveExecution
+from router.plan_steps import (
+    ApplyExecution,
+    CreateExecution,
+    FoundExecution,
+    LockCopiesExecution,
+    LockExecution,
+    MoveExecution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from proxy.executor.request import Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from router.plan import Executable, Execution
+
+IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)
 
 
 async def execute(executable: Executable, request: Request, links: Links, environment: Environment) -> ResultStream:
@@ -41,7 +50,7 @@ async def execute(executable: Executable, request: Request, links: Links, enviro
         return await start_copy_out(executable, request, links, environment)
     if isinstance(executable, GatherExecution):
         return await run_gather(executable, request, links, environment)
-    if isinstance(executable, MoveExecution | ApplyExecution | LockExecution | CreateExecution | FoundExecution):
+    if isinstance(executable, IN_STEPS):
         raise TypeError(f"{type(executable).__name__} is done in steps, by the session")
     return await run(executable, request, links, environment)
 

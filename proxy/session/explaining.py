@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.encodings import written
 from proxy.wire import backend
-from router.plan import ExplainRoute, ExplainShards
-from router.plan_steps import Filled
+from router.plan import Execution, ExplainRoute, ExplainShards, GatherExecution
+from router.plan_steps import ApplyExecution, Filled, LockCopiesExecution, LockExecution, MoveExecution
 from router.resolve import resolve
 from router.route import JSON_OID, TEXT_OID, yaml_lines
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from proxy.session.session import Session
-    from router.plan import Statement, Task
+    from router.plan import Executable, Statement
 
 _COLUMN: Final = b"QUERY PLAN"
 Answers = list[tuple[str, list[str]]]  # shard, and the lines of its EXPLAIN
@@ -49,22 +49,32 @@ async def _ask(session: Session, plan: ExplainShards) -> Answers:
         return []
     names = session.database.logical.shards
     executable = resolve(plan.inner.plan, session.database.logical, ())
-    tasks: Sequence[Task] = getattr(executable, "tasks", ())
     options = f"({plan.options}) " if plan.options else ""
     if plan.format != "text":
         options = f"({plan.options}) "
     answers: Answers = []
-    for task in tasks:
-        links = await session.transaction.join([task.shard], writes=False, reads=True)
-        answer = await links[task.shard].run(f"EXPLAIN {options}{_text(plan.inner, task)}")
+    for shard, text in _parts(plan.inner, executable):
+        links = await session.transaction.join([shard], writes=False, reads=True)
+        answer = await links[shard].run(f"EXPLAIN {options}{text.strip()}")
         read = session.encoding.heard
-        answers.append((names[task.shard], [read(row[0] or b"") for row in answer.rows]))
+        answers.append((names[shard], [read(row[0] or b"") for row in answer.rows]))
     session.transaction.finish_statement()
     return answers
 
 
-def _text(inner: Statement, task: Task) -> str:
-    return (inner.text if task.text is None else task.text).strip()
+def _parts(inner: Statement, executable: Executable) -> Iterator[tuple[int, str]]:
+    """Yield what shards run: of a statement in steps the first of them, as the others follow from its rows."""
+    if isinstance(executable, LockExecution):
+        most = "" if executable.limit is None else f" LIMIT {executable.limit + executable.offset}"
+        for shard in executable.shards:
+            yield shard, (executable.plan.read or executable.plan.text) + most
+    elif isinstance(executable, MoveExecution):
+        yield from _parts(executable.plan.read, executable.read)
+    elif isinstance(executable, ApplyExecution | LockCopiesExecution):
+        yield from _parts(executable.plan.home, executable.home)
+    elif isinstance(executable, Execution | GatherExecution):
+        for task in executable.tasks:
+            yield task.shard, inner.text if task.text is None else task.text
 
 
 def _together(plan: ExplainShards, answers: Answers) -> Iterator[str]:

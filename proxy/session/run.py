@@ -18,6 +18,7 @@ from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
 from proxy.session.defining import start_where_found
 from proxy.session.locking import start_lock
+from proxy.session.locking_copies import start_lock_copies
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.relay import Relay
@@ -28,7 +29,14 @@ from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
-from router.plan_steps import ApplyExecution, CreateExecution, FoundExecution, LockExecution, MoveExecution
+from router.plan_steps import (
+    ApplyExecution,
+    CreateExecution,
+    FoundExecution,
+    LockCopiesExecution,
+    LockExecution,
+    MoveExecution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -43,7 +51,7 @@ if TYPE_CHECKING:
 # message's.
 MAX_PADDING = 20_000
 FENCE_RETRIES = 5
-_IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, CreateExecution, FoundExecution)
+_IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)
 
 
 def padded(statement: Statement) -> str:
@@ -184,7 +192,9 @@ async def _environment(session: Session, executable: Executable, snapshot: Commo
     return environment
 
 
-def _in_steps(session: Session, executable: Executable, request: Request) -> Awaitable[ResultStream] | None:
+def _in_steps(  # noqa: PLR0911 - one for each kind
+    session: Session, executable: Executable, request: Request
+) -> Awaitable[ResultStream] | None:
     """Return what starts an execution in steps, each of which comes back here; None for another one."""
     if isinstance(executable, FoundExecution):
         return start_where_found(session, executable, request, start)
@@ -194,6 +204,8 @@ def _in_steps(session: Session, executable: Executable, request: Request) -> Awa
         return start_move(session, executable, request, start)
     if isinstance(executable, ApplyExecution):
         return start_apply(session, executable, request, start)
+    if isinstance(executable, LockCopiesExecution):
+        return start_lock_copies(session, executable, request, start)
     if isinstance(executable, LockExecution):
         return start_lock(session, executable, request, start)
     return None
@@ -208,7 +220,7 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     shards = shards_of(executable)
     if wanted == "on" or len(shards) < 2:  # noqa: PLR2004 - several
         return
-    if isinstance(executable, CreateExecution | FoundExecution) or (
+    if isinstance(executable, CreateExecution | FoundExecution | ApplyExecution | LockCopiesExecution) or (
         isinstance(executable, Execution) and isinstance(executable.combine, Same)
     ):
         return

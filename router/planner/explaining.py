@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import Ddl, ExplainRoute, ExplainShards, HomeShard, Single, Statement
-from router.plan_steps import ApplyRows, CreateFrom, Filled, MoveRows
+from router.plan_steps import CreateFrom, Filled
 from router.planner import auditing, creating, filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
@@ -56,13 +56,14 @@ def explain(context: Context) -> Statement:
         return _route(context)
     found = _planned(context)
     alone = found.plan.alone if isinstance(found.plan, Filled) else found.plan
+    if isinstance(alone, Single) and analyzes(body) and alone.writes and isinstance(found.plan, Filled):
+        raise context.refuse("explain-analyze")  # its defaults would be the shard's own
     if isinstance(alone, Single):
         writes = alone.writes and analyzes(body)
         return context.statement(Single(alone.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
     if isinstance(found.plan, Ddl) and not analyzes(body):  # CREATE TABLE AS of the home shard
         return context.statement(Single(found.plan.target, writes=False), "EXPLAIN", returns_rows=True)
-    inner_plan = found.plan.inner.plan if isinstance(found.plan, Filled) else found.plan
-    if isinstance(inner_plan, MoveRows | ApplyRows | CreateFrom):
+    if isinstance(found.plan, CreateFrom):
         raise context.refuse("unknown-statement", name="EXPLAIN, but for (ROUTE), of a statement in several steps")
     if analyzes(body):
         raise context.refuse("explain-analyze")

@@ -61,7 +61,7 @@ def locks(context: Context) -> bool:
     return "LockingClause" in context.parsed.kinds
 
 
-_EXCLUSIVE = frozenset({"LCS_FORUPDATE", "LCS_FORNOKEYUPDATE"})
+EXCLUSIVE = frozenset({"LCS_FORUPDATE", "LCS_FORNOKEYUPDATE"})
 
 
 def check_locks(context: Context, scope: Scope) -> None:
@@ -70,7 +70,7 @@ def check_locks(context: Context, scope: Scope) -> None:
     Shared locks are right on any copy, because a writer changes all of them.
     """
     for kind, body in context.parsed.nodes:
-        if kind != "LockingClause" or body.get("strength") not in _EXCLUSIVE:
+        if kind != "LockingClause" or body.get("strength") not in EXCLUSIVE:
             continue
         named = {item["RangeVar"]["relname"] for item in body.get("lockedRels", ())}
         for source in scope.sources:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from router.errors import Refused
 from router.plan import AnyShard, HomeShard, Single, Statement
-from router.planner import gather, merge, views
+from router.planner import gather, locking_copies, merge, views
 from router.planner.dml import modifying_levels
 from router.planner.names import Place
 from router.planner.placing import check_locks, check_reads, locks, placed
@@ -56,6 +56,11 @@ def _plan(context: Context, *, combining: bool = True) -> Statement:
     target = None if mixed else one_shard(scope)
     if not isinstance(target, AnyShard | HomeShard):
         check_locks(context, scope)
+    copies = None
+    if isinstance(target, AnyShard | HomeShard) and not modifying:
+        copies = locking_copies.plan(context, scope)
+    if copies is not None:
+        return context.statement(copies, "SELECT", returns_rows=True, **context.flags)
     if target is not None:
         return context.statement(
             Single(placed(context, target, modifying=modifying), writes), "SELECT", returns_rows=True, **context.flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,31 @@ def test_each_shard_tells_its_plan(client: WireClient, town: Town, sql: str) -> 
     assert [each["Shard"] for each in told["Shards"]] == ["s0", "s1", "s2"]
     assert told["Shards"][0]["Plans"][0]["Plan"]["Node Type"]
     assert town.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "shards", "node"),
+    [
+        ("UPDATE notes SET k = k + 100 WHERE n > 3", "s0 s1 s2", "Delete on notes"),
+        ("UPDATE kinds SET name = 'x' WHERE id IN (SELECT id FROM kinds LIMIT 1)", "s0", "Update on kinds"),
+        ("INSERT INTO notes (k, v) SELECT k + 50, v FROM notes", "s0 s1 s2", "Seq Scan on notes"),
+        ("SELECT k FROM notes ORDER BY k LIMIT 2 FOR UPDATE SKIP LOCKED", "s0 s1 s2", "LockRows"),
+        ("SELECT * FROM kinds FOR UPDATE", "s0", "LockRows"),
+        ("UPDATE notes SET v = (SELECT max(v) FROM notes)", "", "Step: "),
+    ],
+)
+def test_a_statement_in_steps_is_explained_and_not_run(
+    client: WireClient, town: Town, sql: str, shards: str, node: str
+) -> None:
+    before = town.stored("SELECT k, v FROM notes")
+    client.query("INSERT INTO kinds VALUES (1, 'a')")
+    found = lines(client.query(f"EXPLAIN (COSTS OFF) {sql}"))
+    assert found[0].startswith("Route: ")
+    assert [line[6:-1] for line in found if re.match("Shard s.:", line)] == shards.split()
+    assert any(node in line for line in found)
+    assert states(client.query(f"EXPLAIN ANALYZE {sql}")) == ["0A000"]
+    assert town.stored("SELECT k, v FROM notes") == before
+    assert town.everywhere("SELECT name FROM kinds") == [[("a",)]] * 3
 
 
 def test_explain_over_several_shards_in_the_extended_protocol(client: WireClient) -> None:

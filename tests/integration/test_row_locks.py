@@ -216,7 +216,7 @@ def test_who_joins_off_the_key_and_waits_looks_again_at_the_row_alone(
 def test_a_reference_table_that_is_locked_keeps_writers_away_whichever_shard_they_write(clients: Clients) -> None:
     for dsn in clients.both():
         locker, writer = clients.join(dsn), clients.join(dsn)
-        rows(locker, "select * from kinds where id = 1 for update")
+        assert locker.execute("select * from kinds where id = %s for update", (1,)).fetchall() == [(1, "k1")]
         for change in ("update kinds set name = 'x' where id = 1", "delete from kinds where id = 1"):
             writer.execute("set lock_timeout = '100ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -232,6 +232,56 @@ def test_a_reference_table_that_is_locked_keeps_writers_away_whichever_shard_the
             writer.execute("update kinds set name = 'y' where id = 1")
         writer.rollback()
         locker.rollback()
+
+
+@pytest.mark.parametrize("strong", ["update", "no key update"])
+@pytest.mark.parametrize("weak", ["share", "key share"])
+def test_row_locks_of_a_reference_table_meet_on_every_copy(clients: Clients, strong: str, weak: str) -> None:
+    """As on one Postgres: the lock that a join takes, or a foreign key's check, is on the copy of the row's shard."""
+    answers = []
+    for dsn in clients.both():
+        one, other = clients.join(dsn), clients.join(dsn)
+        found: list[object] = []
+        for key in clients.town.spread:
+            exclusive = f"select name from kinds where id in (1, 3) order by id for {strong}"
+            shared = f"select d.id from kinds d, notes n where n.k = {key} and d.id = 3 for {weak} of d"
+            one.execute("insert into notes values (%s, 'x', 0) on conflict do nothing", (key,))
+            one.commit()
+            for first, second in ((exclusive, shared), (shared, exclusive), (exclusive, exclusive)):
+                found.append(rows(one, first))
+                try:
+                    found.append(rows(other, f"{second} nowait"))
+                except psycopg.errors.LockNotAvailable:
+                    found.append(LOCKED)
+                other.rollback()
+                one.rollback()
+            rows(one, shared)
+            found.append(rows(other, f"{exclusive} skip locked"))
+            other.rollback()
+            one.rollback()
+        answers.append(found)
+    assert answers[1] == answers[0]
+
+
+def test_lockers_of_reference_rows_in_one_order_do_not_deadlock(clients: Clients) -> None:
+    dsn, keys = clients.town.dsn, clients.town.spread
+    with psycopg.connect(dsn, autocommit=True) as client:
+        for key in keys:
+            client.execute("insert into notes values (%s, 'x', 0) on conflict do nothing", (key,))
+
+    def work(number: int) -> None:
+        with psycopg.connect(dsn) as worker:
+            shared = f"select d.id from kinds d, notes n where n.k = {keys[number % 3]} order by d.id for share of d"
+            for _ in range(6):
+                rows(worker, shared if number % 2 else "select * from kinds order by id for update")
+                if number % 2 == 0:
+                    worker.execute("update kinds set name = name || '.' where id = 2")
+                worker.commit()
+
+    with ThreadPoolExecutor(WORKERS) as threads:
+        list(threads.map(work, range(WORKERS)))
+    with psycopg.connect(dsn) as client:
+        assert rows(client, "select name from kinds where id = 2") == [("k2" + "." * 6 * (WORKERS // 2),)]
 
 
 FIRST = "select k from notes where n = 0 order by k limit 1 for update skip locked"
