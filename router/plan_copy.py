@@ -22,6 +22,8 @@ class CopyFormat:
     escape: str = '"'
     utf8: bool = False  # by the option ENCODING, whatever client_encoding is
     default: str | None = None  # what stands for a column's default
+    key_quoted_null: bool = False  # FORCE_NULL of the key: what NULL looks like is NULL in quotes, too
+    key_never_null: bool = False  # FORCE_NOT_NULL of the key
 
 
 @dataclass(frozen=True, slots=True)

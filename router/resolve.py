@@ -115,6 +115,10 @@ class _Resolver:
         if data is None:
             return None
         sent = KEY_TYPE_OIDS.get(oid, "") if oid not in _UNKNOWN_OIDS else key_type
+        if sent == PADDED and key_type == "text":
+            # Compared with a text, or assigned to one, a char(n) becomes a text without its blanks. Not so beside a
+            # varchar: there both are compared as char(n), and any number of blanks is equal.
+            sent, data = "text", data.rstrip(b" ")
         if not tells(family(sent), family(key_type)):
             raise UnresolvedKey(key_type, f"it was sent as a value of type {oid}", term.number)
         if self._recode is not None and (sent in TEXT_TYPES or sent == PADDED):

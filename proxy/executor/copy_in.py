@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.encodings import UTF_8, written
@@ -48,6 +49,8 @@ _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
 _FLUSH_SYNC = frozenset(b"HS")
 _DONE = CopyDone().encode()
 _OTHER_FAILED = b"another shard failed"
+_SKIPPED = re.compile(r"(\d+) rows? (?:was|were) skipped due to data type incompatibility\Z")
+_SKIPPING = re.compile(r"(skipping row due to data type incompatibility) at line (\d+)")
 _LINE = re.compile(r"^(COPY [^\n]*?, line )(\d+)", re.MULTILINE)
 # Encodings in which a byte below 0x80 may be the second byte of a character: rows cannot be cut at bytes.
 _UNSAFE_ENCODINGS = re.compile(r"(shift_?jis|sjis|ms932|cp932|big5|gbk|gb18030|cp949|uhc|johab|cp936|cp950)")
@@ -91,6 +94,44 @@ class Filling:
     def counted(self, message: str) -> str:
         """Return an error's message with the numbers of the client's own columns."""
         return without_counts(message, self._count)
+
+
+class Skipped:
+    """What shards tell of rows that ON_ERROR ignore passes over, in the client's own lines and numbers."""
+
+    def __init__(self, on_notice: Callable[[bytes], None], splitter: Splitter | None, *, add_up: bool) -> None:
+        self._on_notice = on_notice
+        self._splitter = splitter
+        self._add_up = add_up  # else every shard has the same rows: the first one tells
+        self._rows = 0
+        self._last: ErrorFields | None = None
+
+    def of(self, position: int) -> Callable[[bytes], None]:
+        """Return who hears a shard's notices."""
+        return partial(self._hear, position)
+
+    def _hear(self, position: int, raw: bytes) -> None:
+        fields = backend.decode_error(raw[_HEADER_BYTES:])
+        total = _SKIPPED.match(fields.message)
+        line = _SKIPPING.match(fields.message)
+        if (total or line) and not self._add_up and position:
+            return
+        if total and self._add_up:
+            self._rows += int(total[1])
+            self._last = fields
+            return
+        if line and self._add_up and self._splitter is not None:
+            own = self._splitter.dealt.numbering.original(position, int(line[2]))
+            where = "" if own is None else f" at line {own}"
+            raw = backend.notice_response(fields.replace(M=f"{line[1]}{where}{fields.message[line.end() :]}"))
+        self._on_notice(raw)
+
+    def tell(self) -> None:
+        """Tell how many there were."""
+        if self._last is not None:
+            rows = "1 row was" if self._rows == 1 else f"{self._rows} rows were"
+            text = f"{rows} skipped due to data type incompatibility"
+            self._on_notice(backend.notice_response(self._last.replace(M=text)))
 
 
 class CopyInReceiver:
@@ -168,7 +209,10 @@ class CopyInResult:
         self._end: bytes | None = None  # what ended it
         self._wake = asyncio.Event()
         on_notice = environment.on_notice or environment.client.write
-        self._receivers = [CopyInReceiver(link, number, self._wake, on_notice) for number, link in enumerate(links)]
+        self._skipped = Skipped(on_notice, splitter, add_up=self._add_up)
+        self._receivers = [
+            CopyInReceiver(link, number, self._wake, self._skipped.of(number)) for number, link in enumerate(links)
+        ]
         self._tag: bytes | None = None
 
     @property
@@ -191,6 +235,7 @@ class CopyInResult:
             await self._pass_data()
             await self._until(lambda: all(receiver.over for receiver in self._receivers))
             found = [self._tag_of(receiver) for receiver in self._receivers]
+            self._skipped.tell()
             self._tag = tags.add(found) if self._add_up else tags.agree(found)
             self._end_filling()
         except CombineFailure as failure:

@@ -367,6 +367,7 @@ class CsvSplitter(LineSplitter):
     ) -> None:
         super().__init__(copy_format, column, placer, dealt, writer)
         self._dot_ends = dot_ends
+        self._quoted_null, self._never_null = copy_format.key_quoted_null, copy_format.key_never_null
         self._quote = copy_format.quote.encode()
         self._escape = copy_format.escape.encode()
         self._quoted = False
@@ -448,14 +449,15 @@ class CsvSplitter(LineSplitter):
             if len(fields) <= column:
                 return False, None
             value = fields[column]
-            return True, None if value == self._null else value
+            return True, None if value == self._null and not self._never_null else value
         at = 0
         for number in range(column + 1):
             if at > len(line):
                 return False, None
             value, was_quoted, at = _csv_field(line, at, delimiter[0], quote[0], self._escape[0])
             if number == column:
-                return True, None if not was_quoted and value == self._null else value
+                is_null = self._quoted_null if was_quoted else not self._never_null
+                return True, None if is_null and value == self._null else value
         return False, None
 
 

@@ -23,6 +23,7 @@ from router.rewrite import OPEN, group_end
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
+    from router.cluster import Placement
     from router.planner.context import Context
     from router.planner.names import Level
     from router.relation import Relation
@@ -83,17 +84,30 @@ def _in(context: Context, relation: Relation) -> Plan:
         effect = context.effect(body.get("whereClause"))
         if effect.volatile or effect.clock:
             raise context.refuse("reference-write", at, table=relation.name)
+        _check_default_marker(context, relation, listed, placement)
         return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill)
     if not isinstance(placement, Sharded) or placement.key not in columns:
         missing = placement.key if isinstance(placement, Sharded) else ""
         raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
     key = next(column for column in relation.columns if column.name == placement.key)
-    _check_forced_key(context, key.name, at)
+    _check_default_marker(context, relation, listed, placement)
+    format_ = replace(
+        format_,
+        key_quoted_null=_forced(context, "force_null", key.name),
+        key_never_null=_forced(context, "force_not_null", key.name),
+    )
     position = columns.index(placement.key)
     return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier, fill)
 
 
-_TEXTS = {"format": "format", "delimiter": "delimiter", "null": "null", "quote": "quote", "escape": "escape"}
+_TEXTS = {
+    "format": "format",
+    "delimiter": "delimiter",
+    "null": "null",
+    "quote": "quote",
+    "escape": "escape",
+    "default": "default",
+}
 
 
 def copy_format(context: Context) -> CopyFormat:
@@ -119,6 +133,7 @@ def copy_format(context: Context) -> CopyFormat:
         quote,
         found.get("escape", quote),
         utf8,
+        found.get("default"),
     )
 
 
@@ -129,7 +144,9 @@ def _text(argument: Node) -> str:
     return str(argument.get("String", {}).get("sval", ""))
 
 
-_PLAIN_OPTIONS = frozenset({*_TEXTS, "header", "freeze", "force_not_null", "force_null", "encoding"})
+_PLAIN_OPTIONS = frozenset(
+    {*_TEXTS, "header", "freeze", "force_not_null", "force_null", "encoding", "on_error", "log_verbosity"}
+)
 
 
 def _check_options(context: Context, at: int | None) -> None:
@@ -139,18 +156,36 @@ def _check_options(context: Context, at: int | None) -> None:
         name = element["defname"]
         if name == "encoding" and _text(element.get("arg", {})).lower().replace("-", "") not in {"utf8", "unicode"}:
             raise context.refuse("copy-option", at, name="ENCODING")
+        if name == "on_error" and _text(element.get("arg", {})).lower() not in {"stop", "ignore"}:
+            raise context.refuse("copy-option", at, name="ON_ERROR")
         if name not in _PLAIN_OPTIONS:
             raise context.refuse("copy-option", at, name=name.upper())
 
 
-def _check_forced_key(context: Context, key: str, at: int | None) -> None:
-    """Refuse FORCE_NULL and FORCE_NOT_NULL of the key: the splitter tells NULL from a value by quotes alone."""
-    for option in context.body.get("options", ()):
-        element = option["DefElem"]
-        if element["defname"] in {"force_null", "force_not_null"}:
-            argument = element.get("arg", {})
-            if "A_Star" in argument or key in strings(argument.get("List", {}).get("items")):
-                raise context.refuse("copy-option", at, name=f"{element['defname'].upper()} of the sharding key")
+def _forced(context: Context, option: str, key: str) -> bool:
+    """Whether FORCE_NULL or FORCE_NOT_NULL is meant for the key."""
+    for entry in context.body.get("options", ()):
+        element = entry["DefElem"]
+        argument = element.get("arg", {})
+        named = "A_Star" in argument or key in strings(argument.get("List", {}).get("items"))
+        if element["defname"] == option and named:
+            return True
+    return False
+
+
+def _check_default_marker(context: Context, relation: Relation, listed: list[str], placement: Placement) -> None:
+    """Refuse DEFAULT 'marker' where it may stand for a value that no shard may compute itself, or for the key."""
+    if copy_format(context).default is None:
+        return
+    at = context.body["relation"].get("location")
+    for name in listed:
+        column = relation.column(name)
+        if column is None:
+            continue
+        is_key = isinstance(placement, Sharded) and name == placement.key
+        has_default = bool(column.default or column.identity)
+        if has_default and (is_key or copy_filling.needs_filling(context, column, placement)):
+            raise context.refuse("copy-option", at, name=f"DEFAULT for the column {name}")
 
 
 _NOT_PLAIN = (

@@ -54,6 +54,15 @@ def left_out(context: Context, relation: Relation, listed: Sequence[str], placem
     return CopyFill(text[:place] + names + text[place:], tuple(found), values.moments)
 
 
+def needs_filling(context: Context, column: Column, placement: Placement) -> bool:
+    """Whether a column's default is not what a shard would compute."""
+    if column.identity or column.sequence is not None:
+        return True
+    effect = context.effect(dml.default_value(column))
+    by_copy = effect.volatile and isinstance(placement, Reference)
+    return effect.runs is not Runs.ANYWHERE or effect.clock or by_copy
+
+
 def _filled(context: Context, values: Values, column: Column, placement: Placement) -> FilledColumn | None:
     is_key = isinstance(placement, Sharded) and column.name == placement.key
     if column.identity:

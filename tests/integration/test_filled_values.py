@@ -217,6 +217,39 @@ def test_what_is_wrong_in_a_copy_is_told_as_if_nothing_were_filled_in(made: Twin
     made.query("select v from made")
 
 
+def test_rows_that_cannot_be_read_are_passed_over_and_counted(made: Twins) -> None:
+    for text, data in (
+        ("copy made (v, n) from stdin (on_error ignore)", b"a\t1\nb\tx\nc\t3\nd\ty\n"),
+        ("copy made (k, v) from stdin (on_error ignore)", b"one\ta\n700\tb\n701\tc\n12x\td\n"),
+        ("copy made (v, n) from stdin (on_error ignore, log_verbosity verbose)", b"a\t1\nb\t2\nc\ty\n"),
+        ("copy made (v, k) from stdin (on_error ignore, log_verbosity silent, format csv)", b"a,900\nb,x\n"),
+        ("copy made (v, n) from stdin (on_error ignore)", b"a\t1\nb\n"),
+        ("copy made (v, n) from stdin (on_error stop)", b"a\t1\nb\tx\n"),
+    ):
+        copy(made, text, data)
+    made.query("insert into made (v) values ('next')")
+    made.query("select k, v, n from made order by n, v")
+
+
+def test_options_of_copy_that_are_about_the_key(twins: Twins) -> None:
+    for text in ("create table made (k text, v text default 'none', n int4)", "set client_min_messages = warning"):
+        twins.query(text)
+    try:
+        for options in (
+            "force_null (k), null 'N'",
+            "force_not_null (k), null 'N'",
+            "force_null *, null ''",
+            "force_not_null *",
+        ):
+            copy(twins, f"copy made (k, v) from stdin (format csv, {options})", b'"N",1\nN,2\n"",3\n,4\na,N\n"b","N"\n')
+        copy(twins, r"copy made (k, v, n) from stdin (default '\D')", b"c\t\\D\t1\nd\te\t\\D\n")
+        copy(twins, "copy made (k, v) from stdin (format csv, default 'D')", b'f,D\ng,"D"\n"D",h\n')
+        copy(twins, "copy made (k, v) from stdin (format csv, default 'D')", b"D,h\n", ignoring="W")
+        twins.query('select * from made order by k collate "C", v collate "C", n')
+    finally:
+        twins.query("drop table made")
+
+
 def test_copy_into_a_table_of_the_same_transaction(twins: Twins) -> None:
     twins.query("begin")
     twins.query("create table made (k int4 generated always as identity (start 7) primary key, v text, at date)")

@@ -181,6 +181,10 @@ select $1::int4 + $2::int4 as three;
 select $2::text, $1::text;
 --! params 1
 select * from countries where population > $1 order by code;
+--! params 'a  '
+select * from kt where $1::char(3) = 'a' and k = $1 order by v;
+--! params 'a  '
+select * from kt where k = 'a' and $1::char(3) = k order by v;
 --! params 'PE'
 select name from countries where code = $1;
 --! params 'dark'
