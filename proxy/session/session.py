@@ -38,7 +38,8 @@ from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from typing import Any
 
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
@@ -212,7 +213,7 @@ class Session:
         if self.in_query and not self.transaction.committing:
             self.transaction.cancel_requested = True
             for link in (*self.transaction.links.values(), *self.scratches):
-                spawn(link.cancel(), name=f"cancel on shard {link.name}")
+                spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
 
     # --- answers ----------------------------------------------------------------------------------------------
 
@@ -508,6 +509,14 @@ class Session:
                 self.settings.set(name.lower(), set_config_sql(name, value))
                 transaction.settings_changed = transaction.settings_changed or transaction.in_block
         self._changed_by_data.clear()
+
+
+async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:
+    """See a cancel off; one that finds no way to the shard in time is nothing that a client would be told."""
+    try:
+        await cancel
+    except ShardError as error:
+        log.warning("cancel not delivered", error=str(error))
 
 
 def relayed_shard(executable: Executable, statement: Statement) -> int | None:

@@ -7,8 +7,10 @@ certificates of tests/support/tls: `ca` signs `server` and `renewed` (localhost,
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -25,7 +27,7 @@ from wire_client import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Serve = Callable[[str], ProxyProcess]
+    Serve = Callable[..., ProxyProcess]
 
 FILES = Path(__file__).parents[1] / "support" / "tls"
 SETTINGS = {
@@ -35,12 +37,16 @@ SETTINGS = {
     "ssl_key_file": "server.key",
     "ssl_ca_file": "clients.crt",
 }
-# Everybody comes by TLS, `app` with his certificate; the tests look on through `watch`.
+# Everybody comes by TLS, `app` with his certificate, which pg_ident.conf lets be `mapped` as well, and `guest` with a
+# password; the tests look on through `watch`.
 ACCESS = """
-    host     all watch all trust
-    hostssl  all app   all cert
-    hostssl  all all   all trust
+    host     all watch           all trust
+    hostssl  all app             all cert
+    hostssl  all mapped,unmapped all cert map=proxies
+    hostssl  all guest           all scram-sha-256
+    hostssl  all all             all trust
 """
+IDENTITIES = "proxies app mapped\n"
 ENCRYPTED = """
     SELECT DISTINCT usename::text, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
     WHERE datname = current_database() AND usename <> 'watch' ORDER BY 1
@@ -71,6 +77,10 @@ class SecureServer(EmbeddedServer):
     def shard(self, host: str = "127.0.0.1", user: str = "postgres", **options: Any) -> str:
         return f"postgres://{user}@{host}:{self.port}/postgres?{urlencode(options)}"
 
+    def change(self, statement: str) -> None:
+        with psycopg.connect(self.dsn(user="watch"), autocommit=True, sslmode="disable") as connection:
+            connection.execute(statement.encode())
+
     def watch(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.dsn(user="watch"), autocommit=True, sslmode="disable") as connection:
             return connection.execute(query.encode()).fetchall()
@@ -89,8 +99,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
         with psycopg.connect(made.dsn(), autocommit=True) as connection:
             connection.execute("CREATE ROLE watch LOGIN SUPERUSER")
             connection.execute("CREATE ROLE app LOGIN SUPERUSER")
-        access = made.directory / "pg_hba.conf"
-        access.write_text(ACCESS)
+            connection.execute("CREATE ROLE mapped LOGIN; CREATE ROLE unmapped LOGIN; CREATE ROLE guest LOGIN")
+        (made.directory / "pg_hba.conf").write_text(ACCESS)
+        (made.directory / "pg_ident.conf").write_text(IDENTITIES)
         made.watch("SELECT pg_reload_conf()")
         yield made
 
@@ -100,9 +111,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a proxy before one shard; it may fail."""
     started: list[ProxyProcess] = []
 
-    def start(shard: str) -> ProxyProcess:
+    def start(shard: str, **more: Any) -> ProxyProcess:
         file = tmp_path / f"pgchorus{len(started)}.yaml"
-        process = ProxyProcess(write_config(file, {"postgres": [shard]}, {}))
+        process = ProxyProcess(write_config(file, {"postgres": [shard]}, {}, **more))
         started.append(process)
         process.start()
         return process
@@ -112,8 +123,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         process.close()
 
 
-def ask(process: ProxyProcess, user: str = "postgres") -> list[tuple[Any, ...]]:
-    with psycopg.connect(process.dsn("postgres", user), autocommit=True) as connection:
+def ask(process: ProxyProcess, user: str = "postgres", password: str = "") -> list[tuple[Any, ...]]:
+    with psycopg.connect(process.dsn("postgres", user, password), autocommit=True) as connection:
         return connection.execute("SELECT version() LIKE '%%17.%%', 1").fetchall()
 
 
@@ -170,15 +181,54 @@ def test_cancel_goes_by_tls_as_well(server: SecureServer, serve: Serve) -> None:
         assert connection.pgconn.get_result() is None
 
 
-def test_a_client_certificate_logs_in(server: SecureServer, serve: Serve, tmp_path: Path) -> None:
-    """`auth.shards: trust`: the shards let the certificate in that the DSN names."""
+@pytest.fixture
+def shown(tmp_path: Path) -> dict[str, Any]:
+    """Options of a DSN with the certificate of `app`."""
     key = tmp_path / "app.key"
     shutil.copy(FILES / "app.key", key)
     key.chmod(0o600)
-    shown = {"sslmode": "verify-full", "sslrootcert": FILES / "ca.crt", "sslcert": FILES / "app.crt", "sslkey": key}
+    return {"sslmode": "verify-full", "sslrootcert": FILES / "ca.crt", "sslcert": FILES / "app.crt", "sslkey": key}
+
+
+def test_a_client_certificate_logs_in(server: SecureServer, serve: Serve, shown: dict[str, Any]) -> None:
+    """`auth.shards: trust`: the shards let the certificate in that the DSN names."""
     process = serve(server.shard(user="app", **shown))
     assert ask(process, "app") == [(True, 1)]
     assert server.watch(ENCRYPTED) == [("app", True)]
+
+
+def test_one_certificate_for_the_roles_that_pg_ident_names(
+    server: SecureServer, serve: Serve, shown: dict[str, Any]
+) -> None:
+    """A client's role is the one that logs in, by the proxy's certificate: the shard says whom that may be."""
+    process = serve(server.shard(user="app", **shown))
+    with psycopg.connect(process.dsn("postgres", "mapped"), autocommit=True) as connection:
+        assert connection.execute("SELECT session_user::text, current_user::text").fetchone() == ("mapped", "mapped")
+        assert ("mapped", True) in server.watch(ENCRYPTED)
+    with pytest.raises(psycopg.OperationalError, match='certificate authentication failed for user "unmapped"'):
+        ask(process, "unmapped")
+
+
+def test_passwords_for_shards_are_renewed(server: SecureServer, serve: Serve) -> None:
+    """SIGHUP: new links log in with the new password, links that are open stay."""
+    users = {"guest": "one", "postgres": "any"}
+    server.change("ALTER ROLE guest PASSWORD 'one'")
+    process = serve(server.shard(sslmode="require"), auth={"method": "password", "users": users})
+    with psycopg.connect(process.dsn("postgres", "guest", "one"), autocommit=True) as stays:
+        stays.execute("BEGIN")
+        before = stays.execute("SELECT pg_backend_pid()").fetchone()
+        server.change("ALTER ROLE guest PASSWORD 'two'")
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            ask(process, "guest", "two")  # not the proxy's yet
+        document = json.loads(process.config.read_text())
+        document["auth"]["users"]["guest"] = "two"
+        process.config.write_text(json.dumps(document))
+        os.kill(process.pid, signal.SIGHUP)
+        eventually(lambda: "users, rules and certificate reloaded" in process.log.read_text())
+        assert ask(process, "guest", "two") == [(True, 1)]  # on another link
+        assert stays.execute("SELECT pg_backend_pid()").fetchone() == before
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            ask(process, "guest", "one")
 
 
 def test_a_renewed_certificate_of_a_shard(server: SecureServer, serve: Serve) -> None:
