@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.doctor import scripts
-from proxy.doctor.finding import PSQL, Command
+from proxy.doctor.finding import HAND, PSQL, Command
 from proxy.doctor.look import literal, words
 from proxy.doctor.rows import batches, placed
 from proxy.errors import ProxyError
@@ -68,7 +68,7 @@ async def look_at_references(look: Look) -> None:
         try:
             await _compare(look, fence, relation)
         except (ShardError, ProxyError) as error:
-            look.add("look-incomplete", (), table, words(error))
+            look.add("look-incomplete", (), table, words(error), Command(HAND, "mend what it says, then look again"))
 
 
 async def _compare(look: Look, fence: Fence, relation: Relation) -> None:

@@ -122,8 +122,8 @@ _PARTS: Final = {
             (SELECT string_agg(i.inhparent::regclass::text, ', ' ORDER BY i.inhseqno) FROM pg_inherits i WHERE
             i.inhrelid = c.oid)),
         NULL, NULL, NULL FROM tables c""",
-    "column": """SELECT 'column', c.name, a.attname, '', concat_ws(' ', x.type, a.attidentity::text,
-        a.attgenerated::text,
+    "column": """SELECT 'column', c.name, a.attname, '', concat_ws(' ', x.type, nullif(a.attidentity::text, ''),
+        nullif(a.attgenerated::text, ''),
             CASE WHEN a.attgenerated <> '' THEN x.value END),
         format('ALTER TABLE %s ADD COLUMN %I %s%s%s', c.name, a.attname, x.type, CASE WHEN a.attgenerated = 's'
             THEN ' GENERATED ALWAYS AS (' || x.value || ') STORED' WHEN a.attgenerated = 'v' THEN
@@ -173,7 +173,7 @@ _PARTS: Final = {
         format('DROP INDEX %s%s', CASE WHEN c.relkind = 'p' THEN '' ELSE 'CONCURRENTLY ' END,
             i.indexrelid::regclass), NULL
         FROM tables c JOIN pg_index i ON i.indrelid = c.oid JOIN pg_class x ON x.oid = i.indexrelid
-        WHERE NOT x.relispartition AND i.indisvalid
+        WHERE NOT x.relispartition
             AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('u', 'p',
             'x'))""",
     "invalid": """SELECT 'invalid', c.name, i.indexrelid::regclass::text, '', '', NULL, NULL,

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proxy.doctor import scripts
-from proxy.doctor.finding import PSQL, SHELL, Command
+from proxy.doctor.finding import HAND, PSQL, SHELL, Command
 from proxy.doctor.look import listed, words
 from proxy.shards.errors import ShardError
 from router.cluster import Sharded
@@ -112,39 +112,53 @@ async def _shard(look: Look, shard: int) -> None:
             here = await placed(connection, table, placement.key)
             if here is None or here.key_type is None or not hash_family(here.key_type):
                 continue  # said with the placements
-            if look.facts[shard]["own"] is not None:  # otherwise init makes it with the schema
-                _check(look, shard, table, placement.key, here)
+            misplaced = False
             if look.options.rows:
                 if here.key_type not in made:
                     made.add(here.key_type)
                     await connection.execute(_JUDGE.format(here.key_type))
-                await _rows(look, connection, table, placement.key, here)
+                misplaced = await _rows(look, connection, table, placement.key, here)
+            if look.facts[shard]["own"] is not None:  # otherwise init makes it with the schema
+                _check(look, shard, table, placement.key, here, misplaced=misplaced)
         if made:
             await connection.execute("DROP TABLE " + ", ".join(f"pg_temp.pgchorus_{name}" for name in sorted(made)))
 
 
-def _check(look: Look, shard: int, table: TableName, key: str, here: Placed) -> None:
-    """Compare the CHECK with what it should be, by its numbers: Postgres prints all else its own way."""
+def _check(  # noqa: PLR0913 - what is known of one table
+    look: Look, shard: int, table: TableName, key: str, here: Placed, *, misplaced: bool
+) -> None:
+    """Compare the CHECK with what it should be, by its numbers: Postgres prints all else its own way.
+
+    Where rows are on the wrong shard it could not be validated: moving them does it.
+    """
     first, last = look.database.slot_range(shard)
     wanted = told(slot_check(here.key_type or "", quote_identifier(key), look.database.slots, first, last))
+    moved = (Command(HAND, "mend rows-misplaced: its script makes the CHECK as well"),)
     guard = look.sql(shard, guard_call(look.database, table, key, shard))
-    drop = f"ALTER TABLE {quote_table(table)} DROP CONSTRAINT {SLOT_CONSTRAINT}"
+    anew = moved if misplaced else (_dropped(look, shard, table), guard)
     if here.slot is None:
-        look.add("slot-check-missing", shard, table, "is not there", guard)
+        look.add("slot-check-missing", shard, table, "is not there", *(moved if misplaced else (guard,)))
         return
     expression = here.slot["expression"]
     same = _NUMBERS.findall(expression) == _NUMBERS.findall(wanted.replace("::pg_catalog.int8", " "))
     if not same or "stray" not in expression:
         detail = f"is another one: slots {first} to {last} belong here"
-        look.add("slot-check-missing", shard, table, detail, look.sql(shard, drop), guard)
+        look.add("slot-check-missing", shard, table, detail, *anew)
     elif not here.slot["enforced"]:
-        look.add("slot-check-disabled", shard, table, "is NOT ENFORCED", look.sql(shard, drop), guard)
+        look.add("slot-check-disabled", shard, table, "is NOT ENFORCED", *anew)
     elif not here.slot["valid"]:
         text = f"ALTER TABLE {quote_table(table)} VALIDATE CONSTRAINT {SLOT_CONSTRAINT}"
-        look.add("slot-check-not-valid", shard, table, "is NOT VALID", look.sql(shard, text))
+        look.add(
+            "slot-check-not-valid", shard, table, "is NOT VALID", *(moved if misplaced else (look.sql(shard, text),))
+        )
 
 
-async def _rows(look: Look, connection: ControlConnection, table: TableName, key: str, here: Placed) -> None:
+def _dropped(look: Look, shard: int, table: TableName) -> Command:
+    return look.sql(shard, f"ALTER TABLE {quote_table(table)} DROP CONSTRAINT {SLOT_CONSTRAINT}")
+
+
+async def _rows(look: Look, connection: ControlConnection, table: TableName, key: str, here: Placed) -> bool:
+    """Judge every row of a table on one shard; returns whether some belong elsewhere."""
     shard, slots, shards = connection.shard, look.database.slots, len(look.database.shards)
     kind, column = here.key_type or "", quote_identifier(key)
     slot = slot_expression(kind, column, slots)
@@ -173,7 +187,8 @@ async def _rows(look: Look, connection: ControlConnection, table: TableName, key
     if wrong:
         look.add("hash-differs", shard, table, f"{wrong} keys, by satisfies_hash_partition")
     if elsewhere:
-        _misplaced(look, shard, table, key, kind, elsewhere)
+        _misplaced(look, shard, table, key, here, elsewhere)
+    return bool(elsewhere)
 
 
 def _longer(look: Look) -> Command:
@@ -182,16 +197,18 @@ def _longer(look: Look) -> Command:
 
 
 def _misplaced(  # noqa: PLR0913, PLR0917 - where what is
-    look: Look, shard: int, table: TableName, key: str, kind: str, elsewhere: dict[Leaf, Counter[int]]
+    look: Look, shard: int, table: TableName, key: str, here: Placed, elsewhere: dict[Leaf, Counter[int]]
 ) -> None:
     """Note rows that belong elsewhere. First no more may come, then they move, then the CHECK is validated."""
     total: Counter[int] = Counter()
     commands = [look.sql(shard, guard_call(look.database, table, key, shard, validate=False))]
+    if here.slot is not None and not here.slot["enforced"]:
+        commands.insert(0, _dropped(look, shard, table))
     for leaf, counts in elsewhere.items():
         total.update(counts)
         for target, count in sorted(counts.items()):
             first, last = look.database.slot_range(target)
-            fits = slot_check(kind, quote_identifier(key), look.database.slots, first, last)
+            fits = slot_check(here.key_type or "", quote_identifier(key), look.database.slots, first, last)
             text = scripts.move_rows(look, leaf.name, leaf.columns, fits, shard, target, count)
             commands.append(Command(PSQL, text))
     commands.append(look.sql(shard, guard_call(look.database, table, key, shard)))
