@@ -13,6 +13,8 @@ from proxy.shards.endpoint import ShardEndpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tests.conftest import MakeDatabases
+
 # Files whose subject touches the transport; the others run on uvloop alone.
 _BOTH_LOOPS = {"test_lending.py", "test_link.py", "test_link_loss.py"}
 
@@ -28,6 +30,6 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-def endpoint(shard_databases: list[str]) -> ShardEndpoint:
-    """The first shard of a fresh set."""
-    return ShardEndpoint("s0", 0, shard_databases[0])
+def endpoint(make_databases: MakeDatabases) -> ShardEndpoint:
+    """A fresh database that stands for a shard."""
+    return ShardEndpoint("s0", 0, make_databases(1)[0])

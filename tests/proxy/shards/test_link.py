@@ -95,7 +95,7 @@ async def raw_answers(dsn: str, messages: list[bytes]) -> list[bytes]:
     return answers
 
 
-async def test_answers_are_byte_for_byte_what_the_server_says(link: ShardLink, shard_databases: list[str]) -> None:
+async def test_answers_are_byte_for_byte_what_the_server_says(link: ShardLink, endpoint: ShardEndpoint) -> None:
     messages = [
         query("SELECT 1 AS a, NULL, 'x''y', 1.50::numeric; SELECT 2; "),
         query(""),
@@ -113,7 +113,7 @@ async def test_answers_are_byte_for_byte_what_the_server_says(link: ShardLink, s
         extended("CREATE TEMP TABLE t (a int)"),
         query("LISTEN here; NOTIFY here, 'to myself'"),
     ]
-    expected = await raw_answers(shard_databases[0], messages)
+    expected = await raw_answers(endpoint.dsn, messages)
     own_pid = link.pid.to_bytes(4, "big")
     for message, said in zip(messages, expected, strict=True):
         receiver = Bytes()
