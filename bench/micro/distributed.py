@@ -136,6 +136,7 @@ class Scene:
             coordinator._keys[number] = b"k" * 32  # noqa: SLF001 - as if it had been read
         watcher = DeadlockDetector(cast("Any", None), names=self.logical.shards, home=0)
         database: Any = SimpleNamespace(
+            definitions=SimpleNamespace(changing=False),
             logical=self.logical,
             metrics=Metrics(cast("Any", None)),
             catalog_version=1,

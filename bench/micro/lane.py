@@ -84,6 +84,7 @@ class Scene:
             metrics=Metrics(cast("Any", None)),
             catalog_version=1,
             catalog=SimpleNamespace(functions=()),
+            definitions=SimpleNamespace(changing=False),
             shortcuts=lambda _path: shortcuts,
             pool=lambda shard, _role: pools[shard],
             known_description=lambda *_: described,
