@@ -149,10 +149,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "MERGE could insert a row on the wrong shard",
         "Insert as the sharding key what follows from the source's columns, without functions that are volatile.",
     ),
-    "merge-source": (
-        "the source of MERGE could differ from shard to shard",
-        "Leave volatile functions out of it, or put its rows into a table first.",
-    ),
     "reference-write": (
         "the statement could change the copies of the reference table {table} differently",
         "Write rows by VALUES, or by conditions over their own columns, constants and parameters.",
@@ -287,6 +283,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
 """Every refusal by its stable id: message and hint, with ``{words}`` that the planner fills in."""
 
 GATHERED: dict[str, tuple[str, str]] = {
+    "volatile-once": (
+        "one Postgres calls a volatile function here once for all rows, and every shard would call it for its own",
+        "Call it in a statement of its own first, or for each row.",
+    ),
     "distinct": (
         "DISTINCT over several shards needs the sharding key among its columns",
         "Add the key, or group by plain columns.",

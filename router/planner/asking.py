@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
+ROW: Final = "MULTIEXPR_SUBLINK"  # SET (a, b) = (SELECT ...), which gives several values; the parser has no name for it
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
@@ -107,7 +108,8 @@ def _subqueries(
             number += len(query[0].columns)
         elif every:
             return None
-    links = _links([node.get("whereClause"), node.get("targetList")])
+    # The parser repeats the source of SET (a, b) = ... for each column: once is enough.
+    links = {link.get("location"): link for link in _links([node.get("whereClause"), node.get("targetList")])}.values()
     values = [_value(context, link) for link in links if wanted(link) and not asking_rows.mentions(link, names)]
     if every and None in values:
         return None
@@ -171,6 +173,9 @@ def _links(value: object) -> Iterator[Node]:
     elif isinstance(value, dict):
         if is_wrapped(value) and "SubLink" in value:
             yield value["SubLink"]
+            return
+        if is_wrapped(value) and "SubLink" in value.get("MultiAssignRef", {}).get("source", {}):
+            yield {**value["MultiAssignRef"]["source"]["SubLink"], "subLinkType": ROW}
             return
         for part in value.values():
             yield from _links(part)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
-from router.plan import Single, SplitInsert, Statement
+from router.plan import HomeShard, Single, SplitInsert, Statement
 from router.plan_steps import Computed, Filled, Moment
 from router.planner import asking, filling_set
 from router.planner.filling_rows import Rows
@@ -49,6 +49,19 @@ def planned(context: Context, planner: Callable[[Context], Statement]) -> Statem
     """Plan a statement; one with values to be filled in is a Filled of the plan that it has with them."""
     if not context.many:
         return planner(context)
+    return _mistaken(context) or _planned(context, planner)
+
+
+def _mistaken(context: Context) -> Statement | None:
+    """An INSERT that names a column twice goes to home as it is, to be told so."""
+    columns = [entry["ResTarget"] for entry in context.body.get("cols", ())]
+    names = [column["name"] for column in columns if "indirection" not in column]
+    if len(set(names)) == len(names):
+        return None
+    return context.statement(Single(HomeShard(), writes=True), "INSERT")
+
+
+def _planned(context: Context, planner: Callable[[Context], Statement]) -> Statement:
     alone: Statement | None = None
     refused: Refused | None = None
     try:

@@ -13,7 +13,7 @@ from router.plan import EveryShard, HomeShard, Plan, Scatter, Single, SplitInser
 from router.planner import dml, moving, reference
 from router.planner.placing import check_reads, placed
 from router.planner.scope import Scope
-from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
+from router.planner.spread import Part, Spread, check_no_home, one_shard, sharded, target_of
 from router.rewrite import cut_values
 from router.tree import items
 
@@ -112,11 +112,15 @@ def _push_down(context: Context, scope: Scope, written: Written) -> Plan:
     effect = context.effect(node.get("targetList"))
     if effect.aggregate or effect.window or effect.volatile:
         raise context.refuse("insert-select", source.location)
-    part = Spread(scope).level(select)
+    spread = Spread(scope)
+    part = spread.level(select)
     # A key on the nullable side of an outer join is NULL in rows of every shard, and NULL has a shard of its own.
     keys = [key for key in part.keys if scope.sources[key.source].facts is select.facts]
     if not any(source.facts.same(source.key, key) for key in keys):
         raise context.refuse("insert-select", source.location)
+    for nested in written.level.nested:  # of RETURNING and ON CONFLICT: they look at the row that is inserted
+        if nested is not select:
+            spread.nested(nested, Part((source.key,)))
     return Scatter(target_of(select, part, scope), SumTags(), writes=True)
 
 

@@ -119,7 +119,7 @@ def _with_copies(context: Context, written: Written) -> Plan:
     """Every shard has the whole source."""
     at = written.source.location
     if context.effect(written.level.node["sourceRelation"]).volatile:
-        raise context.refuse("merge-source", at)
+        raise context.refuse("volatile-once", at)
     for inserted in written.inserted:
         if context.effect(inserted.value).volatile:
             raise context.refuse("merge-insert", at, detail="The inserted key is volatile.")

@@ -47,6 +47,7 @@ class Source:
     key_type: str = ""
     level: Level | None = None
     sampled: bool = False
+    once: bool = False  # a function whose rows are made once, and would differ from shard to shard
     alias: str = ""
     columns: list[tuple[ColumnId, ColumnId]] = field(default_factory=list)
 

@@ -37,7 +37,7 @@ from router.planner.names import (
     using,
 )
 from router.planner.predicates import equalities, values_of
-from router.tree import Node, conjuncts, is_wrapped, strings, unwrap
+from router.tree import Node, conjuncts, is_wrapped, strings, unwrap, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -200,7 +200,7 @@ class Scope:
             return tree, found, merged
         if kind in {"RangeFunction", "RangeTableFunc", "JsonTable"}:
             self.sublinks(level, body, environment, None)
-            source = self.add(Place.FREE, facts, body.get("location"))
+            source = self.add(Place.FREE, facts, body.get("location"), once=called_once(self.context, body))
             alias = body.get("alias", {})
             return Leaf(source), [Item(alias.get("aliasname", function_name(body)), function_columns(body))], {}
         raise self.context.refuse("unknown-node", name=kind)
@@ -434,6 +434,11 @@ _NOT_MERGEABLE = (
     "valuesLists",
     "intoClause",
 )
+
+
+def called_once(context: Context, node: Any) -> bool:
+    """Whether volatile functions below are called once for all rows: nothing here refers to a row."""
+    return context.effect(node).volatile and not any(kind == "ColumnRef" for kind, _ in walk(node))
 
 
 def mergeable(context: Context, node: Node) -> bool:

@@ -116,6 +116,11 @@ class Spread:
         found = self._all_sources(level)
         tables = [source for source in found if source.place is Place.SHARDED]
         if not tables:
+            node = {"SelectStmt": level.node}
+            if self._context.effect(node).volatile and (
+                level.tree is not None or not any(kind == "ColumnRef" for kind, _ in walk(node))
+            ):
+                raise self._context.refuse("volatile-once")
             self._check_copies(level)
             return
         for source in tables:
@@ -186,6 +191,8 @@ class Spread:
             raise self._context.refuse("recursive", source.location)
         if source.place is Place.DERIVED:
             return self._derived(source)
+        if source.once:
+            raise self._context.refuse("volatile-once", source.location)
         return Part((source.key,)) if source.key is not None else Part()
 
     def _derived(self, source: Source) -> Part:
@@ -200,6 +207,8 @@ class Spread:
         ):
             raise self._context.refuse("recursive", source.location)
         if not any(item.place is Place.SHARDED for item in inner):
+            if self._context.effect({"SelectStmt": level.node}).volatile:
+                raise self._context.refuse("volatile-once")
             self._check_copies(level)
             return Part()
         keys = self._whole_groups(source, level)

@@ -77,7 +77,7 @@ def test_pg_catalog_later_in_the_path_hides_type_names() -> None:
 
 
 def test_columns_of_an_unknown_function_make_unqualified_names_uncertain() -> None:
-    (statement,) = PLANNER.plan("select * from customers, vouched(1) f where id = 5")
+    (statement,) = PLANNER.plan("select * from customers, vouched(customers.country) f where id = 5")
     assert isinstance(statement.plan, Scatter)
     (statement,) = PLANNER.plan("select * from customers c, vouched(1) f where c.id = 5")
     assert statement.plan == Single(ByKeys("int8", (Constant(5),)), writes=True)

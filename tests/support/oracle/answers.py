@@ -20,6 +20,8 @@ _DESCRIBE, _EXECUTE = Describe(b"P", b"").encode(), Execute(b"", 0).encode()
 _PACKED = {21: "!h", 23: "!i", 20: "!q"}
 _TEXT_LIKE = {25, 1043}
 _UUID = 2950
+_ARRAY = struct.Struct("!iiI")  # dimensions, flags, type of the elements
+_MAX_DIMENSIONS = 6
 LOST = "connection lost"
 
 
@@ -135,18 +137,31 @@ class Asker:
         return answer
 
 
+def _without_oid(value: bytes | None) -> bytes | None:
+    """Return an array without the OID of its elements' type, if that is of the schema: each database has its own."""
+    if value is None or len(value) < _ARRAY.size:
+        return value
+    dimensions, flags, oid = _ARRAY.unpack_from(value)
+    if not (0 <= dimensions <= _MAX_DIMENSIONS and flags in {0, 1} and oid >= FIRST_OWN_OID):
+        return value
+    return value[:8] + bytes(4) + value[_ARRAY.size :]
+
+
 def _answer(got: list[tuple[int, bytes]]) -> Answer:
     answer = Answer()
     rows = []
+    arrays: set[int] = set()  # columns that may be arrays of the schema's own types, in binary
     for kind, body in got:
         if kind == backend.DATA_ROW:
-            rows.append(tuple(backend.decode_data_row(body)))
+            row = backend.decode_data_row(body)
+            rows.append(tuple(_without_oid(value) if at in arrays else value for at, value in enumerate(row)))
         elif kind == backend.ROW_DESCRIPTION:
             fields = backend.decode_row_description(body)
             answer.columns = tuple(
                 (f.name.decode(), f.type_oid if f.type_oid < FIRST_OWN_OID else "own", f.type_modifier, f.format)
                 for f in fields
             )
+            arrays = {at for at, f in enumerate(fields) if f.format == 1 and f.type_oid >= FIRST_OWN_OID}
             answer.origins = tuple((bool(f.table_oid), f.column) for f in fields)
         elif kind == backend.COMMAND_COMPLETE:
             answer.tag = backend.decode_command_tag(body).decode()

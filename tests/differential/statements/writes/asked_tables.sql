@@ -164,3 +164,6 @@ merge into audit a using customers c on c.id = a.id when matched then update set
 merge into orders o using customers c on c.id = o.items and c.id > $1 when matched then update set note = $2 when not matched and c.id < $1 then insert (customer_id, id, note) values (c.id, 912, $2);
 --! params 7::int8
 merge into orders o using customers c on c.id = o.items when not matched and c.vip then insert (customer_id, id) values ($1, c.id % 10000 + 920);
+update customers set (name, vip) = (city, (select bool_or(vip) from customers)) where id in (1, 2);
+update customers set (name, city) = (select max(note), min(note) from orders) where id > 3;
+update customers set (name, city) = row(name, (select max(note) from orders)) where id > 3 and vip is distinct from false;

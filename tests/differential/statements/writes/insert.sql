@@ -138,3 +138,7 @@ with x as (select id from customers where id = 5) insert into orders (customer_i
 insert into big_orders values (5, 900, 1);
 insert into customer_totals values (1, 2, 3);
 insert into european values ('ZZ', 'Zed');
+insert into customers (id, id) values (9001, 9002);
+insert into orders (customer_id, id) select id, 9001 from customers where id < 9 returning (select count(*) from customers c where c.id in (1, 2, 3)), customer_id;
+insert into orders (customer_id, id) select id, 9001 from customers where id < 9 returning (select name from customers c where c.id = orders.customer_id);
+insert into orders (customer_id, id) select id, 9001 from customers where id = 5 returning (select count(*) from customers);
