@@ -180,10 +180,10 @@ class Context:
 
     def check_callable(self, value: Any) -> FunctionEffect:
         """Return the effect of ``value``; refuses, at its place, the first call that can run nowhere."""
-        return self._checked(list(walk(value)))
+        nodes = list(walk(value))
+        return self._checked(self._effect_of(nodes), nodes)
 
-    def _checked(self, nodes: list[tuple[str, Node]]) -> FunctionEffect:
-        effect = self._effect_of(nodes)
+    def _checked(self, effect: FunctionEffect, nodes: list[tuple[str, Node]]) -> FunctionEffect:
         if not self.many or effect.runs is not Runs.NOWHERE:
             return effect
         for kind, body in nodes:
@@ -204,7 +204,7 @@ class Context:
     @cached_property
     def whole_effect(self) -> FunctionEffect:
         """The effect of the whole statement's expressions; refuses calls that can run nowhere."""
-        return self._checked(self.parsed.nodes)
+        return self._checked(self.every_effect, self.parsed.nodes)
 
     @cached_property
     def flags(self) -> dict[str, Any]:

@@ -6,12 +6,13 @@ Decides what ``=``, IN, ANY, comparisons of rows, and ORs of these say about eac
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from router.tree import conjuncts, items, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from router.keys import ColumnId, Reader
     from router.plan import RoutingTerm
@@ -21,45 +22,54 @@ if TYPE_CHECKING:
 Values = dict["ColumnId", tuple["RoutingTerm", ...]]
 
 
-def equalities(reader: Reader, node: Node) -> Iterator[tuple[Node, Node]]:
-    """Yield the pairs of operands that are equal where a condition holds: of ``=``, rows taken apart."""
-    kind, body = unwrap(node)
-    if kind != "A_Expr" or body.get("kind") != "AEXPR_OP" or not reader.is_equality(body.get("name", [])):
-        return
-    left, right = body.get("lexpr", {}), body.get("rexpr", {})
-    if "RowExpr" in left and "RowExpr" in right:
-        pairs = zip(left["RowExpr"].get("args", ()), right["RowExpr"].get("args", ()), strict=False)
-        for one, other in pairs:
-            yield from equalities(reader, {"A_Expr": {**body, "lexpr": one, "rexpr": other}})
-    else:
-        yield left, right
+@dataclass(slots=True)
+class Said:
+    """What a condition says: ``values`` that columns can have, and pairs of columns that are the ``same``."""
+
+    values: Values = field(default_factory=dict)
+    same: list[tuple[ColumnId, ColumnId]] = field(default_factory=list)
 
 
-def values_of(reader: Reader, node: Node, names: Names) -> Values:
-    """Return the values that columns can have where a condition (no AND) holds; what is not said is not there."""
+def said(reader: Reader, node: Node, names: Names) -> Said:
+    """Return what holds where a condition (no AND) holds; what is not said for certain is not there."""
+    found = Said()
     kind, body = unwrap(node)
     if kind == "BoolExpr" and body.get("boolop") == "OR_EXPR":
-        return _of_any([_of_all([values_of(reader, part, names) for part in conjuncts(arm)]) for arm in body["args"]])
-    found: Values = {}
-    for left, right in equalities(reader, node):
-        column, value = names.column(left), right
-        if column is None:
-            column, value = names.column(right), left
-        term = reader.term(value, column.family) if column is not None and column.family is not None and value else None
-        if column is not None and term is not None:
-            found.setdefault(column, (term,))
-    if kind != "A_Expr" or not reader.is_equality(body.get("name", [])):
-        return found
-    left, right = body.get("lexpr", {}), body.get("rexpr", {})
-    if body["kind"] == "AEXPR_IN" and "RowExpr" in left:
-        return _of_rows(reader, left["RowExpr"].get("args", []), items(right), names)
-    column = names.column(left)
-    if column is not None and column.family is not None and body["kind"] in {"AEXPR_IN", "AEXPR_OP_ANY"}:
-        by_list = body["kind"] == "AEXPR_IN"
-        terms = reader.list_terms(items(right), column.family) if by_list else reader.terms(right, column.family)
-        if terms is not None:
-            found[column] = terms
+        arms = [_of_all(said(reader, part, names).values for part in conjuncts(arm)) for arm in body["args"]]
+        found.values = _of_any(arms)
+    elif kind == "A_Expr" and reader.is_equality(body.get("name", [])):
+        left, right = body.get("lexpr", {}), body.get("rexpr", {})
+        if body["kind"] == "AEXPR_OP":
+            _equal(reader, left, right, names, found)
+        elif body["kind"] == "AEXPR_IN" and "RowExpr" in left:
+            found.values = _of_rows(reader, left["RowExpr"].get("args", []), items(right), names)
+        elif body["kind"] in {"AEXPR_IN", "AEXPR_OP_ANY"}:
+            column = names.column(left)
+            if column is None or column.family is None:
+                return found
+            by_list = body["kind"] == "AEXPR_IN"
+            terms = reader.list_terms(items(right), column.family) if by_list else reader.terms(right, column.family)
+            if terms is not None:
+                found.values[column] = terms
     return found
+
+
+def _equal(reader: Reader, left: Node, right: Node, names: Names, found: Said) -> None:
+    """``=``, rows taken apart."""
+    if "RowExpr" in left and "RowExpr" in right:
+        for one, other in zip(left["RowExpr"].get("args", ()), right["RowExpr"].get("args", ()), strict=False):
+            _equal(reader, one, other, names, found)
+        return
+    column, other = names.column(left), names.column(right)
+    if column is not None and other is not None:
+        if column.family == other.family is not None:
+            found.same.append((column, other))
+        return
+    column, value = (column, right) if column is not None else (other, left)
+    if column is not None and column.family is not None and value:
+        term = reader.term(value, column.family)
+        if term is not None:
+            found.values.setdefault(column, (term,))
 
 
 def _of_rows(reader: Reader, columns: list[Node], rows: list[Node], names: Names) -> Values:
@@ -78,10 +88,10 @@ def _of_rows(reader: Reader, columns: list[Node], rows: list[Node], names: Names
     return found
 
 
-def _of_all(said: Iterable[Values]) -> Values:
+def _of_all(conditions: Iterable[Values]) -> Values:
     """Conditions that hold together: what the first of them says about a column."""
     found: Values = {}
-    for values in said:
+    for values in conditions:
         for column, terms in values.items():
             found.setdefault(column, terms)
     return found

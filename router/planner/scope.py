@@ -36,7 +36,7 @@ from router.planner.names import (
     renamed,
     using,
 )
-from router.planner.predicates import equalities, values_of
+from router.planner.predicates import said
 from router.tree import Node, conjuncts, is_wrapped, strings, unwrap, walk
 
 if TYPE_CHECKING:
@@ -354,12 +354,10 @@ class Scope:
     # --- conditions --------------------------------------------------------------------------------------------------
 
     def _fact(self, node: Node, names: Names, facts: Facts) -> None:
-        for column, terms in values_of(self.context.reader, node, names).items():
+        found = said(self.context.reader, node, names)
+        for column, terms in found.values.items():
             facts.add(column, terms)
-        for left, right in equalities(self.context.reader, node):
-            one, other = names.column(left), names.column(right)
-            if one is not None and other is not None and one.family == other.family is not None:
-                facts.equal.append((one, other))
+        facts.equal.extend(found.same)
 
     # --- subqueries in expressions -----------------------------------------------------------------------------------
 

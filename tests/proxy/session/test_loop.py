@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from proxy.connection import ClientConnection
 from proxy.session.loop import TURN_MESSAGES, serve_session
@@ -22,10 +22,19 @@ async def _close() -> None:
     pass
 
 
+class _Sessions:
+    """The set of sessions, for one that has no hash."""
+
+    def add(self, _: object) -> None: ...
+
+    def discard(self, _: object) -> None: ...
+
+
 class _NoLane:
     """A lane that takes nothing: here nothing arrives that it could take."""
 
     armed = busy = False
+    statement_under_way = None
 
     def __init__(self, *_: object) -> None: ...
 
@@ -40,10 +49,11 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
     connection = ClientConnection(lambda _: None, 1 << 20)
     connection.start_frames()
     connection.data_received(frame(b"d", b"left over from a COPY") * MESSAGES + frame(b"X", b""))
-    session = SimpleNamespace(
+    session: Any = SimpleNamespace(
         connection=connection,
         transaction=SimpleNamespace(cancel_requested=False),
         client_lost=lambda: None,
+        database=SimpleNamespace(sessions=_Sessions()),
         in_query=False,
         close=_close,
     )
