@@ -109,9 +109,9 @@ class Clauses:
         return pieces
 
     def append_targets(self, texts: list[str]) -> Edit:
-        """Put more items behind the target list."""
+        """Put more items behind the target list, under names of ours: ORDER BY and GROUP BY must not mean them."""
         at = self.parsed.tokens[self.targets_end - 1].end
-        return Edit(at, at, "".join(f", {text}" for text in texts))
+        return Edit(at, at, "".join(f', {text} AS "pgchorus_{number}"' for number, text in enumerate(texts, 1)))
 
     def cut_from(self, clause: str) -> Edit | None:
         """Cut everything from a clause to the end."""

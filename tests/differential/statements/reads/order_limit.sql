@@ -161,3 +161,6 @@ select lower(name) as c3, coalesce(city, '') as c2, id as c1 from customers orde
 select upper(name) as c2, count(*) as c1 from customers group by 1 order by 1;
 select upper(name) as c2, count(*) as c1 from customers group by 1 order by 2 desc, 1 limit 4;
 select distinct lower(name) as c2, upper(city) as c1 from customers order by 1, 2;
+select c.id as total, o.total as sum from customers c join orders o on o.customer_id = c.id order by o.total, total, o.id;
+select name as city, city as name from customers order by city desc, name, id limit 7;
+select id as name, count(*) as id from customers group by name, customers.id order by name, id limit 5;
