@@ -4,7 +4,8 @@ Theory of operation. A statement may wait on a shard for a lock of a transaction
 reads another table from now on). Postgres plans it when it has the lock; here its plan, which says on which shards rows
 are looked for, would be the old one, and rows would be missing. So, before such a transaction is committed:
 
-1. statements of this proxy that have not begun wait (``begins``), until the new definitions have been read;
+1. statements of this proxy that have not begun wait (``begins``), until it is committed: then they go by the
+   definitions that the transaction saw last, and soon by what is read of those committed;
 2. those under way that mean something else by the new definitions are ended with 40001: nothing of them has been done.
    They cannot have been running: who uses what is changed holds locks that the change had to wait for.
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from router.plan import Statement
     from router.planner import Planner
 
-PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed and read
+PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed
 PAUSE_S: Final = 0.05
 
 
@@ -78,30 +79,51 @@ class Definitions:
 
 @asynccontextmanager
 async def changing(session: Session) -> AsyncIterator[None]:
-    """Surround the commit of a transaction that has changed definitions, and their being read again."""
+    """Surround the commit of a transaction that has changed definitions; then plan by them."""
     database = session.database
     definitions = database.definitions
-    async with definitions.lock:
-        definitions.hold()
-        database.catalog_version += 1  # fast lanes must not begin anything either
-        try:
+    while True:
+        # Reading waits for what other transactions have locked, and one of them may be about to come here: not under
+        # the lock, and not while nobody may begin.
+        known = database.catalog_version
+        planner = await _planner_inside(session)
+        async with definitions.lock:
+            if database.catalog_version != known:
+                continue  # somebody else has changed something meanwhile
+            definitions.hold()
+            database.catalog_version += 1  # fast lanes must not begin anything either
             try:
-                await _end_others(session)
-            except ProxyError:
-                await session.rollback()
-                raise
-            yield
-        finally:
-            definitions.go_on()
-
-
-async def _end_others(session: Session) -> None:
-    database = session.database
-    link = session.transaction.links.get(database.logical.home)
-    if link is None or session.planner_in_block is None:
+                try:
+                    await _end_others(session, planner)
+                except ProxyError:
+                    await session.rollback()
+                    raise
+                yield
+                if planner is not None:
+                    database.use_catalog(planner.catalog)  # until what is committed has been read
+                else:
+                    await database.reload_catalog()
+            finally:
+                definitions.go_on()
         return
-    # Read anew: somebody else may have changed something since ours was made.
-    differs = _Comparison(database.planner, await database.planner_inside(link))
+
+
+async def _planner_inside(session: Session) -> Planner | None:
+    """Return a planner by the definitions as they will be; the session's own, if nothing has changed since."""
+    database, transaction = session.database, session.transaction
+    link = transaction.links.get(database.logical.home)
+    if link is None or session.planner_in_block is None:
+        return None
+    if session.known_in_block != database.catalog_version:
+        await session.look_inside(link)
+    return session.planner_in_block
+
+
+async def _end_others(session: Session, planner: Planner | None) -> None:
+    database = session.database
+    if planner is None:
+        return
+    differs = _Comparison(database.planner, planner)
     others = [other for other in database.sessions if other is not session]
     give_up = asyncio.get_running_loop().time() + PATIENCE_S
     hit: set[Session] = set()

@@ -43,7 +43,7 @@ async def has_news(session: Session, statement: Statement) -> bool:
     if link is None or version == session.version_in_block:
         return False
     session.version_in_block = version
-    session.planner_in_block = await database.planner_inside(link)
+    await session.look_inside(link)
     return True
 
 

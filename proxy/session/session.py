@@ -102,6 +102,7 @@ class Session:
         self.spread_cursors = OpenCursors()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.version_in_block = 0  # of the catalog, without that DDL, when this was made
+        self.known_in_block = 0  # and the proxy's own count of catalogs
         self._links_inside: tuple[ShardLink, ...] = ()  # that go by the types which it sees
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
@@ -338,8 +339,7 @@ class Session:
         self.running = ()  # it has run: who changes something else at the same time need not end it
         async with changing(self):
             await self._commit(answered)
-            await self.database.reload_catalog()
-        await self.database.others_know()
+        await self.database.catalog_has_changed()
 
     async def _commit(self, answered: Mapping[int, Participant] | None) -> None:
         explicit = self.transaction.block is Block.EXPLICIT
@@ -423,6 +423,11 @@ class Session:
         self.parameters_are_noted()
         self.parameters_at_begin = None
 
+    async def look_inside(self, link: ShardLink) -> None:
+        """Plan by what the open transaction sees on home."""
+        self.known_in_block = self.database.catalog_version
+        self.planner_in_block = await self.database.planner_inside(link)
+
     async def catalog_changed(self) -> None:
         """DDL ran: inside a block its own planner must see it; outside everybody's."""
         if self.transaction.in_block:
@@ -430,7 +435,7 @@ class Session:
             link = self.transaction.links.get(self.database.logical.home)
             if link is not None:
                 self.version_in_block = await self.database.versions.read()
-                self.planner_in_block = await self.database.planner_inside(link)
+                await self.look_inside(link)
                 self._links_inside = tuple(self.transaction.links.values())
                 await self.database.types_inside(self.transaction.links)
         else:

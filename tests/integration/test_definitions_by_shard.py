@@ -428,3 +428,22 @@ def test_ddl_on_its_own_that_waited_itself(changed: Changed, connect: Callable[.
     changing.result(20)
     assert first_error(reading.result(20)) == SERIALIZATION_FAILURE
     assert changed.reader.rows(COUNT) == [(str(ROWS),)]
+
+
+def test_definitions_of_two_blocks_do_not_wait_for_each_other(town: Town, connect: Callable[..., WireClient]) -> None:
+    """The catalog is read anew, which waits for what the other has locked: nobody else may wait for that, nor it."""
+    first, second, other = connect(town.dsn), connect(town.dsn), connect(town.dsn)
+    first.query("create view seen as select k from notes")
+    for client, text in (
+        (first, "create table unrelated (a int)"),
+        (second, "create or replace view seen as select n::int8 as k from notes"),
+    ):
+        client.query("begin")
+        client.query(text)
+    first.send(Query(b"commit"))
+    assert other.rows("select count(*) from notes") == [("0",)]
+    second.send(Query(b"commit"))
+    assert [client.read()[-2:] for client in (second, first)] == [[("tag", "COMMIT"), ("ready", "I")]] * 2
+    assert other.rows("select k from seen") == []
+    for text in ("drop view seen", "drop table unrelated"):
+        assert other.query(text)[-1] == ("ready", "I")
