@@ -127,6 +127,8 @@ def _subqueries(
 def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
     """Return where a subquery in an expression stands, and how it is asked; None where it cannot be."""
     query = link["subselect"]
+    if link.get("subLinkType") == "EXPR_SUBLINK" and len(query["SelectStmt"].get("targetList", ())) > 1:
+        return None  # compared with a row
     place = None if _looks_outside(query) or _names_outside(context, query) else _place(context.parsed, link)
     if place is None:
         return None

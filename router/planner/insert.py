@@ -91,6 +91,8 @@ def _split(context: Context, scope: Scope, written: Written) -> Plan:
     placed(context, EveryShard())
     if len(scope.sources) > 1 or "withClause" in context.body:
         raise context.refuse("insert-mixed", written.source.location)
+    for nested in written.level.nested:
+        Spread(scope).nested(nested, Part())
     cut = cut_values(context.parsed)
     if cut is None or len(cut.rows) != len(written.keys):
         raise context.refuse("insert-mixed", written.source.location)

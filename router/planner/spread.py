@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from router.keys import ColumnId, Facts
     from router.planner.context import Context
     from router.planner.scope import Scope
+    from router.tree import Node
 
 # Aggregates that give one value whatever the order of their input: copies of a reference table agree on them.
 ORDERLESS = frozenset(
@@ -115,8 +116,11 @@ class Spread:
         """Check a subquery: all its sharded tables are equal by key to the row outside, or it reads copies only."""
         found = self._all_sources(level)
         tables = [source for source in found if source.place is Place.SHARDED]
+        node: Node = {"SelectStmt": level.node}
+        for source in found:  # a WITH that is read here has one result for everybody who reads it
+            if source.level is not None and self._context.effect({"SelectStmt": source.level.node}).volatile:
+                raise self._context.refuse("volatile-once", source.location)
         if not tables:
-            node = {"SelectStmt": level.node}
             if self._context.effect(node).volatile and (
                 level.tree is not None or not any(kind == "ColumnRef" for kind, _ in walk(node))
             ):
