@@ -168,6 +168,16 @@ class Catalog:
                 return found
         return None
 
+    def hidden_by(self, name: str) -> TableName | None:
+        """Return a lasting relation, of any schema, whose bare name a temporary relation of this name takes away.
+
+        Also one of the home shard: statements over several shards are planned without knowing of temporary relations.
+        """
+        configured = (table for table in self.database.placements if table.name == name)
+        known = (one.name for one in self.relations if one.name.name == name and one.name.schema != "pg_temp")
+        system = TableName("pg_catalog", name)
+        return next(configured, None) or next(known, None) or (system if self.is_system(system) else None)
+
     def is_system(self, table: TableName) -> bool:
         """Whether this is a relation of Postgres's own."""
         if self.system_relations:

@@ -264,7 +264,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
     "temporary-hides": (
-        "a temporary relation cannot have the name of {table}, which is on several shards",
+        "over several shards a temporary relation cannot have the name of {table}",
         "Choose another name.",
     ),
     "temporary-object": (

@@ -62,6 +62,9 @@ FROM (SELECT k.relation, pg_catalog.string_agg(k.mode, ',') AS modes FROM pg_cat
 WHERE c.oid IS NULL OR c.oid OPERATOR(pg_catalog.=) 'pgchorus.strays'::pg_catalog.regclass::pg_catalog.oid
  OR (c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
  AND (l.relation IS NOT NULL OR s.reads OPERATOR(pg_catalog.>) 0 OR s.writes OPERATOR(pg_catalog.>) 0))"""
+_TEMPORARY_NAMES: Final = """SELECT c.relname FROM pg_catalog.pg_class c
+WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+ AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])"""
 _CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
 _STRAYS: Final = TableName(OWN_SCHEMA, "strays")
 _TEMPORARY: Final = "temporary table"
@@ -149,7 +152,15 @@ class Audit:
                 continue
             else:
                 raise refusal("audit-touched", table=str(name))
+        await self._check_temporary(catalog)
         await self._end_session_state()
+
+    async def _check_temporary(self, catalog: Catalog) -> None:
+        """Refuse temporary relations that hide lasting ones: what comes after would mean the wrong rows."""
+        for (name,) in (await self._link.run(_TEMPORARY_NAMES)).rows:
+            hidden = catalog.hidden_by(self._session.encoding.heard(name or b""))
+            if hidden is not None:
+                raise refusal("temporary-hides", table=str(hidden))
 
     async def _end_session_state(self) -> None:
         session, before = self._session, self._left_before

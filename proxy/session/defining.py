@@ -26,12 +26,12 @@ async def has_news(session: Session, statement: Statement) -> bool:
     """Whether a definition must be planned anew: the catalog has changed, and has been read.
 
     A name that the catalog does not have yet (somebody has made it behind the proxy, a moment ago) would be taken for
-    one of the home shard. Temporary objects are this session's own.
+    one of the home shard, and a temporary relation could hide it.
     """
     transaction, database = session.transaction, session.database
     plan = statement.plan
     defines = isinstance(plan, CreateFrom) or (isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes)
-    if not defines or transaction.shard_count == 1 or transaction.failed or statement.pins:
+    if not defines or transaction.shard_count == 1 or transaction.failed:
         return False
     if session.planner_in_block is None:
         if await database.versions.read() == database.catalog.version:

@@ -15,7 +15,7 @@ from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Tar
 from router.planner import copies, creating, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
-from router.planner.passthrough import no_block, tag_of
+from router.planner.passthrough import is_temporary, no_block, tag_of
 from router.statement import parse
 from router.tree import Node, items, name_parts, strings, walk
 
@@ -274,6 +274,13 @@ def grant(context: Context) -> Statement:
     return statement(context, together(context, found))
 
 
+def _may_be_temporary(context: Context, parts: tuple[str, ...], relation: Relation | None) -> bool:
+    """Whether a name may be that of a temporary relation: outside of the block that made it no catalog has it."""
+    if relation is not None:
+        return relation.name.schema == "pg_temp"
+    return locate(context, parts) is None
+
+
 def rename(context: Context) -> Statement:
     """ALTER ... RENAME: a placed table, and a key, keep their names."""
     body = context.body
@@ -287,6 +294,8 @@ def rename(context: Context) -> Statement:
         return where_it_is(context, kind)
     parts = name_parts(range_var)
     relation = context.catalog.resolve(parts, context.search_path)
+    if kind in _RELATIONS and _may_be_temporary(context, parts, relation):
+        tables.check_temporary(context, range_var, body["newname"])
     if kind in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}:
         _check_movable(context, relation, range_var)
         _check_name_free(context, (*parts[:-1], body["newname"]), relation)
@@ -352,7 +361,7 @@ def view(context: Context) -> Statement:
     if Place.HOME in places and Place.SHARDED in places:
         raise context.refuse("mixed-tables")
     made = context.body["view"]
-    if made.get("relpersistence") == "t" or made.get("schemaname") == "pg_temp":
+    if is_temporary(made):
         if context.many and places & {Place.SHARDED, Place.REFERENCE}:
             raise context.refuse("mixed-tables")
         tables.check_temporary(context, context.body["view"])
@@ -388,7 +397,7 @@ def reindex(context: Context) -> Statement:
 def create_sequence(context: Context) -> Statement:
     """CREATE SEQUENCE on every shard (the home shard's is the one that counts), but an owned one where its table is."""
     sequence = context.body["sequence"]
-    if sequence.get("relpersistence") == "t" or sequence.get("schemaname") == "pg_temp":
+    if is_temporary(sequence):
         tables.check_temporary(context, sequence)
         return statement(context, HomeShard(), pins="temporary sequence", must_commit="temporary sequence")
     if _owner(context) == HomeShard():

@@ -160,9 +160,13 @@ def holds(body: Node) -> str:
 
 def makes_temporary(parsed: Parsed) -> bool:
     """Whether a statement creates a temporary relation."""
-    return any(kind == "RangeVar" and body.get("relpersistence") == "t" for kind, body in parsed.nodes) or any(
-        kind == "RangeVar" and body.get("schemaname") == "pg_temp" for kind, body in parsed.nodes
-    )
+    return any(kind == "RangeVar" and is_temporary(body) for kind, body in parsed.nodes)
+
+
+def is_temporary(range_var: Node) -> bool:
+    """Whether what is created by this name is temporary: a session may also call its schema pg_temp_3."""
+    schema = range_var.get("schemaname", "")
+    return range_var.get("relpersistence") == "t" or schema == "pg_temp" or schema.startswith("pg_temp_")
 
 
 def _has_into(body: Node) -> bool:

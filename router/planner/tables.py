@@ -15,7 +15,7 @@ from router.keys import family
 from router.own_schema import told
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import copies
-from router.planner.passthrough import tag_of
+from router.planner.passthrough import is_temporary, tag_of
 from router.tree import Node, items, name_parts, strings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Definition:
 def create(context: Context) -> Statement:
     """CREATE TABLE."""
     body, range_var = context.body, context.body["relation"]
-    if range_var.get("relpersistence") == "t" or range_var.get("schemaname") == "pg_temp":
+    if is_temporary(range_var):
         check_temporary(context, range_var)
         after = _without_slots(context, range_var)
         return _ddl(context, HomeShard(), after=after, pins="temporary table", must_commit="temporary table")
@@ -107,15 +107,14 @@ def creation_name(context: Context, range_var: Node) -> tuple[str, str]:
     return schema, range_var["relname"]
 
 
-def check_temporary(context: Context, range_var: Node) -> None:
-    """Refuse a temporary relation that hides a placed one: routes of its name would mean the wrong table."""
-    for table, placement in context.database.placements.items():
-        if table.name == range_var["relname"] and not isinstance(placement, Home):
-            raise context.refuse("temporary-hides", range_var.get("location"), table=table)
-    for relation in context.catalog.relations:
-        placed = context.catalog.effective_placement(relation)
-        if relation.name.name == range_var["relname"] and not isinstance(placed, Home):
-            raise context.refuse("temporary-hides", range_var.get("location"), table=relation.name)
+def check_temporary(context: Context, range_var: Node, new_name: str = "") -> None:
+    """Refuse a temporary relation (or its new name) that hides a lasting one, wherever that is.
+
+    Routes of the name would mean the wrong table, and what is read at home for other shards is read by its whole name.
+    """
+    hidden = context.catalog.hidden_by(new_name or range_var["relname"])
+    if hidden is not None:
+        raise context.refuse("temporary-hides", range_var.get("location"), table=hidden)
 
 
 def _placement_of_new(context: Context, name: TableName, parents: list[Node], range_var: Node) -> Placement:

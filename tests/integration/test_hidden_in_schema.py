@@ -101,6 +101,10 @@ CAUGHT = [
     "select 'notes'::hid.checked",
     "select n from hid.seen",
     "do $$ begin update notes set v = 'x'; end $$",
+    "select hid.run('create temp table notes (k int8, v text)')",  # it would hide the sharded one from all that comes
+    "do $$ begin create temp table notes (k int8, v text); end $$",
+    "do $$ begin create temp view plain as select 1 as id; end $$",
+    "do $$ begin create temp table mine (id int); alter table mine rename to plain; end $$",
     "do $$ declare n int; begin select count(*) into n from notes; insert into hid.log (v) values (n); end $$",
     "do $$ begin create type hid.later as enum ('a'); end $$",
     "do $$ begin insert into kinds values (7, 'x'); end $$",

@@ -43,3 +43,31 @@ def test_a_refusal_is_not_taken_for_a_missing_table(town: Town, connect: Callabl
         trace = proxy.query("update notes set k = (select max(p.id) from plain p)")
         assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], trace
         proxy.query("rollback")
+
+
+HIDING = (
+    "create temp table plain (id int4, v text)",
+    "create table pg_temp.plain (id int4, v text)",
+    "create temp table plain as select 1 as id",
+    "select k as id into temp plain from notes",
+    "create temp view plain as select 1 as id",
+    "alter table mine rename to plain",
+    "do $$ begin create temp table plain (id int4, v text); end $$",
+)
+
+
+def test_nothing_temporary_has_the_name_of_a_table_of_home(town: Town, connect: Callable[[str], WireClient]) -> None:
+    """Statements over several shards would read and delete by the lasting table."""
+    proxy = connect(town.dsn)
+    proxy.rows("insert into plain values (1, 'one')")
+    proxy.rows(f"insert into notes (k, n) values {', '.join(f'({key}, 2)' for key in town.spread)}")
+    proxy.rows("create temp table mine (id int4, v text)")
+    for text in HIDING:
+        for begin, end in (("", ""), ("begin", "rollback")):
+            proxy.query(begin)
+            trace = proxy.query(text)
+            assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], text
+            proxy.query(end)
+    assert proxy.rows("select count(*) from mine") == [("0",)]
+    proxy.rows("delete from notes where exists (select from plain p where p.id = n)")
+    assert proxy.rows("select count(*) from notes") == [("3",)]
