@@ -8,7 +8,7 @@
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
-# make tutorials  our tutorial, Django's and SQLAlchemy's, and dumps, through the proxy, with one shard and with several
+# make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
@@ -73,7 +73,7 @@ fuzz: $(VENV)/.test
 
 tutorials: $(VENV)/.test
 	$(RUN) -m pytest -q -m "long or not long" tests/migrations tests/integration/test_sqlalchemy.py \
-		tests/integration/test_pg_dump.py tests/test_tutorial.py $(ARGS)
+		tests/integration/test_pg_dump.py $(ARGS)
 
 suites: $(VENV)/.test
 	$(RUN) tests/suites/compare.py $(ARGS)
