@@ -1,0 +1,190 @@
+"""A file in, frozen settings and ``router.cluster`` values out.
+
+Decides what goes together in a configuration: what the form alone cannot say of one key. Leaves to others whether the
+shards agree with it (``pgchorus doctor``, the start).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy import config_values as values
+from proxy.access import Rule
+from proxy.config.form import FORM, TABLES_FORM
+from proxy.config.reader import Reader
+from proxy.config.settings import (
+    CONSOLE_DATABASE,
+    DEFAULT_PORT,
+    Address,
+    Auth,
+    Config,
+    Console,
+    DatabaseConfig,
+    Tables,
+    Tls,
+)
+from proxy.limits import Limits
+from proxy.wire.scram import is_verifier
+from router.cluster import DEFAULT_SLOTS, Cluster, Database, Home, Placement, Reference, Sharded, TableName, Vouch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_NEED_USERS = ("scram-sha-256", "md5", "password")
+
+
+def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read a configuration; raises ConfigError with every mistake in it."""
+    reader = Reader(file, os.environ if environment is None else environment)
+    content = reader.load(FORM)
+    _check_auth(reader, content["auth"], content["tls"])
+    databases = {
+        name: made
+        for name, database in (content["databases"] or {}).items()
+        if database is not None and (made := _database(reader, name, database)) is not None
+    }
+    limits = Limits(
+        **{
+            f"{group}_{name}": value
+            for group, part in (content["limits"] or {}).items()
+            for name, value in (part or {}).items()
+            if value is not None
+        }
+    )
+    if CONSOLE_DATABASE in databases:
+        reader.wrong(f"databases.{CONSOLE_DATABASE}", "is the name of the console", "give the database another name")
+    if limits.fence_concurrent >= limits.control_per_shard:
+        # Fences hold a control link to each shard while they wait for commits that need one to be finished.
+        reader.wrong(
+            "limits.fence.concurrent",
+            f"is {limits.fence_concurrent}, and limits.control.per_shard is {limits.control_per_shard}",
+            "leave at least one control link to each shard for finishing commits",
+        )
+    reader.check()
+    auth = content["auth"]
+    listen = content["listen"] or {"host": "127.0.0.1", "port": DEFAULT_PORT}
+    return Config(
+        file=str(file),
+        cluster=Cluster(content["cluster"], {name: database.logical for name, database in databases.items()}),
+        databases=databases,
+        listen=Address(**listen),
+        metrics=Address(**content["metrics"]) if content["metrics"] else None,
+        workers=content["workers"],
+        auth=Auth(auth["method"], auth["users"] or {}, auth["shards"], _rules(auth)),
+        limits=limits,
+        tls=_tls(file, content["tls"]),
+        console=Console(**(content["console"] or {})),
+    )
+
+
+def load_tables(file: Path) -> Tables:
+    """Read a file that has only ``tables``, ``functions`` and ``slots``; raises ConfigError."""
+    reader = Reader(file, {})
+    content = reader.load(TABLES_FORM)
+    tables = _tables(content)
+    reader.check()
+    return tables
+
+
+def plain_tables(tables: Tables) -> dict[str, Any]:
+    """Return placements as they stand in a file: the way back from ``load_tables``."""
+    plain: dict[str, Any] = {
+        "tables": {values.quoted_name(name): _plain(place) for name, place in tables.placements.items()}
+    }
+    if tables.functions:
+        plain["functions"] = {name: vouch.value for name, vouch in tables.functions.items()}
+    if tables.slots != DEFAULT_SLOTS:
+        plain["slots"] = tables.slots
+    return plain
+
+
+def _plain(placement: Placement) -> object:
+    if isinstance(placement, Sharded):
+        return {"key": values.quoted(placement.key)}
+    return "reference" if isinstance(placement, Reference) else "home"
+
+
+def _rules(auth: dict[str, Any]) -> tuple[Rule, ...]:
+    return tuple(Rule(name, **rule) for name, rule in (auth["rules"] or {}).items())
+
+
+def _tls(file: Path, tls: dict[str, Any] | None) -> Tls | None:
+    if tls is None:
+        return None
+    paths = {
+        name: file.parent / tls[name] if tls[name] is not None else None for name in ("certificate", "key", "client_ca")
+    }
+    return Tls(paths["certificate"] or file, paths["key"], paths["client_ca"], tls["minimum_version"])
+
+
+def _check_auth(reader: Reader, auth: dict[str, Any] | None, tls: dict[str, Any] | None) -> None:
+    if not auth:
+        return
+    users = auth["users"] or {}
+    rules = {f"auth.rules.{name}": rule for name, rule in (auth["rules"] or {}).items() if rule is not None}
+    methods = {path: rule["method"] for path, rule in rules.items()} | {"auth": auth["method"]}
+    for path, method in methods.items():
+        if method in _NEED_USERS and not users and not reader.mistakes:
+            reader.wrong("auth.users", "nobody could log in", 'give users: {ROLE: "env:NAME"}, or method: trust')
+        if method == "cert" and (tls is None or tls["client_ca"] is None):
+            reader.wrong(f"{path}.method", "needs certificates of clients", "give tls.client_ca, which signs them")
+        if method == "md5" and any(secret is not None and is_verifier(secret) for secret in users.values()):
+            reader.wrong(f"{path}.method", "cannot use SCRAM verifiers", "use scram-sha-256 or password")
+    for path, rule in rules.items():
+        if rule["connection"] == "tls" and tls is None:
+            reader.wrong(f"{path}.connection", "can never be: there is no tls section", "give tls, or leave it out")
+    _check_verifiers(reader, auth, users)
+
+
+def _check_verifiers(reader: Reader, auth: dict[str, Any], users: Mapping[str, str | None]) -> None:
+    if auth["shards"] == "trust":
+        return
+    for user, secret in users.items():
+        if secret is not None and is_verifier(secret):
+            reader.wrong(
+                f"auth.users.{user}",
+                "is a SCRAM verifier, which lets a client in here but cannot log in to a shard",
+                "give the password (env:NAME or file:PATH), or auth.shards: trust if the shards ask for none",
+            )
+
+
+def _database(reader: Reader, name: str, content: dict[str, Any]) -> DatabaseConfig | None:
+    path = f"databases.{name}"
+    shards: dict[str, str] = content["shards"] or {}
+    _check_distinct(reader, f"{path}.shards", shards)
+    home = content["home"]
+    if home is not None and shards and home not in shards:
+        reader.wrong(f"{path}.home", f"{home} is no shard of this database", f"name one of {', '.join(shards)}")
+    tables = _tables(content)
+    if tables.slots < len(shards):
+        reader.wrong(f"{path}.slots", f"{tables.slots} slots for {len(shards)} shards", "give more slots than shards")
+    if reader.mistakes:
+        return None
+    names = tuple(shards)
+    logical = Database(name, names, names.index(home), tables.placements, tables.functions, tables.slots)
+    return DatabaseConfig(logical, tuple(shards.values()))
+
+
+def _check_distinct(reader: Reader, path: str, shards: Mapping[str, str | None]) -> None:
+    """Two shards in one place would have every row of a reference table twice."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name, dsn in shards.items():
+        if dsn is None:
+            continue
+        target = values.dsn_target(dsn)
+        if target in seen:
+            reader.wrong(f"{path}.{name}", f"is the same database as {seen[target]}", "give each shard its own")
+        seen.setdefault(target, name)
+
+
+def _tables(content: Mapping[str, Any]) -> Tables:
+    placements: dict[TableName, Placement] = {}
+    for table, place in (content["tables"] or {}).items():
+        if isinstance(place, dict):
+            placements[table] = Sharded(place["key"])
+        elif place is not None:
+            placements[table] = Reference() if place == "reference" else Home()
+    functions = {name: Vouch(word) for name, word in (content["functions"] or {}).items() if word is not None}
+    return Tables(placements, functions, content["slots"] or DEFAULT_SLOTS)
