@@ -23,6 +23,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from proxy.bringing import bring_up, note_settings, starting_settings
 from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.isolation import (
     READ_COMMITTED,
@@ -33,8 +34,8 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay, find_savepoint, put_begin, put_settings, read_only_after, what_stays
-from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
+from proxy.links import Replay, find_savepoint, put_begin, read_only_after, what_stays
+from proxy.settings import UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
-PROVEN_SETTINGS = 10_000  # sets of settings that are remembered to have worked on a shard
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 READ_ONLY_SAVEPOINT = "pgchorus_read_only"
 PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
@@ -259,25 +259,15 @@ class ClientTransaction:
 
     def bring_up(self, shard: int, link: ShardLink, then: str = "") -> None:
         """Put the session's settings, BEGIN, savepoints and ``then`` before the first exchange of a link that joins."""
-        applied = self.starting_settings()
-        if link.settings is not applied and (link.settings or NOTHING_APPLIED) != applied:
-            # No statement may run with other settings than its session's: what has not been seen to work on this shard,
-            # or could have stopped working (a role), must succeed first. The others go out in one packet.
-            proven = (shard, self.role, applied) in self.database.proven_settings and not applied.names_role
-            put_settings(link, applied, gate=not proven)
-            link.settings = applied
-            self.settings_sent.add(shard)
-        link.codec = self.settings.encoding.codec  # what it comes to with what is replayed
-        if self.in_block:
-            self._put_begin(link, then)
+        bring_up(self, shard, link, then)
 
     def can_bring_up(self, link: ShardLink) -> bool:
         """Whether a link can be brought to this session's settings; one that cannot must be closed."""
         previous = link.settings
         return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
 
-    def _put_begin(self, link: ShardLink, then: str = "") -> None:
-        put_begin(link, self.modes.sql(), self.log, then)
+    def _put_begin(self, link: ShardLink) -> None:
+        put_begin(link, self.modes.sql(), self.log)
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:
@@ -289,11 +279,7 @@ class ClientTransaction:
 
     def starting_settings(self) -> Applied:
         """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""
-        if not self.settings_changed:
-            return self.settings.applied
-        before = SessionSettings(startup=self.settings.startup, custom=self.settings.custom)
-        before.restore(self.settings_at_begin)
-        return before.applied
+        return starting_settings(self)
 
     async def settle(self, shards: Sequence[int]) -> None:
         """Before a statement reads on ``shards``: what was decided elsewhere must be visible there (see settling.py).
@@ -541,7 +527,7 @@ class ClientTransaction:
             self.settings.restore(self.settings_at_begin)
             self.default_isolation = self.isolation_at_begin
         for shard, link in self.links.items():
-            self._note_settings(shard, link)
+            note_settings(self, shard, link)
             if shard not in self.pinned:
                 self.database.release(link)
         self.settings_sent.clear()
@@ -556,23 +542,6 @@ class ClientTransaction:
         self.touched.clear()
         self.must_commit.clear()
         self.log.clear()
-
-    def _note_settings(self, shard: int, link: ShardLink) -> None:
-        """Before a link goes back: what it is noted to have must be what it has."""
-        if link.has_prefix or link.prefix_failed:
-            link.sequences = UNKNOWN
-        if self.settings_changed or link.has_prefix or link.prefix_failed:
-            # PREPARE keeps SETs that its ROLLBACK PREPARED does not undo, and a prefix that failed or never went out
-            # has set nothing; applying settings anew costs less than knowing.
-            link.settings = UNKNOWN
-            link.prefix_failed = False
-            if self.custom_settings or not self.settings.applied.resettable:
-                link.resettable = False  # it is not NULL any more, whatever we do
-        elif shard in self.settings_sent and isinstance(link.settings, Applied):
-            proven = self.database.proven_settings
-            if len(proven) >= PROVEN_SETTINGS:
-                proven.clear()
-            proven.add((shard, self.role, link.settings))
 
     def unpin(self) -> None:
         """Give up pinned links (DISCARD ALL, end of session): closed, as what they hold cannot be taken off them."""
@@ -592,7 +561,7 @@ class ClientTransaction:
         for shard, link in self.links.items():
             if self.in_block or link.status != ord(IDLE):
                 link.abort()
-            self._note_settings(shard, link)
+            note_settings(self, shard, link)
             self.database.release(link)
         self.pinned = {shard: link for shard, link in self.pinned.items() if shard not in self.links}
         self.links.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.bringing import bring_up
 from proxy.isolation import READ_COMMITTED
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def joined(transaction: ClientTransaction, shard: int, link: ShardLink, look: st
     ``look``: the look that goes before the statement, '' for none.
     """
     transaction.links[shard] = link
-    transaction.bring_up(shard, link, look)
+    bring_up(transaction, shard, link, look)
     if transaction.identity is None and len(transaction.links) > 1:
         transaction.identity = transaction.database.watch(transaction)
 

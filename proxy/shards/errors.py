@@ -10,8 +10,17 @@ from typing import Final
 
 import asyncpg
 
-from proxy.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, UNABLE_TO_ESTABLISH_CONNECTION
+from proxy.errors import (
+    CANNOT_CONNECT_NOW,
+    CONNECTION_FAILURE,
+    INTERNAL_ERROR,
+    PROTOCOL_VIOLATION,
+    UNABLE_TO_ESTABLISH_CONNECTION,
+)
+from proxy.wire.backend import decode_error
+from proxy.wire.errors import ProtocolViolation
 from proxy.wire.fields import ErrorFields
+from proxy.wire.frames import HEADER_BYTES
 
 # asyncpg's names for the fields of an ErrorResponse, by the protocol's letters and in Postgres's own order.
 _FIELD_NAMES: Final = {
@@ -105,12 +114,35 @@ def not_applied(shard: int, name: str) -> ShardError:
     return ShardError(ErrorFields.make("ERROR", CANNOT_CONNECT_NOW, message, detail=detail), shard)
 
 
+def spoken(raw: bytes, shard: int, name: str, *, lost: bool = False) -> ShardError:
+    """Make the error that an ErrorResponse tells, or the one for an ErrorResponse that cannot be read."""
+    try:
+        fields = decode_error(raw[HEADER_BYTES:])
+    except ProtocolViolation as violation:
+        return broken_protocol(shard, name, violation.message)
+    return ShardError(fields, shard, raw, lost=lost)
+
+
+def broken_protocol(shard: int, name: str, what: str) -> ShardError:
+    """Make the error for a server that said what nobody asked for."""
+    message = f'shard "{name}" broke the protocol: {what}'
+    return ShardError(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, message), shard, lost=True)
+
+
+def unhandled(shard: int, name: str, cause: Exception) -> ShardError:
+    """Make the error for an answer whose receiver failed."""
+    message = f'the answer of shard "{name}" could not be handled'
+    error = ShardError(ErrorFields.make("ERROR", INTERNAL_ERROR, message), shard, lost=True)
+    error.__cause__ = cause
+    return error
+
+
 def translate(error: BaseException, shard: int, name: str, *, connecting: bool = False) -> ShardError:
     """Turn one of FOREIGN_ERRORS into a ShardError; the server's own words are kept when there are any."""
-    spoken = _server_error(error)
-    if spoken is not None:
-        lost = connecting or spoken is not error or str(spoken.severity_en or spoken.severity) in {"FATAL", "PANIC"}
-        return ShardError(_fields(spoken), shard, lost=lost)
+    said = _server_error(error)
+    if said is not None:
+        lost = connecting or said is not error or str(said.severity_en or said.severity) in {"FATAL", "PANIC"}
+        return ShardError(_fields(said), shard, lost=lost)
     return unreachable(shard, name, error) if connecting else lost_link(shard, name, error)
 
 

@@ -13,11 +13,10 @@ Rules:
    it once.
 
 Decided here: where frames begin and end, whose they are, and when a link is beyond use. Left to others: what the frames
-mean (receivers), who may use the link (pool), how connections come about (lending).
+mean (receivers), who may use the link (pool), how connections come about (lending), which frames answer a prefix
+(prefix.py), how a frame that the socket has cut is put together again (cut.py).
 
-``data_received`` is the hottest loop of the proxy. It copies nothing but the beginning of a frame that the socket has
-cut, and of a long frame it knows how many bytes are missing, so that a row of 30 MB is not walked again for each piece
-of it.
+``data_received`` is the hottest loop of the proxy. It copies nothing.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import INTERNAL_ERROR, PROTOCOL_VIOLATION
+from proxy.shards.cut import CutFrame
 from proxy.shards.doomed import Doomed
-from proxy.shards.errors import ShardError, is_fatal, lost_link
+from proxy.shards.errors import ShardError, broken_protocol, is_fatal, lost_link, spoken, unhandled
+from proxy.shards.prefix import Prefix, SentPrefix
 from proxy.shards.translating import Known, Translating
 from proxy.shards.types import AS_AT_HOME
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.fields import ErrorFields
-from proxy.wire.frames import HEADER, HEADER_BYTES, LARGEST_MESSAGE_BYTES, LENGTH_BYTES, frame
+from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,20 +50,13 @@ _ERROR: Final = backend.ERROR_RESPONSE
 _PARAMETER: Final = backend.PARAMETER_STATUS
 _NOTICE: Final = backend.NOTICE_RESPONSE
 _NOTIFICATION: Final = backend.NOTIFICATION_RESPONSE
-_COPY_IN: Final = backend.COPY_IN_RESPONSE
 #: Frames of an answer that neither the link nor a session looks at: rows and what stands around them.
 PLAIN: Final = frozenset(b"TDC12nI")
 READY_HEADER: Final = b"Z\0\0\0\5"
 READY_BYTES: Final = len(READY_HEADER) + 1
 #: Frames that the link itself looks at, wherever they turn up.
 _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
-#: Frontend messages that ReadyForQuery answers: Query, Sync, FunctionCall.
-_CYCLE_STARTS: Final = frozenset(b"QSF")
-_SYNC: Final = frame(b"S", b"")
 _TERMINATE: Final = frame(b"X", b"")
-# Up to here a chunk whose first frame came in pieces is made one bytes object again; above, a view of what was
-# collected.
-_JOIN_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -73,25 +65,19 @@ class Relay(asyncio.Protocol):
     """The protocol that stands at the other end of a lent transport for as long as the link lives."""
 
     __slots__ = (
+        "_ahead",
         "_at_ready",
         "_doomed",
         "_drainers",
         "_fatal",
         "_gone",
-        "_held",
         "_known_columns",
         "_loop",
-        "_need",
         "_plain",
         "_prefix",
-        "_prefix_cycles",
-        "_prefix_error",
-        "_prefix_gates",
         "_reading",
         "_receiver",
-        "_sent",
         "_serial",
-        "_skip",
         "_tail",
         "_translating",
         "_transport",
@@ -129,21 +115,15 @@ class Relay(asyncio.Protocol):
         self._plain: WholeReceiver | None = None  # the last one of this kind; it counts while it is the receiver
         self._serial = 0
         self._at_ready = False
-        self._prefix: list[bytes] = []
-        self._prefix_cycles = 0
-        self._prefix_gates = False
-        self._prefix_error: ShardError | None = None
+        self._prefix: Prefix | None = None  # that waits for an exchange
+        self._ahead: SentPrefix | None = None  # that is to be answered before the exchange under way
         #: Whether a prefix has failed; for those who noted what it was to do, and who reset this.
         self.prefix_failed = False
         self.types = AS_AT_HOME  # or how user-defined types are called here (proxy.shards.types)
         self._translating: Translating | None = None
         self._known_columns = Known()
-        self._skip = 0
-        self._sent: list[bytes] = []
-        self._held: list[bytes] | None = None
         self._doomed = False
-        self._tail: bytearray | None = None
-        self._need = 0
+        self._tail: CutFrame | None = None
         self._fatal: ShardError | None = None
         self._reading = True
         self._writable = True
@@ -166,7 +146,7 @@ class Relay(asyncio.Protocol):
     @property
     def has_prefix(self) -> bool:
         """Whether a prefix waits for an exchange."""
-        return bool(self._prefix)
+        return self._prefix is not None
 
     def prefix(self, frames: bytes, cycles: int = 1, *, gate: bool = False) -> None:
         """Put ``frames``, which ``cycles`` ReadyForQuery answer, before the next exchange, in the same packet.
@@ -175,9 +155,13 @@ class Relay(asyncio.Protocol):
         server has run the exchange's own statements all the same, unless the prefix left it in a failed transaction;
         ``gate`` holds them back until the prefix has succeeded, for one more round trip.
         """
-        self._prefix.append(frames)
-        self._prefix_cycles += cycles
-        self._prefix_gates = self._prefix_gates or gate
+        prefix = self._prefix
+        if prefix is None:
+            self._prefix = Prefix(frames, cycles, gate)
+        else:
+            prefix.frames.append(frames)
+            prefix.cycles += cycles
+            prefix.gates = prefix.gates or gate
 
     def exchange(self, data: bytes, receiver: Receiver) -> None:
         """Write the prefix and ``data`` and give what comes to ``receiver`` until it says that the exchange is over.
@@ -198,8 +182,8 @@ class Relay(asyncio.Protocol):
         self._receiver = receiver
         if not self._reading:
             self.resume_reading()
-        if self._prefix:
-            self._send_with_prefix(data)
+        if self._prefix is not None:
+            self._send_with_prefix(self._prefix, data)
         else:
             self._transport.write(data)
 
@@ -229,11 +213,12 @@ class Relay(asyncio.Protocol):
             return
         if self._translating is not None:
             data = self._translating.outgoing(data)
-        if self._skip:
-            if self._held is not None:
-                self._held.append(bytes(data))
+        ahead = self._ahead
+        if ahead is not None:
+            if ahead.held is not None:
+                ahead.held.append(bytes(data))
                 return
-            self._sent.append(bytes(data))
+            ahead.sent.append(bytes(data))
         self._transport.write(data)
 
     async def drain(self) -> None:
@@ -271,7 +256,7 @@ class Relay(asyncio.Protocol):
         if self.closed:
             return
         plain = self._plain
-        if plain is not None and plain is self._receiver and self._tail is None and not self._skip:
+        if plain is not None and plain is self._receiver and self._tail is None and self._ahead is None:
             # Most answers are a few plain frames in one piece: no index is made of them (2 us of 12 for a point query).
             start, last = 0, len(data) - READY_BYTES
             if data.startswith(READY_HEADER, max(0, last)):
@@ -285,9 +270,10 @@ class Relay(asyncio.Protocol):
                     return
         chunk: Chunk = data
         if self._tail is not None:
-            joined = self._join(data)
+            joined = self._tail.join(data)
             if joined is None:
                 return
+            self._tail = None
             chunk = joined
         index: list[Frame] = []
         add = index.append
@@ -329,7 +315,7 @@ class Relay(asyncio.Protocol):
             taken = receiver.whole(data)
         except Exception as error:  # noqa: BLE001 - as in _route
             _log.exception("%r: the receiver of an answer failed", self)
-            self._lose(self._broken_receiver(error))
+            self._lose(unhandled(self.shard, self.name, error))
             return True
         finally:
             self._at_ready = False
@@ -361,34 +347,14 @@ class Relay(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ---- frames that the socket has cut ------------------------------------------------------------------------------
-
     def _keep(self, chunk: Chunk, start: int, end: int) -> bool:
         """Keep the beginning of a frame until the rest comes; False if it cannot be one."""
-        need = HEADER_BYTES
-        if end - start >= HEADER_BYTES:
-            kind, length = HEADER.unpack_from(chunk, start)
-            if not LENGTH_BYTES <= length <= LARGEST_MESSAGE_BYTES:
-                self._lose(self._violation(f"message of type {kind} and length {length}"))
-                return False
-            need = length + 1
-        self._need = need
-        self._tail = bytearray(memoryview(chunk)[start:end])
+        try:
+            self._tail = CutFrame(chunk, start, end)
+        except ProtocolViolation as violation:
+            self._lose(broken_protocol(self.shard, self.name, violation.message))
+            return False
         return True
-
-    def _join(self, data: bytes) -> Chunk | None:
-        """Add a piece to the beginning that was kept; None while the frame is not complete."""
-        tail = self._tail
-        assert tail is not None  # noqa: S101 - the caller has looked
-        total = len(tail) + len(data)
-        if total < self._need:
-            tail += data
-            return None
-        self._tail = None
-        if total <= _JOIN_BYTES:
-            return b"".join((tail, data))
-        tail += data
-        return memoryview(tail)
 
     # ---- whose frames they are ---------------------------------------------------------------------------------------
 
@@ -402,12 +368,12 @@ class Relay(asyncio.Protocol):
                 try:
                     name, value = backend.decode_parameter_status(bytes(chunk[start + HEADER_BYTES : stop]))
                 except ProtocolViolation as violation:
-                    self._lose(self._violation(violation.message))
+                    self._lose(broken_protocol(self.shard, self.name, violation.message))
                     return
                 self.parameters[name] = value
             elif kind == _ERROR and is_fatal(raw := bytes(chunk[start:stop])):
                 # The server's last words. Kept from the receiver's frames, so that it hears of the end in one way only.
-                self._fatal = self._error(raw, lost=True)
+                self._fatal = spoken(raw, self.shard, self.name, lost=True)
                 if position:
                     self._route_split(chunk, index[:position], ready_count or position)
                 if not self.closed:
@@ -425,8 +391,8 @@ class Relay(asyncio.Protocol):
             self._route(chunk, index[ready_count:])
 
     def _route(self, chunk: Chunk, index: list[Frame]) -> None:
-        if self._skip:
-            index = self._skip_prefix(chunk, index)
+        if self._ahead is not None:
+            index = self._skip_prefix(self._ahead, chunk, index)
             if not index:
                 return
         if self.on_notification is not None:
@@ -444,7 +410,7 @@ class Relay(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the link
             # The receiver no longer knows where it is, so neither does the link. Its own error is the reason given.
             _log.exception("%r: the receiver of an answer failed", self)
-            self._lose(self._broken_receiver(error))
+            self._lose(unhandled(self.shard, self.name, error))
             return
         finally:
             self._at_ready = False
@@ -461,7 +427,8 @@ class Relay(asyncio.Protocol):
             elif kind == _NOTICE:
                 _log.info("%r: %s", self, backend.decode_error(bytes(chunk[start + HEADER_BYTES : stop])))
             elif kind != _PARAMETER:
-                self._lose(self._violation(f"message of type {chr(kind)!r} outside an exchange"))
+                what = f"message of type {chr(kind)!r} outside an exchange"
+                self._lose(broken_protocol(self.shard, self.name, what))
                 return
 
     def _take_notifications(self, chunk: Chunk, index: list[Frame]) -> list[Frame]:
@@ -480,56 +447,46 @@ class Relay(asyncio.Protocol):
 
     # ---- prefixes ----------------------------------------------------------------------------------------------------
 
-    def _send_with_prefix(self, data: bytes) -> None:
-        parts, self._prefix = self._prefix, []
-        self._skip, self._prefix_cycles = self._prefix_cycles, 0
-        gates, self._prefix_gates = self._prefix_gates, False
-        if gates:
-            self._held = [data]
+    def _send_with_prefix(self, prefix: Prefix, data: bytes) -> None:
+        self._prefix = None
+        frames = prefix.frames
+        if prefix.gates:
+            self._ahead = SentPrefix(prefix.cycles, [], [data])
         else:
-            self._sent = [data]
-            parts.append(data)
-        self._transport.write(b"".join(parts))
+            self._ahead = SentPrefix(prefix.cycles, [data], None)
+            frames.append(data)
+        self._transport.write(b"".join(frames))
 
     def drop_prefix(self) -> None:
         """Forget a prefix that was never sent."""
-        self._prefix = []
-        self._prefix_cycles = 0
-        self._prefix_gates = False
+        self._prefix = None
 
-    def _skip_prefix(self, chunk: Chunk, index: list[Frame]) -> list[Frame]:
+    def _skip_prefix(self, ahead: SentPrefix, chunk: Chunk, index: list[Frame]) -> list[Frame]:
         """Swallow the prefix's answers; returns the frames that come after them."""
-        for position, (kind, start, stop) in enumerate(index):
-            if kind == _READY:
-                self._skip -= 1
-                if not self._skip:
-                    self._prefix_answered()
-                    return index[position + 1 :]
-            elif kind == _ERROR and self._prefix_error is None:
-                self._prefix_error = self._error(bytes(chunk[start:stop]))
-            elif kind == _NOTIFICATION:
-                self._notify(chunk, start, stop)
-            elif kind == _COPY_IN:
-                self._lose(self._violation("a prefix that copies in"))
-                return []
-        return []
+        try:
+            count = ahead.swallow(chunk, index, self._notify)
+        except ProtocolViolation as violation:
+            self._lose(broken_protocol(self.shard, self.name, violation.message))
+            return []
+        if not count:
+            return []
+        self._ahead = None
+        if ahead.failed_with is not None:
+            self._prefix_failed(ahead, ahead.failed_with)
+        elif ahead.held is not None:
+            self._transport.write(b"".join(ahead.held))
+        return index[count:]
 
-    def _prefix_answered(self) -> None:
-        error, self._prefix_error = self._prefix_error, None
-        sent, self._sent = self._sent, []
-        held, self._held = self._held, None
-        receiver = self._receiver
-        if error is None:
-            if held is not None:
-                self._transport.write(b"".join(held))
-            return
+    def _prefix_failed(self, ahead: SentPrefix, raw: bytes) -> None:
         self.prefix_failed = True
+        receiver = self._receiver
         assert receiver is not None  # noqa: S101 - a prefix goes out with an exchange only
-        if held is not None:
+        error = spoken(raw, self.shard, self.name)
+        if ahead.held is not None:
             self._end_unsent(receiver, error)
             return
         self._doomed = True
-        self._receiver = Doomed(self, receiver, error, sent)
+        self._receiver = Doomed(self, receiver, error, ahead.sent)
 
     def _end_unsent(self, receiver: Receiver, error: ShardError) -> None:
         """End an exchange whose gate did not open: its own messages were never sent."""
@@ -580,21 +537,3 @@ class Relay(asyncio.Protocol):
     def loss(self) -> ShardError:
         """Return why the link ended, or what an exchange is told that is to end with it."""
         return self.lost_error or lost_link(self.shard, self.name)
-
-    def _error(self, raw: bytes, *, lost: bool = False) -> ShardError:
-        """Make the ShardError of an ErrorResponse."""
-        try:
-            fields = backend.decode_error(raw[HEADER_BYTES:])
-        except ProtocolViolation as violation:
-            return self._violation(violation.message)
-        return ShardError(fields, self.shard, raw, lost=lost)
-
-    def _violation(self, what: str) -> ShardError:
-        message = f'shard "{self.name}" broke the protocol: {what}'
-        return ShardError(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, message), self.shard, lost=True)
-
-    def _broken_receiver(self, cause: Exception) -> ShardError:
-        message = f'the answer of shard "{self.name}" could not be handled'
-        error = ShardError(ErrorFields.make("ERROR", INTERNAL_ERROR, message), self.shard, lost=True)
-        error.__cause__ = cause
-        return error
