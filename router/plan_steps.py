@@ -280,3 +280,7 @@ class LockExecution:
     shards: tuple[int, ...]
     limit: int | None
     offset: int
+
+
+#: What runs as several statements, one after the other: each step comes back to where statements are started.
+IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)

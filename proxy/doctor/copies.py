@@ -97,8 +97,8 @@ async def _snapshot(link: ControlConnection) -> None:
 
 async def _content(look: Look, link: ControlConnection, relation: Relation, columns: list[str]) -> _Content:
     row = ", ".join(quote_identifier(column) for column in columns)
-    query = (  # names are quoted
-        "SELECT json_build_array(count(*), coalesce(sum(hashtextextended(r, 0)), 0)::text,"  # noqa: S608
+    query = (
+        "SELECT json_build_array(count(*), coalesce(sum(hashtextextended(r, 0)), 0)::text,"  # noqa: S608 - quoted
         " coalesce(sum(hashtextextended(r, 1)), 0)::text)::text"
         f" FROM (SELECT ROW({row})::text AS r FROM {{leaf}}) q"
     )

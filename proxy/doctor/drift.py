@@ -170,7 +170,8 @@ def _mend(look: Look, shard: int, mine: Thing | None, right: Thing | None) -> It
     else:
         texts = [mine.drop, right.create]
     if None in texts:
-        return _made_anew(look, shard, (right or mine).owner if right or mine else "")  # type: ignore[union-attr]
+        found = right or mine
+        return _made_anew(look, shard, found.owner if found is not None else "")
     wanted = [text for text in texts if text is not None]
     if any(_TRANSACTIONLESS in text for text in wanted):
         return [look.sql(shard, text) for text in wanted]

@@ -125,7 +125,7 @@ class CopyOutResult:
             await fence.before_bind()
         self._started = [self._start(link) for link in self._links]
         for stream in self._started:
-            await self._until(stream, lambda stream=stream: stream.described or stream.over)  # type: ignore[misc]
+            await self._until(stream, lambda stream=stream: stream.described or stream.over)  # type: ignore[misc]  # mypy infers no type of a default
 
     async def _take_locks(self, link: ShardLink) -> None:
         for kind, body in await link.collect(self._locks):
@@ -158,7 +158,7 @@ class CopyOutResult:
         frames: list[bytes] = []
         while not frames:
             stream = self._stream or self._start_next()
-            await self._until(stream, lambda stream=stream: stream.has_rows or stream.over)  # type: ignore[misc]
+            await self._until(stream, lambda stream=stream: stream.has_rows or stream.over)  # type: ignore[misc]  # mypy infers no type of a default
             self._take_response(stream, frames)
             while stream.has_rows:
                 data, rows = stream.take(0 if not (self._binary or self._first_message) else 1)

@@ -19,14 +19,7 @@ from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
 from router.plan import Aggregate, CopyInExecution, CopyOutExecution, GatherExecution, InOrder, Ordered, Same
-from router.plan_steps import (
-    ApplyExecution,
-    CreateExecution,
-    FoundExecution,
-    LockCopiesExecution,
-    LockExecution,
-    MoveExecution,
-)
+from router.plan_steps import IN_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +27,6 @@ if TYPE_CHECKING:
     from proxy.executor.request import Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from router.plan import Executable, Execution
-
-IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)
 
 
 async def execute(executable: Executable, request: Request, links: Links, environment: Environment) -> ResultStream:

@@ -30,6 +30,7 @@ from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
 from router.plan_steps import (
+    IN_STEPS,
     ApplyExecution,
     CreateExecution,
     FoundExecution,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 # message's.
 MAX_PADDING = 20_000
 FENCE_RETRIES = 5
-_IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)
 
 
 def padded(statement: Statement) -> str:
@@ -68,7 +68,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, (CopyInExecution, *_IN_STEPS))
+    return isinstance(executable, (CopyInExecution, *IN_STEPS))
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:

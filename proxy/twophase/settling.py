@@ -45,8 +45,8 @@ class Settler:
         self._timeout_s = timeout_s
         prefix = cluster_prefix(coordinator.cluster)
         #: To be run on the reading link, in its transaction; the rows are for :meth:`settle`.
-        self.pending_sql = (  # the prefix is made of checked names
-            "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"  # noqa: S608
+        self.pending_sql = (
+            "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()"  # noqa: S608 - checked names
             f" AND pg_catalog.starts_with(gid, '{prefix}')"
         )
 
