@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import by_name
 from proxy.session import leftovers
+from proxy.session.temporary import NAMES
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
@@ -62,9 +63,6 @@ FROM (SELECT k.relation, pg_catalog.string_agg(k.mode, ',') AS modes FROM pg_cat
 WHERE c.oid IS NULL OR c.oid OPERATOR(pg_catalog.=) 'pgchorus.strays'::pg_catalog.regclass::pg_catalog.oid
  OR (c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
  AND (l.relation IS NOT NULL OR s.reads OPERATOR(pg_catalog.>) 0 OR s.writes OPERATOR(pg_catalog.>) 0))"""
-_TEMPORARY_NAMES: Final = """SELECT c.relname FROM pg_catalog.pg_class c
-WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
- AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])"""
 _CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
 _STRAYS: Final = TableName(OWN_SCHEMA, "strays")
 _TEMPORARY: Final = "temporary table"
@@ -157,7 +155,7 @@ class Audit:
 
     async def _check_temporary(self, catalog: Catalog) -> None:
         """Refuse temporary relations that hide lasting ones: what comes after would mean the wrong rows."""
-        for (name,) in (await self._link.run(_TEMPORARY_NAMES)).rows:
+        for (name,) in (await self._link.run(NAMES)).rows:
             hidden = catalog.hidden_by(self._session.encoding.heard(name or b""))
             if hidden is not None:
                 raise refusal("temporary-hides", table=str(hidden))

@@ -125,7 +125,7 @@ class ExtendedProtocol:
             await self._no_handler(kind, body)
             return
         try:
-            if kind in _BEGINNINGS and self.session.database.definitions.changing:
+            if kind in _BEGINNINGS:
                 await self.session.may_begin()
             if self.session.outdated:
                 self._drop_outdated()

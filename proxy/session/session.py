@@ -25,6 +25,7 @@ from proxy.session.encoded import sets_encoding
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
+from proxy.session.temporary import check_names, compare_names
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
@@ -36,6 +37,7 @@ from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure, refusal
 from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
+from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -103,6 +105,8 @@ class Session:
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
         self.version_in_block = 0  # of the catalog, without that DDL, when this was made
         self.known_in_block = 0  # and the proxy's own count of catalogs
+        self.hiding: frozenset[str] = frozenset()  # names of its temporary relations that others have lasting ones of
+        self.names_compared = 0  # with which catalog, by the proxy's own count
         self._links_inside: tuple[ShardLink, ...] = ()  # that go by the types which it sees
         self.own_settings = dict(own_settings.DEFAULTS)
         self.sequences = SequenceValues()
@@ -128,12 +132,16 @@ class Session:
 
     def plan(self, text: str, parameter_oids: tuple[int, ...] = ()) -> tuple[Statement, ...]:
         """Parse and plan a message; raises SyntaxFailure or Refused."""
+        if self.hiding:
+            check_names(self, parse(text))
         if self.planner_in_block is not None:
             return self.planner_in_block.plan(text, self.search_path, parameter_oids)
         return self.database.plan(text, self.search_path, parameter_oids)
 
     def plan_one(self, parsed: Parsed) -> Statement:
         """Plan one statement of a message, with the catalog as it is at this point of the transaction."""
+        if self.hiding:
+            check_names(self, [parsed])
         planner = self.planner_in_block or self.database.planner
         return planner.plan_one(parsed, self.search_path)
 
@@ -157,8 +165,10 @@ class Session:
 
     async def may_begin(self) -> None:
         """Return when a statement may begin: not while definitions are about to change."""
-        self.running = ()
-        await self.database.definitions.begins()
+        if self.database.definitions.changing:
+            self.running = ()
+            await self.database.definitions.begins()
+        await compare_names(self)
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:
         """Find the shards of a data statement; raises Refused for a key that only Postgres could read."""

@@ -29,6 +29,7 @@ from proxy.session.run import (
     writes_of,
 )
 from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
+from proxy.session.temporary import compare_names
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -88,6 +89,7 @@ async def after_error(session: Session) -> None:
 
 async def run_text(session: Session, text: str) -> None:
     """Run all statements of a message."""
+    await compare_names(session)
     message = await _Message.read(session, text)
     if session.database.definitions.changing and not message.ends_only:
         await session.may_begin()
@@ -150,6 +152,7 @@ class _Message:
     async def plan(self, number: int) -> Statement:
         """Return a statement as the catalog is now; raises Refused when a shard would not object itself."""
         session = self._session
+        await compare_names(session)
         unchanged = (
             session.planner_in_block is None
             and session.database.catalog_version == self._version

@@ -71,3 +71,50 @@ def test_nothing_temporary_has_the_name_of_a_table_of_home(town: Town, connect: 
     assert proxy.rows("select count(*) from mine") == [("0",)]
     proxy.rows("delete from notes where exists (select from plain p where p.id = n)")
     assert proxy.rows("select count(*) from notes") == [("3",)]
+
+
+MEANS_IT = (
+    "select v from mine",
+    "select * from mine cross join notes",
+    "delete from notes where exists (select from mine m where m.id = n)",
+    "update notes set v = (select max(v) from mine)",
+    "insert into notes (k, n) select id, 3 from mine",
+    "drop table mine",
+    "alter table mine add column more int4",
+    "copy mine to stdout",
+    "select 'mine'::regclass",
+    "select fetched()",
+)
+
+
+def test_a_lasting_table_that_takes_the_name_of_a_temporary_one_is_not_meant(
+    town: Town, connect: Callable[[str], WireClient]
+) -> None:
+    """The session with the temporary one is refused what it means by that name, until it drops its own."""
+    proxy, other = connect(town.dsn), connect(town.dsn)
+    for key in town.spread:
+        other.rows(f"insert into notes (k, n) values ({key}, 2)")
+    proxy.rows("create temp table mine (id int4, v text)")
+    proxy.rows("insert into mine values (1, 'temporary')")
+    proxy.ask(parse("select v from mine", "named"), SYNC)
+    try:
+        other.rows("create table mine (id int4, v text)")
+        other.rows("insert into mine values (2, 'lasting')")
+        other.rows("create function fetched() returns text language sql as 'select v from mine'")
+        for text in MEANS_IT:
+            for begin, end in (("", ""), ("begin", "rollback")):
+                proxy.query(begin)
+                trace = proxy.query(text)
+                assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], (text, trace)
+                proxy.query(end)
+                trace = proxy.ask(parse(text), bind(), execute(), SYNC)
+                assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], (text, trace)
+        trace = proxy.ask(bind(statement="named"), execute(), SYNC)
+        assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"], trace
+        assert proxy.rows("select v from public.mine") == [("lasting",)]
+        assert proxy.rows("select count(*) from notes where n = 2") == [("3",)]
+        assert other.rows("select v from mine") == [("lasting",)]
+        proxy.rows("drop table pg_temp.mine")
+        assert proxy.rows("select v, (select count(*) from notes) from mine") == [("lasting", "3")]
+    finally:
+        other.query("drop function fetched(); drop table mine")
