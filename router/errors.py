@@ -265,7 +265,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
     "temporary-hides": (
         "over several shards a temporary relation cannot have the name of {table}",
-        "Choose another name. Where the lasting one came later, name that with its schema, or drop the temporary one: DROP TABLE pg_temp.name.",
+        "Choose another name; where the lasting one came later, say which: public.name, DROP TABLE pg_temp.name.",
     ),
     "temporary-object": (
         "{name} in pg_temp is not supported over several shards",

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import by_name
 from proxy.session import leftovers
-from proxy.session.temporary import NAMES
+from proxy.session.temporary import NAMES, PINNED
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
@@ -65,7 +65,6 @@ WHERE c.oid IS NULL OR c.oid OPERATOR(pg_catalog.=) 'pgchorus.strays'::pg_catalo
  AND (l.relation IS NOT NULL OR s.reads OPERATOR(pg_catalog.>) 0 OR s.writes OPERATOR(pg_catalog.>) 0))"""
 _CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
 _STRAYS: Final = TableName(OWN_SCHEMA, "strays")
-_TEMPORARY: Final = "temporary table"
 _WRITING: Final = frozenset({"RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock",
                              "ExclusiveLock", "AccessExclusiveLock"})  # fmt: skip
 _STRONGEST: Final = "AccessExclusiveLock"
@@ -140,8 +139,8 @@ class Audit:
                 continue
             if touched.temporary:
                 home = session.database.logical.home
-                session.transaction.pin(_TEMPORARY, [home])
-                session.transaction.must_commit[home] = _TEMPORARY
+                session.transaction.pin(PINNED, [home])
+                session.transaction.must_commit[home] = PINNED
             elif name == _CHANGES:
                 raise refusal("audit-definition")
             elif name == _STRAYS:

@@ -25,7 +25,7 @@ from proxy.session.encoded import sets_encoding
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
-from proxy.session.temporary import check_names, compare_names
+from proxy.session.temporary import check_names, compare_names, keep_temporary
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
@@ -446,6 +446,7 @@ class Session:
             if link is not None:
                 self.version_in_block = await self.database.versions.read()
                 await self.look_inside(link)
+                keep_temporary(self)
                 self._links_inside = tuple(self.transaction.links.values())
                 await self.database.types_inside(self.transaction.links)
         else:

@@ -1,8 +1,8 @@
 """Temporary relations of a session whose names others have given to lasting ones since.
 
-Decides when the session's own link is asked for what it has: no statement may be planned by a catalog whose names have
-not been compared with these. Making a temporary relation whose name is taken is refused by the router; what this file
-sees came later. What such a statement may still name is decided in :mod:`router.planner.hiding`.
+Decides which links stay with the session, and when its own link is asked for what it has: no statement may be planned
+by a catalog whose names have not been compared with these. Making a temporary relation whose name is taken is refused
+by the router; what this file sees came later. What may still be named is decided in :mod:`router.planner.hiding`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 NAMES: Final = """SELECT c.relname FROM pg_catalog.pg_class c
 WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
  AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])"""
+
+
+PINNED: Final = "temporary table"
+
+
+def keep_temporary(session: Session) -> None:
+    """A definition of this block may have made something temporary though its text does not say so (search_path).
+
+    Its link stays with the session then, as it does for what the planner knows to be temporary.
+    """
+    transaction, planner, home = session.transaction, session.planner_in_block, session.database.logical.home
+    if planner is not None and any(relation.name.schema == "pg_temp" for relation in planner.catalog.relations):
+        transaction.pin(PINNED, [home])
+        transaction.must_commit[home] = PINNED
 
 
 async def compare_names(session: Session) -> None:

@@ -16,7 +16,7 @@ from router.plan import Ddl, EveryShard, HomeShard, PreparedControl, Statement
 from router.plan_steps import CreateFrom
 from router.planner import control, dml, filling, select, tables
 from router.planner.names import Place
-from router.planner.passthrough import makes_temporary, tag_of
+from router.planner.passthrough import makes_temporary, may_be_temporary, tag_of
 from router.planner.scope import Scope
 from router.rewrite import at_top, group_end
 from router.tree import unwrap
@@ -80,7 +80,7 @@ def executes_prepared(context: Context) -> bool:
 
 def as_on_one_shard(context: Context) -> Statement:
     """CREATE TABLE AS EXECUTE over one shard."""
-    temporary = "temporary table" if makes_temporary(context.parsed) else ""
+    temporary = may_be_temporary(context)
     plan = _plan(context, context.body["into"], _cut_create(context), Home())
     return context.statement(plan, tag_of(context.parsed), pins=temporary, must_commit=temporary)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.plan import Ddl, HomeShard, Plan, ShardByShard, Single, Statement
 from router.planner.sequences import sequence_use
-from router.tree import constant, walk
+from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -81,9 +81,10 @@ def _as_it_came(context: Context) -> Statement:
     if kind in {"SelectStmt", "ExplainStmt", *_WRITING, "CallStmt"}:
         writes = kind in _WRITING or kind == "CallStmt" or writes_by_itself(context)
         plan: Plan = Single(HomeShard(), writes)
+        flags = context.flags
         if _has_into(body):
             plan = Ddl(HomeShard())
-        flags = context.flags
+            flags = {**flags, "pins": flags["pins"] or may_be_temporary(context)}
         return context.statement(plan, tag_of(parsed), returns_rows=rows, **flags)
     if no_block(kind, body):
         return context.statement(
@@ -103,8 +104,28 @@ def _as_it_came(context: Context) -> Statement:
         return context.statement(Single(HomeShard(), writes=kind != "LockStmt"), tag_of(parsed))
     if kind == "DoStmt":
         return context.statement(Single(HomeShard(), writes=True), "DO", dirties=True)
-    temporary = "temporary table" if makes_temporary(parsed) else ""
+    temporary = may_be_temporary(context)
     return context.statement(Ddl(HomeShard()), tag_of(parsed), pins=temporary, must_commit=temporary)
+
+
+_MAKES: Final = re.compile("Create|Define|View|Composite|Select|Alter|Rename")
+
+
+def may_be_temporary(context: Context) -> str:
+    """Return why a definition over one shard keeps its link: what it makes is temporary, or may be.
+
+    By the search_path it is where no schema before pg_temp exists, or none that the role may use: who knows.
+    """
+    parsed = context.parsed
+    by_path = "pg_temp" in context.search_path and _MAKES.match(parsed.kind) is not None
+    named = any(
+        part.startswith("pg_temp")
+        for _, body in parsed.nodes
+        for value in body.values()
+        if isinstance(value, dict | list)
+        for part in strings([item for item in items(value) if "String" in item])
+    )
+    return "temporary table" if by_path or named or makes_temporary(parsed) else ""
 
 
 def writes_by_itself(context: Context) -> bool:

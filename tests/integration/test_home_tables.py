@@ -118,3 +118,39 @@ def test_a_lasting_table_that_takes_the_name_of_a_temporary_one_is_not_meant(
         assert proxy.rows("select v, (select count(*) from notes) from mine") == [("lasting", "3")]
     finally:
         other.query("drop function fetched(); drop table mine")
+
+
+UNSEEN = (
+    "set search_path = missing, pg_temp; create table unseen as select 1 as id",
+    "set search_path = missing, pg_temp; create table unseen (id int4)",
+    "set search_path = missing, pg_temp; create view unseen as select 1 as id",
+    "set search_path = missing, pg_temp; create sequence unseen",
+    "set search_path = missing, pg_temp; select 1 as id into unseen",
+    "select 1 as id into temp unseen",
+    "create table pg_temp.unseen (id int4)",
+    "create temp table seen (id int4); create view unseen as select * from seen",
+)
+
+
+@pytest.mark.parametrize("text", UNSEEN)
+def test_what_is_temporary_by_the_search_path_stays_with_its_session(
+    any_town: Town, connect: Callable[..., WireClient], text: str
+) -> None:
+    """Or is an error; in no case does another client meet it on a link."""
+    for begin, end in (("", ""), ("begin", "commit")):
+        proxy = connect(any_town.dsn)
+        proxy.query(begin)
+        traces = [proxy.query(part) for part in text.split("; ")]
+        traces.append(proxy.query(end))
+        failed = any(entry[0] == "error" for trace in traces for entry in trace)
+        others = [connect(any_town.dsn) for _ in range(3)]
+        for other in others:  # each has a link of its own, the one that is used last first
+            other.query("begin")
+            assert other.rows("select count(*) from pg_class where relnamespace = pg_my_temp_schema()") == [("0",)], (
+                text
+            )
+        if not failed:
+            assert not [entry for entry in proxy.query("select * from unseen") if entry[0] == "error"]
+        for other in others:
+            other.query("rollback")
+        proxy.close()
