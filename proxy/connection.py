@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
+from proxy.errors import ClientGone
 from proxy.tls import TlsLayer
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader
@@ -30,10 +31,6 @@ MAX_UNTYPED_BYTES = 1 << 16
 FLUSH_BYTES = 1 << 14
 
 
-class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
-    """The client's connection ended; nobody is left to be told anything."""
-
-
 class Lane(Protocol):
     """Who may handle what arrives at once (proxy.session.lane)."""
 
@@ -46,8 +43,11 @@ class Lane(Protocol):
         ...
 
 
-class ClientConnection(asyncio.Protocol):
-    """One accepted connection. ``on_made`` starts the login; frames wait in an inbox until somebody receives them."""
+class ClientConnection:
+    """One accepted connection. ``on_made`` starts the login; frames wait in an inbox until somebody receives them.
+
+    An asyncio.Protocol in all but name: a class that mypyc compiles cannot have it as its base.
+    """
 
     def __init__(self, on_made: Callable[[ClientConnection], None], max_message_bytes: int) -> None:
         self._on_made = on_made
@@ -180,7 +180,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101 - narrows the type: packets were received
         early = self._startup.rest()
         self._startup = StartupReader(encrypted=True)
-        layer = TlsLayer(self._transport, self, server)
+        layer = TlsLayer(self._transport, cast("asyncio.Protocol", self), server)
         self.tls = self._transport = layer
         if early:
             layer.data_received(early)

@@ -149,3 +149,7 @@ class ProxyError(Exception):
 
     def __str__(self) -> str:
         return f"{self.severity} {self.sqlstate}: {self.message}"
+
+
+class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
+    """The client's connection ended; nobody is left to be told anything."""

@@ -16,10 +16,9 @@ import structlog
 from proxy.access import Client, method_for
 from proxy.authentication import authenticate
 from proxy.config import CONSOLE_DATABASE
-from proxy.connection import ClientGone
 from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.encodings import by_name, served
-from proxy.errors import ProxyError
+from proxy.errors import ClientGone, ProxyError
 from proxy.session.loop import serve_session
 from proxy.session.session import Session, error_frame
 from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options

@@ -12,7 +12,7 @@ import gc
 import signal
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -199,8 +199,8 @@ class Server:
             await asyncio.sleep(LAG_PERIOD_S)
             self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
-    def _connection(self) -> ClientConnection:
-        return ClientConnection(self._accept, self.config.limits.message_max_bytes)
+    def _connection(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", ClientConnection(self._accept, self.config.limits.message_max_bytes))
 
     def _accept(self, connection: ClientConnection) -> None:
         task = spawn(serve_client(connection, self), name=f"client {connection.peer}")

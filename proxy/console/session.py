@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proxy.connection import ClientGone
 from proxy.console.actions import ACTIONS
 from proxy.console.table import Table
 from proxy.console.views import VIEWS
-from proxy.errors import ProxyError
+from proxy.errors import ClientGone, ProxyError
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation

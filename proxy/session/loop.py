@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proxy.connection import ClientGone
+from proxy.errors import ClientGone
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane import FastLane
 from proxy.session.simple import simple_query

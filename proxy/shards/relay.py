@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.shards.cut import CutFrame
 from proxy.shards.doomed import Doomed
@@ -61,8 +61,11 @@ _TERMINATE: Final = frame(b"X", b"")
 _log = logging.getLogger(__name__)
 
 
-class Relay(asyncio.Protocol):
-    """The protocol that stands at the other end of a lent transport for as long as the link lives."""
+class Relay:
+    """The protocol that stands at the other end of a lent transport for as long as the link lives.
+
+    An asyncio.Protocol in all but name: a class that mypyc compiles cannot have it as its base.
+    """
 
     __slots__ = (
         "_ahead",
@@ -129,7 +132,7 @@ class Relay(asyncio.Protocol):
         self._writable = True
         self._drainers: list[asyncio.Future[None]] = []
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        transport.set_protocol(self)
+        transport.set_protocol(cast("asyncio.Protocol", self))
 
     # ---- what the owner calls ----------------------------------------------------------------------------------------
 

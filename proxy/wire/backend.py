@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.wire.body import (
     INSUFFICIENT_DATA,
@@ -99,30 +99,30 @@ __all__ = [
 ]
 
 # Type bytes of backend messages, as numbers: what a relay compares.
-AUTHENTICATION = ord("R")
-PARAMETER_STATUS = ord("S")
-BACKEND_KEY_DATA = ord("K")
-READY_FOR_QUERY = ord("Z")
-COMMAND_COMPLETE = ord("C")
-ROW_DESCRIPTION = ord("T")
-DATA_ROW = ord("D")
-ERROR_RESPONSE = ord("E")
-NOTICE_RESPONSE = ord("N")
-NOTIFICATION_RESPONSE = ord("A")
-PARSE_COMPLETE = ord("1")
-BIND_COMPLETE = ord("2")
-CLOSE_COMPLETE = ord("3")
-NO_DATA = ord("n")
-EMPTY_QUERY_RESPONSE = ord("I")
-PORTAL_SUSPENDED = ord("s")
-PARAMETER_DESCRIPTION = ord("t")
-COPY_IN_RESPONSE = ord("G")
-COPY_OUT_RESPONSE = ord("H")
-COPY_BOTH_RESPONSE = ord("W")
-COPY_DATA = ord("d")
-COPY_DONE = ord("c")
-FUNCTION_CALL_RESPONSE = ord("V")
-NEGOTIATE_PROTOCOL_VERSION = ord("v")
+AUTHENTICATION: Final[int] = ord("R")
+PARAMETER_STATUS: Final[int] = ord("S")
+BACKEND_KEY_DATA: Final[int] = ord("K")
+READY_FOR_QUERY: Final[int] = ord("Z")
+COMMAND_COMPLETE: Final[int] = ord("C")
+ROW_DESCRIPTION: Final[int] = ord("T")
+DATA_ROW: Final[int] = ord("D")
+ERROR_RESPONSE: Final[int] = ord("E")
+NOTICE_RESPONSE: Final[int] = ord("N")
+NOTIFICATION_RESPONSE: Final[int] = ord("A")
+PARSE_COMPLETE: Final[int] = ord("1")
+BIND_COMPLETE: Final[int] = ord("2")
+CLOSE_COMPLETE: Final[int] = ord("3")
+NO_DATA: Final[int] = ord("n")
+EMPTY_QUERY_RESPONSE: Final[int] = ord("I")
+PORTAL_SUSPENDED: Final[int] = ord("s")
+PARAMETER_DESCRIPTION: Final[int] = ord("t")
+COPY_IN_RESPONSE: Final[int] = ord("G")
+COPY_OUT_RESPONSE: Final[int] = ord("H")
+COPY_BOTH_RESPONSE: Final[int] = ord("W")
+COPY_DATA: Final[int] = ord("d")
+COPY_DONE: Final[int] = ord("c")
+FUNCTION_CALL_RESPONSE: Final[int] = ord("V")
+NEGOTIATE_PROTOCOL_VERSION: Final[int] = ord("v")
 
 _MAJOR = 3
 _FIELD = Struct(">IhIhih")

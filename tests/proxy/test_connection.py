@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.connection import INBOX_HIGH_WATER_BYTES, TURN_BYTES, ClientConnection, ClientGone
+from proxy.connection import INBOX_HIGH_WATER_BYTES, TURN_BYTES, ClientConnection
+from proxy.errors import ClientGone
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query, Sync
