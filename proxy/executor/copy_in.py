@@ -21,6 +21,7 @@ from proxy.encodings import UTF_8, written
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
+from proxy.executor.copy_client import out_of_place, receive_in_copy
 from proxy.executor.copy_dealt import Dealt, Numbering
 from proxy.executor.copy_fill import Writer, prefix_pattern, shown, without_counts
 from proxy.executor.copy_key import KeyPlacer
@@ -29,8 +30,6 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
-from proxy.wire.errors import PROTOCOL_VIOLATION, desynchronized
-from proxy.wire.fields import ErrorFields
 from proxy.wire.frontend import CopyData, CopyDone, CopyFail, Query
 from router.errors import refusal
 
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from proxy.executor.request import Client, Environment, Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
+    from proxy.wire.fields import ErrorFields
     from router.plan import CopyInExecution
     from router.plan_copy import CopyFill, CopyIn
 
@@ -259,7 +259,7 @@ class CopyInResult:
         size, most = 0, self._filling.values.max_parked_bytes
         while self._end is None:
             data: list[bytes] = []
-            self._end = self._sort_out(await self._client.receive_many(), data)
+            self._end = self._sort_out(await receive_in_copy(self._client), data)
             size += sum(map(len, data))
             if size > most:
                 raise ProxyError(
@@ -334,7 +334,7 @@ class CopyInResult:
 
     async def _receive(self) -> list[tuple[int, bytes]] | None:
         """Return the client's next messages; raises a shard's error if one comes first."""
-        receiving = asyncio.ensure_future(self._client.receive_many())
+        receiving = asyncio.ensure_future(receive_in_copy(self._client))
         try:
             while not receiving.done():
                 self._raise_error()
@@ -363,10 +363,7 @@ class CopyInResult:
                 elif kind == _COPY_FAIL:
                     end = CopyFail(body.rstrip(b"\0")).encode()
                 else:
-                    # Postgres has not read its body when it complains, and gives up on the connection.
-                    text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
-                    self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
-                    raise desynchronized("terminating connection because protocol synchronization was lost")
+                    raise out_of_place(self._client, kind)
                 self._client.push_back(messages[position + 1 :])
                 return end
         return None

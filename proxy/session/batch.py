@@ -55,3 +55,8 @@ def begins_itself(statement: Statement) -> bool:
     TRANSACTION must find no block of ours that it could prepare.
     """
     return not statement.transaction_block or statement.tag == "PREPARE TRANSACTION"
+
+
+def needs_block_before(statement: Statement) -> bool:
+    """Whether Postgres refuses a statement outside any block; a shard would not, behind the BEGIN of a pipeline."""
+    return statement.tag == "LOCK TABLE" or (statement.tag == "DECLARE CURSOR" and not statement.must_commit)

@@ -24,7 +24,7 @@ from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
 from proxy.session.audit import Audit
-from proxy.session.batch import Batch, begins_itself
+from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.filling import fill_bind
@@ -47,6 +47,7 @@ from router.plan import (
     Empty,
     ExplainRoute,
     ExplainShards,
+    Prepared,
     PreparedControl,
     Setting,
     SettingControl,
@@ -418,6 +419,8 @@ class ExtendedProtocol:
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
+        if needs_block_before(statement) and not session.transaction.in_block and not self._executes_before():
+            raise ProxyError("25P01", f"{statement.tag} can only be used in transaction blocks")
         session.transaction.command = statement.tag
         if portal.shard is not None:
             await self._execute_on_link(portal, portal.shard, message)
@@ -427,25 +430,45 @@ class ExtendedProtocol:
             request = replace(request_of(portal), text=statement.plan.text)
             session.write(await session.spread_cursors.declare(session, statement.plan, portal.executable, request))
             return
-        if portal.finished and isinstance(statement.plan, TransactionControl | SettingControl | PreparedControl):
-            raise ProxyError("55000", f'portal "{message.portal.decode(errors="replace")}" cannot be run')
+        if portal.ended is not None:
+            session.write(portal.again())
+            return
         if message.row_limit > 0 and await self._unfold(portal):
             await self._execute(message)
-            return
-        tag = await simple.run_control(
-            session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
-        )
-        if tag is not None:
-            portal.finished = True
-            session.write(tag)
-            session.transaction.finish_statement()
-            return
+        elif not await self._run_control(portal, statement):
+            await self._execute_on_shards(portal, statement, message.row_limit)
+
+    def _executes_before(self) -> bool:
+        return self.batch is not None and self.batch.executes > 0
+
+    async def _execute_on_shards(self, portal: Portal, statement: Statement, row_limit: int) -> None:
         if portal.executable is None:
             raise ProxyError("55000", "this portal was bound in a transaction that had failed")
         if isinstance(statement.plan, ShardByShard):
-            session.write(await shard_by_shard(session, statement, portal.executable))
-            return
-        await self._execute_parted(portal, statement, max(message.row_limit, 0))
+            self.session.write(await shard_by_shard(self.session, statement, portal.executable))
+        else:
+            await self._execute_parted(portal, statement, max(row_limit, 0))
+
+    async def _run_control(self, portal: Portal, statement: Statement) -> bool:
+        """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends."""
+        session, plan = self.session, statement.plan
+        lasting = (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW) or (
+            isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
+        )
+        if lasting and not session.transaction.in_block and not self._sync_is_next():
+            if isinstance(plan, SettingControl) and plan.local:
+                words = "SET CONSTRAINTS" if plan.setting is Setting.SET_CONSTRAINTS else "SET LOCAL"
+                session.notice("WARNING", "25P01", f"{words} can only be used in transaction blocks")
+            session.begin(Block.IMPLICIT)
+        answer = await simple.run_control(
+            session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
+        )
+        if answer is None:
+            return False
+        portal.answered(answer)
+        session.write(answer)
+        session.transaction.finish_statement()
+        return True
 
     async def _unfold(self, portal: Portal) -> bool:
         """Make of a portal of EXECUTE one of the statement that it names, which can be suspended; False: it is none."""
@@ -475,9 +498,6 @@ class ExtendedProtocol:
         session = self.session
         assert portal.executable is not None  # noqa: S101 - narrows the type
         session.running = (statement,)
-        if portal.finished:
-            session.write(backend.command_complete(b"SELECT 0"))
-            return
         if not session.transaction.in_block and (
             needs_block(session, statement, portal.executable) or row_limit or not self._sync_is_next()
         ):
@@ -492,7 +512,7 @@ class ExtendedProtocol:
                 await audit.end()
         done = await send(portal.result, session.connection, max_rows=row_limit)
         if done:
-            portal.finished = True
+            portal.ended = portal.result.tag
             await portal.close()
             session.note_effects(statement, shards_of(portal.executable))
             if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:

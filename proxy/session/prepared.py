@@ -14,8 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.encodings import UTF_8
+from proxy.errors import ProxyError
+from proxy.executor.tags import counted
 from proxy.session.relay import CLOSE_ENDS, PARSE_ENDS, Step
 from proxy.wire import backend, frontend
+from proxy.wire.frames import HEADER_BYTES, walk
 
 if TYPE_CHECKING:
     from proxy.description import Description
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.wire.backend import Field
     from router.plan import Executable, Statement
 
+_COMPLETE = ord("C")
 # Literals that mean a moment are read at Parse: a statement that holds one is never shared or kept.
 _MOMENT = re.compile(r"'\s*(now|today|tomorrow|yesterday|allballs)\s*'", re.IGNORECASE)
 
@@ -67,7 +71,7 @@ class Portal:
     executable: Executable | None
     shard: int | None = None
     result: ResultStream | None = None
-    finished: bool = False
+    ended: bytes | None = None  # the tag with which it ran to its end
     deferred: bool = False  # its Bind goes to the shard with its Execute
     inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
 
@@ -76,6 +80,18 @@ class Portal:
         if self.result is not None:
             await self.result.close()
             self.result = None
+
+    def answered(self, answer: bytes) -> None:
+        """Note how an answer of ours ended; an empty query may be asked for again and again."""
+        kind, start, end = walk(answer, 0, len(answer))[0][-1]
+        if kind == _COMPLETE:
+            self.ended = answer[start + HEADER_BYTES : end - 1]
+
+    def again(self) -> bytes:
+        """Answer Execute of a portal that has run to its end: no more rows; what gives none cannot be run again."""
+        if self.ended is None or self.prepared.description.fields is None:
+            raise ProxyError("55000", f'portal "{self.name.decode(errors="replace")}" cannot be run')
+        return backend.command_complete(counted(self.ended, 0))
 
     def described(self) -> bytes:
         """Return RowDescription in the formats that the client asked for, or NoData."""

@@ -11,10 +11,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxy.executor.copy_client import out_of_place, receive_in_copy
 from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
-from proxy.wire.errors import PROTOCOL_VIOLATION, ProtocolViolation, UnknownMessageType, desynchronized
-from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
     from collections import deque
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.connection import ClientConnection
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
+    from proxy.wire.fields import ErrorFields
 
 _READY, _ERROR, _PARAMETER, _COPY_IN, _COMPLETE = ord("Z"), ord("E"), ord("S"), ord("G"), ord("C")
 _ASYNCHRONOUS = frozenset(b"NA")
@@ -201,16 +201,13 @@ class Relay:
         self._copying = True
         try:
             while not self._future.done():
-                receiving = asyncio.ensure_future(self._client.receive_many())
+                receiving = asyncio.ensure_future(receive_in_copy(self._client))
                 waited: set[asyncio.Future[Any]] = {receiving, self._future}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if not receiving.done():
                     receiving.cancel()
                     break
-                try:
-                    received = receiving.result()
-                except UnknownMessageType as unknown:
-                    raise self._out_of_place(unknown.kind) from unknown
+                received = receiving.result()
                 if self._over:
                     self._client.push_back(received)
                     break
@@ -230,12 +227,6 @@ class Relay:
         self._awaits_closed = True
         return _END_OF_COPY
 
-    def _out_of_place(self, kind: int) -> ProtocolViolation:
-        """Tell the client what does not belong into a COPY; Postgres has not read its body then and gives up."""
-        text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
-        self._client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
-        return desynchronized("terminating connection because protocol synchronization was lost")
-
     def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
         """Write what belongs to the COPY in one go; True when it was its end."""
         out = bytearray()
@@ -244,7 +235,7 @@ class Relay:
                 self._ignored_syncs += kind == _SYNC and self._script is not None
                 continue
             if kind not in _COPY_MESSAGES:
-                raise self._out_of_place(kind)
+                raise out_of_place(self._client, kind)
             out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
             if kind != _COPY_DATA:
                 self._client.push_back(messages[position + 1 :])

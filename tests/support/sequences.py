@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
+from sequences_again import AGAIN
 from sequences_extended import EXTENDED
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
@@ -150,7 +151,7 @@ _IGNORING = {
 
 
 def by_hand() -> Iterator[Sequence]:
-    for topic, sequences in (("simple", SIMPLE), ("extended", EXTENDED), ("copy", COPY), ("broken", BROKEN)):
+    for topic, sequences in (("simple", SIMPLE), ("extended", EXTENDED | AGAIN), ("copy", COPY), ("broken", BROKEN)):
         for name, parts in sequences.items():
             full = f"{topic}: {name}"
             yield Sequence(full, parts, ignoring=_IGNORING.get(full, ""))

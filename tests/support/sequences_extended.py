@@ -477,7 +477,4 @@ EXTENDED: dict[str, tuple[Any, ...]] = {
         execute("p" * 200),
         SYNC,
     ),
-    "an execute repeated": (parse("select 1"), bind(), execute(), execute(), SYNC),
-    "an insert executed twice": (parse("insert into plain values (5, 'x')"), bind(), execute(), execute(), SYNC, PLAIN),
-    "begin executed twice": (parse("begin"), bind(), execute(), execute(), SYNC, q("rollback")),
 }

@@ -1,4 +1,4 @@
-"""One Postgres, and the proxy with one shard: the same tables in both, as they were at the start of each sequence."""
+"""One Postgres and a proxy before one shard or two: the same tables, as they were at the start of each sequence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.conftest import MakeDatabases, StartProxy
 
@@ -27,33 +27,35 @@ CONTENT = """
 
 
 class Pair:
-    """`direct` and `through` are the two DSNs."""
+    """`direct` and `through` are the two DSNs, `filled` is where the tables are made besides, `shards` all servers."""
 
-    def __init__(self, direct: str, shard: str, through: str) -> None:
+    def __init__(self, direct: str, through: str, filled: str, shards: Sequence[str]) -> None:
         self.direct = direct
         self.through = through
-        self._behind = [psycopg.connect(dsn, autocommit=True) for dsn in (direct, shard)]
+        self._filled = [psycopg.connect(dsn, autocommit=True) for dsn in (direct, filled)]
+        self._shards = [psycopg.connect(dsn, autocommit=True) for dsn in shards]
         self.execute(SCHEMA)
         self.execute(CONTENT)
 
     def execute(self, statements: str) -> None:
-        for connection in self._behind:
+        for connection in self._filled:
             connection.execute(statements.encode())
 
     def fill(self) -> None:
         """Make the content what it was at first, where it is not."""
-        for connection in self._behind:
+        for shard in self._shards:
+            left = shard.execute("SELECT gid FROM pg_prepared_xacts").fetchall()
+            assert not left, "a sequence left a prepared transaction behind"
+        for connection in self._filled:
             state = connection.execute(
                 "SELECT (SELECT string_agg(n::text, '' ORDER BY k) FROM notes), (SELECT string_agg(v, '' ORDER BY id)"
-                " FROM plain), (SELECT count(*) FROM wanting), (SELECT count(*) FROM pg_prepared_xacts)"
+                " FROM plain), (SELECT count(*) FROM wanting)"
             ).fetchone()
-            assert state is not None
-            assert not state[3], "a sequence left a prepared transaction behind"
-            if state != ("123456789", "onetwo", 0, 0):
+            if state != ("123456789", "onetwo", 0):
                 connection.execute(CONTENT.encode())
 
     def close(self) -> None:
-        for connection in self._behind:
+        for connection in (*self._filled, *self._shards):
             connection.close()
 
 
@@ -62,7 +64,7 @@ def kept_pair(make_module_databases: MakeDatabases, start_module_proxy: StartPro
     (direct,) = make_module_databases(1, "direct")
     (shard,) = make_module_databases(1, "shard")
     proxy = start_module_proxy([shard], {"notes": {"key": "k"}}, functions={"noisy": "pure"})
-    pair = Pair(direct, shard, proxy.dsn(shard.rpartition("/")[2]))
+    pair = Pair(direct, proxy.dsn(shard.rpartition("/")[2]), shard, [direct, shard])
     yield pair
     pair.close()
 
@@ -71,3 +73,22 @@ def kept_pair(make_module_databases: MakeDatabases, start_module_proxy: StartPro
 def pair(kept_pair: Pair) -> Pair:
     kept_pair.fill()
     return kept_pair
+
+
+@pytest.fixture(scope="module")
+def kept_spread(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Pair]:
+    (direct,) = make_module_databases(1, "direct")
+    shards = make_module_databases(2, "shard")
+    tables: dict[str, object] = {"notes": {"key": "k"}, "wanting": {"key": "id"}, "plain": "reference"}
+    proxy = start_module_proxy(shards, tables, functions={"noisy": "pure"})
+    through = proxy.dsn(shards[0].rpartition("/")[2])
+    pair = Pair(direct, through, through, [direct, *shards])
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def spread(kept_spread: Pair) -> Pair:
+    """The rows are on two shards, and on each a copy of `plain`."""
+    kept_spread.fill()
+    return kept_spread
