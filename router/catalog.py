@@ -190,7 +190,8 @@ class Catalog:
         """Return where a relation's rows are, closed over partitions, inheritance and views.
 
         A view is Home when nothing that it reaches is sharded (home has reference tables too); otherwise Unplaceable:
-        expand it or refuse. Sequences, foreign tables and system relations are Home.
+        expand it or refuse. Materialized views (the rows that they have), sequences, foreign tables and system
+        relations are Home.
         """
         name = relation if isinstance(relation, TableName) else relation.name
         found = self._maps.placements.get(name)
@@ -212,7 +213,7 @@ class Catalog:
             placement = Home()
         if len(self.database.shards) == 1:
             return placement
-        if isinstance(placement, Home) and relation.kind in {RelationKind.VIEW, RelationKind.MATERIALIZED}:
+        if isinstance(placement, Home) and relation.kind is RelationKind.VIEW:
             reach = self.closure.follow(self.closure.direct(relation, write=False))
             return self._unless_sharded(relation, reach) or placement
         return placement
@@ -294,14 +295,13 @@ class Catalog:
 
     def _unless_sharded(self, relation: Relation, reach: Reach) -> Unplaceable | None:
         sharded = self.sharded_among(reach.tables)
-        what = "view" if relation.is_view else "materialized view"
         if sharded:
-            return Unplaceable(f"{what} {relation.name} reaches the sharded table {min(sharded)}")
+            return Unplaceable(f"view {relation.name} reaches the sharded table {min(sharded)}")
         if reach.unknown:
-            return Unplaceable(f"{what} {relation.name} calls something that may read sharded tables: {reach.unknown}")
+            return Unplaceable(f"view {relation.name} calls something that may read sharded tables: {reach.unknown}")
         effect = self.effect_of(reach)
         if effect.runs is Runs.NOWHERE:
-            return Unplaceable(f"{what} {relation.name}: {effect.reason}")
+            return Unplaceable(f"view {relation.name}: {effect.reason}")
         return None
 
     # --- what statements set off -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from router.cluster import TableName, Vouch
-from router.relation import Function, FunctionName, Relation, Uses
+from router.relation import NOTHING, Function, FunctionName, Relation, RelationKind, Uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,9 +74,10 @@ class Closure:
     def direct(self, relation: Relation, *, write: bool, defaults: frozenset[str] | None = None) -> Uses:
         """Return what Postgres itself does when ``relation`` is read or written, the relation itself left out.
 
+        What reads a materialized view reads the rows that it has. REFRESH, which runs its query, is not meant here.
         ``defaults``: columns whose default may be computed; None means all. Foreign keys are left out.
         """
-        uses = relation.read_uses
+        uses = NOTHING if relation.kind is RelationKind.MATERIALIZED else relation.read_uses
         for rule in relation.rules:
             if write or rule.event == "select":
                 uses |= rule.uses

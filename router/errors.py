@@ -271,10 +271,6 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "{name} in pg_temp is not supported over several shards",
         "Make it in another schema, or use temporary tables and views.",
     ),
-    "materialized-view": (
-        "materialized view {view} would have rows of several shards, or on all of them",
-        "Use a table: CREATE TABLE AS, and INSERT ... SELECT to renew it.",
-    ),
     # the rest
     "unknown-statement": ("{name} is not supported over several shards", ""),
     "unknown-node": ("{name} is not supported over several shards", ""),
@@ -331,6 +327,14 @@ RUNNING: dict[str, tuple[str, str]] = {
     "create-as": (
         "{table} cannot be created from this query",
         "Create the table first and INSERT ... SELECT into it.",
+    ),
+    "view-owner": (
+        "materialized view {view} can be refreshed over several shards only by a role that may become its owner",
+        "Refresh it as its owner, or GRANT the owner's role.",
+    ),
+    "view-rows": (
+        "materialized view {view} cannot be filled from its query",
+        "Use a table: CREATE TABLE AS, and INSERT ... SELECT to renew it.",
     ),
     "audit-touched": (
         "what this statement runs has touched {table}, of which the home shard has only a part",

@@ -15,18 +15,14 @@ from enum import Enum
 from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.plan_steps import (
-    ApplyExecution,
     ApplyRows,
     Bound,
-    CreateExecution,
     CreateFrom,
     Filled,
-    FoundExecution,
+    FillView,
+    InSteps,
     LockCopies,
-    LockCopiesExecution,
-    LockExecution,
     LockRows,
-    MoveExecution,
     MoveRows,
     OwnRows,
     ReadTables,
@@ -488,6 +484,7 @@ Plan = (
     | CopyOut
     | Ddl
     | CreateFrom
+    | FillView
     | ShardByShard
     | ExplainRoute
     | ExplainShards
@@ -585,15 +582,4 @@ class CopyOutExecution:
     plan: CopyOut
 
 
-Executable = (
-    Execution
-    | GatherExecution
-    | CopyInExecution
-    | CopyOutExecution
-    | MoveExecution
-    | ApplyExecution
-    | LockCopiesExecution
-    | LockExecution
-    | CreateExecution
-    | FoundExecution
-)
+Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution | InSteps

@@ -193,6 +193,21 @@ class CreateFrom:
 
 
 @dataclass(frozen=True, slots=True)
+class FillView:
+    """CREATE and REFRESH MATERIALIZED VIEW, where the query reads other shards: its rows are brought home.
+
+    Home keeps the view as the client defined it. Its rows are read as by INSERT ... SELECT, over the definition that
+    home has, and Postgres refreshes it with them (:mod:`proxy.shards.view_sql`). ``create`` makes it without rows ('':
+    this is a REFRESH), ``guarded`` is the same with IF NOT EXISTS.
+    """
+
+    view: TableName
+    create: str = ""
+    guarded: str = ""
+    concurrently: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CopyLock:
     """How rows of one reference table are locked on a copy: ``before + VALUES (number, key ...) + after``.
 
@@ -247,6 +262,14 @@ class CreateExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class FillExecution:
+    """FillView; ``shards``: the home shard. What is read has executions of its own."""
+
+    plan: FillView
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FoundExecution:
     """Ddl on ``shards``, home first; one that says ``absent`` lacks the object, and is left as it is."""
 
@@ -283,4 +306,12 @@ class LockExecution:
 
 
 #: What runs as several statements, one after the other: each step comes back to where statements are started.
-IN_STEPS = (MoveExecution, ApplyExecution, LockExecution, LockCopiesExecution, CreateExecution, FoundExecution)
+InSteps = (
+    MoveExecution
+    | ApplyExecution
+    | LockExecution
+    | LockCopiesExecution
+    | CreateExecution
+    | FillExecution
+    | FoundExecution
+)

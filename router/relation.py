@@ -178,7 +178,8 @@ class Relation:
     """A relation and everything that Postgres does on its own when a statement touches it.
 
     ``parents``/``children``: direct ones, by partitioning or inheritance. ``query``: a (materialized) view's
-    definition. ``read_uses``: what reading it uses besides itself: a view's query, policies, virtual columns.
+    definition. ``read_uses``: what reading it uses besides itself: a view's query (of a materialized
+    one: what REFRESH uses), policies, virtual columns.
     ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain
     checks. Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
     ``owned_by``: a sequence's table. ``indexes``: the names of all its indexes.

@@ -48,6 +48,8 @@ from router.plan_steps import (
     ApplyRows,
     CreateExecution,
     CreateFrom,
+    FillExecution,
+    FillView,
     FoundExecution,
     LockCopies,
     LockCopiesExecution,
@@ -243,16 +245,24 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     if isinstance(plan, LockRows):
         return _lock(plan, resolver)
-    if isinstance(plan, Ddl) and plan.absent:
-        return FoundExecution(resolver.shards(plan.target), plan.absent)
-    if isinstance(plan, CreateFrom):
-        return CreateExecution(plan, resolver.shards(plan.target))
+    if isinstance(plan, Ddl | CreateFrom | FillView):
+        return _definition(plan, database, resolver)
     return _tables(plan, resolver) if isinstance(plan, ReadTables) else _execution(plan, resolver)
 
 
 def shards_of(target: Target, database: Database) -> tuple[int, ...]:
     """Return the shards of a target that no parameter has a part in; raises UnresolvedKey where one has."""
     return _Resolver(database, (), None).shards(target)
+
+
+def _definition(plan: Ddl | CreateFrom | FillView, database: Database, resolver: _Resolver) -> Executable:
+    if isinstance(plan, FillView):
+        return FillExecution(plan, (database.home,))
+    if isinstance(plan, CreateFrom):
+        return CreateExecution(plan, resolver.shards(plan.target))
+    if plan.absent:
+        return FoundExecution(resolver.shards(plan.target), plan.absent)
+    return _execution(plan, resolver)
 
 
 def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:

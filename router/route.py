@@ -32,7 +32,18 @@ from router.plan import (
     SplitInsert,
     SumTags,
 )
-from router.plan_steps import ApplyRows, Asked, CreateFrom, Filled, LockCopies, LockRows, MoveRows, OwnRows, ReadTables
+from router.plan_steps import (
+    ApplyRows,
+    Asked,
+    CreateFrom,
+    Filled,
+    FillView,
+    LockCopies,
+    LockRows,
+    MoveRows,
+    OwnRows,
+    ReadTables,
+)
 from router.resolve import UnresolvedKey, shards_of
 
 if TYPE_CHECKING:
@@ -91,6 +102,7 @@ _TIERS: Final[dict[type, str]] = {
     LockRows: "rows chosen, and locked as they are chosen",
     MoveRows: "rows read, then inserted where they belong",
     CreateFrom: "table made at home and made alike elsewhere, then filled by INSERT ... SELECT",
+    FillView: "rows read as by INSERT ... SELECT, and kept at home",
     LockCopies: "rows locked at home, then on the other copies",
     ApplyRows: "home first, its rows applied to the other copies",
 }
@@ -113,7 +125,7 @@ def _targets(plan: Plan) -> Iterator[Target]:
     elif isinstance(plan, MoveRows):
         yield from _targets(plan.read.plan)
         yield plan.target
-    elif isinstance(plan, ApplyRows | LockCopies):
+    elif isinstance(plan, ApplyRows | LockCopies | FillView):
         yield EveryShard()
     elif isinstance(plan, SplitInsert):
         yield ByKeys(plan.key_type, tuple(dict.fromkeys(plan.keys)))

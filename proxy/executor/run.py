@@ -19,7 +19,7 @@ from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
 from router.plan import Aggregate, CopyInExecution, CopyOutExecution, GatherExecution, InOrder, Ordered, Same
-from router.plan_steps import IN_STEPS
+from router.plan_steps import InSteps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ async def execute(executable: Executable, request: Request, links: Links, enviro
         return await start_copy_out(executable, request, links, environment)
     if isinstance(executable, GatherExecution):
         return await run_gather(executable, request, links, environment)
-    if isinstance(executable, IN_STEPS):
+    if isinstance(executable, InSteps):
         raise TypeError(f"{type(executable).__name__} is done in steps, by the session")
     return await run(executable, request, links, environment)
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
     from proxy.session.moving import Start
     from proxy.session.session import Session
+    from router.plan import Statement
     from router.plan_steps import CreateExecution, CreateFrom
 
 _NO_ROWS: Final = b"SELECT 0"  # what EXECUTE answers WITH NO DATA
-_HAS: Final = "SELECT pg_catalog.to_regclass({name}) IS NOT NULL"
+HAS: Final = "SELECT pg_catalog.to_regclass({name}) IS NOT NULL"
 _COLUMNS: Final = """SELECT a.attname, pg_catalog.quote_ident(a.attname),
     'NULL::' || pg_catalog.format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attcollation <> t.typcollation
         THEN pg_catalog.format(' COLLATE %I.%I', n.nspname, c.collname) ELSE '' END
@@ -47,14 +48,14 @@ async def start_create(session: Session, execution: CreateExecution, request: Re
     request = replace(request, result_formats=(), describe_rows=False, fields=None)
     if session.transaction.shard_count == 1:
         text = _made(plan, plan.guarded or plan.prefix, query, filled=plan.fills)
-        tag = await _done(await _on_home(start, session, text, request))
+        tag = await done(await _on_home(start, session, text, request))
         return ListResult(iter(()), None, tag if plan.fills else _NO_ROWS)
     links = await session.transaction.join([home], writes=True)
     name = quote_literal(_name(plan))
-    exists = plan.guarded and (await links[home].run(_HAS.format(name=name))).rows[0][0] == b"t"
+    exists = plan.guarded and (await links[home].run(HAS.format(name=name))).rows[0][0] == b"t"
     # IF NOT EXISTS is left out where it would let rows come into a table that somebody else has just made.
     text = _made(plan, plan.guarded if exists else plan.prefix, query, filled=False)
-    tag = await _done(await _on_home(start, session, text, request))
+    tag = await done(await _on_home(start, session, text, request))
     if exists:
         return ListResult(iter(()), None, tag)
     columns = [
@@ -67,7 +68,10 @@ async def start_create(session: Session, execution: CreateExecution, request: Re
         if not columns:
             raise refusal("create-as", table=str(plan.table), detail="It has no columns.")
         insert = f"INSERT INTO {_name(plan)} ({', '.join(quoted for _, quoted, _ in columns)}) {query}"
-        tag = b"SELECT " + await _fill(session, str(plan.table), insert, request, start)
+        (statement,) = session.plan(insert, request.parameter_oids)
+        if statement.audit is not None:
+            raise refusal("create-as", table=str(plan.table), detail="Nobody can see what its functions touch.")
+        tag = b"SELECT " + await insert_rows(session, statement, insert, request, start)
     elif plan.prepared is not None:
         tag = _NO_ROWS
     return ListResult(iter(()), None, tag)
@@ -86,7 +90,7 @@ async def _on_home(start: Start, session: Session, text: str, request: Request) 
     return await start(session, Execution((task,), Same(), writes=True), request)
 
 
-async def _done(result: ResultStream) -> bytes:
+async def done(result: ResultStream) -> bytes:
     """Run a statement to its end and return its tag."""
     try:
         while not (await result.next_rows()).done:
@@ -124,17 +128,14 @@ async def _make_elsewhere(session: Session, execution: CreateExecution, columns:
             await link.run(guard_call(database, plan.table, plan.key, shard))
 
 
-async def _fill(session: Session, table: str, text: str, request: Request, start: Start) -> bytes:
-    """Run the INSERT ... SELECT; return the number of its rows."""
+async def insert_rows(session: Session, statement: Statement, text: str, request: Request, start: Start) -> bytes:
+    """Run an INSERT ... SELECT; return the number of its rows."""
     from proxy.session.filling import fill_bind  # noqa: PLC0415 - it runs statements
     from proxy.session.prepared import Portal, PreparedStatement  # noqa: PLC0415 - the same
     from proxy.session.preparing import key_parameters, request_of, resolve_bind  # noqa: PLC0415 - the same
     from proxy.session.run import settle_before, shards_of, writes_of  # noqa: PLC0415 - the same
 
     oids = request.parameter_oids
-    (statement,) = session.plan(text, oids)
-    if statement.audit is not None:
-        raise refusal("create-as", table=table, detail="Nobody can see what its functions touch.")
     database = session.database
     described = Description(oids, None)
     prepared = PreparedStatement(
@@ -147,4 +148,4 @@ async def _fill(session: Session, table: str, text: str, request: Request, start
     if writes_of(executable):
         await settle_before(session, shards_of(executable))
     result = await start(session, executable, request_of(Portal(b"", prepared, bind, executable)))
-    return (await _done(result)).rpartition(b" ")[2]
+    return (await done(result)).rpartition(b" ")[2]

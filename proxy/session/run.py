@@ -21,6 +21,7 @@ from proxy.session.locking import start_lock
 from proxy.session.locking_copies import start_lock_copies
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
+from proxy.session.refreshing import start_fill
 from proxy.session.relay import Relay
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
@@ -30,10 +31,11 @@ from proxy.wire.frames import frame
 from router.errors import refusal
 from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
 from router.plan_steps import (
-    IN_STEPS,
     ApplyExecution,
     CreateExecution,
+    FillExecution,
     FoundExecution,
+    InSteps,
     LockCopiesExecution,
     LockExecution,
     MoveExecution,
@@ -68,7 +70,7 @@ def writes_of(executable: Executable) -> bool:
     """Return whether shards are written."""
     if isinstance(executable, Execution):
         return executable.writes
-    return isinstance(executable, (CopyInExecution, *IN_STEPS))
+    return isinstance(executable, CopyInExecution | InSteps)
 
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
@@ -200,6 +202,8 @@ def _in_steps(  # noqa: PLR0911 - one for each kind
         return start_where_found(session, executable, request, start)
     if isinstance(executable, CreateExecution):
         return start_create(session, executable, request, start)
+    if isinstance(executable, FillExecution):
+        return start_fill(session, executable, request, start)
     if isinstance(executable, MoveExecution):
         return start_move(session, executable, request, start)
     if isinstance(executable, ApplyExecution):

@@ -14,6 +14,7 @@ What is where, on every shard, beside what twophase keeps:
 - ``proxy_version``   a row for each proxy (used on the home shard): by which version it plans (versions).
 - ``guard``           gives a table the CHECK on its slots. Runs as the caller: only a table's owner can.
 - ``note_change``     adds a row to ``catalog_change``. Anybody can, with no harm but a reading of the catalog.
+- ``hold_view``, ``fill_view``  fill a materialized view with rows that were read over several shards (view_sql).
 - ``note_ddl``        the same by event triggers, for all DDL, also behind the proxies' back. Only a superuser can make
                       event triggers: without them, DDL that does not call ``note_change`` is not noticed.
 """
@@ -28,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
 from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, NOTE_DDL, STORED, STRAY, TABLES
+from proxy.shards.view_sql import FILL_VIEW, HOLD_VIEW
+from proxy.shards.view_sql import GRANTS as VIEW_GRANTS
 from proxy.twophase import record
 from router.cluster import Reference, Sharded, TableName
 from router.own_schema import (
@@ -364,6 +367,7 @@ async def _with_rows(control: Control, database: Database, tables: Iterable[Tabl
 
 async def _create(control: Control, shard: int) -> None:
     statements = [*record.install_sql(), *TABLES, STRAY, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
+    statements += [HOLD_VIEW, FILL_VIEW, *VIEW_GRANTS]
     async with control.connection(shard) as connection:
         await connection.execute("SET client_min_messages = warning")
         await connection.execute("BEGIN")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Home, Sharded, TableName
 from router.plan import Ddl, EveryShard, HomeShard, PreparedControl, Statement
 from router.plan_steps import CreateFrom
-from router.planner import control, dml, filling, select, tables
+from router.planner import control, dml, filling, select, stored, tables
 from router.planner.names import Place
 from router.planner.passthrough import makes_temporary, may_be_temporary, tag_of
 from router.planner.scope import Scope
@@ -42,15 +42,18 @@ class _Cut:
     options: str
     query: str
 
+    def without_rows(self, prefix: str) -> str:
+        """Return what makes it without rows; '' for the prefix that it does not have."""
+        return f"{prefix}{self.columns} {self.options}AS {self.query} WITH NO DATA" if prefix else ""
+
 
 def create_as(context: Context) -> Statement:
     """CREATE TABLE AS, CREATE MATERIALIZED VIEW."""
     into, query = context.body["into"], context.body["query"]
+    cut = _cut_create(context)
     if context.body.get("objtype") != "OBJECT_TABLE":
-        if Place.SHARDED in reads(context, query):
-            raise context.refuse("materialized-view", into["rel"].get("location"), view=into["rel"]["relname"])
-        return _at_home(context, into["rel"])
-    return _created(context, into, query, _cut_create(context))
+        return stored.create(context, into, cut.without_rows(cut.prefix), cut.without_rows(cut.guarded), cut.query)
+    return _created(context, into, query, cut)
 
 
 def select_into(context: Context) -> Statement:
@@ -111,7 +114,7 @@ def _at_home(context: Context, range_var: Node) -> Statement:
         tables.check_temporary(context, range_var)
         flags = {"pins": "temporary table", "must_commit": "temporary table"}
     elif not isinstance(context.database.placement(TableName(*tables.creation_name(context, range_var))), Home):
-        raise context.refuse("materialized-view", range_var.get("location"), view=range_var["relname"])
+        raise context.refuse("placed-name", range_var.get("location"), table=range_var["relname"])
     return context.statement(Ddl(HomeShard()), tag_of(context.parsed), **flags)
 
 
@@ -144,7 +147,10 @@ def _plan(context: Context, into: Node, cut: _Cut, placement: object) -> CreateF
 def _cut_create(context: Context) -> _Cut:
     parsed = context.parsed
     tokens, text = parsed.tokens, parsed.text
-    table, behind = at_top(tokens, "TABLE"), at_top(tokens, "AS")
+    table, behind = (
+        at_top(tokens, "TABLE" if context.body["objtype"] == "OBJECT_TABLE" else "VIEW"),
+        at_top(tokens, "AS"),
+    )
     if table is None or behind is None:
         raise context.refuse("unknown-statement", name="this form of CREATE")
     first = table + 1

@@ -12,7 +12,7 @@ from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies, creating, tables
+from router.planner import copies, creating, stored, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
 from router.planner.passthrough import is_temporary, no_block, tag_of
@@ -370,13 +370,6 @@ def view(context: Context) -> Statement:
     return statement(context, target)
 
 
-def refresh(context: Context) -> Statement:
-    """REFRESH MATERIALIZED VIEW of home tables."""
-    range_var = context.body["relation"]
-    context.placement(context.relation(range_var), range_var.get("location"))
-    return statement(context, HomeShard())
-
-
 def default_setting(context: Context) -> Statement:
     """ALTER ROLE and DATABASE ... SET: what sessions begin with, which must not be what they may not SET."""
     setting = context.body["setstmt"]
@@ -530,7 +523,7 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     "AlterObjectSchemaStmt": set_schema,
     "ViewStmt": view,
     "CreateTableAsStmt": creating.create_as,
-    "RefreshMatViewStmt": refresh,
+    "RefreshMatViewStmt": stored.refresh,
     "ReindexStmt": reindex,
     "ClusterStmt": reindex,
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import Ddl, ExplainRoute, ExplainShards, HomeShard, Single, Statement
-from router.plan_steps import CreateFrom, Filled
+from router.plan_steps import CreateFrom, Filled, FillView
 from router.planner import auditing, creating, filling, hints, insert, modify, select
 from router.planner.passthrough import analyzes, option_is_on
 from router.printer import quoted
@@ -63,7 +63,7 @@ def explain(context: Context) -> Statement:
         return context.statement(Single(alone.target, writes), "EXPLAIN", returns_rows=True, **context.flags)
     if isinstance(found.plan, Ddl) and not analyzes(body):  # CREATE TABLE AS of the home shard
         return context.statement(Single(found.plan.target, writes=False), "EXPLAIN", returns_rows=True)
-    if isinstance(found.plan, CreateFrom):
+    if isinstance(found.plan, CreateFrom | FillView):
         raise context.refuse("unknown-statement", name="EXPLAIN, but for (ROUTE), of a statement in several steps")
     if analyzes(body):
         raise context.refuse("explain-analyze")

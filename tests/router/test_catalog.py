@@ -117,13 +117,20 @@ def test_c1_two_parents_of_different_placement() -> None:
     assert "otherwise" in reason(catalog(child).effective_placement(child))
 
 
-@pytest.mark.parametrize("kind", [RelationKind.VIEW, RelationKind.MATERIALIZED])
-def test_c1_a_view_over_a_sharded_table_is_not_home(kind: RelationKind) -> None:
-    view = Relation(table("v"), kind, read_uses=reads("orders"))
+def test_c1_a_view_over_a_sharded_table_is_not_home() -> None:
+    view = Relation(table("v"), RelationKind.VIEW, read_uses=reads("orders"))
     above = Relation(table("vv"), RelationKind.VIEW, read_uses=reads("v", "notes"))
     made = catalog(view, above)
     assert "public.orders" in reason(made.effective_placement(view))
     assert "public.orders" in reason(made.effective_placement(above))
+
+
+def test_c1_a_materialized_view_has_rows_of_its_own_at_home() -> None:
+    stored = Relation(table("stored"), RelationKind.MATERIALIZED, read_uses=reads("orders"))
+    above = Relation(table("above"), RelationKind.VIEW, read_uses=reads("stored", "notes"))
+    made = catalog(stored, above)
+    assert made.effective_placement(stored) == made.effective_placement(above) == Home()
+    assert made.access_problem(stored, write=False) is None
 
 
 def test_c1_a_view_over_a_partition_of_a_sharded_table_is_not_home() -> None:

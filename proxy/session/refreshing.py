@@ -1,0 +1,133 @@
+"""CREATE and REFRESH MATERIALIZED VIEW over several shards: rows are read from all of them, and are home's afterwards.
+
+Decides the steps, all in the client's transaction: home makes the view, or checks and locks it, by a statement of the
+client's own kind; its query is read as its owner, under the search_path that Postgres gives it, behind one snapshot, by
+an INSERT into a temporary table; home refreshes the view with that table. Left to others: how home does that
+(:mod:`proxy.shards.view_sql`), which views need it (:mod:`router.planner.stored`), what the INSERT does.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from proxy.executor.request import Request
+from proxy.executor.results import ListResult
+from proxy.links import Replay
+from proxy.session.creating import HAS, done, insert_rows
+from proxy.settings import set_config_sql
+from proxy.shards.errors import ShardError
+from router.errors import refusal
+from router.own_schema import quote_identifier, quote_literal, quote_table
+from router.plan import Execution, Same, Task
+from router.planner import Planner
+from router.planner.stored import PATH, STAGED, with_staged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from proxy.executor.request import ResultStream
+    from proxy.session.moving import Start
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from proxy.shards.receivers import Answer
+    from router.cluster import TableName
+    from router.plan_steps import FillExecution
+
+_TAG: Final = b"REFRESH MATERIALIZED VIEW"
+_NOT_TOGETHER: Final = "42601"  # CONCURRENTLY and WITH NO DATA: all else has been checked when Postgres says so
+_HOLD: Final = "SELECT owner, definition FROM pgchorus.hold_view({view})"
+_BEFORE: Final = "SELECT pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path')"
+
+
+async def start_fill(session: Session, execution: FillExecution, request: Request, start: Start) -> ResultStream:
+    """Make the view if it is to be made, and fill it; the answer is a tag."""
+    plan, home = execution.plan, session.database.logical.home
+    link = (await session.transaction.join([home], writes=True))[home]
+    if not plan.create:
+        await _check(link, plan.view, concurrently=plan.concurrently)
+        await _fill(session, link, plan.view, start, concurrently=plan.concurrently)
+        return ListResult(iter(()), None, _TAG)
+    # What is wrong with the query comes before what is wrong with the view, and with its place in the message.
+    await session.database.describe(session, request.text, request.parameter_oids)
+    exists = plan.guarded and (await link.run(HAS.format(name=_literal(plan.view)))).rows[0][0] == b"t"
+    task = Task(home, plan.guarded if exists else plan.create)
+    tag = await done(await start(session, Execution((task,), Same(), writes=True), replace(request, fields=None)))
+    if not exists:
+        await session.catalog_changed()
+        tag = b"SELECT " + await _fill(session, link, plan.view, start, concurrently=False)
+    return ListResult(iter(()), None, tag)
+
+
+def _literal(view: TableName) -> str:
+    return quote_literal(quote_table(view))
+
+
+async def _check(link: ShardLink, view: TableName, *, concurrently: bool) -> None:
+    """Have Postgres say what it has against a REFRESH, and lock the view as it does."""
+    name = quote_table(view)
+    if not concurrently:
+        await _run(link, f"REFRESH MATERIALIZED VIEW {name} WITH NO DATA")
+        return
+    await link.run("SAVEPOINT pgchorus_refresh")
+    try:
+        await _run(link, f"REFRESH MATERIALIZED VIEW CONCURRENTLY {name} WITH NO DATA")
+    except ShardError as error:
+        if error.fields.sqlstate != _NOT_TOGETHER:
+            raise
+    await link.run("ROLLBACK TO SAVEPOINT pgchorus_refresh; RELEASE SAVEPOINT pgchorus_refresh")
+
+
+async def _fill(session: Session, link: ShardLink, view: TableName, start: Start, *, concurrently: bool) -> bytes:
+    """Read the rows of a view's query, and have home refresh it with them; return their number."""
+    heard = session.encoding.heard
+    ((owner, definition),) = (await _run(link, _HOLD.format(view=_literal(view)))).rows
+    if owner is None or definition is None:
+        raise refusal("view-owner", view=str(view))
+    # Postgres does not PREPARE what has used temporary objects.
+    session.transaction.must_commit[link.shard] = "temporary table"
+    catalog = (session.planner_in_block or session.database.planner).catalog
+    relation = catalog.relation(view.schema, view.name)
+    if relation is None or not relation.columns:
+        raise refusal("view-rows", view=str(view), detail="It has no columns.")
+    columns = ", ".join(quote_identifier(column.name) for column in relation.columns)
+    query = heard(definition).strip().removesuffix(";")
+    insert = f"INSERT INTO {quote_table(STAGED)} ({columns}) {query}"
+    async with _as_owner(session, link, heard(owner)):
+        (statement,) = Planner(session.database.logical, with_staged(catalog, relation)).plan(insert, PATH)
+        if statement.audit is not None:
+            raise refusal("view-rows", view=str(view), detail="Nobody can see what its functions touch.")
+        count = await insert_rows(session, statement, insert, Request(text=insert), start)
+        await _run(link, f"SELECT pgchorus.fill_view({_literal(view)}, {str(concurrently).lower()})")
+    return count
+
+
+@asynccontextmanager
+async def _as_owner(session: Session, link: ShardLink, owner: str) -> AsyncIterator[None]:
+    """Do what follows as the owner of a view and with the search_path of its query, on all links, also new ones.
+
+    An error leaves them as they are: they end with the transaction, or with the savepoint that it goes back to.
+    """
+    transaction = session.transaction
+    (row,) = (await link.run(_BEFORE)).rows
+    role, path = (session.encoding.heard(value or b"") for value in row)
+    become = f"{set_config_sql('role', owner, local=True)}; SET LOCAL search_path = {', '.join(PATH)}"
+    replay = Replay(become, codec=session.settings.encoding.codec)
+    transaction.settings_changed = True
+    transaction.log.append(replay)
+    try:
+        await transaction.everywhere(become)
+        yield
+    finally:
+        transaction.log = [entry for entry in transaction.log if entry is not replay]
+    back = [set_config_sql("role", role, local=True), set_config_sql("search_path", path, local=True)]
+    await transaction.everywhere("; ".join(back))
+
+
+async def _run(link: ShardLink, text: str) -> Answer:
+    """Run a statement of ours; of an error, the client is not told where in our own texts it came up."""
+    try:
+        return await link.run(text)
+    except ShardError as error:
+        raise ShardError(error.fields.replace(P=None, W=None), error.shard, lost=error.lost) from error

@@ -1,0 +1,166 @@
+"""Materialized views over sharded tables: as on one Postgres, which is asked the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wire_client import Twins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+SHOWN = (
+    "select relkind, relispopulated, pg_get_viewdef(oid) from pg_class where relname = 'stored'",
+    """select a.attname, format_type(a.atttypid, a.atttypmod), c.collname, a.attnotnull, a.attstattarget
+        from pg_attribute a left join pg_collation c on c.oid = a.attcollation
+        where a.attrelid = 'stored'::regclass and a.attnum > 0 order by a.attnum""",
+    """select distinct c.relname from pg_class c join pg_depend d on d.refobjid = c.oid join pg_rewrite w
+        on w.oid = d.objid where w.ev_class = 'stored'::regclass and d.refclassid = 'pg_class'::regclass order by 1""",
+    "select * from stored order by 1",
+)
+
+
+@pytest.fixture
+def twins(town: Town, connect: Callable[..., WireClient]) -> Iterator[Twins]:
+    twins = Twins(connect(town.one), connect(town.dsn))
+    twins.query("insert into notes select g, 'v' || g, g % 5 from generate_series(1, 30) g")
+    twins.query("insert into words select 'w' || g, g from generate_series(1, 30) g")
+    twins.query("insert into plain values (1, 'one'), (2, 'two'), (3, 'three')")
+    twins.query("insert into kinds values (1, 'kind')")
+    twins.query("create view seen as select k, n from notes where k < 20")
+    yield twins
+    twins.query("rollback")
+    twins.query("drop materialized view if exists stored cascade")
+    twins.query("drop view if exists seen")
+
+
+MADE = (
+    "create materialized view stored as select k, v::varchar(9) collate \"C\", n::numeric(8, 2), 'x' as x from notes",
+    "create materialized view stored (k, w) as select n.k, p.v from notes n join plain p on p.id = n.n with data",
+    "create materialized view stored with (fillfactor = 70) as select n as k, count(*), max(v) from notes group by n",
+    "create materialized view stored as select n.k, w.word, w.n from notes n left join words w on w.n = n.k",
+    "create materialized view stored as select k, row_number() over (order by k desc), sum(n) over () from notes",
+    "create materialized view stored as select k, n from seen where n > 2 union select id, id from plain",
+    """create materialized view stored as
+        with few as (select * from plain where id = 1) select n.k, f.v, now() = now() from notes n, few f""",
+    "create materialized view stored as select v, n from notes where k = 7",
+    "create materialized view stored as select * from notes where false",
+    "create materialized view stored as table notes",
+    "create materialized view stored as select array_agg(k order by k) as ks, jsonb_object_agg(k, v) from notes",
+    "create materialized view stored as select k.name, p.v from kinds k, plain p",
+)
+
+
+def test_made_shown_and_refreshed(twins: Twins) -> None:
+    for number, text in enumerate(MADE):
+        twins.query(text)
+        for query in SHOWN:
+            twins.query(query)
+        twins.query(f"insert into notes select g, 'later', g % 7 from generate_series(1{number}1, 1{number}9) g")
+        twins.query("refresh materialized view stored")
+        twins.query(SHOWN[-1])
+        twins.query("drop materialized view stored")
+
+
+LIFE = """
+create materialized view stored as select k, v, n from notes where n > 1 with no data
+select * from stored
+refresh materialized view concurrently stored
+refresh materialized view stored with no data
+refresh materialized view stored with data
+refresh materialized view concurrently stored
+create unique index stored_k on stored (k)
+create index concurrently stored_n on stored (n)
+refresh materialized view concurrently stored
+select count(*), sum(k) from stored
+update notes set n = n + 1 where k < 20
+delete from notes where k > 25
+refresh materialized view concurrently stored
+select * from stored order by k
+refresh materialized view concurrently stored with no data
+create materialized view if not exists stored as select k from notes
+create materialized view stored as select k from notes
+create materialized view stored as select nothing from notes
+create materialized view stored (a, b, c, d, e) as select k from notes
+refresh materialized view notes
+refresh materialized view nowhere
+insert into stored values (1, 'x', 2)
+comment on materialized view stored is 'kept'
+select obj_description('stored'::regclass)
+analyze stored
+alter materialized view stored rename column v to words
+alter materialized view stored set (fillfactor = 60)
+alter materialized view stored rename to renamed
+refresh materialized view renamed
+select words from renamed where k = 3
+alter materialized view renamed rename to stored
+alter table notes rename column n to m
+refresh materialized view stored
+select n from stored where k = 4
+select pg_get_viewdef('stored'::regclass)
+alter table notes rename column m to n
+alter table notes alter column n type int8
+drop view seen
+drop table notes
+drop materialized view stored
+drop materialized view stored
+"""
+
+
+def test_its_life(twins: Twins) -> None:
+    for text in LIFE.strip().splitlines():
+        twins.query(text)
+
+
+BLOCKS = """
+begin
+create materialized view stored as select n, count(*) as many from notes group by n
+create unique index on stored (n)
+insert into notes values (1001, 'in the block', 77)
+refresh materialized view concurrently stored
+select * from stored order by n
+savepoint a
+delete from notes where n < 3
+refresh materialized view stored
+select * from stored order by n
+rollback to a
+select * from stored order by n
+refresh materialized view stored
+commit
+select * from stored order by n
+begin
+delete from notes
+refresh materialized view stored
+select * from stored
+rollback
+select * from stored order by n
+begin isolation level repeatable read
+select count(*) from notes
+refresh materialized view stored
+commit
+begin read only
+refresh materialized view stored
+rollback
+begin
+refresh materialized view stored
+select current_user = session_user, current_setting('search_path'), current_setting('role')
+create view above as select sum(many) as all_of_them from stored
+select * from above
+commit
+create materialized view higher as select max(all_of_them) from above
+select * from higher
+refresh materialized view higher
+drop materialized view stored
+drop materialized view stored cascade
+"""
+
+
+def test_in_transactions(twins: Twins) -> None:
+    for text in BLOCKS.strip().splitlines():
+        twins.query(text)
