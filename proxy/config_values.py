@@ -199,6 +199,9 @@ def password(given: str) -> str:
     return given
 
 
+_PRIMARIES = ("any", "read-write", "primary")
+
+
 def dsn(given: str) -> str:
     """Read an asyncpg DSN. What it says is never repeated: there may be a password in it."""
     right = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (or env:NAME)"
@@ -211,6 +214,10 @@ def dsn(given: str) -> str:
         raise Wrong("is not a DSN that begins with postgres://", right)
     if not target[0]:
         raise Wrong("names no host", right)
+    wanted = parse_qs(parts.query).get("target_session_attrs", ["any"])[-1]
+    if len(target[0]) > 1 and wanted not in _PRIMARIES:
+        # What is sought among several hosts is the primary, whatever the word.
+        raise Wrong(f"asks for {wanted} servers", "a shard is its primary: write target_session_attrs=read-write")
     return given
 
 

@@ -178,6 +178,12 @@ class LogicalDatabase:
         """Give a link back."""
         self.pools.pool(link.shard, None, link.role).release(link)
 
+    def doubt_primaries(self) -> None:
+        """A statement was told that its server takes no writes: see whether another one does."""
+        for endpoint in self.control.endpoints:
+            if endpoint.has_several:
+                self.health.doubted(endpoint.index)
+
     async def acquire_scratch(self, role: str) -> ShardLink:
         """Check out a link to the home shard that no transaction uses: those wait for it, it waits for nobody."""
         pool = self.scratch_pools.pool(self.logical.home, None, role, self._passwords.get(role))

@@ -44,6 +44,12 @@ class Limits:
 
     health_wait_s: float = _limit(2.0, "for a shard that is down to answer a probe, then statements for it fail")
 
+    failover_wait_s: float = _limit(
+        10.0, "statements wait for a new primary, where a shard has several hosts, if nothing of them has been sent"
+    )
+    failover_one_host_wait_s: float = _limit(0.0, "the same where it has one, behind which the server may change")
+    failover_check_s: float = _limit(1.0, "between two looks at the hosts of a shard", minimum=0.05)
+
     control_per_shard: int = _limit(
         4, "links to each shard for the proxy's own work: catalog, commits, recovery", minimum=2
     )
@@ -127,6 +133,7 @@ SECTIONS = (
     "drain",
     "pool",
     "health",
+    "failover",
     "control",
     "statements",
     "plan_cache",

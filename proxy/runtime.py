@@ -19,6 +19,7 @@ from proxy.shards import schema
 from proxy.shards.control import ControlLimits, ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
 from proxy.shards.errors import ShardError, not_applied
+from proxy.shards.failover import Failover, watch_hosts
 from proxy.shards.health import ShardHealth
 from proxy.shards.pool import PoolLimits, PoolSet
 from proxy.tasks import spawn
@@ -53,15 +54,18 @@ async def open_database(
     dsns = config.databases[database.name].dsns
     endpoints = [ShardEndpoint(name, index, dsns[index]) for index, name in enumerate(database.shards)]
     control = ControlLinks(endpoints, ControlLimits(**limits.group("control")))
-    health = ShardHealth(database.shards, control.probe, ready_timeout_s=limits.health_wait_s)
+    patience_s = [limits.failover_wait_s if one.has_several else limits.failover_one_host_wait_s for one in endpoints]
+    health = ShardHealth(database.shards, control.probe, ready_timeout_s=limits.health_wait_s, patience_s=patience_s)
     control.on_failure(health.failed)
     control.on_doubt(health.doubted)
+    health.on_down(control.doubt_place)
     pool_limits = PoolLimits(**limits.group("pool"))
     pools = PoolSet(endpoints, pool_limits, health)
     scratch_pools = PoolSet(endpoints, replace(pool_limits, size=limits.gather_links), health)
     try:
         schemas = _Schemas(control, database, config.cluster.name)
         health.on_return(schemas.admit)
+        control.on_move(Failover(health, (pools, scratch_pools), schemas.compare_again).moved)
         recovery = _recovery(config, database, control, health, checkpoint)
         epoch = await schemas.open(health)
         await _recover(recovery, database, health)
@@ -84,6 +88,7 @@ async def open_database(
             spawn(recovery.run_forever(), name=f"recovery of {database.name}"),
             spawn(served.deadlocks.run_forever(), name=f"deadlock detection of {database.name}"),
             spawn(_watch_catalog(served), name=f"catalog watch of {database.name}"),
+            *watch_hosts(control, health, limits.failover_check_s),
         ]
         try:
             yield served
@@ -134,8 +139,12 @@ class _Schemas:
         self._epoch = epoch
         return epoch
 
+    def compare_again(self, shard: int) -> None:
+        """Another server is the shard now: it is looked at before it is served."""
+        self._unseen.add(shard)
+
     async def admit(self, shard: int) -> None:
-        """A shard has come back: if it was not there at the start, it is looked at now."""
+        """A shard has come back: if it was not there at the start, or is another server, it is looked at now."""
         if shard not in self._unseen:
             return
         if self._epoch is None:
@@ -161,6 +170,13 @@ def _recovery(
         # A shard that was away serves nobody before what was decided meanwhile is applied there.
         name = database.shards[shard]
         report = await recovery.run_once([shard])
+        if report.committed or report.rolled_back:
+            log.info(
+                "finished before a shard is served",
+                shard=name,
+                committed=report.committed,
+                rolled_back=report.rolled_back,
+            )
         if report.late or name in report.unreachable:
             raise not_applied(shard, name)
 
@@ -211,6 +227,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         limits=FenceLimits(**limits.group("fence")),
         checkpoint=checkpoint,
         ready=health.ready,
+        patience_s=max(map(health.patience_s, range(len(names)))),
     )
     return LogicalDatabase(
         database,

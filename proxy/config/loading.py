@@ -173,10 +173,12 @@ def _check_distinct(reader: Reader, path: str, shards: Mapping[str, str | None])
     for name, dsn in shards.items():
         if dsn is None:
             continue
-        target = values.dsn_target(dsn)
-        if target in seen:
-            reader.wrong(f"{path}.{name}", f"is the same database as {seen[target]}", "give each shard its own")
-        seen.setdefault(target, name)
+        hosts, database = values.dsn_target(dsn)
+        targets = [(host, database) for host in hosts]
+        same = next((seen[target] for target in targets if target in seen), None)
+        if same is not None:
+            reader.wrong(f"{path}.{name}", f"is the same database as {same}", "give each shard its own")
+        seen |= {target: name for target in targets if target not in seen}
 
 
 def _tables(content: Mapping[str, Any]) -> Tables:

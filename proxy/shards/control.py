@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from proxy.errors import TOO_MANY_CONNECTIONS, ProxyError
+from proxy.errors import SHARD_DOWN, TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unreachable
+from proxy.shards.finder import Finder
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class ControlConnection:
                 await self.execute("RESET ROLE")
                 self._broken = False
 
+    def give_up(self) -> None:
+        """Close the socket now; whoever waits for an answer hears that the link is lost, which says nothing new."""
+        self._given_up = True
+        self.terminate()
+
     def terminate(self) -> None:
         """Close the socket now."""
         self._broken = True
@@ -187,8 +193,13 @@ class _Reserve:
         self.closing = False
         self.on_failure: Callable[[ShardError], None] | None = None
         self.on_doubt: Callable[[], None] | None = None
+        self.finder = Finder(endpoint, timeout_s=limits.connect_timeout_s) if endpoint.has_several else None
+        if self.finder is not None:
+            self.finder.on_move = self._moved
+        self.on_move: Callable[[], None] | None = None
         self._places = asyncio.Semaphore(limits.per_shard)
         self._idle: deque[ControlConnection] = deque()
+        self._lent: set[ControlConnection] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def take(self) -> ControlConnection:
@@ -200,19 +211,25 @@ class _Reserve:
             detail = f"All {self.limits.per_shard} were in use for {self.limits.wait_timeout_s:g} s."
             raise ProxyError(TOO_MANY_CONNECTIONS, message, detail=detail) from None
         try:
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.usable:
-                    return connection
-                connection.terminate()
-            return await self.connect()
+            connection = self._idle_one() or await self.connect()
         except BaseException as error:
             self._places.release()
             if isinstance(error, ShardError):
                 self._failed(error)
             raise
+        self._lent.add(connection)
+        return connection
+
+    def _idle_one(self) -> ControlConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.terminate()
+        return None
 
     def give_back(self, connection: ControlConnection) -> None:
+        self._lent.discard(connection)
         if connection.usable and not self.closing:
             loop = asyncio.get_running_loop()
             connection.idle_since = loop.time()
@@ -228,11 +245,24 @@ class _Reserve:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
+        if self.finder is not None:
+            self.finder.close()
         idle, self._idle = self._idle, deque()
         await asyncio.gather(*(connection.close() for connection in idle))
 
+    def _moved(self) -> None:
+        """Another server is the primary: nothing that was begun on the old one may go on there."""
+        idle, self._idle = self._idle, deque()
+        for connection in (*idle, *self._lent):
+            connection.give_up()
+        if self.on_move is not None:
+            self.on_move()
+
     async def connect(self) -> ControlConnection:
         endpoint = self.endpoint
+        if self.finder is not None and endpoint.place.address is None:
+            await self.finder.find()
+        moves = endpoint.place.moves
         settings = _SETTINGS | {"lock_timeout": f"{self.limits.lock_timeout_ms}ms"}
         try:
             raw = await lending.connect(
@@ -252,9 +282,14 @@ class _Reserve:
             if isinstance(error, TimeoutError):
                 raise unreachable(endpoint.index, endpoint.name, error) from error
             raise
+        if moves != endpoint.place.moves:
+            connection.terminate()
+            raise unreachable(endpoint.index, endpoint.name)
         return connection
 
     def _failed(self, error: ShardError) -> None:
+        if self.finder is not None and error.sqlstate in SHARD_DOWN:
+            self.endpoint.place.address = None
         if self.on_failure is not None:
             self.on_failure(error)
 
@@ -290,6 +325,20 @@ class ControlLinks:
         for shard, reserve in enumerate(self._reserves):
             reserve.on_doubt = partial(callback, shard)
 
+    def on_move(self, callback: Callable[[int], None]) -> None:
+        """Have ``callback(shard)`` called when another one of a shard's servers has become its primary."""
+        for shard, reserve in enumerate(self._reserves):
+            reserve.on_move = partial(callback, shard)
+
+    def doubt_place(self, shard: int) -> None:
+        """A shard is down: before anybody connects there again, its primary is looked for."""
+        if self._reserves[shard].finder is not None:
+            self.endpoints[shard].place.address = None
+
+    def finder(self, shard: int) -> Finder | None:
+        """Return who looks for the primary of a shard of several servers."""
+        return self._reserves[shard].finder
+
     def __len__(self) -> int:
         return len(self._reserves)
 
@@ -314,6 +363,8 @@ class ControlLinks:
     async def probe(self, shard: int) -> None:
         """See that a shard answers, on a connection made for it. Raises ShardError."""
         reserve = self._reserves[shard]
+        if reserve.finder is not None:
+            await reserve.finder.find()
         connection = await reserve.connect()
         await connection.close()
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
+from proxy.config_values import dsn_target
+from proxy.shards.hosts import HostAddress, Place
+
 
 @dataclass(frozen=True, slots=True)
 class ShardEndpoint:
@@ -20,6 +23,18 @@ class ShardEndpoint:
     name: str
     index: int
     dsn: str = field(repr=False)  # holds a password
+    #: Which of several hosts is the primary now (finder.py). With one host nobody asks.
+    place: Place = field(default_factory=Place, repr=False, compare=False)
+
+    @property
+    def addresses(self) -> tuple[HostAddress, ...]:
+        """Return the servers that the DSN names."""
+        return tuple(HostAddress(unquote(host).strip("[]"), port) for host, port in dsn_target(self.dsn)[0])
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the primary is one of several servers, and has to be found."""
+        return len(self.addresses) > 1
 
     @property
     def user(self) -> str | None:

@@ -5,6 +5,9 @@ server. It is then probed, at once and with growing pauses, and counts as up aga
 everybody who asked to be called (``on_return``) has finished: recovery applies the decided transactions there before
 anybody reads it.
 
+Whoever needs a shard that is down waits for the attempt under way, or, where there is ``patience_s`` (a failover is
+likely to end well), for as long as that.
+
 Decided here: the pauses. Left to others: which errors mean "down" (proxy.errors), how to probe, what to do on return.
 """
 
@@ -47,12 +50,18 @@ class ShardHealth:
         names: Sequence[str],
         probe: Callable[[int], Awaitable[None]],
         ready_timeout_s: float = DEFAULT_READY_TIMEOUT_S,
+        patience_s: Sequence[float] = (),
     ) -> None:
-        """``probe(shard)`` connects and returns, or raises ShardError; it must be bounded in time."""
+        """``probe(shard)`` connects and returns, or raises ShardError; it must be bounded in time.
+
+        ``patience_s``: for each shard how long ``ready`` waits over attempts that fail; 0 (none given): not at all.
+        """
         self._ready_timeout_s = ready_timeout_s
+        self._patience_s = tuple(patience_s) or (0.0,) * len(names)
         self._names = tuple(names)
         self._probe = probe
         self._callbacks: list[Callable[[int], Awaitable[None]]] = []
+        self._on_down: list[Callable[[int], None]] = []
         self._down: dict[int, _Watch] = {}
         self._doubts: dict[int, asyncio.Task[None]] = {}
         self._closed = False
@@ -60,6 +69,14 @@ class ShardHealth:
     def on_return(self, callback: Callable[[int], Awaitable[None]]) -> None:
         """Have ``callback(shard)`` awaited when a shard has come back, before it is up. While it raises, it is down."""
         self._callbacks.append(callback)
+
+    def on_down(self, callback: Callable[[int], None]) -> None:
+        """Have ``callback(shard)`` called when a shard that was up is down."""
+        self._on_down.append(callback)
+
+    def patience_s(self, shard: int) -> float:
+        """Return how long those who need a shard wait for it when it is down."""
+        return self._patience_s[shard]
 
     def shard_is_up(self, shard: int) -> bool:
         """Tell whether a shard may be used."""
@@ -80,6 +97,8 @@ class ShardHealth:
             return
         _log.warning("shard %s is down: %s", self._names[shard], error)
         watch = self._down[shard] = _Watch(error)
+        for callback in self._on_down:
+            callback(shard)
         watch.task = spawn(self._watch(shard, watch), f"probe shard {self._names[shard]}")
 
     def doubted(self, shard: int) -> None:
@@ -95,19 +114,26 @@ class ShardHealth:
         finally:
             del self._doubts[shard]
 
-    async def ready(self, shard: int) -> None:
-        """Return when the shard is up; raise ShardError when the next probe fails. Hurries the probe on."""
-        watch = self._down.get(shard)
-        if watch is None:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        watch.waiters.append(waiter)
-        watch.wake.set()
-        try:
-            async with asyncio.timeout(self._ready_timeout_s):
-                await waiter
-        except TimeoutError:
-            raise watch.error from None
+    async def ready(self, shard: int, until: float | None = None) -> None:
+        """Return when the shard is up; raise ShardError when the next probe fails, or, with patience, at its end.
+
+        ``until``: that end, by the loop's clock, for somebody who has waited before. Hurries the probe on.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience_s[shard] if until is None else until
+        while (watch := self._down.get(shard)) is not None:
+            waiter = loop.create_future()
+            watch.waiters.append(waiter)
+            watch.wake.set()
+            left = until - loop.time()
+            try:
+                async with asyncio.timeout(left if left > 0 else self._ready_timeout_s):
+                    await waiter
+            except TimeoutError:
+                raise watch.error from None
+            except ShardError:
+                if loop.time() >= until or self._closed:
+                    raise
 
     async def close(self) -> None:
         """Stop probing."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
+    from proxy.shards.hosts import HostAddress
 
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:
@@ -127,6 +128,7 @@ async def borrow(  # noqa: PLR0913 - as many as a login has parts
     """Log in by asyncpg and take the wire. Raises asyncpg's and the operating system's errors as they are."""
     connection = await asyncpg.connect(
         endpoint.dsn_for(role),
+        **_where(endpoint.place.address),
         user=role,
         password=password,
         database=database,
@@ -146,6 +148,7 @@ async def connect(
     """Log in by asyncpg as the DSN says; the connection stays asyncpg's. Raises errors as they are."""
     connection = await asyncpg.connect(
         endpoint.dsn,
+        **_where(endpoint.place.address),
         timeout=connect_timeout_s,
         statement_cache_size=0,
         connection_class=ShardConnection,
@@ -153,6 +156,27 @@ async def connect(
     )
     guard_against_silence(cast("Any", connection)._transport)  # noqa: SLF001
     return connection
+
+
+async def connect_to(endpoint: ShardEndpoint, address: HostAddress, *, connect_timeout_s: float) -> ShardConnection:
+    """Log in to one of a shard's servers, whatever it is, with its own settings. Raises errors as they are."""
+    connection = await asyncpg.connect(
+        endpoint.dsn,
+        **_where(address),
+        timeout=connect_timeout_s,
+        statement_cache_size=0,
+        connection_class=ShardConnection,
+        server_settings={"application_name": "pgchorus"},
+    )
+    guard_against_silence(cast("Any", connection)._transport)  # noqa: SLF001
+    return connection
+
+
+def _where(address: HostAddress | None) -> dict[str, Any]:
+    """Return what leads to one server of a DSN; what it is has been asked, so asyncpg need not."""
+    if address is None:
+        return {}
+    return {"host": address.host, "port": address.port, "target_session_attrs": "any"}
 
 
 def guard_against_silence(transport: asyncio.Transport) -> None:

@@ -7,7 +7,8 @@ Rules:
    come, first served, at most ``wait_timeout_s``; then 53300. A transaction that holds a link to another shard may have
    one of ``extra`` more: those who have all the links here may be waiting for its locks, and no shard sees that circle.
    In a paused pool whoever begins waits until it is resumed, without limit; who is in the queue already is served.
-3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue.
+3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue. If
+   the shard is down by it and may come back elsewhere (``ShardHealth.patience_s``), he tries again when it has.
 4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
 5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ADMIN_SHUTDOWN, TOO_MANY_CONNECTIONS, ProxyError
-from proxy.shards.errors import ShardError
+from proxy.shards.errors import ShardError, unreachable
 from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
 from proxy.shards.types import AS_AT_HOME, ShardTypes
@@ -138,8 +139,21 @@ class LinkPool:
 
         ``further``: for somebody who holds a link to another shard.
         """
-        if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
-            await self._health.ready(self.endpoint.index)
+        health, shard = self._health, self.endpoint.index
+        if health is None:
+            return await self._acquire(further=further)
+        until = self._loop.time() + health.patience_s(shard)
+        while True:
+            if not health.shard_is_up(shard):
+                await health.ready(shard, until)
+            try:
+                return await self._acquire(further=further)
+            except ShardError:
+                # Nothing was sent. A link that was opened before recovery has been there is not lent (_open).
+                if health.shard_is_up(shard) or self._loop.time() >= until:
+                    raise
+
+    async def _acquire(self, *, further: bool) -> ShardLink:
         if not further and not self._resumed.is_set():
             await self._resumed.wait()
         if self._closing:
@@ -224,6 +238,12 @@ class LinkPool:
         for link in idle:
             spawn(self._retire(link), f"retire {link!r}")
 
+    def drop(self) -> None:
+        """Close all links now, those that are lent as well: they lead to a server that is not the primary any more."""
+        self._generation += 1
+        for link in (*self._idle, *self._lent):
+            link.abort()
+
     async def close(self) -> None:
         """Refuse those who wait (57P01), close what is idle; links that are lent are closed when they come back."""
         self._closing = True
@@ -245,13 +265,7 @@ class LinkPool:
         """Open a link for the place that the caller holds."""
         generation = self._generation
         try:
-            link = await open_link(
-                self.endpoint,
-                role=self.role,
-                password=self.password,
-                database=self.database,
-                connect_timeout_s=self.limits.connect_timeout_s,
-            )
+            link = await self._log_in()
         except BaseException as error:
             self._free_slot()
             if self._health is not None and isinstance(error, ShardError):
@@ -263,6 +277,24 @@ class LinkPool:
         link.types = self.types
         link.on_lost = lambda error: self._lost(link, error)
         self._lent.add(link)
+        return link
+
+    async def _log_in(self) -> ShardLink:
+        """Open a link to the server that is the primary, before and after. Raises ShardError."""
+        endpoint = self.endpoint
+        place, moves = endpoint.place, endpoint.place.moves
+        if place.address is None and endpoint.has_several:
+            raise unreachable(endpoint.index, endpoint.name)
+        link = await open_link(
+            endpoint,
+            role=self.role,
+            password=self.password,
+            database=self.database,
+            connect_timeout_s=self.limits.connect_timeout_s,
+        )
+        if moves != place.moves:
+            link.abort()
+            raise unreachable(endpoint.index, endpoint.name)
         return link
 
     async def _wait(self) -> ShardLink | None:
@@ -461,6 +493,12 @@ class PoolSet:
         """Open links with other passwords, by role, from now on; those that are open stay."""
         for (_, _, role), pool in self._pools.items():
             pool.password = passwords.get(role)
+
+    def drop(self, shard: int) -> None:
+        """Close all links to a shard now."""
+        for pool in self:
+            if pool.endpoint.index == shard:
+                pool.drop()
 
     def renew(self) -> None:
         """Renew all pools."""

@@ -157,8 +157,9 @@ class Fence:
         limits: FenceLimits | None = None,
         checkpoint: Checkpoint = pass_by,
         ready: Callable[[int], Awaitable[None]] | None = None,
+        patience_s: float = 0.0,
     ) -> None:
-        """``ready`` returns when a shard is up, and raises at once or soon when it is not."""
+        """``ready`` returns when a shard is up, and raises when it is not: soon, or after ``patience_s``."""
         self.control = control
         self.cluster = cluster
         self.names = tuple(names)
@@ -166,6 +167,7 @@ class Fence:
         self.limits = limits or FenceLimits()
         self.checkpoint = checkpoint
         self._ready = ready
+        self._patience_s = patience_s
         #: How many fences were begun: fewer than readers, where these shared them.
         self.taken = 0
         self._order: tuple[int, ...] | None = None
@@ -187,6 +189,7 @@ class Fence:
 
     async def _take(self, reading: frozenset[int]) -> _SharedFence:
         attempt = 0
+        patient_until = asyncio.get_running_loop().time() + self._patience_s
         while True:
             attempt += 1
             fence = self._joinable
@@ -202,6 +205,8 @@ class Fence:
                 fields = error_fields(error) if isinstance(error, Exception) else None
                 retry = isinstance(error, FenceLostError) or (fields is not None and fields.sqlstate in RETRY_SQLSTATES)
                 if fields is not None and isinstance(error, ShardFailure) and fields.sqlstate in SHARD_DOWN:
+                    if attempt < self.limits.attempts and asyncio.get_running_loop().time() < patient_until:
+                        continue  # lost while it was taken: the next one waits for the shard
                     raise FenceError(
                         fields.sqlstate,
                         fields.message,

@@ -324,6 +324,16 @@ def test_where_a_dsn_leads(dsn: str, target: object) -> None:
     assert values.dsn_target(dsn) == target
 
 
+def test_a_shard_is_a_primary_among_its_hosts(tmp_path: Path) -> None:
+    several = GOOD.replace("postgres://p@h:1/d", "postgres://p@h:1,i:2/d?target_session_attrs=standby")
+    mistake = only(tmp_path, several)
+    assert mistake.path == "databases.postgres.shards.s0"
+    assert (mistake.wrong, mistake.right) == (
+        "asks for standby servers",
+        "a shard is its primary: write target_session_attrs=read-write",
+    )
+
+
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=15))
 def test_any_name_survives_quoting(name: str) -> None:
     table = TableName("public", name)

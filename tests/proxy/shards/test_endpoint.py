@@ -39,3 +39,17 @@ def test_another_roles_password_is_left_out(dsn: str, expected: str) -> None:
 def test_no_password_in_what_is_printed() -> None:
     endpoint = ShardEndpoint("s0", 0, "postgres://ada:secret@h/db")
     assert "secret" not in f"{endpoint} {endpoint!r}"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "addresses"),
+    [
+        ("postgres://ada@h/db", ["h:5432"]),
+        ("postgres://ada:p@h1,h2:5433/db?target_session_attrs=read-write", ["h1:5432", "h2:5433"]),
+        ("postgres://ada@[::1]:7,10.0.0.1/db", ["[::1]:7", "10.0.0.1:5432"]),
+    ],
+)
+def test_its_servers(dsn: str, addresses: list[str]) -> None:
+    endpoint = ShardEndpoint("s0", 0, dsn)
+    assert [str(address) for address in endpoint.addresses] == addresses
+    assert endpoint.has_several == (len(addresses) > 1)

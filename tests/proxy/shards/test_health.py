@@ -103,6 +103,38 @@ async def test_a_doubt_is_looked_into_before_the_shard_counts_as_down(health: Sh
     await eventually(doubted_until_down)
 
 
+async def test_who_has_patience_waits_over_probes_that_fail(probe: Probe) -> None:
+    health = ShardHealth(["s0", "s1"], probe, patience_s=[0, 5])
+    seen: list[int] = []
+    health.on_down(seen.append)
+    health.failed(1, LOST)
+    health.failed(1, LOST)
+    assert seen == [1]
+    waiting = asyncio.ensure_future(health.ready(1))
+    await eventually(lambda: probe.calls > 3)
+    assert not waiting.done()
+    probe.works = True
+    await waiting
+    assert health.shard_is_up(1)
+    await health.close()
+
+
+async def test_patience_ends_with_what_was_heard_last(probe: Probe) -> None:
+    health = ShardHealth(["s0", "s1"], probe, patience_s=[0, 0.2])
+    health.failed(1, LOST)
+    begin = asyncio.get_running_loop().time()
+    with pytest.raises(ShardError, match="08001"):
+        await health.ready(1)
+    assert asyncio.get_running_loop().time() - begin >= 0.19
+    # Somebody who has waited before does not begin anew.
+    with pytest.raises(ShardError, match="08001"):
+        await health.ready(1, until=begin)
+    health.failed(0, LOST)
+    with pytest.raises(ShardError, match="08001"):
+        await health.ready(0)
+    await health.close()
+
+
 async def test_it_is_not_up_before_those_who_asked_have_finished(health: ShardHealth, probe: Probe) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
     returned: list[int] = []

@@ -1,0 +1,187 @@
+"""A shard of two servers: its primary dies or is replaced while clients work, and what they see of it.
+
+One shard pair for the module; each test leaves a primary and a standby that streams from it.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from decided import DecidedButNotApplied, keys_of_both_shards
+from ledger import QUICK, Ledger, eventually
+from outages import LOST, READ, WRITE
+from standbys import ReplicatedShard, asked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import MakeDatabases, StartProxy
+
+TABLES: dict[str, Any] = {"acc": {"key": "id"}, "pairs": {"key": "k"}}
+LIMITS: dict[str, Any] = {
+    **QUICK,
+    # What is decided and not applied is left for the shard's return.
+    "recovery": {"interval_s": 3600, "orphan_s": 0.1, "grace_s": 1.0},
+    "failover": {"wait_s": 20, "check_s": 0.1},
+}
+WAITED = 20.0
+
+
+class Replicated(Ledger):
+    """A ledger over a plain shard and a replicated one."""
+
+    shard: ReplicatedShard
+
+    def failed_over(self) -> None:
+        """Look for s1 where it is now."""
+        self.direct[1] = self.shard.primary.dsn(self.database)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedShard]:
+    made = ReplicatedShard(tmp_path_factory.mktemp("replicated"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def ledger(make_module_databases: MakeDatabases, shard: ReplicatedShard, start_module_proxy: StartProxy) -> Replicated:
+    (plain,) = make_module_databases(1, "failover")
+    database = plain.rpartition("/")[2]
+    with psycopg.connect(shard.primary.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}".encode())
+    process = start_module_proxy([plain, shard.dsn(database)], TABLES, limits=LIMITS)
+    made = Replicated(process, [plain, shard.primary.dsn(database)])
+    made.shard = shard
+    return made
+
+
+class Transfers:
+    """Clients that move money between both shards until they are told to stop."""
+
+    def __init__(self, ledger: Ledger, clients: int) -> None:
+        self.ledger = ledger
+        self.done = 0
+        self.errors: list[str] = []
+        self._stop = threading.Event()
+        self._threads = ThreadPoolExecutor(clients)
+        self._running = [self._threads.submit(self._run, number) for number in range(clients)]
+
+    def _run(self, number: int) -> None:
+        with self.ledger.client() as client:
+            while not self._stop.is_set():
+                try:
+                    with client.transaction():
+                        client.execute(WRITE, (-1, self.ledger.keys[0][number]))
+                        client.execute(WRITE, (1, self.ledger.keys[1][number]))
+                except psycopg.Error as error:
+                    self.errors.append(error.sqlstate or "the proxy hung up")
+                else:
+                    self.done += 1
+
+    def until_more(self, count: int) -> None:
+        enough = self.done + count
+        eventually(lambda: self.done >= enough, "transfers stand still")
+
+    def end(self) -> None:
+        self._stop.set()
+        for one in self._running:
+            one.result()
+        self._threads.shutdown()
+
+
+def test_a_primary_dies_under_transfers_and_its_standby_goes_on(ledger: Replicated) -> None:
+    clients = 3
+    ledger.shard.wait_for_standby()
+    transfers = Transfers(ledger, clients)
+    transfers.until_more(20)
+    with ledger.client(autocommit=True) as reader, ThreadPoolExecutor(1) as thread:
+        ledger.shard.primary.kill()
+        # Begun while there is no primary: it waits and is answered, not refused.
+        answer = thread.submit(lambda: reader.execute(READ, (ledger.keys[1][3],)).fetchone())
+        with pytest.raises(TimeoutError):
+            answer.result(0.3)
+        ledger.shard.promote()
+        assert answer.result(WAITED) == (1000,)
+    transfers.until_more(20)
+    transfers.end()
+    ledger.failed_over()
+    # Only what was under way: at most one transaction of each client, and one more that met the loss of its link.
+    assert len(transfers.errors) <= 2 * clients, transfers.errors
+    assert all(sqlstate[:2] in {*LOST, "40"} for sqlstate in transfers.errors), transfers.errors
+    ledger.until_nothing_is_prepared()
+    assert sum(ledger.stored().values()) == ledger.total
+    moved = ledger.total // 2 - sum(value for key, value in ledger.stored().items() if key in ledger.keys[0])
+    unknown = transfers.errors.count("08007")
+    assert transfers.done <= moved <= transfers.done + unknown
+    with ledger.client(autocommit=True) as client:
+        assert client.execute("SELECT sum(balance) FROM acc").fetchone() == (ledger.total,)
+
+
+def test_an_old_primary_that_comes_back_is_not_served(ledger: Replicated) -> None:
+    shard = ledger.shard
+    key = ledger.keys[1][3]
+    shard.standby.start()
+    assert asked(shard.standby, "SELECT pg_is_in_recovery()") == [(False,)], "the trap must be there"
+    with ledger.client(autocommit=True) as client:
+        client.execute(WRITE, (1, key))
+        assert ledger.on_shard(1, f"SELECT balance FROM acc WHERE id = {key}") == [(1001,)]
+        shard.primary.kill()
+        client.execute("SET statement_timeout = 0")
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(lambda: client.execute(READ, (key,)).fetchone())
+            with pytest.raises(TimeoutError):
+                answer.result(1.0)
+            shard.primary.start()
+            assert answer.result(WAITED) == (1001,)
+        client.execute(WRITE, (-1, key))
+    shard.follow()
+    assert "only an old primary is there" in ledger.process.log.read_text()
+
+
+def test_a_standby_is_promoted_while_the_primary_lives(ledger: Replicated) -> None:
+    """Split brain: links to the old primary are dropped as soon as the new one is seen."""
+    key = ledger.keys[1][3]
+    with ledger.client() as inside, ledger.client(autocommit=True) as client:
+        inside.execute(WRITE, (5, key))
+        old = asked(ledger.shard.primary, "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'")
+        assert old
+        eventually(ledger.shard.caught_up, "the standby does not replay")
+        ledger.shard.promote()
+        eventually(
+            lambda: not asked(ledger.shard.standby, f"SELECT 1 FROM pg_stat_activity WHERE pid = {old[0][0]}"),
+            "a link to the old primary stays",
+        )
+        ledger.failed_over()
+        with pytest.raises(psycopg.OperationalError) as caught:
+            inside.execute(READ, (key,))
+        assert caught.value.sqlstate == "08006"
+        client.execute(WRITE, (1, key))
+        assert client.execute(READ, (key,)).fetchone() == (1001,)
+        assert ledger.on_shard(1, f"SELECT balance FROM acc WHERE id = {key}") == [(1001,)]
+        client.execute(WRITE, (-1, key))
+    ledger.shard.follow()
+
+
+def test_what_is_decided_is_finished_on_the_new_primary_before_it_is_served(ledger: Replicated) -> None:
+    keys = keys_of_both_shards()
+    with ledger.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread:
+        client.execute("CREATE TABLE pairs (k int4 PRIMARY KEY, v int4 NOT NULL)")
+        client.execute("INSERT INTO pairs VALUES (%s, 0), (%s, 0)", keys)
+        planted = DecidedButNotApplied(ledger.direct, keys, 1)
+        eventually(ledger.shard.caught_up, "the standby does not replay")
+        ledger.shard.primary.kill()
+        answer = thread.submit(lambda: client.execute("SELECT v FROM pairs WHERE k = %s", (keys[1],)).fetchone())
+        # Nobody has finished it on the old one: it is there on the standby when that is promoted.
+        name = planted.gid.at("s1")
+        ledger.shard.promote()
+        ledger.failed_over()
+        assert answer.result(WAITED) == (100,)
+        assert ledger.prepared() == []
+    log = ledger.process.log.read_text()
+    assert any("finished before a shard is served" in line and name in line for line in log.splitlines())
