@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from proxy.description import Description, ask_description
-from proxy.errors import ProxyError
+from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE
 from proxy.session.changing import Definitions
@@ -178,8 +178,14 @@ class LogicalDatabase:
         """Give a link back."""
         self.pools.pool(link.shard, None, link.role).release(link)
 
-    def doubt_primaries(self) -> None:
-        """A statement was told that its server takes no writes: see whether another one does."""
+    def told(self, sqlstate: str, *, read_only: bool) -> None:
+        """A client was told of an error, in a transaction that may write or not: count it.
+
+        One that says that its server takes no writes makes the proxy see whether another one does.
+        """
+        self.metrics.error(sqlstate)
+        if sqlstate != READ_ONLY_SQL_TRANSACTION or read_only:
+            return
         for endpoint in self.control.endpoints:
             if endpoint.has_several:
                 self.health.doubted(endpoint.index)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.encodings import UTF8, by_name
-from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
+from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.changing import changing
@@ -298,10 +298,7 @@ class Session:
         """The client has been told of an error: count it, and fail the block."""
         if isinstance(error, Refused):
             self.database.metrics.refusal(error.refusal)
-        sqlstate = sqlstate_of(error)
-        self.database.metrics.error(sqlstate)
-        if sqlstate == READ_ONLY_SQL_TRANSACTION and not self.transaction.read_only:
-            self.database.doubt_primaries()
+        self.database.told(sqlstate_of(error), read_only=self.transaction.read_only)
         self.transaction.fail()
 
     def environment(self, snapshot: CommonSnapshot | None) -> Environment:
