@@ -3,10 +3,12 @@
 python tests/suites/compare.py asyncpg pg8000
 python tests/suites/compare.py asyncpg --only test_codecs
 python tests/suites/compare.py psycopg --shards 1 2
+python tests/suites/compare.py sqlalchemy-psycopg --parts 6 --jobs 2
 
 Every test that passes directly has to pass through the proxy, or stand in docs/compatibility.md with the reason why it
 cannot. Over several shards the suites' tables, which no configuration names, are at home. Ends with status 0 if nothing
-differs without a reason. Needs the network: the suites are fetched, never kept here.
+differs without a reason. Needs the network: the suites are fetched, never kept here. A long suite is run in parts, each
+with servers and a proxy of its own, some of them side by side.
 """
 
 # ruff: noqa: T201, E402 - a command that speaks to a person and finds the modules of the tests
@@ -20,6 +22,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -34,7 +39,7 @@ import psycopg
 from catalogue import DATABASE, SUITES, USER
 from sources import CACHE, fetched
 
-from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
+from proxy.demo.embedded import EmbeddedServer, free_port, start_all, stop_all
 from proxy_process import ProxyProcess, write_config
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ PAGE = ROOT / "docs" / "compatibility.md"
 TEST_SECONDS = 120
 SUITE_SECONDS = 7200
 START_SECONDS = 120.0
+NO_TESTS = 5  # pytest's status
 # A line of the page's list: | suite, or suite and number of shards | test (with * for any) | reason |
 _EXCEPTION = re.compile(r"^\| *`(?P<suite>[^` ]+)(?: --shards (?P<shards>\d+))?` *\| *`(?P<test>[^`]+)` *\|")
 
@@ -56,6 +62,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="pytest's -k expression")
     parser.add_argument("--shards", nargs="+", type=int, default=[1], help="through the proxy over so many (1)")
     parser.add_argument("--known", action="store_true", help="what passes directly is known from the last whole run")
+    parser.add_argument("--parts", type=int, default=1, help="cut each suite into so many (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="parts that run side by side (1)")
     options = parser.parse_args()
     failed = False
     for name in options.suites or SUITES:
@@ -70,7 +78,7 @@ def _compare(suite: Suite, options: argparse.Namespace) -> bool:
         directory = Path(made)
         directory.chmod(0o755)
         direct = _directly(suite, source, options, directory)
-        runs = {shards: _through(suite, source, options.only, directory, shards) for shards in options.shards}
+        runs = {shards: _in_parts(suite, source, options, directory, shards) for shards in options.shards}
     partial = bool(options.only)
     good = [_report(suite, shards, direct, through, partial=partial) for shards, through in runs.items()]
     return all(good)
@@ -78,30 +86,77 @@ def _compare(suite: Suite, options: argparse.Namespace) -> bool:
 
 def _directly(suite: Suite, source: Path, options: argparse.Namespace, directory: Path) -> dict[str, str]:
     """Return each test's outcome on one server, from the last whole run if that is wanted."""
-    kept = CACHE / f"{suite.name}-{suite.version}-direct.jsonl"
+    kept = CACHE / f"{suite.name}-{suite.version}-direct.json"
     if options.known and kept.exists():
-        return _outcomes(kept)
-    outcomes = directory / "direct.jsonl"
-    with EmbeddedServer(directory / "direct", durable=False) as server:
-        _prepare(server.dsn(DATABASE), suite)
-        found = _run(suite, source, options.only, server.port, outcomes)
+        return dict(json.loads(kept.read_text()))
+    found = _in_parts(suite, source, options, directory, 0)
     if not options.only:
-        shutil.copy(outcomes, kept)
+        kept.write_text(json.dumps(found))
     return found
 
 
-def _through(suite: Suite, source: Path, only: str, directory: Path, shards: int) -> dict[str, str]:
-    """Return each test's outcome through the proxy over fresh shards."""
-    name = f"through-{shards}"
-    servers = [EmbeddedServer(directory / f"{name}-s{shard}", durable=False) for shard in range(shards)]
+def _in_parts(suite: Suite, source: Path, options: argparse.Namespace, directory: Path, shards: int) -> dict[str, str]:
+    """Return each test's outcome through the proxy over so many shards, or on a server itself (0 of them)."""
+
+    def part(number: int) -> dict[str, str]:
+        name = f"through-{shards}-{number}" if shards else f"direct-{number}"
+        run = _Run(suite, source, options.only, f"{number}/{options.parts}", directory / name)
+        return _through(run, shards) if shards else _on_one(run)
+
+    with ThreadPoolExecutor(options.jobs) as jobs:
+        found = list(jobs.map(part, range(1, options.parts + 1)))
+    return {test: outcome for outcomes in found for test, outcome in outcomes.items()}
+
+
+class _Ports:
+    """Free ports, each given once: nobody listens yet on those of a part that starts at the same time."""
+
+    def __init__(self) -> None:
+        self._given: list[int] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> int:
+        with self._lock:
+            self._given.append(free_port(self._given))
+            return self._given[-1]
+
+
+_ports = _Ports()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A part of a suite, "2/5", and where its servers' and its own files go (names that start with `base`)."""
+
+    suite: Suite
+    source: Path
+    only: str
+    part: str
+    base: Path
+
+
+def _server(directory: Path) -> EmbeddedServer:
+    return EmbeddedServer(directory, port=_ports.take(), durable=False)
+
+
+def _on_one(run: _Run) -> dict[str, str]:
+    with _server(run.base) as server:
+        _prepare(server.dsn(DATABASE), run.suite)
+        return _run(run, server.port)
+
+
+def _through(run: _Run, shards: int) -> dict[str, str]:
+    """Return each test's outcome through a proxy over fresh shards."""
+    servers = [_server(run.base.with_name(f"{run.base.name}-s{shard}")) for shard in range(shards)]
     start_all(servers)
     try:
         dsns = [server.dsn(DATABASE) for server in servers]
-        proxy = ProxyProcess(write_config(directory / f"{name}.yaml", {DATABASE: dsns}))
+        listen = {"host": "127.0.0.1", "port": _ports.take()}
+        proxy = ProxyProcess(write_config(run.base.with_suffix(".yaml"), {DATABASE: dsns}, listen=listen))
         proxy.start(START_SECONDS)
         try:
-            _prepare(proxy.dsn(DATABASE), suite)
-            return _run(suite, source, only, proxy.port, directory / f"{name}.jsonl")
+            _prepare(proxy.dsn(DATABASE), run.suite)
+            return _run(run, proxy.port)
         finally:
             print(_complaints(proxy), end="")
             proxy.close()
@@ -115,9 +170,11 @@ def _prepare(dsn: str, suite: Suite) -> None:
             connection.execute(statement.encode())
 
 
-def _run(suite: Suite, source: Path, only: str, port: int, outcomes: Path) -> dict[str, str]:
-    """Run the suite against a port of this machine; return each test's outcome."""
+def _run(run: _Run, port: int) -> dict[str, str]:
+    """Run a part against a port of this machine; return each test's outcome."""
     host = "127.0.0.1"
+    suite = run.suite
+    outcomes = run.base.with_suffix(".jsonl")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PG")},
         "PGHOST": host,
@@ -125,25 +182,30 @@ def _run(suite: Suite, source: Path, only: str, port: int, outcomes: Path) -> di
         "PGUSER": USER,
         "PGDATABASE": DATABASE,
         "SUITE_OUTCOMES": str(outcomes),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(source / ".needs")]),
+        "SUITE_PART": run.part,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(run.source / ".needs")]),
         **suite.environment,
     }
     command = [sys.executable, "-m", "pytest", "-p", "recorder", "-q", "--tb=short"]
-    command += ["-o", f"cache_dir={outcomes.with_suffix('.cache')}"]
-    command += [f"--timeout={TEST_SECONDS}", *suite.arguments(host, port), *(["-k", only] if only else [])]
-    log = CACHE / f"{suite.name}-{outcomes.stem}.log"
+    command += ["-o", f"cache_dir={run.base.with_suffix('.cache')}"]
+    command += [f"--timeout={TEST_SECONDS}", *suite.arguments(host, port), *(["-k", run.only] if run.only else [])]
+    log = CACHE / f"{suite.name}-{run.base.name}.log"
     with log.open("w") as output:
-        subprocess.run(
+        ended = subprocess.run(
             command,
-            cwd=source,
+            cwd=run.source,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=SUITE_SECONDS,
             check=False,
         )
+    if ended.returncode == NO_TESTS:
+        return {}
     if not outcomes.exists():
-        sys.exit(f"{suite.name} ran no test; see {log}")
+        msg = f"{suite.name} ran no test; see {log}"
+        raise RuntimeError(msg)
+    shutil.copy(outcomes, log.with_suffix(".jsonl"))
     return _outcomes(outcomes)
 
 
