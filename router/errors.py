@@ -324,6 +324,10 @@ GATHERED: dict[str, tuple[str, str]] = {
 _DOCTOR: Final = "The schemas differ, or types were created on the shards one by one; see pgchorus doctor."
 
 RUNNING: dict[str, tuple[str, str]] = {
+    "clock-word": (
+        "{value} would be read off the clock by each shard for itself",
+        "Write the date or time, or use now() and CURRENT_DATE, which are one value for all shards.",
+    ),
     "create-as": (
         "{table} cannot be created from this query",
         "Create the table first and INSERT ... SELECT into it.",

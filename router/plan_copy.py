@@ -57,6 +57,8 @@ class CopyIn:
 
     ``key_column``: position of the key among the copied columns, those that are filled in first; None: all rows to all
     of ``target``. ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
+    ``clocked``: positions of columns whose texts may be read off the clock (:mod:`router.clock_words`), by each shard
+    for itself.
     """
 
     target: Target
@@ -66,6 +68,7 @@ class CopyIn:
     columns: int
     key_modifier: int = -1
     fill: CopyFill | None = None
+    clocked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ fails, the others are told CopyFail, all links come back to ReadyForQuery, and t
 CONTEXT are made the client's own, or left out where they are not known. What the client still sends of a failed COPY is
 for the session to ignore.
 
-Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere. But where values are
-to be filled in (``copy_fill``), every row waits until these are known, and goes on behind them.
+Rows that go to every shard (a reference table) are not looked at: the same messages go everywhere. But where columns
+are of dates or times they are, for words that each copy would read off its own clock; and where values are to be filled
+in (``copy_fill``), every row waits until these are known, and goes on behind them.
 """
 
 from __future__ import annotations
@@ -471,7 +472,8 @@ async def start_copy_in(
     if fill is not None and environment.copy_values is not None:
         filling = Filling(execution.plan, fill, environment.copy_values)
     try:
-        splitter = _splitter(execution, request, environment, filling) if by_key or filling is not None else None
+        cuts = by_key or filling is not None or execution.plan.clocked
+        splitter = _splitter(execution, request, environment, filling) if cuts else None
         joined = await links.join(execution.shards, writes=True)
     except BaseException:
         if filling is not None:
@@ -509,5 +511,5 @@ def _splitter(
         )
     if copy_format.format == "csv":
         dot_ends = environment.server_version < 18  # noqa: PLR2004 - where that changed
-        return CsvSplitter(copy_format, column, placer, dealt, writer, dot_ends=dot_ends)
-    return TextSplitter(copy_format, column, placer, dealt, writer)
+        return CsvSplitter(copy_format, column, placer, dealt, writer, clocked=plan.clocked, dot_ends=dot_ends)
+    return TextSplitter(copy_format, column, placer, dealt, writer, clocked=plan.clocked)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from proxy.executor.copy_key import integer_key_pattern
 from proxy.executor.failure import CombineFailure
+from router import clock_words
+from router.errors import refusal
 from router.sharding import INTEGER_TYPES
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _LF, _CR, _CRLF = b"\n", b"\r", b"\r\n"
 _COMPRESSED_SHARDS = 16  # up to here rows are dealt out by one C call for each shard
 _ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|(.)|\Z)", re.DOTALL)
+_NUMBERED = re.compile(rb"\\[0-7x]")  # bytes by their number
 _BYTE = 0xFF
 _NOT_ALONE = "end-of-copy marker is not alone on its line"
 _OTHER_END = "end-of-copy marker does not match previous newline style"
@@ -50,8 +53,15 @@ class LineSplitter:
     ``fill`` deals them out; ``column`` counts these values too.
     """
 
-    def __init__(
-        self, copy_format: CopyFormat, column: int, placer: KeyPlacer | None, dealt: Dealt, writer: Writer | None = None
+    def __init__(  # noqa: PLR0913 - what rows are dealt out by
+        self,
+        copy_format: CopyFormat,
+        column: int,
+        placer: KeyPlacer | None,
+        dealt: Dealt,
+        writer: Writer | None = None,
+        *,
+        clocked: Sequence[int] = (),
     ) -> None:
         key_type = placer.key_type if placer is not None else ""
         self.dealt = dealt
@@ -61,6 +71,7 @@ class LineSplitter:
         self._batches: list[tuple[list[bytes], bool, bool]] = []  # lines, whether plain, whether the last lacks an end
         self._placer = placer
         self._column = column
+        self._clocked = clocked
         self._delimiter = copy_format.delimiter.encode()
         self._null = copy_format.null.encode()
         self._header = copy_format.header
@@ -127,9 +138,22 @@ class LineSplitter:
         """Cut lines one by one, adding them to ``lines``; returns the beginning of a line that is left."""
         raise NotImplementedError
 
-    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
-        """Find the key in a line: (False, None) when the line has too few fields, (True, None) for NULL."""
+    def _field(self, line: bytes, column: int) -> tuple[bool, bytes | None]:
+        """Find a column in a line: (False, None) when the line has too few fields, (True, None) for NULL."""
         raise NotImplementedError
+
+    def _check_words(self, lines: list[bytes], block: bytes | None) -> None:
+        """Refuse words that each shard would read off its own clock."""
+        if not self._clocked or not self._may_hold_words(_LF.join(lines) if block is None else block):
+            return
+        for line in filter(self._may_hold_words, lines):
+            for column in self._clocked:
+                _, value = self._field(line, column)
+                if value is not None and clock_words.holds(value):
+                    raise refusal("clock-word", value=repr(value.decode(errors="replace")))
+
+    def _may_hold_words(self, data: bytes) -> bool:
+        return clock_words.may_hold(data)
 
     # --- rows out ---------------------------------------------------------------------------------------------
 
@@ -155,6 +179,7 @@ class LineSplitter:
         self.dealt.add_to_all(header if self._writer is None else self._writer.header() + header)
 
     def _deal_rows(self, lines: list[bytes], block: bytes | None) -> None:
+        self._check_words(lines, block)
         eol = self._eol or _LF
         if self._placer is None:
             self.dealt.add_to_all(eol.join([*lines, b""]))
@@ -184,6 +209,7 @@ class LineSplitter:
 
     def _deal_open(self, line: bytes) -> None:
         """Deal out a last line, which has no end."""
+        self._check_words([line], None)
         if self._placer is None:
             self.dealt.add_to_all(line)
             return
@@ -218,10 +244,10 @@ class LineSplitter:
             # One key for each line start at most, so equal numbers mean that every line has one.
             if len(keys) == len(lines):
                 return placer.place_integers(keys)
-        place, field = placer.place, self._field
+        place, field, column = placer.place, self._field, self._column
         owners = []
         for line in lines:
-            found, value = field(line)
+            found, value = field(line, column)
             # A line that lacks its key column lacks data for it: any server will say so.
             owners.append(place(value, 0) if found else 0)
         return owners
@@ -307,8 +333,11 @@ class TextSplitter(LineSplitter):
             raise CombineFailure(BAD_FORMAT, "literal newline found in data", hint='Use "\\n" to represent newline.')
         return at + len(eol)
 
-    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
-        column, delimiter = self._column, self._delimiter
+    def _may_hold_words(self, data: bytes) -> bool:
+        return _NUMBERED.search(data) is not None or clock_words.may_hold(data)
+
+    def _field(self, line: bytes, column: int) -> tuple[bool, bytes | None]:
+        delimiter = self._delimiter
         if b"\\" not in line:
             fields = line.split(delimiter, column + 1)
             if len(fields) <= column:
@@ -363,9 +392,10 @@ class CsvSplitter(LineSplitter):
         dealt: Dealt,
         writer: Writer | None = None,
         *,
+        clocked: Sequence[int] = (),
         dot_ends: bool = False,
     ) -> None:
-        super().__init__(copy_format, column, placer, dealt, writer)
+        super().__init__(copy_format, column, placer, dealt, writer, clocked=clocked)
         self._dot_ends = dot_ends
         self._quoted_null, self._never_null = copy_format.key_quoted_null, copy_format.key_never_null
         self._quote = copy_format.quote.encode()
@@ -442,8 +472,11 @@ class CsvSplitter(LineSplitter):
             )
         return at + len(eol)
 
-    def _field(self, line: bytes) -> tuple[bool, bytes | None]:
-        column, delimiter, quote = self._column, self._delimiter, self._quote
+    def _may_hold_words(self, data: bytes) -> bool:
+        return clock_words.may_hold(data.translate(None, self._quote + self._escape))
+
+    def _field(self, line: bytes, column: int) -> tuple[bool, bytes | None]:
+        delimiter, quote = self._delimiter, self._quote
         fields = line.split(delimiter, column + 1)
         if quote not in line or not any(quote in field for field in fields[: column + 1]):
             if len(fields) <= column:

@@ -31,8 +31,9 @@ from proxy.session.filling import fill_bind
 from proxy.session.following import follow_set_config, learn_settings
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
+from proxy.session.parameters import check_parameters, check_result_formats
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
-from proxy.session.preparing import current, key_parameters, prepare, request_of, resolve_bind
+from proxy.session.preparing import current, key_parameters, prepare, read_parameters, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
 from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
@@ -328,7 +329,7 @@ class ExtendedProtocol:
         if message.portal and message.portal in session.portals:
             raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
         session.spread_cursors.check(message.portal.decode(errors="replace"))
-        _check_parameters(message, prepared)
+        check_parameters(message, prepared)
         session.running = (prepared.statement,)
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
@@ -347,15 +348,21 @@ class ExtendedProtocol:
         elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
             portal.shard = session.settings_shard
         elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
-            portal.executable = await resolve_bind(session, prepared, message, self._send_batch)
-            portal.shard = relayed_shard(portal.executable, prepared.statement)
+            await self._resolve(portal)
         portal.deferred = begins_itself(prepared.statement) and not session.transaction.in_block
         if portal.shard is None or portal.deferred:
-            _check_result_formats(message, prepared)
+            check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
         else:
             await self._bind_on_link(portal, portal.shard, forward=True)
         session.portals[message.portal] = portal
+
+    async def _resolve(self, portal: Portal) -> None:
+        session, prepared = self.session, portal.prepared
+        portal.executable = await resolve_bind(session, prepared, portal.bind, self._send_batch)
+        portal.shard = relayed_shard(portal.executable, prepared.statement)
+        if portal.shard is None:
+            portal.bind = await read_parameters(session, portal, self._send_batch)
 
     async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
@@ -581,19 +588,3 @@ class ExtendedProtocol:
 def _writes(portal: Portal) -> bool:
     """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
     return portal.executable is not None and writes_of(portal.executable)
-
-
-def _check_result_formats(message: frontend.Bind, prepared: PreparedStatement) -> None:
-    given, fields = len(message.result_formats), prepared.description.fields
-    if fields is not None and given > 1 and given != len(fields):
-        raise ProxyError("08P01", f"bind message has {given} result formats but query has {len(fields)} columns")
-
-
-def _check_parameters(message: frontend.Bind, prepared: PreparedStatement) -> None:
-    expected, given = len(prepared.description.parameter_oids), len(message.parameters)
-    if given != expected:
-        name = prepared.name.decode(errors="replace")
-        raise ProxyError(
-            "08P01",
-            f'bind message supplies {given} parameters, but prepared statement "{name}" requires {expected}',
-        )

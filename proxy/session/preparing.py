@@ -20,6 +20,7 @@ from proxy.session.filling import fill_bind
 from proxy.session.following import follow_set_config
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
+from proxy.session.parameters import read_first
 from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
@@ -100,11 +101,36 @@ async def _read_by_a_shard(session: Session, prepared: PreparedStatement, bind: 
     values: list[bytes | None] = []
     for kind, body in await links[shard].collect(packet):
         if kind == backend.ERROR_RESPONSE:
-            raise ShardError(backend.decode_error(body), shard, frame(b"E", body))
+            raise _of_portal(ShardError(backend.decode_error(body), shard, frame(b"E", body)), bind)
         if kind == backend.DATA_ROW:
             values = backend.decode_data_row(body)
     session.transaction.finish_statement()
     return [KeyParameter(value, 0, oid) for value, oid in zip(values, oids, strict=True)]
+
+
+def _of_portal(error: ShardError, bind: frontend.Bind) -> ShardError:
+    """Return what a shard says of a parameter with the client's portal in its CONTEXT."""
+    where = error.fields.get("W")
+    if not bind.portal or not where.startswith("unnamed portal"):
+        return error
+    name = bind.portal.decode("utf-8", "surrogateescape")
+    return ShardError(error.fields.replace(W=f'portal "{name}"{where.removeprefix("unnamed portal")}'), error.shard)
+
+
+async def read_parameters(
+    session: Session, portal: Portal, flush: Callable[[], Awaitable[None]] | None = None
+) -> frontend.Bind:
+    """Return the Bind of a statement that several shards run, as they are to get it; raises what one says to it."""
+    bind, prepared = portal.bind, portal.prepared
+    if not bind.parameters:
+        return bind
+
+    async def read() -> None:
+        if flush is not None:
+            await flush()
+        await _read_by_a_shard(session, prepared, bind)
+
+    return await read_first(session, bind, key_parameters(bind, prepared), read)
 
 
 def request_of(portal: Portal) -> Request:
@@ -252,6 +278,7 @@ async def bind_and_run(
     shard = relayed_shard(executable, statement)
     portal = Portal(b"", prepared, bind, executable, shard)
     if shard is None:
+        portal.bind = await read_parameters(session, portal)
         request = request_of(portal)
         request = replace(request, result_formats=result_formats, describe_rows=describe)
         return await run_parted(session, statement, executable, request)

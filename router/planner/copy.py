@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from router.clock_words import reads_words
 from router.cluster import Reference, Sharded
 from router.errors import Refused
 from router.plan import EveryShard, HomeShard, Plan, Single, Statement
@@ -23,6 +24,8 @@ from router.rewrite import OPEN, group_end
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from router.cluster import Placement
     from router.planner.context import Context
     from router.planner.names import Level
@@ -76,6 +79,7 @@ def _in(context: Context, relation: Relation) -> Plan:
     for column in relation.columns:
         if column.name not in columns and (column.identity or column.sequence is not None):
             raise context.refuse("sequence-default", at, column=column.name, table=relation.name)
+    clocked = () if format_.format == "binary" else _clocked(context, relation, columns)
     defaults = [name for name in _omitted(relation, body) or () if name not in columns]
     context.check_access(relation, write=True, defaults=defaults, at=at)
     placing.placed(context, EveryShard(), many_rows=True)
@@ -85,7 +89,7 @@ def _in(context: Context, relation: Relation) -> Plan:
         if effect.volatile or effect.clock:
             raise context.refuse("reference-write", at, table=relation.name)
         _check_default_marker(context, relation, listed, placement)
-        return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill)
+        return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill, clocked=clocked)
     if not isinstance(placement, Sharded) or placement.key not in columns:
         missing = placement.key if isinstance(placement, Sharded) else ""
         raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
@@ -97,7 +101,14 @@ def _in(context: Context, relation: Relation) -> Plan:
         key_never_null=_forced(context, "force_not_null", key.name),
     )
     position = columns.index(placement.key)
-    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier, fill)
+    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier, fill, clocked)
+
+
+def _clocked(context: Context, relation: Relation, columns: Sequence[str]) -> tuple[int, ...]:
+    """Return the positions of columns that read words of the clock."""
+    types = {kind.oid: kind for kind in context.catalog.types}
+    found = [column for name in columns if (column := relation.column(name)) is not None]
+    return tuple(columns.index(column.name) for column in found if reads_words(column, types))
 
 
 _TEXTS = {

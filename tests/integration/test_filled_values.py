@@ -151,7 +151,7 @@ def test_one_moment_for_all_copies(town: Town, connect: Callable[..., WireClient
         client.rows("update codes set at = default where id = 1")
         with pytest.raises(Exception, match="another value on each copy"):
             client.rows("update codes set r = default")
-        one, *others = town.everywhere("select * from codes order by id")
+        one, *others = town.everywhere("select codes::text from codes order by id")
         assert one[0][1].year > 2020
         assert others == [one, one]
     finally:
@@ -293,3 +293,60 @@ def test_copy_fills_in_the_same_on_all_copies(town: Town, connect: Callable[...,
         assert error[1]["W"] == 'COPY codes, line 2: "f\tg"'
     finally:
         client.rows("drop table codes")
+
+
+COPIED_WORDS = (
+    ("copy codes from stdin", b"1\t2020-02-02\t\\N\tknow now\n2\tnow\t\\N\tx\n"),
+    ("copy codes from stdin", b"1\t Today \t\\N\tx"),
+    ("copy codes from stdin", b"1\t\\x6eow\t\\N\tx\n"),
+    ("copy codes from stdin csv", b'1,"n"ow,,x\n'),
+    ("copy codes (seen, id) from stdin (format csv, delimiter ';', quote '$')", b"{$n$ow};1\n"),
+    ("copy codes (seen, id) from stdin", b'{"to\\\\morrow"}\t1\n'),
+    ("copy made from stdin", b"1\tyesterday\n"),
+    ("copy made (at, k) from stdin csv header", b"at,k\n2020-01-01,1\nNOW,2\n"),
+)
+
+
+def test_copy_takes_no_word_that_each_shard_reads_off_its_own_clock(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    client, one = connect(town.dsn), connect(town.one)
+    for each in (client, one):
+        each.rows("create table codes (id int4 primary key, at timestamptz, seen date[], v text)")
+        each.rows("create table made (k int8, at date)")
+    try:
+        for text, data in COPIED_WORDS:
+            good = [e for e in one.ask(Query(text.encode()), CopyData(data), CopyDone()) if e[0] == "tag"]
+            assert good, text  # Postgres takes it
+            one.rows("delete from codes")
+            errors = [e[1] for e in client.ask(Query(text.encode()), CopyData(data), CopyDone()) if e[0] == "error"]
+            assert [(error["C"], error["M"][-24:]) for error in errors] == [("0A000", "by each shard for itself")], text
+        plain = b"1\t2020-02-02\t{2020-01-01}\tnow\n2\tepoch\t{infinity}\t\\N\n"
+        client.ask(Query(b"copy codes from stdin"), CopyData(plain), CopyDone())
+        assert client.rows("select id, v from codes order by id") == [("1", "now"), ("2", None)]
+        assert len(set(map(str, town.everywhere("select codes::text from codes order by id")))) == 1
+    finally:
+        for each in (client, one):
+            each.rows("drop table codes, made")
+
+
+def test_words_of_the_clock_in_parameters_mean_one_moment(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("create table made (k int8, at timestamptz, day date, local timestamp, seen timestamptz[])")
+    keys = [key for shard in range(3) for key in town.keys(shard, 2)]
+    insert = f"insert into made values {', '.join(f'({key}, $1, $2, $3, $4)' for key in keys)}"
+    try:
+        for values in ((b"now", b"tomorrow", b" Today ", b"{now,epoch}"), (b"yesterday", b"NOW", b"now", None)):
+            client.rows("begin")
+            trace = client.ask(parse(insert), bind(*values), execute(), SYNC)
+            assert ("tag", f"INSERT 0 {len(keys)}") in trace, trace
+            ((count, shifted),) = client.rows(
+                "select count(distinct (at, day, local, seen)), bool_and(at = now() or at = current_date - 1) from made"
+            )
+            assert (count, shifted) == ("1", "t")
+            client.rows("rollback")
+        client.rows(f"prepare put (timestamptz) as insert into made values {', '.join(f'({key}, $1)' for key in keys)}")
+        client.rows("execute put('now')")
+        assert client.rows("select count(distinct at) from made") == [("1",)]
+    finally:
+        client.rows("drop table made")

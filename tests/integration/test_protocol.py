@@ -569,3 +569,30 @@ def test_the_largest_limits(filled: Twins, limit: bytes | None, offset: bytes | 
     filled.same(parse(text), bind(limit, offset), execute(), SYNC)
     text = "select n, count(*) from notes group by n order by n limit $1 offset $2"
     filled.same(parse(text), bind(limit, offset), execute(), SYNC)
+
+
+BAD_PARAMETERS = (
+    ("select count(*) from notes where n = $1", (b"x",), ()),
+    ("select count(*) from notes where n = $1", (b"99999999999",), ()),
+    ("select count(*) from notes where n = $1", (b"\0\0\1",), (1,)),
+    ("select count(*) from notes where v = $1", (b"\xff",), ()),
+    ("select k from notes where n = $1 and v = $2::date::text order by k", (b"1", b"2020-02-30"), ()),
+    ("update notes set n = n + $1 where v < $2::timestamptz::text", (b"1", b"2020-02-20 24:61"), ()),
+    ("insert into notes (k, n) values (1, $1), (2, $2), (3, $1)", (b"1", b"1.5"), ()),
+    ("select count(*) from notes where v = $1::uuid::text", (b"0000",), ()),
+    ("delete from notes where n > 3 and n::numeric = $1", (b"1,5",), ()),
+)
+
+
+@pytest.mark.parametrize("portal", ["", "named"])
+def test_what_is_wrong_with_a_parameter_is_said_at_bind(filled: Twins, portal: str) -> None:
+    for text, values, formats in BAD_PARAMETERS:
+        for begin, end in (("select 1", "select 2"), ("begin", "rollback")):
+            filled.query(begin)
+            trace = filled.same(
+                parse(text), bind(*values, portal=portal, formats=formats), describe("P", portal), execute(portal), SYNC
+            )
+            assert names(trace) == ["parsed", "error", "ready"]
+            filled.query(end)
+    for values in ((b" 7 ",), (b"0x7",), (b"+7",), (None,)):  # read by Postgres
+        filled.same(parse("select count(*) from notes where n < $1"), bind(*values), execute(), SYNC)

@@ -1,0 +1,60 @@
+"""Words that input functions of dates and times read off the clock: now, today, tomorrow, yesterday.
+
+Decides which texts hold one, and which types read them. Each shard has a clock of its own, and reads it when it likes:
+where several read such a word, they read different values, and one Postgres would have read one.
+
+Postgres takes such a text apart at everything that is no letter or digit, and does not care about case
+(https://www.postgresql.org/docs/18/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from router.relation import Column, UserType
+
+WORDS: Final = (b"now", b"today", b"tomorrow", b"yesterday")
+SCALARS: Final = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1266: "timetz"}
+_SCALAR_NAMES: Final = frozenset(SCALARS.values())
+_RANGES: Final = frozenset({"tsrange", "tstzrange", "daterange", "tsmultirange", "tstzmultirange", "datemultirange"})
+_NAMES: Final = _SCALAR_NAMES | _RANGES
+# Their arrays, ranges, multiranges, and arrays of these.
+_OTHERS: Final = frozenset({1115, 1182, 1183, 1185, 1270, 3908, 3909, 3910, 3911, 3912, 3913, 4533, 4534, 4535, 6152,
+                            6153, 6155})  # fmt: skip
+_FIRST_OWN: Final = 16384
+_WORD: Final = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])")
+_SYNTAX: Final = b'"\\'  # what arrays, rows and ranges may have inside of a word
+
+
+def may_hold(data: bytes) -> bool:
+    """Whether a word may be somewhere in a piece of data, quotes and backslashes in it left out; quick."""
+    found = data.translate(None, _SYNTAX).lower()
+    return any(word in found for word in WORDS)
+
+
+def holds(value: bytes) -> bool:
+    """Whether a value, of a type that reads words, may have one."""
+    return _WORD.search(value.translate(None, _SYNTAX).lower()) is not None
+
+
+def reads_words(column: Column, types: Mapping[int, UserType]) -> bool:
+    """Whether values of a column are read by something that may know the words."""
+    if column.type_schema == "pg_catalog":
+        return column.type_name.removeprefix("_") in _NAMES
+    return oid_reads_words(column.base_type_oid or column.type_oid, types)
+
+
+def oid_reads_words(oid: int, types: Mapping[int, UserType]) -> bool:
+    """Whether a type may know the words; of users' types only those that cannot hold a moment do not for certain."""
+    if oid < _FIRST_OWN:
+        return oid in SCALARS or oid in _OTHERS
+    known = types.get(oid)
+    if known is None:
+        return True  # rows, arrays
+    if known.kind == "d":
+        return oid_reads_words(known.base_type_oid, types) if known.base_type_oid != oid else True
+    return known.kind not in "be"
