@@ -60,6 +60,7 @@ _ATTEMPTS: Final = 3
 _SOURCE: Final = 10  # where a function's text is in its row
 _RACES: Final = frozenset({"XX000", "42P01", "42704", "42883", "55000"})
 _IN_TRANSACTION: Final = ord("T")
+_FOR_READING: Final = "SET LOCAL search_path = pg_catalog; SET LOCAL client_encoding = 'UTF8'"
 _TRIGGER_EVENTS: Final = ((4, "insert"), (8, "delete"), (16, "update"), (32, "truncate"))
 _TRIGGER_ROW, _TRIGGER_BEFORE, _TRIGGER_INSTEAD = 1, 2, 64
 _RULE_EVENTS: Final = {"1": "select", "2": "update", "3": "insert", "4": "delete"}
@@ -135,7 +136,7 @@ async def ask_inside(link: Link, query: str) -> str:
         )
     else:
         before, after = "BEGIN READ ONLY", "COMMIT"
-    answer = await link.run(f"{before}; SET LOCAL search_path = pg_catalog; {query}; {after}")
+    answer = await link.run(f"{before}; {_FOR_READING}; {query}; {after}")
     value = answer.rows[0][0]
     return "{}" if value is None else value.decode()
 

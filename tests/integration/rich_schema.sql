@@ -58,6 +58,8 @@ CREATE STATISTICS shop.customer_stats (dependencies) ON country, mood FROM shop.
 CREATE VIEW shop.happy AS SELECT id, name FROM shop.customers WHERE mood = 'happy';
 CREATE VIEW shop.setting_names AS SELECT name FROM shop.settings;
 CREATE MATERIALIZED VIEW shop.setting_count AS SELECT count(*) AS n FROM shop.settings;
+CREATE MATERIALIZED VIEW shop.spent AS SELECT c.name, sum(o.total) AS total FROM shop.customers c JOIN shop.orders o ON o.customer = c.id GROUP BY c.name;
+CREATE UNIQUE INDEX spent_name ON shop.spent (name);
 CREATE RULE no_delete AS ON DELETE TO shop.cache DO INSTEAD NOTHING;
 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON shop.customers FOR EACH ROW EXECUTE FUNCTION shop.touch();
 ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY;

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wire_client import Twins
+from proxy.wire.frontend import Query
+from waiting import eventually
+from wire_client import SYNC, Twins, bind, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,3 +166,92 @@ drop materialized view stored cascade
 def test_in_transactions(twins: Twins) -> None:
     for text in BLOCKS.strip().splitlines():
         twins.query(text)
+
+
+def test_it_is_refreshed_as_its_owner(twins: Twins, town: Town) -> None:
+    proxy = twins.proxy
+    proxy.rows("create role stored_owner")  # the single Postgres is a database of home's server
+    proxy.rows("create role stored_keeper")
+    try:
+        twins.query("create materialized view stored as select k, n, current_user::text as who from notes where k < 4")
+        twins.query("grant create on schema public to stored_owner")
+        twins.query("alter materialized view stored owner to stored_owner")
+        twins.query("refresh materialized view stored")  # permission denied for table notes
+        twins.query("grant select on notes to stored_owner")
+        twins.query("refresh materialized view stored")
+        twins.query("select * from stored order by k")
+        twins.query("grant select on stored to stored_keeper")
+        twins.query("set role stored_keeper")
+        twins.query("refresh materialized view stored")
+        twins.query("create unique index on stored (k)")
+        twins.query("refresh materialized view concurrently stored")
+        twins.query("reset role")
+        twins.query("grant maintain on stored to stored_keeper")
+        twins.query("create unique index on stored (k)")
+        proxy.rows("set role stored_keeper")
+        for text in ("refresh materialized view stored", "refresh materialized view concurrently stored"):
+            assert [entry[1]["C"] for entry in proxy.query(text) if entry[0] == "error"] == ["0A000"]
+        proxy.rows("reset role")
+        twins.query("set role stored_owner")
+        twins.query("refresh materialized view concurrently stored")
+        twins.query("reset role")
+        twins.query("revoke all on schema public from stored_owner")
+        for shard in range(3):
+            assert town.on_shard(shard, "select count(*) from pg_class where relname like 'pgchorus_r%'") == [(0,)]
+    finally:
+        proxy.query("rollback")
+        twins.query("reset role")
+        twins.query("drop materialized view stored")
+        twins.query("revoke all on notes from stored_owner")
+        twins.query("revoke all on schema public from stored_owner")
+        proxy.rows("drop role stored_owner, stored_keeper")
+
+
+def test_two_that_refresh_it_take_turns(twins: Twins, town: Town, connect: Callable[..., WireClient]) -> None:
+    twins.query("create materialized view stored as select k, n from notes")
+    twins.query("create unique index on stored (k)")
+    first, second, other = twins.proxy, connect(town.dsn), connect(town.dsn)
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    for number, kind in enumerate(("concurrently ", "")):
+        first.rows("begin")
+        first.rows("refresh materialized view concurrently stored")
+        second.send(Query(f"refresh materialized view {kind}stored".encode()))
+        eventually(lambda: town.on_shard(0, waiting) == [(1,)], "the second does not wait")
+        other.rows(f"insert into notes values ({2000 + number}, 'meanwhile', 1)")
+        first.rows("commit")
+        second.read("Z")
+        assert first.rows("select count(*) from stored where k >= 2000") == [(str(number + 1),)]
+
+
+def test_what_nobody_sees_through_refreshes_none(twins: Twins) -> None:
+    proxy = twins.proxy
+    twins.query("create materialized view stored as select k, n from notes")
+    twins.query("insert into notes values (77, 'later', 1)")
+    trace = proxy.query("do $$ begin execute 'refresh materialized view stored'; end $$")
+    assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"]
+    assert proxy.rows("select count(*) from stored") == [("30",)]
+    route = "\n".join(row[0] for row in proxy.rows("explain (route) create materialized view other as table notes"))
+    assert "kept at home" in route
+
+
+def test_by_the_extended_protocol(twins: Twins) -> None:
+    for text in (
+        "create materialized view stored as select k, n, v from notes where n > 2",
+        "refresh materialized view stored",
+        "select count(*), sum(k) from stored",
+        "create materialized view stored as select k from notes",
+    ):
+        twins.same(parse(text), bind(), execute(), SYNC)
+    twins.same(Query(b"begin; refresh materialized view stored; insert into notes values (500); commit"))
+    twins.query("set client_encoding to latin1")
+    twins.same(
+        Query(
+            'create materialized view "sch\u00f6n" as select k as "\u00fc", v from notes where v <> \'\u00e4\''.encode(
+                "latin1"
+            )
+        )
+    )
+    twins.same(Query('refresh materialized view "sch\u00f6n"'.encode("latin1")))
+    twins.same(
+        Query('select "\u00fc" from "sch\u00f6n" order by 1; drop materialized view "sch\u00f6n"'.encode("latin1"))
+    )
