@@ -43,7 +43,12 @@ _CASTS: Final = {
     "int2": INT2, "int4": INT4, "int8": INT8, "numeric": NUMERIC, "date": DATE, "timestamp": TIMESTAMP,
     "timestamptz": TIMESTAMPTZ, "bool": BOOL, "uuid": UUID, "float8": FLOAT8, "float4": FLOAT4,
 }  # fmt: skip
-_RESULTS: Final = {"count": INT8, "length": INT4, "char_length": INT4}
+_RESULTS: Final = {"count": INT8, "char_length": INT4}
+# length() is float8 of an lseg or a path: int4 where the argument is seen to be none.
+_WITH_LENGTH: Final = frozenset({BYTEA, NAME, TEXT, BPCHAR, VARCHAR, 1560, 1562})
+_TEXTS: Final = frozenset(
+    {"concat", "initcap", "lpad", "ltrim", "md5", "replace", "rpad", "rtrim", "to_char", "translate"}
+)
 _INT4_MAX: Final = (1 << 31) - 1
 _INT8_MAX: Final = (1 << 63) - 1
 
@@ -143,11 +148,21 @@ class Types:
             return Type(_RESULTS[name])
         if not arguments:
             return None
+        if name == "length":
+            return Type(INT4) if self._has_length(arguments[0]) else None
         if name == "date_trunc":
             source = self.of(arguments[-1])
             return source if source is not None and source.oid in {TIMESTAMP, TIMESTAMPTZ} else None
         inner = self.of(arguments[0]) if len(arguments) == 1 else None
         return None if inner is None else _of_one(name, inner)
+
+    def _has_length(self, node: Node) -> bool:
+        """Whether an expression is certainly text, bytes or bits."""
+        kind, body = unwrap(node)
+        if kind == "FuncCall":
+            return self.builtin(body) in _TEXTS
+        found = self.of(node)
+        return found is not None and found.oid in _WITH_LENGTH
 
     def builtin(self, body: Node) -> str:
         """Return the name of a call of a pg_catalog function for certain, '' otherwise."""

@@ -164,3 +164,8 @@ select distinct lower(name) as c2, upper(city) as c1 from customers order by 1, 
 select c.id as total, o.total as sum from customers c join orders o on o.customer_id = c.id order by o.total, total, o.id;
 select name as city, city as name from customers order by city desc, name, id limit 7;
 select id as name, count(*) as id from customers group by name, customers.id order by name, id limit 5;
+-- length() of a path is a float8.
+select id from customers order by length(('((0,0),(' || id || ',1))')::path) desc, id limit 5;
+select id, length(('[(0,0),(' || id || ',1)]')::lseg) from customers order by length(('[(0,0),(' || id || ',1)]')::lseg), id limit 5;
+select id from customers order by length(name), id limit 5;
+select id from customers order by length(lower(name)), id limit 5;
