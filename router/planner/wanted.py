@@ -25,9 +25,11 @@ class Wanted:
         self._names: set[str] = set()
         self._of: dict[str, set[str]] = {}
         self._whole: set[str] = set()  # aliases of which all columns count
-        self._starred: set[int] = set()  # tables (by the id of their node) that a bare * shows
+        self._starred: set[int] = set()  # tables (by the id of their node) that a bare * shows, or a join's row
         self._natural = False
         self._groups: list[set[str]] = []
+        self._rows: set[str] = set()  # names that may stand for whole rows
+        joins: list[Node] = []
         others: set[str] = set()
         references: list[tuple[str, ...]] = []
         for kind, body in nodes:
@@ -37,6 +39,8 @@ class Wanted:
                 self._natural = self._natural or bool(body.get("isNatural"))
                 self._names.update(strings(body.get("usingClause")))
                 others.update(item["aliasname"] for item in (body.get("alias"), body.get("join_using_alias")) if item)
+                if "alias" in body:
+                    joins.append(body)
             elif kind in {"RangeSubselect", "RangeFunction", "RangeTableFunc", "JsonTable"} and "alias" in body:
                 others.add(body["alias"]["aliasname"])
             elif kind == "CommonTableExpr":
@@ -45,15 +49,21 @@ class Wanted:
                 self._select(body)
         for reference in references:
             self._reference(reference, aliases, others)
+        for body in joins:
+            alias = body["alias"]
+            if alias["aliasname"] in self._rows or "colnames" in alias:
+                self._starred.update(id(item) for item in tables([{"JoinExpr": body}]))
 
     def _reference(self, fields: tuple[str, ...], aliases: set[str], others: set[str]) -> None:
         if len(fields) == 1:
             self._names.add(fields[0])
             self._whole.add(fields[0])  # if it is a table's, its whole row is meant
+            self._rows.add(fields[0])
             return
         alias = fields[-2]
         if fields[-1] == "*":
             self._whole.add(alias)
+            self._rows.add(alias)
             return
         self._of.setdefault(alias, set()).add(fields[-1])
         if alias in others or alias not in aliases:

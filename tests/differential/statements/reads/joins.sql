@@ -150,3 +150,15 @@ select c.id from customers c left join orders o on false order by 1;
 select c.id from customers c left join orders o on 1 = 0 where o.id is null order by 1 limit 3;
 select c.id, missing.id from customers c join orders o on o.customer_id = c.id;
 select id from customers c join orders o on o.customer_id = c.id;
+-- A join with a name of its own, and its rows.
+select j.* from (order_lines l join products p on p.id = l.product_id) j (a, b, c, d, e, f, g, h, i) order by a, b, c limit 20;
+select row_to_json(j) from (order_lines l join employees e on e.id = l.product_id) j;
+select count(distinct j.*) from (visits v join employees e on e.id = v.seconds % 10) j;
+select count(*), j from (orders o join employees e on e.id = o.items) j group by j;
+select x.* from (orders o join employees e on e.id = o.items) j, lateral (select j.*) x;
+select j.dept, count(*) from (orders o join employees e on e.id = o.items) j group by j.dept;
+select array_agg(j order by j.id, j.placed) from (orders o join departments d on d.floor = o.items) j;
+select x.* from (order_lines l join visits v using (customer_id) as x) order by 1 limit 5;
+select j.* from (orders o natural join order_lines l) j limit 0;
+select j::text from (visits v cross join departments d) j order by 1 limit 7;
+select m from (select j.name as m from (orders o join employees e on e.id = o.items) j) q group by m;
