@@ -49,10 +49,7 @@ class Wanted:
                 self._select(body)
         for reference in references:
             self._reference(reference, aliases, others)
-        for body in joins:
-            alias = body["alias"]
-            if alias["aliasname"] in self._rows or "colnames" in alias:
-                self._starred.update(id(item) for item in tables([{"JoinExpr": body}]))
+        self._join_rows(joins)
 
     def _reference(self, fields: tuple[str, ...], aliases: set[str], others: set[str]) -> None:
         if len(fields) == 1:
@@ -71,6 +68,13 @@ class Wanted:
             self._whole.add(alias)
         if len(fields) > _PAIR:
             self._names.add(fields[-1])
+
+    def _join_rows(self, joins: Iterable[Node]) -> None:
+        """Of a join whose row is meant, or whose columns are named by their places, every column counts."""
+        for body in joins:
+            alias = body["alias"]
+            if alias["aliasname"] in self._rows or "colnames" in alias:
+                self._starred.update(id(item) for item in tables([{"JoinExpr": body}]))
 
     def _select(self, body: Node) -> None:
         if body.get("groupClause"):
