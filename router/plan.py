@@ -233,13 +233,14 @@ class Scatter:
     """The same text on the target's shards, combined.
 
     ``text`` is the rewritten text (None: the original). When the target resolves to a single shard the original text
-    goes there and nothing is combined, but for Same.
+    goes there and nothing is combined, but for Same. ``elsewhere``: what shards other than home get (None: the same).
     """
 
     target: Target
     combine: Combine
     writes: bool
     text: str | None = None
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,10 +317,14 @@ class Ddl:
 
 @dataclass(frozen=True, slots=True)
 class ShardByShard:
-    """What Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn."""
+    """What Postgres refuses in a transaction block (VACUUM, CREATE INDEX CONCURRENTLY): each shard in turn.
+
+    ``texts`` as in Ddl.
+    """
 
     target: Target
     catalog_changes: bool = False
+    texts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

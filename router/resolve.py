@@ -109,6 +109,10 @@ class _Resolver:
             raise UnresolvedKey("", "no value was bound", number)
         return KeyParameter(*self._parameters[number - 1])
 
+    def text_on(self, plan: Scatter, shard: int) -> str | None:
+        """Return a shard's text."""
+        return plan.text if plan.elsewhere is None or shard == self._database.home else plan.elsewhere
+
     def value(self, term: KeyTerm, key_type: str) -> KeyValue:
         """Return a key's value; a parameter is read as what it was sent as."""
         if isinstance(term, Constant):
@@ -325,7 +329,8 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
         return _own_rows(plan, resolver)
     if isinstance(plan, Ddl | ShardByShard):
         if not isinstance(plan, Ddl):
-            return Execution(tuple(map(Task, resolver.shards(plan.target))), Same(), writes=True)
+            tasks = (Task(shard, plan.texts[shard] if plan.texts else None) for shard in resolver.shards(plan.target))
+            return Execution(tuple(tasks), Same(), writes=True)
         return Execution(tuple(_ddl_task(plan, shard) for shard in resolver.shards(plan.target)), Same(), writes=True)
     raise TypeError(f"{type(plan).__name__} is the session's own")
 
@@ -347,7 +352,8 @@ def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:
         limit, offset = resolver.limits(combine.limit, combine.offset)
     if len(shards) == 1 and not isinstance(combine, Same):
         return Execution((Task(shards[0]),), Concat(), plan.writes)
-    return Execution(tuple(Task(shard, plan.text) for shard in shards), combine, plan.writes, limit, offset)
+    tasks = tuple(Task(shard, resolver.text_on(plan, shard)) for shard in shards)
+    return Execution(tasks, combine, plan.writes, limit, offset)
 
 
 def _split(plan: SplitInsert, resolver: _Resolver) -> Execution:

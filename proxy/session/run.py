@@ -319,10 +319,12 @@ async def _in_turn(session: Session, statement: Statement, executable: Executabl
     done: list[str] = []
     tag = b""
     shards = session.database.logical.shards
-    for shard in shards_of(executable):
+    assert isinstance(executable, Execution)  # noqa: S101 - narrows the type
+    for task in executable.tasks:
+        shard = task.shard
         try:
             links = await session.transaction.join([shard], writes=True)
-            answer = await links[shard].run(statement.text)
+            answer = await links[shard].run(task.text or statement.text)
         except ShardError as error:
             where = f"Shard {shards[shard]} failed" + (
                 f"; done on: {', '.join(done)}." if done else "; nothing was done."

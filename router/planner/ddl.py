@@ -12,7 +12,7 @@ from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies, creating, stored, tables
+from router.planner import copies, creating, mixed, stored, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
 from router.planner.passthrough import is_temporary, no_block, tag_of
@@ -242,7 +242,10 @@ def drop(context: Context) -> Statement:
         known = [context.catalog.resolve(name, context.search_path) for name in names]
         if kind == "OBJECT_VIEW" and all(view is not None and view.name.schema != "pg_temp" for view in known):
             return _drop_where_found(context)  # one that is home's now may have been everywhere before it was replaced
-        return statement(context, together(context, [locate(context, name) for name in names]))
+        targets = [locate(context, name) for name in names]
+        if mixed.is_mixed(targets) and not body.get("concurrent"):
+            return context.statement(Ddl(EveryShard(), texts=mixed.dropped(context, targets)), tag_of(context.parsed))
+        return statement(context, together(context, targets))
     if kind in _MAY_BE_ABSENT:
         return _drop_where_found(context)
     if kind in _ON_RELATION:
@@ -271,6 +274,8 @@ def grant(context: Context) -> Statement:
         named = body.get("targtype") == "ACL_TARGET_OBJECT"
         return where_it_is(context, body.get("objtype", "") if named else "", several=len(body.get("objects", ())) > 1)
     found = [_known(context, item["RangeVar"]) for item in body.get("objects", ()) if "RangeVar" in item]
+    if mixed.is_mixed(found):
+        return context.statement(Ddl(EveryShard(), texts=mixed.granted(context, found)), tag_of(context.parsed))
     return statement(context, together(context, found))
 
 

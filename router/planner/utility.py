@@ -21,7 +21,7 @@ from router.plan import (
     Statement,
     Target,
 )
-from router.planner import copies, select
+from router.planner import copies, mixed, select
 from router.planner.context import Context
 from router.planner.passthrough import holds
 from router.statement import parse
@@ -86,39 +86,42 @@ def _declare_spread(context: Context, text: str, found: Statement, held: str) ->
 # --- tables as a whole -----------------------------------------------------------------------------------------------
 
 
-def shards_of(context: Context, range_vars: Sequence[Node]) -> Target:
-    """Return the shards that have all of these tables; refuses a mix of home tables and placed ones."""
+def shards_of(context: Context, range_vars: Sequence[Node]) -> list[Target]:
+    """Return the shards that have each of these tables."""
     targets: list[Target] = []
     for body in range_vars:
         placement = context.placement(context.relation(body), body.get("location"))
         targets.append(HomeShard() if isinstance(placement, Home) else EveryShard())
-    if len(set(targets)) > 1:
-        raise context.refuse("mixed-tables", range_vars[0].get("location"))
-    return targets[0] if targets else EveryShard()
+    return targets
 
 
 def lock(context: Context) -> Statement:
     """LOCK TABLE on every shard that has it, home first."""
-    target = shards_of(context, [item["RangeVar"] for item in context.body["relations"]])
-    if isinstance(target, HomeShard):
-        return context.statement(Single(target, writes=False), "LOCK TABLE")
-    return context.statement(Scatter(target, Same(home_first=True), writes=False), "LOCK TABLE")
+    targets = shards_of(context, [item["RangeVar"] for item in context.body["relations"]])
+    if EveryShard() not in targets:
+        return context.statement(Single(HomeShard(), writes=False), "LOCK TABLE")
+    elsewhere = mixed.tables(context, "relations", targets) if mixed.is_mixed(targets) else None
+    plan = Scatter(EveryShard(), Same(home_first=True), writes=False, elsewhere=elsewhere)
+    return context.statement(plan, "LOCK TABLE")
 
 
 def truncate(context: Context) -> Statement:
     """TRUNCATE on every shard that has the tables."""
     tables = [item["RangeVar"] for item in context.body["relations"]]
-    target = shards_of(context, tables)
+    targets = shards_of(context, tables)
     for body in tables:
         context.check_access(context.relation(body), write=True, defaults=(), at=body.get("location"))
-    if isinstance(target, HomeShard):
-        return context.statement(Single(target, writes=True), "TRUNCATE TABLE")
+    if EveryShard() not in targets:
+        return context.statement(Single(HomeShard(), writes=True), "TRUNCATE TABLE")
     after = copies.spent_sequences(context, _emptied(context, tables)) if context.body.get("restart_seqs") else ()
-    return context.statement(Ddl(target, after=after, catalog_changes=False), "TRUNCATE TABLE")
+    texts: mixed.Texts = ()
+    if mixed.is_mixed(targets):
+        texts = mixed.texts(context, mixed.tables(context, "relations", targets))
+    return context.statement(Ddl(EveryShard(), after=after, texts=texts, catalog_changes=False), "TRUNCATE TABLE")
 
 
 def _emptied(context: Context, range_vars: Sequence[Node]) -> list[TableName]:
-    """Return the tables that a TRUNCATE empties: those that it names, and by CASCADE those that refer to them."""
+    """Return the placed tables that a TRUNCATE empties: by name, and by CASCADE because they refer to one of these."""
     pending = [found.name for body in range_vars if (found := context.relation(body)) is not None]
     seen: list[TableName] = []
     while pending:
@@ -130,7 +133,7 @@ def _emptied(context: Context, range_vars: Sequence[Node]) -> list[TableName]:
         pending += relation.children
         if context.body.get("behavior") == "DROP_CASCADE":
             pending += [table for table, _ in relation.referenced_by]
-    return seen
+    return [name for name in seen if not isinstance(context.catalog.table_placement(name), Home)]
 
 
 def vacuum(context: Context) -> Statement:
@@ -139,12 +142,14 @@ def vacuum(context: Context) -> Statement:
     tables = [
         item["VacuumRelation"]["relation"] for item in body.get("rels", ()) if "relation" in item["VacuumRelation"]
     ]
-    target = shards_of(context, tables)
+    targets = shards_of(context, tables)
+    target = EveryShard() if EveryShard() in targets or not targets else HomeShard()
+    texts = mixed.texts(context, mixed.vacuumed(context, targets)) if mixed.is_mixed(targets) else ()
     if body.get("is_vacuumcmd"):
-        return context.statement(ShardByShard(target), "VACUUM", transaction_block=False)
+        return context.statement(ShardByShard(target, texts=texts), "VACUUM", transaction_block=False)
     if not tables:
         return context.statement(ShardByShard(target), "ANALYZE")
-    return context.statement(Ddl(target, catalog_changes=False), "ANALYZE")
+    return context.statement(Ddl(target, texts=texts, catalog_changes=False), "ANALYZE")
 
 
 def checkpoint(context: Context) -> Statement:

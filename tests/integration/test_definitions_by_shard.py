@@ -60,6 +60,39 @@ def test_constraints_of_home_tables_are_set_at_home(client: WireClient, town: To
     client.rows("rollback")
 
 
+# --- home tables and placed ones in one statement ---------------------------------------------------------------------
+
+TOGETHER = """
+begin; lock table notes, only plain, kinds in share mode nowait; truncate plain, notes, kinds; rollback
+select count(*) from notes; select count(*) from plain; select count(*) from kinds
+begin; truncate only notes, plain restart identity
+select count(*) from notes; select count(*) from plain; commit
+grant select, update (v) on table plain, notes to public
+select relname, relacl::text like '%=r/%' from pg_class where relname in ('notes', 'plain') order by 1
+revoke all on notes, plain from public
+vacuum (analyze) plain (id), notes (k)
+vacuum full notes, plain
+analyze notes, plain (v)
+create table made (k int8 primary key); create table at_home (id int primary key); create temporary table short (k int)
+create index made_later on made (k); create index home_later on at_home (id)
+drop index if exists home_later, nothing_at_all, made_later
+drop table made, nothing_at_all, at_home
+select count(*) from made; select count(*) from at_home
+drop table if exists made, nothing_at_all, short, at_home cascade
+drop table made
+"""
+
+
+def test_home_tables_and_placed_ones_in_one_statement(filled: Twins, town: Town) -> None:
+    for text in TOGETHER.strip().splitlines():
+        filled.query(text)
+        if text.startswith("grant"):
+            granted = "select count(*) from pg_class where relname = 'notes' and relacl::text like '%=r/%'"
+            assert town.everywhere(granted) == [[(1,)]] * 3
+    assert town.everywhere("select count(*) from pg_class where relname in ('made', 'at_home')") == [[(0,)]] * 3
+    assert town.everywhere("select count(*) from notes") == [[(0,)]] * 3
+
+
 # --- CREATE TABLE AS, SELECT INTO ------------------------------------------------------------------------------------
 
 COLUMNS = """select a.attname, format_type(a.atttypid, a.atttypmod), c.collname, r.relpersistence, r.reloptions
