@@ -70,6 +70,8 @@ class ClientConnection:
         self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
         self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
+        #: Bytes from and to the client; those that the lane handles are counted there, which knows how many they are.
+        self.received = self.sent = 0
         self.peer = ""
         self.connected_at = time.time()
         self.host = ""  # the client's address, '' where it has none
@@ -92,6 +94,7 @@ class ClientConnection:
             if lane.armed and lane.take(data):
                 return
             lane.armed = False
+        self.received += len(data)
         if self._violation is not None:
             return
         if self._reader is None:
@@ -264,7 +267,7 @@ class ClientConnection:
         return self._eof
 
     def send(self, data: bytes | memoryview) -> None:
-        """Write at once, behind what is queued; into the void when the client is gone."""
+        """Write at once, behind what is queued; into the void when the client is gone. Does not count in ``sent``."""
         if self._out:
             self.flush()
         transport = self._transport
@@ -303,6 +306,7 @@ class ClientConnection:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         self._out = []
+        self.sent += self._out_bytes
         self._out_bytes = 0
         if self._transport is not None and not self._eof:
             self._transport.write(data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from proxy.admin.counts import Counts, Totals
 from proxy.description import Description, ask_description
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
@@ -115,6 +116,7 @@ class LogicalDatabase:
         self.settler = Settler(control, coordinator, logical.shards)
         self.limits = limits
         self.metrics = metrics
+        self.counts = Counts(limits.statements_tracked)
         self.catalog_version = 0
         self.sessions: set[Session] = set()  # of this process
         self.definitions = Definitions()
@@ -212,9 +214,9 @@ class LogicalDatabase:
         begin = time.monotonic()
         outcome = await self.coordinator.commit(links, writers, must_commit, random=random, gid=gid)
         count = len(writers | must_commit)
-        self.metrics.commit(outcome.result, count)
+        self.counts.commit(outcome.result, count)
         if count > 1:
-            self.metrics.commit_seconds.observe(time.monotonic() - begin)
+            self.counts.commit_times.add(time.monotonic() - begin)
         return outcome
 
     @property
@@ -412,6 +414,34 @@ class LogicalDatabase:
         links = await transaction.join([shard], writes=False, reads=True)
         await ask_description(links[shard], text, oids)
         transaction.finish_statement()
+
+    # --- what has been done ----------------------------------------------------------------------------------
+
+    def session_ended(self, session: Session) -> None:
+        """A session is no more; what it has moved stays counted."""
+        self.sessions.discard(session)
+        self.counts.received += session.connection.received
+        self.counts.sent += session.connection.sent
+
+    def totals(self) -> Totals:
+        """Return what has been done since the start, for SHOW STATS."""
+        counts = self.counts
+        counts.book.fold()
+        tiers = counts.book.tiers.values()
+        pools = [pool.stats for pool_set in (self.pools, self.scratch_pools) for pool in pool_set]
+        return Totals(
+            server_assignment_count=sum(stats.lent for stats in pools),
+            xact_count=counts.alone + counts.blocks,
+            query_count=sum(tier.total for tier in tiers) + counts.failures.total(),
+            bytes_received=counts.received + sum(one.connection.received for one in self.sessions),
+            bytes_sent=counts.sent + sum(one.connection.sent for one in self.sessions),
+            xact_time=int((counts.alone_seconds + counts.block_seconds) * 1e6),
+            query_time=int(sum(tier.seconds for tier in tiers) * 1e6),
+            wait_time=int(sum(stats.waited_s for stats in pools) * 1e6),
+            client_parse_count=counts.client_parses,
+            server_parse_count=counts.server_parses,
+            bind_count=counts.binds,
+        )
 
     # --- sessions ---------------------------------------------------------------------------------------------
 

@@ -61,6 +61,9 @@ class Limits:
     statements_per_link: int = _limit(
         200, "prepared statements kept on one link, the least recently used out first", minimum=1
     )
+    statements_tracked: int = _limit(
+        1000, "statements of each database, by text without values, for SHOW STATEMENTS", minimum=10
+    )
 
     plan_cache_entries: int = _limit(5000, "plans kept for each database", minimum=1)
 

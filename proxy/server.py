@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from proxy import systemd
+from proxy.admin.counts import Periods
 from proxy.admin.endpoint import Endpoint
 from proxy.admin.metrics import Metrics
 from proxy.authentication import Credentials
@@ -61,6 +62,7 @@ class Server:
         self.started_at = time.time()
         self.reloading = asyncio.Lock()
         self.metrics = Metrics(self)
+        self.periods = Periods(time.monotonic())
         self._databases: dict[str, LogicalDatabase] = {}
         self._sessions: set[Session] = set()
         self._consoles: set[ConsoleSession] = set()
@@ -198,6 +200,8 @@ class Server:
             due = loop.time() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
             self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
+            if self.periods.due(now := time.monotonic()):
+                self.periods.turn(now, {name: database.totals() for name, database in self._databases.items()})
 
     def _connection(self) -> asyncio.Protocol:
         return cast("asyncio.Protocol", ClientConnection(self._accept, self.config.limits.message_max_bytes))

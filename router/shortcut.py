@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from router import lifting
 from router.plan import (
@@ -54,7 +54,19 @@ class Shortcut:
     ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``.
     """
 
-    __slots__ = ("control", "filled", "following", "group", "message", "pattern", "shard", "statement", "writes")
+    __slots__ = (
+        "control",
+        "filled",
+        "following",
+        "group",
+        "message",
+        "pattern",
+        "shard",
+        "statement",
+        "tally",
+        "text",
+        "writes",
+    )
 
     def __init__(  # noqa: PLR0913 - made in one place
         self,
@@ -65,8 +77,12 @@ class Shortcut:
         group: int = 0,
         shard: int = 0,
         control: Control | None = None,
+        text: str = "",
     ) -> None:
         self.statement = statement
+        self.text = text  # one that it stands for
+        #: Where whoever runs it counts that (proxy.admin.statements); nothing until it is run.
+        self.tally: Any = None
         plan = statement.plan
         self.writes = isinstance(plan, Single) and plan.writes
         self.pattern = pattern
@@ -264,11 +280,11 @@ class Shortcuts:
             return None
         control = plain_control(statement)
         if control is not None:
-            return Shortcut(statement, message=message, control=control)
+            return Shortcut(statement, message=message, control=control, text=statement.text)
         shard = _constant_shard(statement, self._database)
         if shard is None or not is_quiet(statement, functions=self._functions):
             return None
-        return Shortcut(statement, message=message, shard=shard)
+        return Shortcut(statement, message=message, shard=shard, text=statement.text)
 
     def _of_template(self, template: Template, lifted: Lifted, text: str) -> Shortcut | None:
         statement = lifted.statement
@@ -286,9 +302,9 @@ class Shortcuts:
         pieces = rb"(\d{1,9})".join(re.escape(piece.encode("ascii")) for piece in template)
         pattern = re.compile(b"Q.{4}" + pieces + b"\0", re.DOTALL).fullmatch
         if lifted.hole is None:
-            shortcut = Shortcut(statement, pattern=pattern, shard=self._database.home)
+            shortcut = Shortcut(statement, pattern=pattern, shard=self._database.home, text=text)
         elif lifted.key_type in INTEGER_TYPES:
-            shortcut = Shortcut(statement, pattern=pattern, group=lifted.hole + 1)
+            shortcut = Shortcut(statement, pattern=pattern, group=lifted.hole + 1, text=text)
         else:
             return None
         shortcut.filled = filled

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from bench.micro.lane import Wire
+from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
 from proxy.connection import ClientConnection
 from proxy.description import Description
@@ -139,6 +140,7 @@ class Scene:
             definitions=SimpleNamespace(changing=False),
             logical=self.logical,
             metrics=Metrics(cast("Any", None)),
+            counts=Counts(),
             catalog_version=1,
             catalog=catalog,
             coordinator=coordinator,

@@ -10,6 +10,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
 from proxy.connection import ClientConnection
 from proxy.description import Description
@@ -82,6 +83,7 @@ class Scene:
         database: Any = SimpleNamespace(
             logical=logical,
             metrics=Metrics(cast("Any", None)),
+            counts=Counts(),
             catalog_version=1,
             catalog=SimpleNamespace(functions=()),
             definitions=SimpleNamespace(changing=False),

@@ -1,42 +1,54 @@
 """What is counted, under names that start with ``pgchorus_``.
 
-What is counted on the way of every statement is one increment of a plain number, or of a counter whose labels were
-resolved before; everything else (pools, clients, shards, recovery) is read when the endpoint is asked.
+What is counted on the way of every statement is an increment of a plain number (proxy.admin.counts); everything else
+(pools, clients, shards, recovery) is read when the endpoint is asked.
 """
 
 from __future__ import annotations
 
+from collections import Counter as Numbers
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from proxy.admin.counts import Counts, Totals
     from proxy.shards.health import ShardHealth
     from proxy.shards.pool import PoolSet
+    from proxy.timings import Histogram as Durations
+    from proxy.timings import Timings
+    from proxy.twophase.coordinator import Coordinator
     from proxy.twophase.deadlock import DeadlockDetector
-    from proxy.twophase.events import Result
+    from proxy.twophase.fence import Fence
     from proxy.twophase.recovery import Recovery
 
-    Family = GaugeMetricFamily | CounterMetricFamily
+    Family = GaugeMetricFamily | CounterMetricFamily | HistogramMetricFamily
 
-_COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_KINDS = ("read", "single")  # commits by the number of their writers; more: distributed
+_SECOND = 1e6  # in microseconds
 
 
 class Source(Protocol):
     """One logical database, as far as it is measured."""
 
+    counts: Counts
     pools: PoolSet
     scratch_pools: PoolSet
     health: ShardHealth
     recovery: Recovery
     deadlocks: DeadlockDetector
+    coordinator: Coordinator
+    fence: Fence
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
         """Return (hits, misses) of the plan caches by name."""
+
+    def totals(self) -> Totals:
+        """Return PgBouncer's numbers."""
 
 
 class Sources(Protocol):
@@ -55,53 +67,138 @@ class Metrics:
     def __init__(self, sources: Sources) -> None:
         self.registry = CollectorRegistry()
         self._sources = sources
-        self.errors = Counter("pgchorus_errors", "Errors sent to clients.", ["sqlstate"], registry=self.registry)
-        self.refusals = Counter(
-            "pgchorus_refusals", "Statements refused by the router, by refusal.", ["refusal"], registry=self.registry
-        )
-        self.commits = Counter(
-            "pgchorus_commits", "COMMITs by outcome and kind.", ["outcome", "kind"], registry=self.registry
-        )
-        self.commit_seconds = Histogram(
-            "pgchorus_commit_seconds",
-            "Time of COMMITs of several writers.",
-            registry=self.registry,
-            buckets=_COMMIT_BUCKETS,
-        )
+        self.errors: Numbers[str] = Numbers()  # sent to clients, by SQLSTATE
+        self.refusals: Numbers[str] = Numbers()  # by the router, by the refusal's id
         self.loop_lag = Histogram(
             "pgchorus_event_loop_lag_seconds",
             "How much later than due the event loop came to a timer.",
             registry=self.registry,
             buckets=_LAG_BUCKETS,
         )
-        #: Statements that went by a session's fast lane; a plain number, counted on the shortest way there is.
-        self.fast_statements = 0
         self.registry.register(self)
 
-    def error(self, sqlstate: str) -> None:
-        """Count an ErrorResponse."""
-        self.errors.labels(sqlstate).inc()
-
-    def refusal(self, refusal: str) -> None:
-        """Count a refusal."""
-        self.refusals.labels(refusal).inc()
-
-    def commit(self, result: Result, writers: int) -> None:
-        """Count a COMMIT; one with several writers was a distributed one."""
-        kind = "distributed" if writers > 1 else "single" if writers else "read"
-        self.commits.labels(result.value, kind).inc()
-
     def collect(self) -> Iterator[Family]:
-        """Read everything that is only looked at (prometheus_client calls this)."""
-        yield CounterMetricFamily(
-            "pgchorus_fast_statements", "Statements sent without being planned.", value=self.fast_statements
-        )
-        yield GaugeMetricFamily("pgchorus_clients", "Sessions that are logged in.", value=self._sources.client_count())
+        """Read everything (prometheus_client calls this)."""
         databases = self._sources.databases()
+        fast = sum(one.counts.fast for one in databases.values())
+        yield CounterMetricFamily("pgchorus_fast_statements", "Statements sent without being planned.", value=fast)
+        yield GaugeMetricFamily("pgchorus_clients", "Sessions that are logged in.", value=self._sources.client_count())
+        errors = CounterMetricFamily("pgchorus_errors", "Errors sent to clients.", labels=["sqlstate"])
+        for sqlstate, count in self.errors.items():
+            errors.add_metric([sqlstate], count)
+        refusals = CounterMetricFamily("pgchorus_refusals", "Statements refused, by refusal.", labels=["refusal"])
+        for refusal, count in self.refusals.items():
+            refusals.add_metric([refusal], count)
+        yield from (errors, refusals)
+        yield from _statements(databases)
+        yield from _traffic(databases)
+        yield from _commits(databases)
         yield from _plan_caches(databases)
         yield from _links(databases)
         yield from _shards(databases)
         yield from _transactions(databases)
+        yield from _fences(databases)
+
+
+def _histogram(
+    name: str, doc: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], Durations]]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, doc, labels=labels)
+    for of, durations in rows:
+        family.add_metric(of, durations.cumulative(), durations.seconds)
+    return family
+
+
+def _folded(timings: Timings) -> Durations:
+    timings.fold()
+    return timings.histogram
+
+
+def _statements(databases: Mapping[str, Source]) -> Iterator[Family]:
+    """Queries by tier and outcome, and how long they took: to the client, in the proxy, on each shard."""
+    queries = CounterMetricFamily(
+        "pgchorus_queries", "Statements by tier and outcome.", labels=["database", "tier", "outcome"]
+    )
+    took: list[tuple[Sequence[str], Durations]] = []
+    planned: list[tuple[Sequence[str], Durations]] = []
+    answered: list[tuple[Sequence[str], Durations]] = []
+    for name, database in databases.items():
+        counts = database.counts
+        counts.book.fold()
+        for tier, durations in counts.book.tiers.items():
+            queries.add_metric([name, tier, "ok"], durations.total)
+            took.append(([name, tier], durations))
+        for (tier, outcome), count in counts.failures.items():
+            queries.add_metric([name, tier, outcome], count)
+        planned.append(([name], _folded(counts.planning)))
+        for endpoint, load in zip(database.pools.endpoints, database.pools.loads, strict=True):
+            answered.append(([name, endpoint.name], _folded(load)))
+    yield queries
+    yield _histogram("pgchorus_query_seconds", "Time of statements, to their last answer.", ["database", "tier"], took)
+    yield _histogram(
+        "pgchorus_planning_seconds",
+        "From a statement's arrival to where it begins to run, for those that do not take the fast lane.",
+        ["database"],
+        planned,
+    )
+    yield _histogram(
+        "pgchorus_shard_seconds",
+        "Time in which a shard has answered what clients' links asked it.",
+        ["database", "shard"],
+        answered,
+    )
+
+
+def _traffic(databases: Mapping[str, Source]) -> Iterator[Family]:
+    """PgBouncer's totals, as far as no other family has them."""
+    labels = ["database"]
+    received = CounterMetricFamily("pgchorus_received_bytes", "Bytes from clients.", labels=labels)
+    sent = CounterMetricFamily("pgchorus_sent_bytes", "Bytes to clients.", labels=labels)
+    transactions = CounterMetricFamily("pgchorus_transactions", "Transactions that have ended.", labels=labels)
+    seconds = CounterMetricFamily("pgchorus_transaction_seconds", "Time in transactions.", labels=labels)
+    for name, database in databases.items():
+        totals = database.totals()
+        received.add_metric([name], totals.bytes_received)
+        sent.add_metric([name], totals.bytes_sent)
+        transactions.add_metric([name], totals.xact_count)
+        seconds.add_metric([name], totals.xact_time / _SECOND)
+    yield from (received, sent, transactions, seconds)
+
+
+def _commits(databases: Mapping[str, Source]) -> Iterator[Family]:
+    commits = CounterMetricFamily(
+        "pgchorus_commits",
+        "COMMITs by outcome, kind and number of shards that were written (8: that many or more).",
+        labels=["database", "outcome", "kind", "writers"],
+    )
+    rounds = CounterMetricFamily(
+        "pgchorus_commit_rounds", "Rounds of messages for commits of several writers.", labels=["database"]
+    )
+    for name, database in databases.items():
+        for (outcome, writers), count in database.counts.commits.items():
+            kind = _KINDS[writers] if writers < len(_KINDS) else "distributed"
+            commits.add_metric([name, outcome, kind, str(writers)], count)
+        rounds.add_metric([name], database.coordinator.rounds)
+    yield from (commits, rounds)
+    yield _histogram(
+        "pgchorus_commit_seconds",
+        "Time of COMMITs of several writers.",
+        ["database"],
+        [([name], _folded(database.counts.commit_times)) for name, database in databases.items()],
+    )
+
+
+def _fences(databases: Mapping[str, Source]) -> Iterator[Family]:
+    taken = CounterMetricFamily("pgchorus_fences", "Fences taken; several readers may share one.", labels=["database"])
+    for name, database in databases.items():
+        taken.add_metric([name], database.fence.taken)
+    yield taken
+    yield _histogram(
+        "pgchorus_fence_wait_seconds",
+        "How long readers of several shards have waited for the fence.",
+        ["database"],
+        [([name], _folded(database.fence.waits)) for name, database in databases.items()],
+    )
 
 
 def _plan_caches(databases: Mapping[str, Source]) -> Iterator[Family]:
@@ -148,6 +245,9 @@ def _transactions(databases: Mapping[str, Source]) -> Iterator[Family]:
     in_doubt = GaugeMetricFamily(
         "pgchorus_in_doubt", "Prepared parts that recovery's last look left, by why.", labels=["database", "state"]
     )
+    oldest = GaugeMetricFamily(
+        "pgchorus_in_doubt_oldest_seconds", "Age of the oldest prepared part that it left.", labels=["database"]
+    )
     recovered = CounterMetricFamily(
         "pgchorus_recovered", "Prepared parts that recovery has finished.", labels=["database", "outcome"]
     )
@@ -158,7 +258,8 @@ def _transactions(databases: Mapping[str, Source]) -> Iterator[Family]:
         recovery = database.recovery
         for state, count in recovery.left.items():
             in_doubt.add_metric([name, state], count)
+        oldest.add_metric([name], recovery.oldest_s)
         recovered.add_metric([name, "commit"], recovery.committed)
         recovered.add_metric([name, "rollback"], recovery.rolled_back)
         deadlocks.add_metric([name], database.deadlocks.ended)
-    yield from (in_doubt, recovered, deadlocks)
+    yield from (in_doubt, oldest, recovered, deadlocks)

@@ -64,6 +64,15 @@ async def drain(world: World, words: Sequence[str]) -> str:
     return "DRAIN"
 
 
+async def reset(world: World, words: Sequence[str]) -> str:
+    """RESET STATEMENTS: begin SHOW STATEMENTS anew; STATS and the metrics go on."""
+    if [word.upper() for word in words] != ["STATEMENTS"]:
+        raise ProxyError("42601", "RESET takes the word STATEMENTS")
+    for database in world.databases().values():
+        database.counts.book.reset()
+    return "RESET"
+
+
 async def pause(world: World, words: Sequence[str]) -> str:
     """PAUSE [database [shard]]: let no transaction begin there, and return when those that run have ended."""
     chosen = _chosen(world, "PAUSE", words)
@@ -89,6 +98,7 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "PAUSE": ("PAUSE [database [shard]]", pause),
     "RESUME": ("RESUME [database [shard]]", resume),
     "RECOVER": ("RECOVER", recover),
+    "RESET": ("RESET STATEMENTS", reset),
     "RELOAD": ("RELOAD", reload),
     "DRAIN": ("DRAIN", drain),
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from proxy.config_values import DEFAULT_POSTGRES_PORT
+from proxy.console import numbers
 from proxy.console.table import Table
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
@@ -330,6 +331,7 @@ VIEWS: dict[str, View] = {
     "TRANSACTIONS": transactions,
     "VERSION": version_view,
     "WORKERS": workers,
+    **numbers.VIEWS,
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from proxy.admin.counts import Periods
     from proxy.config import Config
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
@@ -17,6 +18,7 @@ class World(Protocol):
 
     config: Config
     started_at: float  # Unix time
+    periods: Periods
 
     def databases(self) -> Mapping[str, LogicalDatabase]:
         """Return the logical databases that are served, by name."""

@@ -29,6 +29,7 @@ from proxy.session.changing import changed
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.filling import fill_bind
 from proxy.session.following import follow_set_config, learn_settings
+from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
@@ -269,6 +270,7 @@ class ExtendedProtocol:
             answer = await self._exchange(batch, last=last)
         finally:
             take_back(batch.script)  # what was not reached: nothing when all went well
+        session.meter.rows += answer.rows
         await session.follow_shard(batch.link, failed=answer.failed)
         if answer.failed:
             raise Reported(answer.sqlstate)
@@ -284,6 +286,8 @@ class ExtendedProtocol:
         """Send a batch, in a block where it needs one, and pass the answers on."""
         session = self.session
         session.running = tuple(batch.bound)
+        if batch.statements:
+            session.meter.runs(batch.statements)
         alone = batch.begins_itself or (last and batch.executes <= 1)
         if any(simple.changes_definitions(session, statement) for statement in batch.statements):
             alone = False  # others must not run by the new definitions before they are read
@@ -307,6 +311,7 @@ class ExtendedProtocol:
         name = message.statement
         if not name:
             self._set_statement(name, None)  # gone, whatever becomes of this one
+        session.database.counts.client_parses += 1
         text = await read_text(session, message.query, self._send_batch)
         prepared = await prepare(session, name, text, message.parameter_oids, self._send_batch)
         if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first
@@ -326,6 +331,7 @@ class ExtendedProtocol:
         session = self.session
         prepared = await current(session, self._statement(message.statement), self._send_batch)
         simple.check_block(session, prepared.statement)
+        session.database.counts.binds += 1
         if message.portal and message.portal in session.portals:
             raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
         session.spread_cursors.check(message.portal.decode(errors="replace"))
@@ -376,6 +382,7 @@ class ExtendedProtocol:
         )
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
+        session.database.counts.server_parses += bool(frames)
         batch.frames += frames
         batch.script.extend(script)
         bind = portal.bind
@@ -519,6 +526,7 @@ class ExtendedProtocol:
                 await audit.end()
         done = await send(portal.result, session.connection, max_rows=row_limit)
         if done:
+            session.meter.rows += rows_of_tag(portal.result.tag)
             portal.ended = portal.result.tag
             await portal.close()
             session.note_effects(statement, shards_of(portal.executable))

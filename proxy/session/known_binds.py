@@ -25,6 +25,7 @@ from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, decode_key, i
 from router.shortcut import is_quiet, keyed_bind, plain_control
 
 if TYPE_CHECKING:
+    from proxy.admin.statements import Tally
     from proxy.session.session import Session
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
@@ -65,6 +66,7 @@ class KnownBind:
         "moments",
         "prepared",
         "statement",
+        "tally",
         "writes",
     )
 
@@ -94,6 +96,12 @@ class KnownBind:
         self._shape: Shape | None = None
         #: What has come after it, the latest first.
         self.following: list[KnownBind] = []
+        self.tally: Tally | None = None  # where it is counted, once it has run
+
+    @property
+    def text(self) -> str:
+        """What the client has prepared."""
+        return self.prepared.query.decode("utf-8", "replace")
 
     def reads_key(self, key_type: str, sent: str, index: int, shard: int) -> None:
         """Say where the shard comes from: parameter ``index`` of type ``sent``; -1: it is always ``shard``."""

@@ -24,22 +24,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.admin.statements import Tally
 from proxy.errors import ProxyError
-from proxy.session.filling import moment_literal
 from proxy.session.known_binds import KnownBinds
-from proxy.session.lane_block import is_plain, joined, must_settle
+from proxy.session.lane_block import begin_at_once, can_bring_up, filled_in, is_plain, joined, must_settle
 from proxy.session.lane_commit import LaneCommit
+from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
-from proxy.settings import NOTHING_APPLIED
 from proxy.shards.relay import IDLE, IN_TRANSACTION, PLAIN
 from proxy.tasks import spawn
-from proxy.transaction import IN_BLOCK, Block
+from proxy.timings import LAST, Histogram
+from proxy.transaction import Block
 from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE, SETTLE_S
 from proxy.wire import backend
 from proxy.wire.backend import decode_error, decode_parameter_status
 from proxy.wire.frames import HEADER, HEADER_BYTES, walk
 from proxy.wire.frontend import Query
-from proxy.wire.pipeline import read_pipeline
+from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
 from router.plan import Control
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ _PIPELINES: Final = frozenset(b"PB")
 _PARSED: Final = backend.parse_complete()
 _BOUND: Final = backend.bind_complete()
 _BOUND_NO_DATA: Final = _BOUND + backend.no_data()
-_BEGIN: Final = backend.command_complete(b"BEGIN") + backend.ready_for_query(IN_BLOCK)
-_START: Final = backend.command_complete(b"START TRANSACTION") + backend.ready_for_query(IN_BLOCK)
+_DIGIT_0, _BLANK = ord("0"), ord(" ")
+NOBODYS: Final = Tally("", "", Histogram())
 _unpack_header: Final = HEADER.unpack_from
 
 
@@ -75,6 +76,7 @@ class FastLane:
         "_binds",
         "_commit",
         "_connection",
+        "_counts",
         "_data",
         "_database",
         "_extended",
@@ -91,6 +93,7 @@ class FastLane:
         "_special",
         "_sqlstate",
         "_statement",
+        "_tally",
         "_timer",
         "_transaction",
         "_version",
@@ -107,6 +110,7 @@ class FastLane:
         self._extended = extended
         self._connection = session.connection
         self._database = session.database
+        self._counts = session.database.counts
         self._transaction = session.transaction
         self._commit = LaneCommit(self, session)
         self._applied = session.settings.applied
@@ -115,6 +119,7 @@ class FastLane:
         self._binds = KnownBinds(session, self._shortcuts)
         self._before: KnownBind | None = None
         self._statement = self._previous.statement
+        self._tally = NOBODYS
         self._version = session.database.catalog_version
         self._pools: dict[int, LinkPool] = {}
         self._pool: LinkPool | None = None  # that gets the link back at once; None: the transaction ends the statement
@@ -193,7 +198,7 @@ class FastLane:
         else:
             return False
         if taken:
-            self._database.metrics.fast_statements += 1
+            self._counts.fast += 1
         elif self._waits:
             self._park(data)
             return True
@@ -201,7 +206,8 @@ class FastLane:
 
     def _query(self, data: bytes) -> bool:
         """A Query message."""
-        if len(data) < _SHORTEST_QUERY or _unpack_header(data)[1] + 1 != len(data):
+        size = len(data)
+        if size < _SHORTEST_QUERY or _unpack_header(data)[1] + 1 != size:
             return False
         previous = self._previous
         found = self._shortcuts.predicted(data, previous)
@@ -212,15 +218,17 @@ class FastLane:
             previous.followed_by(found[0])
         shortcut, shard = found
         if shortcut.control is not None:
-            if not self._control(shortcut.control, shortcut.statement, b""):
+            if not self._control(shortcut.control, shortcut, b""):
                 return False
         else:
             block = self._transaction.block
             link = self._borrow(shard) if block is Block.NONE else self._join(shard, writes=shortcut.writes)
             if link is None:
                 return False
-            sent = self._fill(shortcut, data) if shortcut.filled and block is not Block.NONE else data
+            sent = filled_in(self._session, shortcut, data) if shortcut.filled and block is not Block.NONE else data
+            self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
             self._exchange(link, shard, sent, shortcut.statement, data)
+        self._connection.received += size
         self._previous = shortcut
         session = self._session
         if session.statements:
@@ -277,7 +285,7 @@ class FastLane:
         if known.control is not None:
             answers = _PARSED if parses else b""
             answers += _BOUND_NO_DATA if cut.described else _BOUND
-            if not self._control(known.control, known.statement, answers):
+            if not self._control(known.control, known, answers):
                 return False
             if known.control is Control.BEGIN:
                 session.portals[b""] = known.portal(None)
@@ -289,26 +297,28 @@ class FastLane:
                 return False
             if session.transaction.in_block:
                 session.portals[b""] = known.portal(shard)
+            self._tally = known.tally or self._session.meter.tally_in_lane(known)
             self._exchange(link, shard, known.sent(session, data, cut), known.statement, data)
+        self._connection.received += cut.bind_end + (DESCRIBED_TAIL_BYTES if cut.described else TAIL_BYTES)
+        self._counts.binds += 1
         if parses:
+            self._counts.client_parses += 1
+            self._counts.server_parses += 1
             session.statements[b""] = known.prepared
         return True
 
-    def _control(self, control: Control, statement: Statement, answers: bytes) -> bool:
+    def _control(self, control: Control, known: Shortcut | KnownBind, answers: bytes) -> bool:
+        self._tally = known.tally or self._session.meter.tally_in_lane(known)
         if control is Control.COMMIT:
-            return self._commit.begin(statement, answers)
-        return self._begin(control, statement, answers)
+            return self._commit.begin(known.statement, answers)
+        begun = control is Control.BEGIN and begin_at_once(self._session, known.statement, answers)
+        if begun:
+            self._tally.add(0.0)
+        return begun
 
-    def _begin(self, control: Control, statement: Statement, answers: bytes) -> bool:
-        """BEGIN is noted and answered; it goes to a shard with the first statement there."""
-        transaction = self._transaction
-        if control is not Control.BEGIN or transaction.block is not Block.NONE or transaction.shard_count == 1:
-            return False
-        transaction.cancel_requested = False
-        transaction.command = statement.tag
-        self._session.begin(Block.EXPLICIT)
-        self._connection.send(answers + (_START if statement.tag == "START TRANSACTION" else _BEGIN))
-        return True
+    def counted(self, seconds: float, *, alone: bool = False) -> None:
+        """Count the statement that has ended, where a call does not matter; ``alone``: outside any block."""
+        self._session.meter.counted(self._tally, seconds, alone=alone)
 
     def _join(self, shard: int, *, writes: bool, statement: KnownBind | None = None) -> ShardLink | None:
         """Return the block's link to a shard or one from the pool, with a statement prepared; None: none is at hand."""
@@ -357,7 +367,7 @@ class FastLane:
             return None
         self._pool = pool
         if link.settings is not self._applied:
-            if not self._can_bring_up(link, pool):
+            if not can_bring_up(self._transaction, link, pool):
                 return None
             if link.settings is not self._applied:
                 self._transaction.bring_up(shard, link)
@@ -368,14 +378,6 @@ class FastLane:
     def _pool_of(self, shard: int) -> LinkPool:
         pool = self._pools[shard] = self._database.pool(shard, self._session.role)
         return pool
-
-    def _can_bring_up(self, link: ShardLink, pool: LinkPool) -> bool:
-        if link.settings is None:
-            link.settings = NOTHING_APPLIED
-        if self._transaction.can_bring_up(link):
-            return True
-        pool.release(link)
-        return False
 
     def _link_in_block(self, shard: int, statement: KnownBind | None) -> ShardLink | None:
         """Inside a block: its link, or one that joins it, with a look before the statement if there must be one."""
@@ -398,25 +400,11 @@ class FastLane:
         if link is None:
             del self._pools[shard]
             return None
-        if link.settings is not self._applied and not self._can_bring_up(link, pool):
+        if link.settings is not self._applied and not can_bring_up(transaction, link, pool):
             return None
         ready = statement is None or statement.is_on(link)
         joined(transaction, shard, link, self._look(shard, link) if settles and ready else "")
         return link if ready else None
-
-    def _fill(self, shortcut: Shortcut, message: bytes) -> bytes:
-        """Return the message with the clock's values in it: a block has one time, whatever the shards' clocks say."""
-        match = shortcut.pattern(message) if shortcut.pattern is not None else None
-        assert match is not None  # noqa: S101 - it has matched before
-        parts = []
-        for part in shortcut.filled:
-            if isinstance(part, bytes):
-                parts.append(part)
-            elif isinstance(part, int):
-                parts.append(match[part])
-            else:
-                parts.append(moment_literal(self._session, part))
-        return Query(b"".join(parts)).encode()
 
     # --- waiting for commits of this process -------------------------------------------------------------------
 
@@ -471,6 +459,19 @@ class FastLane:
         if self._special or self.left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
             return False
         connection.send(data)
+        connection.sent += link.size
+        took, tally, counts = link.took, self._tally, self._counts
+        tally.recent[tally.count & LAST] = took  # as proxy.timings says
+        tally.count += 1
+        if not tally.count & LAST:
+            tally.fold()
+        # The tag ends before a NUL and the six bytes of ReadyForQuery; most often its number has one digit.
+        tally.rows += data[-8] - _DIGIT_0 if data[-9] == _BLANK else rows_of_tag(bytes(data[-32:-7]))
+        if outside:
+            counts.alone += 1
+            counts.alone_seconds += took
+        if took > counts.notable_s:
+            session.meter.notable(tally, took)
         self._looked = False
         if pool is not None:
             transaction.links.clear()
@@ -494,6 +495,8 @@ class FastLane:
         if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
             # Behind a prefix, or the last piece of a long answer.
             start, stop = index[0][1], index[-1][2]
+            if self._link is not None:
+                self._link.size = stop - start
             if self.whole(chunk if stop - start == len(chunk) else chunk[start:stop]):
                 return True
         run_start = run_end = 0
@@ -541,7 +544,7 @@ class FastLane:
                 self._hand_over()
                 return
             link.statements.pop(LOOK, None)
-        self._session.report_error(error)
+        self._session.report_error(error, self._tally)
         self._finish_failed()
 
     def _end(self) -> None:
@@ -550,9 +553,11 @@ class FastLane:
         self._special = self._looked = False
         if self._failed:
             self._failed = False
-            session.count_error(Reported(self._sqlstate))
+            session.count_error(Reported(self._sqlstate), self._tally)
             self._finish_failed()
         else:
+            took = self._link.took if self._link is not None else 0.0
+            self.counted(took, alone=self._transaction.block is Block.NONE)
             session.note_effects(self._statement, [self._shard])
             self.finish()
 

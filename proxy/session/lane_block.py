@@ -5,17 +5,68 @@ Each says what ``ClientTransaction`` would do for the usual case, and False or n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.bringing import bring_up
 from proxy.isolation import READ_COMMITTED
+from proxy.session.filling import moment_literal
+from proxy.settings import NOTHING_APPLIED
+from proxy.transaction import IN_BLOCK, Block
+from proxy.wire import backend
+from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.session.session import Session
     from proxy.shards.link import ShardLink
+    from proxy.shards.pool import LinkPool
     from proxy.transaction import ClientTransaction
     from proxy.twophase.coordinator import Coordinator, Outcome
+    from router.plan import Statement
+    from router.shortcut import Shortcut
+
+_BEGIN: Final = backend.command_complete(b"BEGIN") + backend.ready_for_query(IN_BLOCK)
+_START: Final = backend.command_complete(b"START TRANSACTION") + backend.ready_for_query(IN_BLOCK)
+
+
+def begin_at_once(session: Session, statement: Statement, answers: bytes) -> bool:
+    """BEGIN is noted and answered, behind ``answers``; it goes to a shard with the first statement there."""
+    transaction, connection = session.transaction, session.connection
+    if transaction.block is not Block.NONE or transaction.shard_count == 1:
+        return False
+    transaction.cancel_requested = False
+    transaction.command = statement.tag
+    session.begin(Block.EXPLICIT)
+    answers += _START if statement.tag == "START TRANSACTION" else _BEGIN
+    connection.send(answers)
+    connection.sent += len(answers)
+    return True
+
+
+def filled_in(session: Session, shortcut: Shortcut, message: bytes) -> bytes:
+    """Return the message with the clock's values in it: a block has one time, whatever the shards' clocks say."""
+    match = shortcut.pattern(message) if shortcut.pattern is not None else None
+    assert match is not None  # noqa: S101 - it has matched before
+    parts = []
+    for part in shortcut.filled:
+        if isinstance(part, bytes):
+            parts.append(part)
+        elif isinstance(part, int):
+            parts.append(match[part])
+        else:
+            parts.append(moment_literal(session, part))
+    return Query(b"".join(parts)).encode()
+
+
+def can_bring_up(transaction: ClientTransaction, link: ShardLink, pool: LinkPool) -> bool:
+    """Whether a link that was taken can be brought to the session's settings; else it goes back."""
+    if link.settings is None:
+        link.settings = NOTHING_APPLIED
+    if transaction.can_bring_up(link):
+        return True
+    pool.release(link)
+    return False
 
 
 def is_plain(transaction: ClientTransaction) -> bool:

@@ -57,6 +57,9 @@ class Lane(Protocol):
     def finish(self) -> None:
         """The statement is over; the client gets its ReadyForQuery."""
 
+    def counted(self, seconds: float) -> None:
+        """Count it, which took so long."""
+
 
 class CommitAnswer(Collector):
     """Receiver of a COMMIT's answer: calls ``done_well`` for the plain one; of any other ``done`` tells."""
@@ -153,28 +156,32 @@ class LaneCommit:
     def _commit_one(self, answers: bytes) -> None:
         transaction = self._session.transaction
         (link,) = transaction.links.values()
-        answer = CommitAnswer(link, partial(self._committed, answers))
+        answer = CommitAnswer(link, partial(self._committed, link, answers))
         answer.done.add_done_callback(partial(self._answered, answer, link, answers))
         if transaction.writers:
             self._session.database.coordinator.checkpoint(Point.PLAINLY)
         link.ask(COMMIT, answer)
 
-    def _committed(self, answers: bytes) -> None:
+    def _committed(self, link: ShardLink, answers: bytes) -> None:
         """COMMIT was answered plainly, as almost always."""
         transaction = self._session.transaction
         writers = len(transaction.writers)
         if writers:
             self._session.database.coordinator.checkpoint(Point.PLAINLY_DONE)
+        took = link.took
         committed_at_once(transaction)
-        self._done(answers, writers)
+        self._done(answers, writers, took)
 
-    def _done(self, answers: bytes, writers: int) -> None:
+    def _done(self, answers: bytes, writers: int, seconds: float) -> None:
         """It is committed, and the links have gone back."""
         session = self._session
         session.ended_simply()
-        session.database.metrics.commit(Result.COMMITTED, writers)
+        session.database.counts.commit(Result.COMMITTED, writers)
+        self._lane.counted(seconds)
         if not self._lane.left:
-            session.connection.send(answers + COMMITTED)
+            answers += COMMITTED
+            session.connection.send(answers)
+            session.connection.sent += len(answers)
             self._lane.rest()
 
     def _answered(self, answer: CommitAnswer, link: ShardLink, answers: bytes, done: asyncio.Future[None]) -> None:
@@ -188,19 +195,22 @@ class LaneCommit:
                 outcome = link.answer_of(answer.collected)
             except ShardError as failure:
                 outcome = failure
-        spawn(self._commit_answered(Answered(link, outcome), answers), name="commit with an answer of its own")
+        answered = Answered(link, outcome)
+        spawn(self._commit_answered(answered, answers, link.took), name="commit with an answer of its own")
 
-    async def _commit_answered(self, link: Answered, answers: bytes) -> None:
+    async def _commit_answered(self, link: Answered, answers: bytes, seconds: float) -> None:
         self._session.connection.write(answers)
-        await self._say(self._session.commit({link.shard: link}))
+        await self._say(self._session.commit({link.shard: link}), seconds)
 
-    async def _say(self, work: Coroutine[object, object, None]) -> None:
-        """Tell the client what became of its COMMIT."""
+    async def _say(self, work: Coroutine[object, object, None], seconds: float) -> None:
+        """Tell the client what became of its COMMIT, which took so long."""
         session = self._session
         try:
             await work
+            self._lane.counted(seconds)
             session.write(backend.command_complete(b"COMMIT"))
         except RolledBack:
+            self._lane.counted(seconds)
             session.write(backend.command_complete(b"ROLLBACK"))
         except CLIENT_ERRORS as error:
             session.report_error(error)
@@ -221,16 +231,17 @@ class LaneCommit:
             return
         writers = len(transaction.writers)
         transaction.committed(outcome)
-        self._session.database.metrics.commit_seconds.observe(time.monotonic() - begun)
+        took = time.monotonic() - begun
+        self._session.database.counts.commit_times.add(took)
         if outcome.committed and not outcome.notices:
-            self._done(answers, writers)
+            self._done(answers, writers, took)
         else:
-            self._session.database.metrics.commit(outcome.result, writers)
-            spawn(self._tell(outcome, answers), name="outcome of a commit")
+            self._session.database.counts.commit(outcome.result, writers)
+            spawn(self._tell(outcome, answers, took), name="outcome of a commit")
 
-    async def _tell(self, outcome: Outcome, answers: bytes) -> None:
+    async def _tell(self, outcome: Outcome, answers: bytes, seconds: float) -> None:
         self._session.connection.write(answers)
-        await self._say(self._session.committed(outcome))
+        await self._say(self._session.committed(outcome), seconds)
 
     def _failed(self) -> None:
         """A bug of ours, which is in the log: nobody knows the outcome, recovery will see to it."""

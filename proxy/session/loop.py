@@ -22,6 +22,7 @@ log = structlog.get_logger("pgchorus.session")
 
 #: Messages of one client that are handled before the others get a turn, if none of them has to wait for anything.
 TURN_MESSAGES: Final = 64
+_UNIT_ENDS: Final = frozenset(b"QSF")
 _QUERY, _TERMINATE, _COPY_LEFTOVERS = ord("Q"), ord("X"), frozenset(b"dcf")
 
 
@@ -45,10 +46,13 @@ async def serve_session(session: Session) -> None:
                 await asyncio.sleep(0)
             session.in_query = True
             session.running = ()
+            session.meter.arrived()
             session.transaction.cancel_requested = False
             if kind == _TERMINATE:
                 return
             await _handle(session, extended, kind, body)
+            if kind in _UNIT_ENDS:
+                session.meter.over()
             session.in_query = False
     except ClientGone:
         log.debug("client gone", client=connection.peer)
@@ -61,7 +65,7 @@ async def serve_session(session: Session) -> None:
         connection.write(backend.error_response(fields))
         raise
     finally:
-        session.database.sessions.discard(session)
+        session.database.session_ended(session)
         lane.leave()
         await session.close()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxy.executor.copy_client import out_of_place, receive_in_copy
+from proxy.session.meter import rows_of_tag
 from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
 
@@ -29,6 +30,7 @@ _ASYNCHRONOUS = frozenset(b"NA")
 _COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC, _SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS"), ord("S")
 _SYNC_FRAME = frontend.Sync().encode()
 _CLOSED = ord("3")
+_TAG_END_BYTES = 24  # in which a number of rows has room
 # Behind a COPY of the extended protocol: the Sync behind its Execute was ignored, if the shard has begun to read data;
 # it is answered, if it failed before. Either way the answer to this Close of nothing comes before the last
 # ReadyForQuery.
@@ -85,6 +87,7 @@ class Relay:
         self._ignored_syncs = 0  # of the client's, among its data
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
+        self.rows = 0  # that the shard returned or changed
         self._reported: list[tuple[str, str]] = []  # settings that have changed
         self._copying = False  # the client's CopyData go to the shard
         self.copy_in = False  # the shard waits for CopyData now
@@ -156,6 +159,8 @@ class Relay:
             return False, b""
         if kind == _COPY_IN:
             self.copy_in = True
+        if kind == _COMPLETE:
+            self.rows += rows_of_tag(bytes(chunk[max(start + 5, end - _TAG_END_BYTES) : end - 1]))
         held = self.hold_tag and kind == _COMPLETE
         if held:
             self.tag = bytes(chunk[start:end])

@@ -19,6 +19,7 @@ from proxy.session.creating import start_create
 from proxy.session.defining import start_where_found
 from proxy.session.locking import start_lock
 from proxy.session.locking_copies import start_lock_copies
+from proxy.session.meter import rows_of_tag
 from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.refreshing import start_fill
@@ -83,6 +84,7 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
     while answer.copy_in:
         await answer.pass_copy_data(link)
         await answer.wait(link)
+    session.meter.rows += answer.rows
     await session.follow_shard(link, failed=answer.failed)
     if answer.failed:
         raise Reported(answer.sqlstate)
@@ -132,6 +134,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
             await session.connection.drain()
     finally:
         await result.close()
+    session.meter.rows += rows_of_tag(result.tag)
     if audit is not None:
         await audit.end()
     session.note_effects(statement, shards_of(executable))
@@ -162,6 +165,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
     check_cross_shard(session, executable)
+    session.meter.shards = max(session.meter.shards, len(shards_of(executable)))
     request = replace(request, encoding=session.encoding.codec)
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
         description = await session.database.describe(session, request.text, request.parameter_oids)

@@ -22,6 +22,7 @@ from proxy.session import names, own_settings
 from proxy.session.changing import changing
 from proxy.session.cursors import OpenCursors, is_inside
 from proxy.session.encoded import sets_encoding
+from proxy.session.meter import Meter
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
+    from proxy.admin.statements import Tally
     from proxy.connection import ClientConnection
     from proxy.database import LogicalDatabase
     from proxy.encodings import Encoding
@@ -112,6 +114,8 @@ class Session:
         self.sequences = SequenceValues()
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
+        self.meter = Meter(self)
+        self.begun_at = 0.0  # when the open block was begun, by time.monotonic
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
@@ -285,20 +289,25 @@ class Session:
                 self.on_parameter(name, value)
             self.parameters_are_noted()
 
-    def report_error(self, error: Exception) -> None:
-        """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients."""
+    def report_error(self, error: Exception, tally: Tally | None = None) -> None:
+        """Write an exception as ErrorResponse and fail the block; raises it again if it is not one for clients.
+
+        ``tally``: where the statement is counted, if it was the lane's.
+        """
         if isinstance(error, ShardError | ProxyError):
             instead = self.transaction.explain(error.fields if isinstance(error, ShardError) else error.fields())
             if instead is not None:
                 error = ShardError(instead, self.database.logical.home)
         self.write(error_frame(error, self.encoding))
-        self.count_error(error)
+        self.count_error(error, tally)
 
-    def count_error(self, error: Exception) -> None:
+    def count_error(self, error: Exception, tally: Tally | None = None) -> None:
         """The client has been told of an error: count it, and fail the block."""
+        refused = isinstance(error, Refused)
         if isinstance(error, Refused):
-            self.database.metrics.refusal(error.refusal)
+            self.database.metrics.refusals[error.refusal] += 1
         self.database.told(sqlstate_of(error), read_only=self.transaction.read_only)
+        self.meter.failed(tally, refused=refused)
         self.transaction.fail()
 
     def environment(self, snapshot: CommonSnapshot | None) -> Environment:
@@ -322,6 +331,7 @@ class Session:
             self.parameters_at_begin = dict(self.parameters)
             self.cursors_at_begin = frozenset(self.cursors)
             self.began_at_us = time.time_ns() // 1000
+            self.begun_at = time.monotonic()
             self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
         self.transaction.begin(block)
 
@@ -333,6 +343,7 @@ class Session:
 
     def ended_simply(self) -> None:
         """A block that ``ends_simply`` has been committed: as ``commit`` leaves things."""
+        self.database.counts.block_ended(self.begun_at)
         self._plan_outside()
         self.portals.clear()
         self.parameters_at_begin = None
@@ -406,6 +417,7 @@ class Session:
             self._links_inside = ()
 
     async def _after_block(self, *, committed: bool) -> None:
+        self.database.counts.block_ended(self.begun_at)
         self._plan_outside()
         # What was declared WITH HOLD outlives its commit; what a rollback took back does not.
         staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin

@@ -197,6 +197,7 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     uses = [statement.sequences for statement in statements]
     sequences = next((use for use in (SequenceUse.ASKS, SequenceUse.ADVANCES) if use in uses), SequenceUse.NONE)
     session.running = tuple(statements)
+    session.meter.runs(statements)
     whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences)
     await settle_before(session, [shard])
     await relay(session, whole, shard, writes=writes, held=False)
@@ -271,6 +272,7 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
 ) -> bytes | None:
     """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
     plan = statement.plan
+    session.meter.runs((statement,))
     session.transaction.command = statement.tag
     if isinstance(plan, Empty):
         return backend.empty_query_response()

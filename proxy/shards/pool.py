@@ -29,6 +29,7 @@ from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
 from proxy.shards.types import AS_AT_HOME, ShardTypes
 from proxy.tasks import spawn
+from proxy.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,6 +71,7 @@ class PoolStats:
     closed: int
     waits: int
     waited_s: float
+    lent: int  # how often a link was
 
 
 class LinkPool:
@@ -108,6 +110,8 @@ class LinkPool:
         self._waited_s = 0.0
         self._generation = 0
         self.types = AS_AT_HOME
+        self.load = Timings()
+        self.lent = 0  # how often a link was
 
     @property
     def _used(self) -> int:
@@ -132,6 +136,7 @@ class LinkPool:
             self._idle[link] = None
             return None
         self._lent.add(link)
+        self.lent += 1
         return link
 
     async def acquire(self, *, further: bool = False) -> ShardLink:
@@ -163,6 +168,7 @@ class LinkPool:
             link, _ = self._idle.popitem()
             if await self._is_alive(link):
                 self._lent.add(link)
+                self.lent += 1
                 return link
         if self._used < limit:
             self._size += 1
@@ -201,7 +207,14 @@ class LinkPool:
         """Return the numbers of this moment."""
         waiting = sum(not waiter.done() for waiter, _ in self._waiters)
         return PoolStats(
-            len(self._lent), len(self._idle), waiting, self._opened, self._closed, self._waits, self._waited_s
+            len(self._lent),
+            len(self._idle),
+            waiting,
+            self._opened,
+            self._closed,
+            self._waits,
+            self._waited_s,
+            self.lent,
         )
 
     @property
@@ -275,8 +288,10 @@ class LinkPool:
             link.resettable = False
         self._opened += 1
         link.types = self.types
+        link.load = self.load
         link.on_lost = lambda error: self._lost(link, error)
         self._lent.add(link)
+        self.lent += 1
         return link
 
     async def _log_in(self) -> ShardLink:
@@ -331,6 +346,7 @@ class LinkPool:
         waiter = self._next_waiter() if self._used <= self.limits.size else None
         if waiter is not None:
             self._lent.add(link)
+            self.lent += 1
             waiter.set_result(link)
             return
         link.idle_since = self._loop.time()
@@ -444,6 +460,8 @@ class PoolSet:
         self._paused: set[int] = set()
         #: How each shard calls user-defined types; shared by all links to it.
         self.types = [ShardTypes() for _ in endpoints]
+        #: How long each shard takes to answer, likewise.
+        self.loads = [Timings() for _ in endpoints]
 
     def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
         """Return the pool of a shard for a database (None: the DSN's own) and a role.
@@ -457,6 +475,7 @@ class PoolSet:
                 self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
             pool = LinkPool(self.endpoints[shard], database, role, password, self._limits, self._health)
             pool.types = self.types[shard]
+            pool.load = self.loads[shard]
             if shard in self._paused:
                 pool.pause()
             self._pools[key] = pool

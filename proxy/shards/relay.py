@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.shards.cut import CutFrame
@@ -31,6 +32,7 @@ from proxy.shards.errors import ShardError, broken_protocol, is_fatal, lost_link
 from proxy.shards.prefix import Prefix, SentPrefix
 from proxy.shards.translating import Known, Translating
 from proxy.shards.types import AS_AT_HOME
+from proxy.timings import LAST, Timings
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, frame
@@ -57,6 +59,7 @@ READY_BYTES: Final = len(READY_HEADER) + 1
 #: Frames that the link itself looks at, wherever they turn up.
 _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
 _TERMINATE: Final = frame(b"X", b"")
+_NOBODYS: Final = Timings()  # of links that no pool has
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +88,10 @@ class Relay:
         "_translating",
         "_transport",
         "_writable",
+        "asked_at",
         "closed",
         "left",
+        "load",
         "lost_error",
         "name",
         "on_lost",
@@ -94,7 +99,9 @@ class Relay:
         "parameters",
         "prefix_failed",
         "shard",
+        "size",
         "status",
+        "took",
         "types",
     )
 
@@ -122,6 +129,11 @@ class Relay:
         self._ahead: SentPrefix | None = None  # that is to be answered before the exchange under way
         #: Whether a prefix has failed; for those who noted what it was to do, and who reset this.
         self.prefix_failed = False
+        #: How long the shard takes to answer; the pool's, for all links to a shard.
+        self.load = _NOBODYS
+        self.asked_at = 0.0  # when the exchange under way went out, by time.monotonic(); 0 once it was answered
+        self.took = 0.0  # the seconds of the last one, and
+        self.size = 0  # the bytes of its answer, where that was taken whole
         self.types = AS_AT_HOME  # or how user-defined types are called here (proxy.shards.types)
         self._translating: Translating | None = None
         self._known_columns = Known()
@@ -183,6 +195,7 @@ class Relay:
             receiver = self._translating = Translating(types, self._known_columns, self.name, receiver)
             data = bytes(self._translating.outgoing(data))
         self._receiver = receiver
+        self.asked_at = monotonic()
         if not self._reading:
             self.resume_reading()
         if self._prefix is not None:
@@ -198,6 +211,7 @@ class Relay:
             return
         self._serial += 1
         self._receiver = receiver
+        self.asked_at = monotonic()
         self._transport.write(data)
 
     def divert(self, receiver: Receiver) -> Receiver:
@@ -269,8 +283,10 @@ class Relay:
                     if kind not in PLAIN or length < LENGTH_BYTES:
                         break
                     start += length + 1
-                if start == last and self._take_whole(plain, data):
-                    return
+                if start == last:
+                    self.size = last + READY_BYTES
+                    if self._take_whole(plain, data):
+                        return
         chunk: Chunk = data
         if self._tail is not None:
             joined = self._tail.join(data)
@@ -314,6 +330,12 @@ class Relay:
         serial = self._serial
         self.status = data[-1]
         self._at_ready = True
+        load = self.load  # as proxy.timings says
+        load.recent[load.count & LAST] = self.took = monotonic() - self.asked_at
+        self.asked_at = 0.0
+        load.count += 1
+        if not load.count & LAST:
+            load.fold()
         try:
             taken = receiver.whole(data)
         except Exception as error:  # noqa: BLE001 - as in _route
@@ -408,6 +430,10 @@ class Relay:
             return
         serial = self._serial
         self._at_ready = index[-1][0] == _READY
+        if self._at_ready and self.asked_at:
+            self.took = monotonic() - self.asked_at
+            self.asked_at = 0.0
+            self.load.add(self.took)
         try:
             over = receiver.frames(chunk, index)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the link

@@ -76,6 +76,8 @@ class Coordinator:
         self._under_way: dict[str, Drive] = {}
         self._drives: set[Drive] = set()  # those of them, and those that are cleaning up
         self._idle: asyncio.Future[None] | None = None
+        #: Rounds of messages to shards, of all commits of several writers since the start.
+        self.rounds = 0
 
     async def commit(
         self,

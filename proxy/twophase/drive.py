@@ -53,7 +53,9 @@ _log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """What a drive asks of its coordinator."""
+    """What a drive asks of its coordinator. It counts ``rounds`` of messages to shards."""
+
+    rounds: int
 
     @property
     def control(self) -> Control:
@@ -187,9 +189,11 @@ class Drive:
     # --- commands ---------------------------------------------------------------------------------------------
 
     def _carry_out(self, commands: list[Command]) -> None:  # noqa: C901 - one line for each command
+        rounds = 0
         for command in commands:
             match command:
                 case Send():
+                    rounds = 1
                     self._checkpoint(BEFORE[command.step])
                     self._send(command)
                 case Abort():
@@ -211,6 +215,7 @@ class Drive:
                 case Finish():
                     self._checkpoint(Point.ELSEWHERE)
                     self._start(self._finish(command))
+        self._owner.rounds += rounds
 
     def _send(self, command: Send) -> None:
         link = self._links[command.shard]

@@ -29,10 +29,12 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import LOCK_NOT_AVAILABLE, SHARD_DOWN, ProxyError
 from proxy.tasks import spawn
+from proxy.timings import Timings
 from proxy.twophase.finish import finish
 from proxy.twophase.participant import ShardFailure, error_fields
 from proxy.twophase.pending import list_pending, read_decisions
@@ -170,6 +172,8 @@ class Fence:
         self._patience_s = patience_s
         #: How many fences were begun: fewer than readers, where these shared them.
         self.taken = 0
+        #: How long readers have waited until they had it.
+        self.waits = Timings()
         self._order: tuple[int, ...] | None = None
         self._joinable: _SharedFence | None = None
         self._places = asyncio.Semaphore(self.limits.concurrent)
@@ -180,7 +184,9 @@ class Fence:
 
         Raises FenceError when it cannot be had, ProxyError or a shard's error when a shard cannot be asked.
         """
+        asked_at = monotonic()
         fence = await self._take(frozenset(reading))
+        self.waits.add(monotonic() - asked_at)
         held = Held(fence)
         try:
             yield held

@@ -86,6 +86,7 @@ class Report:
     late: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
+    oldest_s: float = 0.0  # of what is left, by its shard's clock
 
     @property
     def quiet(self) -> bool:
@@ -113,6 +114,7 @@ class Recovery:
         #: For the metrics: parts finished since the start, and what the last look at all shards left, by why.
         self.committed = self.rolled_back = 0
         self.left: dict[str, int] = {}
+        self.oldest_s = 0.0  # of what it left
         self._clock_ms = clock_ms
         self._checkpoint = checkpoint
         self._woken = asyncio.Event()
@@ -159,8 +161,10 @@ class Recovery:
             _log.critical("recovery: %s: %s", name, problem)
         for name, reason in report.unreachable.items():
             _log.warning("recovery: shard %s cannot be asked: %s", name, reason)
-        if report.committed or report.rolled_back:
-            _log.info("recovery: committed %s, rolled back %s", report.committed, report.rolled_back)
+        for name in report.committed:
+            _log.info("recovery: committed %s", name)
+        for name in report.rolled_back:
+            _log.info("recovery: rolled back %s", name)
         if (report.waiting or report.late) and not self._woken.is_set():
             # Do not let an orphan, or what is decided, wait for the whole interval.
             asyncio.get_running_loop().call_later(self.limits.orphan_s, self.wake)
@@ -183,6 +187,8 @@ class Recovery:
                 else:
                     report.problems[pending.name] = f"its commit point, {pending.gid.commit_point}, is not a shard here"
             await asyncio.gather(*(self._recover(*item, report) for item in by_commit_point.items()))
+            left = {*report.waiting, *report.late, *report.problems}
+            report.oldest_s = max((one.age_s for some in found for one in some if one.name in left), default=0.0)
             self._count(report, everywhere=len(wanted) == len(self.names))
             return report
 
@@ -190,6 +196,7 @@ class Recovery:
         self.committed += len(report.committed)
         self.rolled_back += len(report.rolled_back)
         if everywhere:
+            self.oldest_s = report.oldest_s
             self.left = {
                 "undecided": len(report.waiting),
                 "committed, not applied": len(report.late),

@@ -21,7 +21,8 @@ _TAILS: Final = {
     Describe(b"P", b"").encode() + Execute(b"", 0).encode() + Sync().encode(): True,
     Execute(b"", 0).encode() + Sync().encode(): False,
 }
-_LONGEST_TAIL: Final = max(map(len, _TAILS))
+TAIL_BYTES: Final = min(map(len, _TAILS))
+DESCRIBED_TAIL_BYTES: Final = max(map(len, _TAILS))
 _SHORT: Final = re.compile(rb"-?[0-9]{1,9}")
 _unpack_header: Final = HEADER.unpack_from
 _COUNT: Final = Struct(">H")
@@ -53,7 +54,7 @@ def read_pipeline(data: bytes) -> Pipeline | None:
         return None
     kind, length = _unpack_header(data, bind)
     bind_end = bind + 1 + length
-    if kind != _BIND or data[bind + HEADER_BYTES] or not 0 < size - bind_end <= _LONGEST_TAIL:
+    if kind != _BIND or data[bind + HEADER_BYTES] or not 0 < size - bind_end <= DESCRIBED_TAIL_BYTES:
         return None
     described = _TAILS.get(data[bind_end:])
     if described is None:

@@ -120,6 +120,90 @@ def test_prepared_statements_of_clients(console: Console, town: Town) -> None:
         assert row["query"] == "select v from notes where k = $1"
 
 
+def difference(console: Console, before: dict[str, int]) -> dict[str, int]:
+    (now,) = console.show("stats_totals")
+    return {name: now[name] - before[name] for name in before if name != "database"}
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["long road", "lane"])
+def test_stats_count_queries_transactions_and_bytes(console: Console, town: Town, *, lane: bool) -> None:
+    first, second, _ = town.spread
+    with connected(town.dsn) as client:
+        for number in range(3 if lane else 0):  # what has been planned twice gets a shortcut
+            client.query(f"insert into notes values ({first}, 'x', {number})")
+            client.query(f"delete from notes where k = {first}")
+        before = console.show("stats_totals")[0]
+        sent = client.query(f"insert into notes values ({first}, 'x', 7)")
+        client.query("begin")
+        client.query(f"insert into notes values ({second}, 'x', 8)")
+        client.query("commit")
+        came = difference(console, before)
+        assert sent[0] == ("tag", "INSERT 0 1")
+    assert (came["xact_count"], came["query_count"]) == (2, 4)
+    assert 0 < came["query_time"] < 20e6
+    assert came["xact_time"] > 0
+    texts = (f"insert into notes values ({first}, 'x', 7)", "begin", "commit", "insert into notes values (N, 'x', 8)")
+    assert came["bytes_received"] == sum(len(text) + 6 for text in texts)  # type, length, NUL
+    assert came["bytes_sent"] == sum(len(tag) + 6 + 6 for tag in ("INSERT 0 1", "BEGIN", "INSERT 0 1", "COMMIT"))
+    assert came["server_assignment_count"] == 2
+
+
+def test_stats_have_the_columns_of_pgbouncer(console: Console) -> None:
+    (row,) = console.show("stats")
+    named = ["xact_count", "query_count", "received", "sent", "xact_time", "query_time", "wait_time"]
+    assert {f"total_{name}" for name in named} <= row.keys()
+    assert {f"avg_{name}" for name in named if name != "received"} | {"avg_recv"} <= row.keys()
+    assert row.keys() - {"database"} == {name for name in row if name.startswith(("total_", "avg_"))}
+    totals, averages = console.show("stats_totals")[0], console.show("stats_averages")[0]
+    assert totals.keys() == averages.keys()
+
+
+def test_statements_by_their_text_without_values(console: Console, town: Town) -> None:
+    first, second, _ = town.spread
+    assert console.run("RESET statements") == "RESET"
+    with connected(town.dsn) as client:
+        for key in (first, second, first):
+            client.query(f"insert into notes values ({key}, 'secret', 1) on conflict do nothing")
+        client.query("select k, v from notes order by k")
+        client.query("insert into notes values (1, 'secret', -1)")
+        client.query("begin; select 'secret'; commit")
+    found = {row["statement"]: row for row in console.show("statements")}
+    inserts = found["insert into notes values ($1, $2, $3) on conflict do nothing"]
+    assert (inserts["calls"], inserts["rows"], inserts["errors"], inserts["shards"]) == (3, 2, 0, 3)
+    assert inserts["tier"] == "one shard"
+    assert 0 < inserts["mean"] <= inserts["longest"]
+    merged = found["select k, v from notes order by k"]
+    assert (merged["tier"], merged["calls"], merged["rows"], merged["shards"]) == ("merge", 1, 2, 3)
+    assert found["insert into notes values ($1, $2, $3)"]["errors"] == 1
+    assert {"begin", "select $1", "commit"} <= found.keys()
+    assert "secret" not in str(found)
+    assert console.run("RESET STATEMENTS") == "RESET"
+    assert console.show("statements") == []
+
+
+def test_prepared_statements_are_counted_on_both_roads(console: Console, town: Town) -> None:
+    key = town.spread[0]
+    console.run("RESET STATEMENTS")
+    before = console.show("stats_totals")[0]
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        for _ in range(5):
+            client.execute("select n, v from notes where k = %s", [key], prepare=True)
+    (row,) = (one for one in console.show("statements") if one["statement"] == "select n, v from notes where k = $1")
+    assert (row["calls"], row["tier"], row["errors"]) == (5, "one shard", 0)
+    came = difference(console, before)
+    assert (came["query_count"], came["bind_count"], came["client_parse_count"]) == (5, 5, 1)
+    assert 1 <= came["server_parse_count"] <= 3
+
+
+def test_shards_say_how_long_they_took(console: Console, town: Town) -> None:
+    before = {row["shard"]: row["exchanges"] for row in console.show("stats_shards")}
+    with connected(town.dsn) as client:
+        client.query(f"select v from notes where k = {town.keys(1)[0]}")
+    rows = {row["shard"]: row for row in console.show("stats_shards")}
+    assert rows["s1"]["exchanges"] == before["s1"] + 1
+    assert 0 < rows["s1"]["p50"] <= rows["s1"]["p99"] <= rows["s1"]["longest"]
+
+
 def test_locks_name_who_waits_and_for_whom(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
     key = town.keys(1)[0]
     holder, waiter = connect(town.dsn), connect(town.dsn)

@@ -100,6 +100,53 @@ def test_health(measured: Measured) -> None:
     eventually(lambda: measured.total("pgchorus_event_loop_lag_seconds_count") > 0, "the loop's lag is not measured")
 
 
+#: What issues and handbooks name; labels that must be there.
+SERIES = {
+    "pgchorus_queries_total": {"tier": "merge", "outcome": "ok"},
+    "pgchorus_query_seconds_count": {"tier": "one shard"},
+    "pgchorus_query_seconds_bucket": {"tier": "one shard", "le": "+Inf"},
+    "pgchorus_planning_seconds_count": {},
+    "pgchorus_shard_seconds_count": {"shard": "s2"},
+    "pgchorus_refusals_total": {"refusal": "unique"},
+    "pgchorus_errors_total": {"sqlstate": "0A000"},
+    "pgchorus_commits_total": {"kind": "distributed", "writers": "2", "outcome": "committed"},
+    "pgchorus_commit_seconds_count": {},
+    "pgchorus_commit_rounds_total": {},
+    "pgchorus_fences_total": {},
+    "pgchorus_fence_wait_seconds_count": {},
+    "pgchorus_received_bytes_total": {},
+    "pgchorus_sent_bytes_total": {},
+    "pgchorus_transactions_total": {},
+    "pgchorus_transaction_seconds_total": {},
+    "pgchorus_plan_cache_total": {"result": "miss"},
+    "pgchorus_links_opened_total": {"shard": "s0", "use": "clients"},
+    "pgchorus_clients": {},
+    "pgchorus_shard_up": {},
+}
+
+
+def test_what_has_been_done_is_in_every_series(measured: Measured) -> None:
+    first, second, _ = measured.town.spread
+    with connected(measured.town.dsn) as client:
+        before = {name: measured.total(name, **labels) for name, labels in SERIES.items()}
+        client.query(
+            f"begin; insert into notes values ({first}, 'a') on conflict do nothing;"
+            f" insert into notes values ({second}, 'b') on conflict do nothing; commit"
+        )
+        client.query("select k from notes order by k")
+        client.query(f"select v from notes where k = {first}")
+        client.query("create unique index on notes (v)")
+        still = {"pgchorus_links_opened_total", "pgchorus_clients", "pgchorus_shard_up"}
+        for name, labels in SERIES.items():
+            now = measured.total(name, **labels)
+            assert now > 0, name
+            assert now > before[name] or name in still, name
+        assert measured.total("pgchorus_commit_rounds_total") == before["pgchorus_commit_rounds_total"] + 3
+        refused = measured.values("pgchorus_queries_total", outcome="refused", tier="none")
+        assert sum(refused) > 0
+    assert measured.values("pgchorus_in_doubt_oldest_seconds") == [0.0]
+
+
 def asked() -> dict[str, str]:
     """Return the expressions of alerts and dashboard by title."""
     rules = yaml.safe_load((CONF / "prometheus" / "alerts.yaml").read_text())

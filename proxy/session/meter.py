@@ -1,0 +1,142 @@
+"""What a session's statements cost: measured on the long road, and put where it belongs for the fast lane as well.
+
+A *unit* is what one ReadyForQuery answers: a Query message, or all up to a Sync. Its first statement counts from the
+arrival of the unit, each further one from the end of the one before; statements that went out together share the time.
+Reading and planning is counted by itself as well, where a statement begins to run.
+
+Decides what of it is worth a line in the log. Values of clients are in none of it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from router.tiers import ONE_SHARD, SESSION, tier_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.admin.statements import Tally
+    from proxy.session.known_binds import KnownBind
+    from proxy.session.session import Session
+    from router.plan import Statement
+    from router.shortcut import Shortcut
+
+log = structlog.get_logger("pgchorus.statement")
+
+
+class Meter:
+    """One session's."""
+
+    __slots__ = ("_begun", "_counts", "_failed", "_in_block", "_running", "_session", "_since", "rows", "shards")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._counts = session.database.counts
+        self._begun = 0.0  # when the unit arrived; 0: none is open
+        self._since = 0.0  # when the statements that run did, or those before them ended
+        self._running: Sequence[Statement] = ()
+        self._failed = False
+        self._in_block = False
+        #: Of the statement that runs: rows that it returned or changed, and shards that have a part in it.
+        self.rows = 0
+        self.shards = 1
+
+    # --- the long road ----------------------------------------------------------------------------------------
+
+    def arrived(self) -> None:
+        """A message is about to be handled."""
+        if not self._begun:
+            self._begun = self._since = monotonic()
+            self._in_block = self._session.transaction.in_block
+            self._failed = False
+
+    def runs(self, statements: Sequence[Statement]) -> None:
+        """Statements begin to run, the ones before them have ended."""
+        now = monotonic()
+        if self._running:
+            self._end(now)
+        elif statements and self._begun:
+            self._counts.planning.add(now - self._begun)
+        self._running = statements
+        self.rows, self.shards = 0, 1
+
+    def failed(self, tally: Tally | None, *, refused: bool) -> None:
+        """The client was told of an error: by the statement that runs, or ``tally``'s on the lane."""
+        if self._failed:
+            return
+        running, self._running = self._running, ()
+        if tally is None and running:
+            tally = self.tally_of(running[-1])
+        self._counts.failed(tally, refused=refused)
+        self._failed = bool(self._begun)
+
+    def over(self) -> None:
+        """The unit has been answered."""
+        now = monotonic()
+        if self._running:
+            self._end(now)
+            if not (self._in_block or self._session.transaction.in_block):
+                self._counts.alone += 1
+                self._counts.alone_seconds += now - self._begun
+        self._begun = 0.0
+
+    def _end(self, now: float) -> None:
+        """What runs has ended well."""
+        running, self._running = self._running, ()
+        seconds = (now - self._since) / len(running)
+        self._since = now
+        for statement in running:
+            tally = self.tally_of(statement)
+            tally.add(seconds)
+            tally.more_shards += self.shards - 1
+            tally.rows += self.rows // len(running)
+            if seconds > self._counts.notable_s:
+                self.notable(tally, seconds)
+
+    def tally_of(self, statement: Statement) -> Tally:
+        """Return where a statement is counted."""
+        return self._counts.book.tally(statement.text, tier_of(statement.plan))
+
+    # --- the lane ---------------------------------------------------------------------------------------------
+
+    def tally_in_lane(self, known: Shortcut | KnownBind) -> Tally:
+        """Return where a statement of the lane is counted, and note that with it."""
+        tally: Tally = self._counts.book.tally(known.text, ONE_SHARD if known.control is None else SESSION)
+        known.tally = tally
+        return tally
+
+    def counted(self, tally: Tally, seconds: float, *, alone: bool = False) -> None:
+        """Count a statement of the lane that has ended, where a call does not matter."""
+        tally.add(seconds)
+        if alone:
+            self._counts.alone += 1
+            self._counts.alone_seconds += seconds
+        if seconds > self._counts.notable_s:
+            self.notable(tally, seconds)
+
+    # --- what is worth a line ---------------------------------------------------------------------------------
+
+    def notable(self, tally: Tally, seconds: float) -> None:
+        """A statement took longer than the configuration allows without a word."""
+        session = self._session
+        gid = session.transaction.gid
+        log.warning(
+            "slow statement",
+            client=session.connection.peer,
+            database=session.database.logical.name,
+            user=session.role,
+            ms=round(seconds * 1000, 1),
+            tier=tally.tier,
+            statement=tally.text,
+            **({} if gid is None else {"gid": str(gid)}),
+        )
+
+
+def rows_of_tag(tag: bytes) -> int:
+    """Return how many rows the end of a command tag tells of (``INSERT 0 5``); 0 for one that tells of none."""
+    number = tag.rpartition(b" ")[2]
+    return int(number) if number.isdigit() else 0
