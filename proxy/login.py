@@ -20,7 +20,8 @@ from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.encodings import by_name, served
 from proxy.errors import ClientGone, ProxyError
 from proxy.session.loop import serve_session
-from proxy.session.session import Session, error_frame
+from proxy.session.session import Session
+from proxy.session.telling import error_frame
 from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
 from proxy.shards.errors import ShardError
 from proxy.wire import backend

@@ -37,7 +37,8 @@ from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
 from proxy.session.preparing import current, key_parameters, prepare, read_parameters, request_of, resolve_bind
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
 from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
-from proxy.session.session import CLIENT_ERRORS, raise_if_fatal, relayed_shard
+from proxy.session.session import relayed_shard
+from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized

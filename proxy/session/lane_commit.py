@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.session.lane_block import commit_together, committed_at_once, may_commit_at_once
 from proxy.session.outcome import RolledBack
-from proxy.session.session import CLIENT_ERRORS
+from proxy.session.telling import CLIENT_ERRORS
 from proxy.shards.errors import ShardError
 from proxy.shards.receivers import Collector
 from proxy.tasks import spawn

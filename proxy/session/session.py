@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from proxy.encodings import UTF8, by_name
+from proxy.encodings import by_name
 from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
@@ -26,16 +26,16 @@ from proxy.session.meter import Meter
 from proxy.session.outcome import RolledBack
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
+from proxy.session.telling import error_frame, sqlstate_of
 from proxy.session.temporary import check_names, compare_names, keep_temporary
 from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE, UNSEEN, Block, ClientTransaction
 from proxy.wire import backend
-from proxy.wire.errors import WireFailure
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
-from router.errors import Refused, SyntaxFailure, refusal
+from router.errors import Refused, refusal
 from router.plan import Execution, SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 from router.statement import parse
@@ -67,7 +67,6 @@ _READ_ONLY_PARAMETERS = frozenset(
     {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
 )
 KILL_GRACE_S = 1.0
-_LAST_WORDS = ("FATAL", "PANIC")
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
 _TERMINATED = ProxyError("57P01", "terminating connection due to administrator command")
@@ -555,56 +554,3 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
     if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
         return None
     return task.shard
-
-
-def error_frame(error: Exception, encoding: Encoding = UTF8) -> bytes:
-    """Translate what can go wrong into an ErrorResponse; anything else is a bug and is raised on.
-
-    What a shard says goes out in the bytes that it came in, which are the client's ``encoding`` already.
-    """
-    if isinstance(error, ShardError):
-        if error.fields.severity in _LAST_WORDS:
-            # A shard's, not ours: the client's session goes on.
-            return backend.error_response(error.fields.replace(S="ERROR", V="ERROR"))
-        return error.raw if error.raw is not None else backend.error_response(error.fields)
-    if isinstance(error, ProxyError):
-        return _own_error(error.fields(), encoding)
-    if isinstance(error, Refused):
-        fields = ErrorFields.make(
-            "ERROR",
-            error.sqlstate,
-            error.message,
-            detail=error.detail,
-            hint=error.hint,
-            position=error.position,
-        )
-        return _own_error(fields, encoding)
-    if isinstance(error, SyntaxFailure):
-        return _own_error(ErrorFields.make("ERROR", "42601", error.message, position=error.position), encoding)
-    if isinstance(error, WireFailure):
-        return backend.error_response(
-            ErrorFields.make(error.severity, error.sqlstate, error.message, detail=error.detail, hint=error.hint)
-        )
-    raise error
-
-
-def _own_error(fields: ErrorFields, encoding: Encoding) -> bytes:
-    if not encoding.is_utf8:
-        fields = fields.replace(**{code: encoding.shown(text) for code, text in fields.fields.items()})
-    return backend.error_response(fields)
-
-
-def sqlstate_of(error: Exception) -> str:
-    """Return the SQLSTATE of an exception that :func:`error_frame` translates."""
-    if isinstance(error, ShardError):
-        return error.fields.sqlstate
-    return "42601" if isinstance(error, SyntaxFailure) else str(getattr(error, "sqlstate", "XX000"))
-
-
-CLIENT_ERRORS = (ShardError, ProxyError, Refused, SyntaxFailure, WireFailure)
-
-
-def raise_if_fatal(error: Exception) -> None:
-    """A violation after which message boundaries cannot be trusted ends the connection, not the statement."""
-    if isinstance(error, WireFailure) and error.fatal:
-        raise error

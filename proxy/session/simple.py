@@ -28,7 +28,8 @@ from proxy.session.run import (
     shards_of,
     writes_of,
 )
-from proxy.session.session import CLIENT_ERRORS, FAILED_BLOCK, raise_if_fatal, relayed_shard
+from proxy.session.session import FAILED_BLOCK, relayed_shard
+from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.session.temporary import compare_names
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
