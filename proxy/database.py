@@ -185,7 +185,7 @@ class LogicalDatabase:
 
         One that says that its server takes no writes makes the proxy see whether another one does.
         """
-        self.metrics.error(sqlstate)
+        self.metrics.errors[sqlstate] += 1
         if sqlstate != READ_ONLY_SQL_TRANSACTION or read_only:
             return
         for endpoint in self.control.endpoints:
