@@ -129,6 +129,7 @@ def _doctor_options(doctor: argparse.ArgumentParser) -> None:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until a signal says stop."""
     config = load(options.config)
+    logs.set_up(options.log_level or config.log.level, config.log.format)
     uvloop.run(serve(config, lambda: say_ready(config)))
     return OK
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from proxy.admin.counts import Counts, Totals
+from proxy.config import Log
 from proxy.description import Description, ask_description
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
@@ -117,6 +118,7 @@ class LogicalDatabase:
         self.limits = limits
         self.metrics = metrics
         self.counts = Counts(limits.statements_tracked)
+        self.log = Log()
         self.catalog_version = 0
         self.sessions: set[Session] = set()  # of this process
         self.definitions = Definitions()
@@ -416,6 +418,11 @@ class LogicalDatabase:
         transaction.finish_statement()
 
     # --- what has been done ----------------------------------------------------------------------------------
+
+    def use_log(self, log: Log) -> None:
+        """Log what this says from now on."""
+        self.log = log
+        self.counts.notable_s = log.slow_s
 
     def session_ended(self, session: Session) -> None:
         """A session is no more; what it has moved stays counted."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from proxy.authentication import Credentials
     from proxy.cancel import CancelKeys
-    from proxy.config import Auth
+    from proxy.config import Auth, Log
     from proxy.connection import ClientConnection
     from proxy.console.world import World
     from proxy.database import LogicalDatabase
@@ -55,6 +55,7 @@ class Door(Protocol):
     tls: TlsServer | None
     login_timeout_s: float
     draining: bool
+    log: Log
 
     def database(self, name: str) -> LogicalDatabase | None:
         """Return a logical database by name."""
@@ -80,6 +81,8 @@ async def serve_client(connection: ClientConnection, door: Door) -> None:
         if entered is None:
             return
         session, pid = entered
+        if door.log.connections:
+            _say_who(connection, session)
         try:
             if isinstance(session, ConsoleSession):
                 await session.serve()
@@ -98,6 +101,18 @@ async def serve_client(connection: ClientConnection, door: Door) -> None:
         connection.write(_fatal(error))
     finally:
         connection.close()
+
+
+def _say_who(connection: ClientConnection, session: Session | ConsoleSession) -> None:
+    console = isinstance(session, ConsoleSession)
+    log.info(
+        "client logged in",
+        client=connection.peer,
+        user=session.user if isinstance(session, ConsoleSession) else session.role,
+        database=CONSOLE_DATABASE if isinstance(session, ConsoleSession) else session.database.logical.name,
+        tls=connection.tls.version if connection.tls is not None else "",
+        **({} if console else {"id": session.pid}),
+    )
 
 
 async def _enter(connection: ClientConnection, door: Door) -> tuple[Session | ConsoleSession, int] | None:

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMS = ("people", "json")
 
 
-def set_up(level: str) -> None:
+def set_level(level: str) -> None:
+    """Log ``level`` and above from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
+def set_up(level: str, form: str = "people") -> None:
     """Send everything at ``level`` and above to standard error, times in UTC; for people at a terminal in colour."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -40,14 +46,22 @@ def set_up(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.StackInfoRenderer(),
-            # A traceback with the values of variables would show what clients send.
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-            ),
+            *_renderers(form),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
+
+
+def _renderers(form: str) -> list[Processor]:
+    # A traceback with the values of variables would show what clients send: neither form has one.
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        )
+    ]

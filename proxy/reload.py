@@ -1,8 +1,8 @@
 """SIGHUP: who may log in and how, and with which certificate, is read again; nobody who is in is sent away.
 
 Decides what may change while the proxy runs: the sections ``auth`` (rules, users and their passwords, those in files as
-well), ``tls`` and ``console``, all or none. A file with a mistake anywhere leaves all as it was. What else has changed
-waits for a restart, and the log says that it does.
+well), ``tls``, ``console`` and ``log``, all or none. A file with a mistake anywhere leaves all as it was. What else has
+changed waits for a restart, and the log says that it does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from proxy import logs
 from proxy.authentication import Credentials
 from proxy.config import ConfigError, load
 from proxy.tls import TlsError, TlsServer
@@ -21,11 +22,11 @@ from proxy.tls import TlsError, TlsServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxy.config import Auth, Config
+    from proxy.config import Auth, Config, Log
 
 log = structlog.get_logger("pgchorus.reload")
 
-_RELOADED = ("auth", "tls", "console")
+_RELOADED = ("auth", "tls", "console", "log")
 
 
 class Reloadable(Protocol):
@@ -39,6 +40,9 @@ class Reloadable(Protocol):
 
     def use_passwords(self, passwords: Mapping[str, str]) -> None:
         """Log in to the shards with these from now on."""
+
+    def use_log(self, log: Log) -> None:
+        """Log what this says from now on."""
 
 
 async def reload(server: Reloadable) -> None:
@@ -58,7 +62,10 @@ async def reload(server: Reloadable) -> None:
         )
         server.auth, server.credentials, server.tls = found.auth, credentials, tls
         server.use_passwords(found.auth.passwords)
-        server.config = replace(before, auth=found.auth, tls=found.tls, console=found.console)
+        if found.log != before.log:
+            logs.set_up(found.log.level, found.log.format)
+            server.use_log(found.log)
+        server.config = replace(before, auth=found.auth, tls=found.tls, console=found.console, log=found.log)
         waiting = [
             one.name
             for one in fields(found)

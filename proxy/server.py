@@ -36,7 +36,7 @@ from proxy.twophase.points import pass_by
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from proxy.config import Config
+    from proxy.config import Config, Log
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
     from proxy.twophase.points import Checkpoint
@@ -58,6 +58,7 @@ class Server:
         self.credentials = Credentials(config.cluster.name, config.auth.users)
         self.login_timeout_s = config.limits.login_timeout_s
         self.tls = TlsServer(config.tls) if config.tls is not None else None
+        self.log = config.log
         self.draining = False
         self.started_at = time.time()
         self.reloading = asyncio.Lock()
@@ -132,6 +133,12 @@ class Server:
         """Log in to the shards with these from now on."""
         for database in self._databases.values():
             database.use_passwords(passwords)
+
+    def use_log(self, log: Log) -> None:
+        """Log what this says from now on; the level is set already."""
+        self.log = log
+        for database in self._databases.values():
+            database.use_log(log)
 
     # --- what the metrics ask (proxy.admin.metrics.Sources) -----------------------------------------------------
 

@@ -16,6 +16,7 @@ from proxy.config.settings import (
     Config,
     Console,
     DatabaseConfig,
+    Log,
     Tables,
     Tls,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Either",
     "Form",
     "Key",
+    "Log",
     "Mistake",
     "Named",
     "Section",

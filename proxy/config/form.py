@@ -13,6 +13,7 @@ from proxy import config_values as values
 from proxy.access import CONNECTIONS, METHODS
 from proxy.config.settings import DEFAULT_PORT, SHARD_LOGINS
 from proxy.limits import SECTIONS, Limits
+from proxy.logs import FORMS, LEVELS
 from router.cluster import DEFAULT_SLOTS
 
 if TYPE_CHECKING:
@@ -106,6 +107,16 @@ _TLS = Section(
     }
 )
 _CONSOLE = Section({"admins": Key(Value(values.some_names), ()), "readers": Key(Value(values.some_names), ())})
+_SWITCH = Value(values.choice("on", "off"))
+_LOG = Section(
+    {
+        "level": Key(Value(values.choice(*LEVELS)), "info"),
+        "format": Key(Value(values.choice(*FORMS)), "people"),
+        "slow_ms": Key(Value(values.number(whole=False, least=0)), None),
+        "connections": Key(_SWITCH, "on"),
+        "errors": Key(_SWITCH, "on"),
+    }
+)
 FORM = Section(
     {
         "cluster": Key(Value(values.gid_name)),
@@ -113,6 +124,7 @@ FORM = Section(
             Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port), DEFAULT_PORT)}), None
         ),
         "metrics": Key(Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port))}), None),
+        "log": Key(_LOG, None),
         "tls": Key(_TLS, None),
         "console": Key(_CONSOLE, None),
         "workers": Key(Value(values.workers), 1),

@@ -21,6 +21,7 @@ from proxy.config.settings import (
     Config,
     Console,
     DatabaseConfig,
+    Log,
     Tables,
     Tls,
 )
@@ -76,6 +77,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         limits=limits,
         tls=_tls(file, content["tls"]),
         console=Console(**(content["console"] or {})),
+        log=_log(content["log"]),
     )
 
 
@@ -108,6 +110,13 @@ def _plain(placement: Placement) -> object:
 
 def _rules(auth: dict[str, Any]) -> tuple[Rule, ...]:
     return tuple(Rule(name, **rule) for name, rule in (auth["rules"] or {}).items())
+
+
+def _log(log: dict[str, Any] | None) -> Log:
+    if log is None:
+        return Log()
+    switches = {name: log[name] != "off" for name in ("connections", "errors")}
+    return Log(**{**log, **switches})
 
 
 def _tls(file: Path, tls: dict[str, Any] | None) -> Tls | None:

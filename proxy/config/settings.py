@@ -6,6 +6,7 @@ Decides their shape. Leaves to others what may stand in a file (``form``) and wh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ class Console:
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged, and how. ``slow_ms``: statements that take longer get a line; None: none does."""
+
+    level: str = "info"
+    format: str = "people"
+    slow_ms: float | None = None
+    connections: bool = True
+    errors: bool = True
+
+    @property
+    def slow_s(self) -> float:
+        """The same in seconds; endless for none."""
+        return inf if self.slow_ms is None else self.slow_ms / 1000
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConfig:
     """One logical database: what the router knows of it, and its shards' DSNs in the same order."""
 
@@ -92,6 +109,7 @@ class Config:
     limits: Limits
     tls: Tls | None = None
     console: Console = field(default_factory=Console)
+    log: Log = field(default_factory=Log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,7 @@ class LaneCommit:
             self._failed()
             return
         writers = len(transaction.writers)
+        self._session.meter.decided(outcome)
         transaction.committed(outcome)
         took = time.monotonic() - begun
         self._session.database.counts.commit_times.add(took)

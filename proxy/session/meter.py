@@ -9,6 +9,7 @@ Decides what of it is worth a line in the log. Values of clients are in none of 
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from proxy.admin.statements import Tally
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
+    from proxy.twophase.coordinator import Outcome
     from router.plan import Statement
     from router.shortcut import Shortcut
 
 log = structlog.get_logger("pgchorus.statement")
+commits = structlog.get_logger("pgchorus.commit")
+_commits = logging.getLogger("pgchorus.commit")  # the same: asked without the cost of a line
 
 
 class Meter:
@@ -64,14 +68,20 @@ class Meter:
         self._running = statements
         self.rows, self.shards = 0, 1
 
-    def failed(self, tally: Tally | None, *, refused: bool) -> None:
-        """The client was told of an error: by the statement that runs, or ``tally``'s on the lane."""
+    def failed(self, tally: Tally | None, *, sqlstate: str, refusal: str = "") -> None:
+        """The client was told of an error: by the statement that runs, or ``tally``'s on the lane.
+
+        What an error says may hold values of clients; so the line in the log has the SQLSTATE, not the words.
+        """
         if self._failed:
             return
         running, self._running = self._running, ()
         if tally is None and running:
             tally = self.tally_of(running[-1])
-        self._counts.failed(tally, refused=refused)
+        self._counts.failed(tally, refused=bool(refusal))
+        if self._session.database.log.errors:
+            more = {"refusal": refusal} if refusal else {}
+            log.info("error", **self._who(), sqlstate=sqlstate, **more, statement="" if tally is None else tally.text)
         self._failed = bool(self._begun)
 
     def over(self) -> None:
@@ -83,6 +93,7 @@ class Meter:
                 self._counts.alone += 1
                 self._counts.alone_seconds += now - self._begun
         self._begun = 0.0
+        self._failed = False
 
     def _end(self, now: float) -> None:
         """What runs has ended well."""
@@ -122,18 +133,29 @@ class Meter:
 
     def notable(self, tally: Tally, seconds: float) -> None:
         """A statement took longer than the configuration allows without a word."""
+        log.warning("slow statement", **self._who(), ms=round(seconds * 1000, 1), tier=tally.tier, statement=tally.text)
+
+    def decided(self, outcome: Outcome) -> None:
+        """A COMMIT with a record has come to its outcome."""
+        if outcome.gid is None:
+            return
+        if not outcome.committed:
+            error = outcome.error
+            sqlstate = "" if error is None else error.sqlstate
+            of = {**self._who(), "gid": outcome.gid, "outcome": outcome.result.value, "sqlstate": sqlstate}
+            commits.warning("not committed", **of)
+        elif _commits.isEnabledFor(logging.DEBUG):
+            commits.debug("committed", **{**self._who(), "gid": outcome.gid})
+
+    def _who(self) -> dict[str, str]:
         session = self._session
         gid = session.transaction.gid
-        log.warning(
-            "slow statement",
-            client=session.connection.peer,
-            database=session.database.logical.name,
-            user=session.role,
-            ms=round(seconds * 1000, 1),
-            tier=tally.tier,
-            statement=tally.text,
-            **({} if gid is None else {"gid": str(gid)}),
-        )
+        found = {
+            "client": session.connection.peer,
+            "database": session.database.logical.name,
+            "user": session.role,
+        }
+        return found if gid is None else {**found, "gid": str(gid)}
 
 
 def rows_of_tag(tag: bytes) -> int:

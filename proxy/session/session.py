@@ -302,11 +302,11 @@ class Session:
 
     def count_error(self, error: Exception, tally: Tally | None = None) -> None:
         """The client has been told of an error: count it, and fail the block."""
-        refused = isinstance(error, Refused)
         if isinstance(error, Refused):
             self.database.metrics.refusals[error.refusal] += 1
         self.database.told(sqlstate_of(error), read_only=self.transaction.read_only)
-        self.meter.failed(tally, refused=refused)
+        refused = error.refusal if isinstance(error, Refused) else ""
+        self.meter.failed(tally, sqlstate=sqlstate_of(error), refusal=refused)
         self.transaction.fail()
 
     def environment(self, snapshot: CommonSnapshot | None) -> Environment:
@@ -373,6 +373,7 @@ class Session:
         if committed:
             self.follow_parameters(link)  # SET LOCAL ends with the transaction
         if outcome is not None:
+            self.meter.decided(outcome)
             self._tell(outcome, explicit=explicit)
 
     async def committed(self, outcome: Outcome) -> None:

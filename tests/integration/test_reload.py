@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -123,3 +124,43 @@ def test_tls_comes_and_goes(house: House, tmp_path: Path) -> None:
         house.reload("users, rules and certificate reloaded")
         assert secure.execute("select 1").fetchone() == (1,)
         house.connect("one").close()
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_the_log_is_renewed_and_has_a_line_for_what_matters_without_values(house: House) -> None:
+    log = {"level": "info", "format": "json", "slow_ms": 5, "connections": "on", "errors": "on"}
+    before = len(house.process.log.read_text())
+    house.change(log=log)
+    house.reload("users, rules and certificate reloaded")
+    with house.connect("one", application_name="secret") as client:
+        client.execute("select pg_sleep(0.02), 'secret'", prepare=False)
+        for _ in range(3):  # on the long road, then on the lane
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                client.execute("select 'secret'::int", prepare=False)
+        house.change(log={**log, "connections": "off", "errors": "off", "slow_ms": 1000, "level": "warning"})
+        house.reload("")
+        eventually(lambda: not slow(client, house), "statements that are not slow any more are still logged")
+        said = house.process.log.read_text()[before:]
+    found = lines(said)
+    (login,) = (line for line in found if line["event"] == "client logged in")
+    assert (login["user"], login["database"]) == ("postgres", house.database)
+    first = next(line for line in found if line["event"] == "slow statement")
+    assert (first["statement"], first["tier"], first["client"]) == (
+        "select pg_sleep($1), $2",
+        "one shard",
+        login["client"],
+    )
+    assert first["ms"] >= 20
+    errors = [line for line in found if line["event"] == "error"]
+    assert [(line["sqlstate"], line["statement"]) for line in errors] == [("22P02", "select $1::int")] * 3
+    assert "secret" not in said
+
+
+def slow(client: psycopg.Connection[Any], house: House) -> bool:
+    """Run a slow statement, and see whether it is logged; the line stands there before the answer comes."""
+    before = len(house.process.log.read_text())
+    client.execute("select pg_sleep(0.02)", prepare=False)
+    return "slow statement" in house.process.log.read_text()[before:]
