@@ -28,7 +28,7 @@ from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.filling import fill_bind
-from proxy.session.following import follow_set_config, learn_settings
+from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -503,6 +503,7 @@ class ExtendedProtocol:
         new_encoding = sets_encoding(statement)
         if new_encoding:
             check_change(session)
+        await before_set_config(session, statement, self._send_batch)
         batch = await self._batch_for(shard, writes=_writes(portal))
         batch.execute(message.encode(), statement)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.

@@ -7,16 +7,18 @@ with a dot in their name are in no list of Postgres's: asked for are those that 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
-from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT
+from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.encoded import check_changed, sets_encoding
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import UNSEEN
+from router.errors import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _NOT_LEARNED: Final = frozenset(
     {"transaction_isolation", "transaction_read_only", "transaction_deferrable", "client_encoding", "is_superuser"}
 )
+_READ_ONLY: Final = "transaction_read_only"
+_IS_ON: Final = re.compile("1|on|t(r(ue?)?)?|y(es?)?")
 
 
 async def learn_isolation(session: Session) -> None:
@@ -41,6 +45,26 @@ async def all_but(session: Session, shard: int, sql: str) -> None:
     for other, link in session.transaction.links.items():
         if other != shard and not link.closed:
             await link.run(sql)
+
+
+async def before_set_config(
+    session: Session, statement: Statement, flush: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Before a SELECT that calls set_config: to make a block READ ONLY is what SET TRANSACTION does, on every shard.
+
+    A shard that was told so by the SELECT alone could not write the decision of what the block has written before.
+    """
+    transaction = session.transaction
+    values = [value for name, value, _ in statement.set_config if name == _READ_ONLY]
+    if not values or not transaction.in_block or transaction.shard_count == 1:
+        return
+    if flush is not None:
+        await flush()
+    for value in values:
+        if value is None:
+            raise refusal("setting", name=_READ_ONLY, value="an expression")
+        if _IS_ON.fullmatch(value.strip().lower()):
+            await transaction.set_modes(Modes(read_only=True), "SET TRANSACTION READ ONLY")
 
 
 async def follow_set_config(session: Session, statement: Statement, shard: int) -> None:
@@ -62,6 +86,8 @@ async def _follow(session: Session, link: ShardLink, call: tuple[str, str | None
     """One call; its value None: a parameter or an expression, or it may not have been called."""
     name, value, local = call
     transaction = session.transaction
+    if name == _READ_ONLY and transaction.shard_count > 1:
+        return  # of the block alone, which knows it
     if value is None:  # what is so is what it is now
         answer = await link.run(f"SELECT pg_catalog.current_setting({quote_literal(name)}, true)")
         now = answer.rows[0][0]

@@ -17,7 +17,7 @@ from proxy.session import explaining, own_settings
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
 from proxy.session.filling import fill_bind
-from proxy.session.following import follow_set_config
+from proxy.session.following import before_set_config, follow_set_config
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
@@ -353,6 +353,7 @@ async def _run_on_link(
     )
     if sets_encoding(portal.prepared.statement):
         check_change(session)
+    await before_set_config(session, portal.prepared.statement)
     answer = Relay(session.connection, session.on_parameter, script, session.transaction.explain)
     answer.hold_tag = True
     link.exchange(packet, answer)

@@ -244,6 +244,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
         session.begin(Block.IMPLICIT)  # others must not run by the new definitions before they are read
     if sets_encoding(statement):
         check_change(session)
+    await following.before_set_config(session, statement)
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
     await following.follow_set_config(session, statement, shard)

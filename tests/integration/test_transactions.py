@@ -332,6 +332,15 @@ READ_ONLY_AFTER_WRITES = [
     ["set transaction read only", "select v from notes where k = {third}", SHOWN, "commit"],
     ["set transaction read only", "declare x cursor for select k from notes order by k", "fetch 1 from x",
      "savepoint s", "fetch 1 from x", "rollback to s", "fetch 1 from x", "commit"],
+    ["select set_config('transaction_read_only', 'on', true)", SHOWN, INSIDE, "{c}", "commit"],
+    ["select set_config('transaction_read_only', 'on', false)", SHOWN, "select v from notes where k = {third}",
+     "commit", SHOWN, "insert into notes values ({third}, 'd')"],
+    ["savepoint s", "select set_config('transaction_read_only', 'tr', true)", SHOWN, "rollback to s", SHOWN, "{c}",
+     "commit"],
+    ["prepare p as select set_config('transaction_read_only', 'on', true)", "execute p", SHOWN, "commit",
+     "deallocate p"],
+    ["select set_config('transaction_read_only', 'off', true)", "{c}", "commit"],
+    ["select set_config('transaction_read_only', 'nonsense', true)", "commit"],
 ]  # fmt: skip
 
 
