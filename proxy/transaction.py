@@ -57,6 +57,7 @@ IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
 READ_ONLY_SAVEPOINT = "pgchorus_read_only"
+_OF_A_MARK = "22P02"  # its text is no integer
 PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
 
 
@@ -91,6 +92,8 @@ class ClientTransaction:
     identity: Identity | None = None  # once it has used a second shard
     gid: GlobalId | None = None  # that the client has asked for
     deadlock: ErrorFields | None = None  # what the client is told instead of 57014, when a wait of it was ended
+    unasked: dict[str, ErrorFields] = field(default_factory=dict)  # by their marks (proxy.session.unasked)
+    marks: int = 0  # how many of these there have been
     ending_wait: asyncio.Future[None] | None = None  # a cancel of ours is on its way
     locks_released: bool = False  # on the other shards, after an error
     touched: set[int] = field(default_factory=set)  # shards where the client's own statements ran
@@ -450,8 +453,12 @@ class ClientTransaction:
                     await link.outlive_cancels()
 
     def explain(self, error: ErrorFields) -> ErrorFields | None:
-        """Return what to tell the client instead of a shard's error, if that is our own cancel's."""
-        return self.deadlock if error.sqlstate == QUERY_CANCELED else None
+        """Return what to tell the client instead of a shard's error, if that is our own cancel's, or has our mark."""
+        if error.sqlstate == QUERY_CANCELED:
+            return self.deadlock
+        if self.unasked and error.sqlstate == _OF_A_MARK:
+            return next((said for mark, said in self.unasked.items() if f'"{mark}"' in error.message), None)
+        return None
 
     # --- ending -----------------------------------------------------------------------------------------------
 

@@ -263,6 +263,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Add the column without a default, and set the default afterwards.",
     ),
     "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
+    "subquery-locks": (
+        "a subquery that locks rows would lock them here although one Postgres might not run it",
+        "Put it into WITH or FROM, or make it a condition of WHERE by itself.",
+    ),
     "temporary-hides": (
         "over several shards a temporary relation cannot have the name of {table}",
         "Choose another name; where the lasting one came later, say which: public.name, DROP TABLE pg_temp.name.",
@@ -324,6 +328,10 @@ GATHERED: dict[str, tuple[str, str]] = {
 _DOCTOR: Final = "The schemas differ, or types were created on the shards one by one; see pgchorus doctor."
 
 RUNNING: dict[str, tuple[str, str]] = {
+    "subquery-failed": (
+        "a subquery that is asked first fails, and one Postgres might not have run it",
+        "Find out what is wrong with the subquery by itself.",
+    ),
     "clock-word": (
         "{value} would be read off the clock by each shard for itself",
         "Write the date or time, or use now() and CURRENT_DATE, which are one value for all shards.",

@@ -68,6 +68,15 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
     return [KeyParameter(rows[0][0] if rows else None, form, oid)]
 
 
+async def nothing(session: Session, value: Asked, parameters: Sequence[KeyParameter]) -> KeyParameter:
+    """Return what a subquery without an answer is, of the type that its answer would have."""
+    if value.shape is Shape.EXISTS:
+        return KeyParameter(None, _BINARY, _BOOL)
+    described = await session.database.describe(session, value.read.text, tuple(each.oid for each in parameters))
+    oid = (described.fields or ())[0].type_oid
+    return _array([], oid) if value.shape is Shape.LIST else KeyParameter(None, _TEXT, oid)
+
+
 async def _rows(
     session: Session, read: Statement, parameters: Sequence[KeyParameter], formats: tuple[int, ...]
 ) -> list[Row]:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
 from proxy.encodings import written
+from proxy.errors import ProxyError
 from proxy.executor.request import Request
-from proxy.session.asking import asked
+from proxy.session.asking import asked, nothing
+from proxy.session.unasked import marked, with_marks
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block, ClientTransaction
 from proxy.wire import backend, frontend
@@ -70,16 +72,16 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
         fields = (await session.database.describe(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
-    values = await _values(session, plan, (), (), ())
-    executable = session.resolve(plan.inner, values)
+    values, inner = await _values(session, plan, (), (), ())
+    executable = session.resolve(inner, values)
     request = Request(
-        text=plan.inner.text,
+        text=inner.text,
         parameter_oids=tuple(value.oid for value in values),
         parameter_formats=tuple(value.format for value in values),
         parameters=tuple(value.data for value in values),
         fields=fields,
     )
-    return plan.inner, executable, request
+    return inner, executable, request
 
 
 def _begin_for_locks(session: Session, plan: Filled) -> None:
@@ -112,8 +114,8 @@ async def fill_bind(
     _begin_for_locks(session, plan)
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
-    values = await _values(session, plan, bind.parameters, formats, oids)
-    changed = _with_values(prepared, plan, [value.oid for value in values])
+    values, inner = await _values(session, plan, bind.parameters, formats, oids)
+    changed = _with_values(prepared, inner, [value.oid for value in values])
     filled = frontend.Bind(
         bind.portal,
         bind.statement,
@@ -124,14 +126,14 @@ async def fill_bind(
     return changed, filled
 
 
-def _with_values(prepared: PreparedStatement, plan: Filled, value_oids: Sequence[int]) -> PreparedStatement:
+def _with_values(prepared: PreparedStatement, inner: Statement, value_oids: Sequence[int]) -> PreparedStatement:
     """Return the statement that a shard gets, whose parameters are the client's and behind them the values."""
     oids = (*prepared.description.parameter_oids, *value_oids)
     return replace(
         prepared,
-        query=plan.inner.text.encode("utf-8", "surrogateescape"),
+        query=inner.text.encode("utf-8", "surrogateescape"),
         oids=oids,
-        statement=plan.inner,
+        statement=inner,
         description=Description(oids, prepared.description.fields),
     )
 
@@ -145,7 +147,7 @@ def with_moments(prepared: PreparedStatement) -> tuple[PreparedStatement, tuple[
     moments = tuple(value for value in values if isinstance(value, Moment))
     if len(moments) != len(values):
         return None
-    return _with_values(prepared, plan, [_TIMESTAMPTZ] * len(moments)), moments
+    return _with_values(prepared, plan.inner, [_TIMESTAMPTZ] * len(moments)), moments
 
 
 def moment_values(session: Session, moments: Sequence[Moment]) -> list[bytes]:
@@ -159,21 +161,27 @@ async def _values(
     parameters: Sequence[bytes | None],
     formats: Sequence[int],
     oids: Sequence[int],
-) -> list[KeyParameter]:
-    """Return the values of a plan in order."""
+) -> tuple[list[KeyParameter], Statement]:
+    """Return the values of a plan in order, and the statement that takes them."""
     rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
     texts = [tuple(value.text for value in row) for row in rows if row]
     known = [KeyParameter(*each) for each in zip(parameters, formats, oids, strict=True)]
     computed = iter(await compute(session, texts, known) if texts else ())
     found: list[KeyParameter] = []
+    marks: dict[int, str] = {}
     for row in plan.values:
         before = [*known, *found]  # a subquery may use what was filled in before it
         for value in row:
             if isinstance(value, Asked):
-                found += await asked(session, value, before)
+                try:
+                    found += await asked(session, value, before)
+                except (ShardError, ProxyError) as error:
+                    marks[len(known) + len(found) + 1] = marked(session, value, error)
+                    found.append(await nothing(session, value, before))
             else:
                 found.append(moment_parameter(session, value) if isinstance(value, Moment) else next(computed))
-    return found
+    inner = with_marks(session, plan.inner, marks, [*known, *found]) if marks else plan.inner
+    return found, inner
 
 
 async def computed_rows(session: Session, values: Sequence[Value], count: int) -> list[list[KeyParameter]]:

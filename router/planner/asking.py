@@ -19,7 +19,7 @@ from router.plan_steps import Asked, Shape
 from router.planner import asking_merge, asking_rows, asking_tables
 from router.planner.placing import locks
 from router.rewrite import group_end
-from router.tree import is_wrapped, strings, walk
+from router.tree import conjuncts, is_wrapped, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,8 +109,10 @@ def _subqueries(
         elif every:
             return None
     # The parser repeats the source of SET (a, b) = ... for each column: once is enough.
-    links = {link.get("location"): link for link in _links([node.get("whereClause"), node.get("targetList")])}.values()
-    values = [_value(context, link) for link in links if wanted(link) and not asking_rows.mentions(link, names)]
+    found_links = _links([node.get("whereClause"), node.get("targetList")])
+    links = list({link.get("location"): link for link in found_links}.values())
+    links = [link for link in links if wanted(link) and not asking_rows.mentions(link, names)]
+    values = [_unconditional(context, link, _value(context, link)) for link in links]
     if every and None in values:
         return None
     for at, (place, read) in enumerate(filter(None, values), number):
@@ -122,6 +124,43 @@ def _subqueries(
     for start, end, text in sorted(splices, reverse=True):
         changed = changed[:start] + text + changed[end:]
     return changed, tuple(asked)
+
+
+def _unconditional(context: Context, link: Node, value: tuple[_Place, Asked] | None) -> tuple[_Place, Asked] | None:
+    """Return how a subquery is asked; refuses one that would lock rows where Postgres might not run it."""
+    if value is not None and value[1].locks and not _surely_run(context.body, link):
+        raise context.refuse("subquery-locks", link.get("location"))
+    return value
+
+
+def _surely_run(node: Node, link: Node) -> bool:
+    """Whether Postgres runs a subquery whatever the rows are: a condition of its own, or a column of a single row.
+
+    Behind a condition on no row at all it might not, nor in a CASE, an OR, or what is computed for rows that are found.
+    """
+    conditions = conjuncts(node.get("whereClause"))
+    if not conditions:
+        return "fromClause" not in node and any(
+            _uncast(target["ResTarget"].get("val", {})).get("SubLink") is link for target in node.get("targetList", ())
+        )
+    holding = [condition for condition in conditions if any(body is link for _, body in walk(condition))]
+    others = [condition for condition in conditions if condition not in holding]
+    about_rows = all(any(kind in {"ColumnRef", "SubLink"} for kind, _ in walk(other)) for other in others)
+    return about_rows and any(_compares(condition, link) for condition in holding)
+
+
+def _compares(condition: Node, link: Node) -> bool:
+    if condition.get("BoolExpr", {}).get("boolop") == "NOT_EXPR":
+        condition = condition["BoolExpr"]["args"][0]
+    body = condition.get("A_Expr", {})
+    sides = [condition, body.get("lexpr", {}), body.get("rexpr", {})]
+    return any(isinstance(side, dict) and _uncast(side).get("SubLink") is link for side in sides)
+
+
+def _uncast(node: Node) -> Node:
+    while "TypeCast" in node:
+        node = node["TypeCast"]["arg"]
+    return node
 
 
 def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:

@@ -67,6 +67,18 @@ def filled(twins: Twins) -> Iterator[Twins]:
         "merge into notes a using notes b on b.n = a.k when not matched and b.k = 20 then insert (k) values (b.k + 1)",
         "merge into words w using plain on v is null when matched then delete when not matched then insert values (v)",
         "merge into notes using words w on w.word = notes.v when matched and k > 16 then delete returning k, w.n",
+        "update notes set n = case when k > 100 then (select 1 / (n - 3) from words where n = 3) else 7 end",
+        "update notes set v = (select word from words) where k > 100",
+        "delete from notes where k > 100 and n = (select n from words)",
+        "update notes set n = coalesce(n, (select 1 / (n - 3) from words where n = 3))",
+        "update notes set v = 'x' where k in (select 1 / (n - 3) from words)",
+        "update notes set v = 'x' where k > 100 and k + 1 not in (select 1 / (n - 3) from words)",
+        "delete from notes where exists (select from words where 1 / (n - 3) > 0) and k > 100",
+        "delete from notes where exists (select from words where 1 / (n - 3) > 0) and k > 10",
+        "update notes set n = (select word::int from words where n = 3) where k = 3 or k = 4",
+        "update notes set n = (select (word || '!')::int from words limit 1) where k = 300 or k = 400",
+        "update notes set n = (select n from words where word = 'v1') + (select id from plain) where k < 3",
+        "delete from words where n = (select 1 / (k - 1) from notes where k = 1) and word > 'x'",
         "update notes set v = to_char(now() - now(), 'SS'), n = (select count(*) from words) where k in (1, 2, 3)",
     ],
 )
@@ -135,3 +147,45 @@ def test_one_answer_for_all_rows_is_not_found_by_each_shard(town: Town, connect:
     assert trace[0][1]["C"] == "0A000"
     assert "subquery" in trace[0][1]["M"]
     assert client.rows("select n from notes order by k") == [("1",), ("2",)]
+
+
+def test_subqueries_that_fail_where_no_row_needs_them(filled: Twins) -> None:
+    update = parse("update notes set n = (select 1 / (n - $1) from words where n = 3) where k > $2", "s")
+    filled.same(update, describe("S", "s"), SYNC)
+    for values in ((b"3", b"100"), (b"3", b"2"), (b"2", b"2")):
+        filled.same(bind(*values, statement="s"), execute(), SYNC, ignoring="W")
+        filled.query("select * from notes order by k")
+
+
+def test_subqueries_that_fail_in_a_block_are_refused(town: Town, connect: Callable[..., WireClient]) -> None:
+    """The shard that fails gives up the transaction, whether a row needs the subquery or not."""
+    client = connect(town.dsn)
+    client.rows("insert into notes values (1, 'a', 1), (2, 'b', 2); insert into words values ('a', 3), ('b', 4)")
+    for text, expected in (
+        ("update notes set n = (select 1 / (n - 3) from words where n = 3) where k > 100", "0A000"),
+        ("update notes set n = (select n from words) where k < 100", "21000"),
+        ("update notes set n = (select n from words) where k > 100", ""),
+    ):
+        client.rows("begin")
+        assert "".join(entry[1]["C"] for entry in client.query(text) if entry[0] == "error") == expected, text
+        client.rows("rollback")
+
+
+LOCKING = (
+    ("update notes set n = (select n from words limit 1 for update skip locked) where k < 3", "0A000"),
+    ("update notes set n = 1 where k = 7 or v in (select word from words for update)", "0A000"),
+    ("update notes set n = 1 where false and v in (select word from words for update)", "0A000"),
+    ("update notes set n = 1 where k < 7 and v in (select word from words limit 1 for update)", ""),
+    ("delete from notes where v = (select word from words order by n limit 1 for update)", ""),
+    ("select (select word from words order by n limit 1 for update)", ""),
+    ("select case when k > 5 then (select word from words limit 1 for update) end from notes", "0A000"),
+)
+
+
+@pytest.mark.parametrize(("text", "expected"), LOCKING)
+def test_subqueries_that_lock_are_run_only_where_postgres_runs_them(
+    town: Town, connect: Callable[..., WireClient], text: str, expected: str
+) -> None:
+    client = connect(town.dsn)
+    client.rows("insert into notes values (1, 'a', 1), (2, 'b', 2); insert into words values ('a', 3), ('b', 4)")
+    assert "".join(entry[1]["C"] for entry in client.query(text) if entry[0] == "error") == expected
