@@ -16,6 +16,7 @@ import structlog
 from proxy.admin.counts import Counts, Totals
 from proxy.config import Log
 from proxy.description import Description, ask_description
+from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE
@@ -61,10 +62,14 @@ DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
 
 
 class RoleStart(NamedTuple):
-    """What sessions of a role begin with: the ParameterStatus values, and the isolation level of their transactions."""
+    """What sessions of a role begin with: the ParameterStatus values, and the isolation level of their transactions.
+
+    ``encoding``: the client_encoding that the role or the database has of its own; '' for none.
+    """
 
     parameters: dict[str, str]
     isolation: str
+    encoding: str
 
 
 _DEFAULTS = """
@@ -74,8 +79,17 @@ _DEFAULTS = """
 """
 
 
+# The client_encoding of ALTER ROLE or DATABASE ... SET, in the order in which Postgres looks (process_settings): links
+# do not show it, because asyncpg asks for UTF8 when it connects.
+_ENCODING = """
+    (SELECT split_part(c, '=', 2) FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) c
+     WHERE c LIKE 'client\\_encoding=%'
+           AND setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+           AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user))
+     ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)
+"""
 # The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
-_BEGINNING = "SELECT " + ", ".join(
+_BEGINNING = f"SELECT {_ENCODING}, " + ", ".join(
     f"pg_catalog.current_setting('{name}')" for name in ("default_transaction_isolation", *READING)
 )
 
@@ -453,7 +467,10 @@ class LogicalDatabase:
     # --- sessions ---------------------------------------------------------------------------------------------
 
     async def start_role(self, role: str, settings: SessionSettings) -> RoleStart:
-        """Return with what a session of ``role`` begins; raises what the shard refuses."""
+        """Return with what a session of ``role`` begins; raises what the shard refuses.
+
+        A client_encoding of the role's or the database's own counts as asked for, where the client asks for none.
+        """
         key = (role, settings.applied)
         known = self._role_starts.get(key)
         if known is None:
@@ -462,12 +479,16 @@ class LogicalDatabase:
             try:
                 links = await transaction.join([home], writes=False)
                 row = (await links[home].run(_BEGINNING)).rows[0]
-                isolation, *reading = ((value or b"").decode() for value in row)
+                encoding, isolation, *reading = ((value or b"").decode() for value in row)
                 if len(self.logical.shards) > 1:
                     check_reading(reading)
-                known = RoleStart(dict(links[home].parameters), isolation)
+                known = RoleStart(dict(links[home].parameters), isolation, encoding)
             finally:
                 transaction.finish_statement()
             if len(self._role_starts) < DESCRIPTIONS:
                 self._role_starts[key] = known
+        if known.encoding and "client_encoding" not in settings.startup:
+            own = by_name(known.encoding)
+            settings.set_startup("client_encoding", known.encoding if own is None else own.name)
+            return await self.start_role(role, settings)
         return known

@@ -50,6 +50,43 @@ def test_new_sessions_have_them(town: Town, connect: Connect, whose: str) -> Non
     eventually(lambda: defaults(town, connect) == ["postgres", "4MB", "4MB", "4MB"])
 
 
+def test_a_client_encoding_of_the_role_or_the_database(town: Town, connect: Connect) -> None:
+    """What the client asks for counts, then the role's in this database, the role's, and the database's."""
+    name = town.dsn.rpartition("/")[2]
+    role = f"speaks_{name}"
+    found = "select chr(233), current_setting('client_encoding')"
+    admin = connect(town.dsn)
+
+    def spoken(**startup: str) -> tuple[str, list[bytes | None]]:
+        client = connect(town.dsn, log_in=False, **{"user": role, **startup})
+        if not startup:
+            del client.startup["client_encoding"]
+        client.log_in()
+        values: list[bytes | None] = next(entry[1] for entry in client.query(found) if entry[0] == "row")
+        client.close()
+        return client.parameters["client_encoding"], values
+
+    with psycopg.connect(town.shards[0], autocommit=True) as home:
+        database = town.shards[0].rpartition("/")[2]
+        assert admin.rows(f"create role {role} superuser login") == []
+        try:
+            assert spoken() == ("UTF8", ["é".encode(), b"UTF8"])
+            for whose, encoding in (
+                (f"database {database}", "LATIN9"),
+                (f"role {role}", "WIN1252"),
+                (f"role {role} in database {database}", "iso-8859-1"),
+            ):
+                home.execute(f"alter {whose} set client_encoding = '{encoding}'".encode())
+                wanted = "LATIN1" if encoding == "iso-8859-1" else encoding
+                eventually(lambda wanted=wanted: spoken() == (wanted, [b"\xe9", wanted.encode()]))  # type: ignore[misc]
+            assert spoken(client_encoding="UTF8") == ("UTF8", ["é".encode(), b"UTF8"])
+            assert spoken(options="-c client_encoding=UTF8")[0] == "UTF8"
+        finally:
+            home.execute(f"alter database {database} reset all".encode())
+            town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+            admin.query(f"drop role {role}")
+
+
 def test_at_once_through_the_proxy(town: Town, connect: Connect) -> None:
     role = "begins_" + town.dsn.rpartition("/")[2]
     admin = connect(town.dsn)
