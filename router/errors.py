@@ -162,7 +162,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "view {view} reads {table}, which does not live on the home shard alone",
         "Write to the table itself.",
     ),
-    "where-current-of": ("WHERE CURRENT OF is not supported over several shards", "Name the row by its key."),
+    "where-current-of": (
+        "WHERE CURRENT OF needs a cursor that one shard has, and a statement without other tables",
+        "Name the row by its key.",
+    ),
     "function-local": (
         "a function that is vouched for as local runs with one sharding key only",
         "Compare the sharding key with one value.",

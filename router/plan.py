@@ -94,7 +94,14 @@ class AtShard:
     shard: int
 
 
-Target = AnyShard | HomeShard | EveryShard | ByKeys | AtShard
+@dataclass(frozen=True, slots=True)
+class AtCursor:
+    """The shard that has this cursor of the session's, which the session finds before it asks for shards."""
+
+    name: str
+
+
+Target = AnyShard | HomeShard | EveryShard | ByKeys | AtShard | AtCursor
 
 
 # --- how answers become one --------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.arrays import array_elements
-from router.errors import Refused
+from router.errors import Refused, refusal
 from router.gathered import named_text, shard_text
 from router.keys import family, tells
 from router.plan import (
     Aggregate,
     AnyShard,
+    AtCursor,
     AtShard,
     Concat,
     Constant,
@@ -150,6 +151,8 @@ class _Resolver:
         """Return the shards of a target, in order but home first, whose word for columns counts; never none."""
         if isinstance(target, AnyShard | HomeShard):
             return (self._database.home,)
+        if isinstance(target, AtCursor):
+            raise refusal("where-current-of")
         if isinstance(target, AtShard):
             return (target.shard,)
         if isinstance(target, EveryShard):

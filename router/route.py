@@ -14,6 +14,7 @@ from router.errors import GATHERED
 from router.plan import (
     Aggregate,
     AnyShard,
+    AtCursor,
     AtShard,
     ByKeys,
     Combine,
@@ -148,6 +149,7 @@ def _chosen(plan: Plan) -> str:
 
 _REASONS: Final[dict[type, str]] = {
     AtShard: "a hint",
+    AtCursor: "the cursor: where it was declared",
     AnyShard: "no sharded table: every shard would answer alike",
     HomeShard: "tables or functions of the home shard",
     EveryShard: "no predicate on a sharding key",

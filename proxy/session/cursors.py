@@ -17,7 +17,7 @@ from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, sett
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend
 from router.errors import refusal
-from router.plan import Execution
+from router.plan import AtCursor, AtShard, Execution, Single
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
-    from router.plan import CursorControl, DeclareSpread, Executable
+    from router.plan import CursorControl, DeclareSpread, Executable, Plan
 
 _BINARY_FORMAT = (1,)
 
@@ -164,6 +164,16 @@ class OpenCursors:
     def rolled_back_to(self, savepoint: Replay) -> None:
         """What was declared inside a savepoint is gone when that is rolled back."""
         self._open = {name: found for name, found in self._open.items() if not is_inside(found.inside, savepoint)}
+
+
+def located(session: Session, plan: Plan) -> Plan:
+    """Return a plan with the shard of the cursor that its WHERE CURRENT OF names."""
+    if not isinstance(plan, Single) or not isinstance(plan.target, AtCursor):
+        return plan
+    name = plan.target.name
+    if session.spread_cursors.get(name) is not None:
+        raise refusal("where-current-of")
+    return replace(plan, target=AtShard(session.cursor_shard(name)))
 
 
 def _taken(name: str) -> ProxyError:

@@ -14,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import explaining, own_settings
+from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
 from proxy.session.filling import fill_bind
@@ -77,7 +78,8 @@ async def resolve_bind(
     parameters = key_parameters(bind, prepared)
     session.check_settings(prepared.statement)
     try:
-        return resolve(prepared.statement.plan, session.database.logical, parameters, session.recode)
+        plan = located(session, prepared.statement.plan)
+        return resolve(plan, session.database.logical, parameters, session.recode)
     except UnresolvedKey as error:
         if not error.parameter:
             return session.resolve(prepared.statement, parameters)

@@ -20,7 +20,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.changing import changing
-from proxy.session.cursors import OpenCursors, is_inside
+from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
 from proxy.session.outcome import RolledBack
@@ -177,7 +177,7 @@ class Session:
         """Find the shards of a data statement; raises Refused for a key that only Postgres could read."""
         self.check_settings(statement)
         try:
-            return resolve(statement.plan, self.database.logical, parameters, self.recode)
+            return resolve(located(self, statement.plan), self.database.logical, parameters, self.recode)
         except UnresolvedKey as error:
             raise refusal("key-form", reason=str(error)) from error
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.cluster import Reference, Sharded
+from router.cluster import Home, Reference, Sharded
 from router.errors import Refused
-from router.plan import EveryShard, HomeShard, Plan, Scatter, Single, Statement, SumTags
+from router.plan import AtCursor, EveryShard, HomeShard, Plan, Scatter, Single, Statement, SumTags
 from router.planner import dml, merge_into, moving_key, reference
 from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 
 if TYPE_CHECKING:
+    from router.cluster import Placement
     from router.planner.context import Context
     from router.planner.dml import Written
 
@@ -47,10 +48,21 @@ def _in_one_step(context: Context) -> Statement:
     return context.statement(route, _TAGS[context.parsed.kind], returns_rows="returningClause" in body, **flags)
 
 
+def _at_cursor(context: Context, placement: Placement | None, at: int | None) -> Plan:
+    """Plan WHERE CURRENT OF: the row is where the cursor is, which one shard has; nothing else may be read there."""
+    body = context.body
+    cursor = body.get("whereClause", {}).get("CurrentOfExpr", {}).get("cursor_name", "")
+    alone = not {"fromClause", "usingClause", "withClause"} & body.keys() and "SubLink" not in context.parsed.kinds
+    if not cursor or not alone or not isinstance(placement, Sharded | Home):
+        raise context.refuse("where-current-of", at)
+    placed(context, EveryShard(), many_rows=True)
+    return Single(AtCursor(cursor) if isinstance(placement, Sharded) else HomeShard(), writes=True)
+
+
 def _route(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
     placement, at = context.placement(written.relation), written.source.location
     if context.many and "CurrentOfExpr" in context.parsed.kinds:
-        raise context.refuse("where-current-of", at)
+        return _at_cursor(context, placement, at)
     if isinstance(placement, Reference) and context.many:
         if modifying:
             raise context.refuse("reference-write", at, table=written.relation.name if written.relation else "")

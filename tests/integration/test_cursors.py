@@ -242,3 +242,52 @@ def test_much_is_read_in_little_memory(town: Town, connect: Connect) -> None:
             break
     assert client.query("move all in c")[0] == ("tag", f"MOVE {3000 - seen}")
     client.query("commit")
+
+
+CURRENT_OF = [
+    "update notes set v = 'changed' where current of c returning *",
+    "update notes set n = n + 1, v = v || k where current of c",
+    "select * from notes where k in (7, 8) order by k",
+    "update notes set v = (select max(v) from notes where k < 9) where current of c returning *",
+    "delete from notes where current of c returning k",
+    "delete from notes where current of c",
+    "update notes set v = 'gone' where current of c",
+]
+
+
+@pytest.mark.parametrize("locking", ["", " for update"])
+def test_where_current_of_a_cursor_that_one_shard_has(filled: Twins, locking: str) -> None:
+    for step in ("begin", f"declare c cursor for select * from notes where k = 7{locking}", "savepoint a"):
+        filled.query(step)
+    filled.query(CURRENT_OF[0])  # before the first row
+    filled.query("rollback to a")
+    filled.query("fetch c")
+    for statement in CURRENT_OF:
+        filled.query(statement)
+    for statement in ("commit", *CURRENT_OF[:4]):  # there is no cursor any more
+        filled.query(statement)
+
+
+def test_where_current_of_by_the_protocol(filled: Twins) -> None:
+    filled.query("begin; declare c cursor for select * from notes where k = 7; fetch c")
+    update = parse("update notes set v = $1 where current of c returning *", "u")
+    filled.same(update, bind(b"one", statement="u"), execute(), SYNC)
+    filled.same(bind(b"two", statement="u"), describe("P"), execute(), SYNC)
+    filled.query("prepare d as delete from notes where current of c; execute d; execute d")
+    filled.query("commit; select * from notes where k = 7")
+
+
+@pytest.mark.parametrize("query", ["select * from plain", "select 1", "select * from notes where k = 7 limit 1"])
+def test_where_current_of_what_is_no_row_of_the_table(filled: Twins, query: str) -> None:
+    filled.query("insert into plain values (1, 'x')")
+    for statement in ("update notes set v = 'x' where current of c", "delete from plain where current of c"):
+        filled.query(f"begin; declare c cursor for {query}; fetch c")
+        filled.query(statement)
+        filled.query("rollback")
+
+
+def test_where_current_of_a_cursor_over_several_shards_is_refused(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    client.query("begin; declare c cursor for select * from notes; fetch c")
+    assert sqlstates(client.query("update notes set v = 'x' where current of c")) == ["0A000"]
+    client.query("rollback")
