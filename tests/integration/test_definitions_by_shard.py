@@ -232,6 +232,8 @@ DEFINED = """
     alter server far rename to farther; create user mapping for ddl_two server farther options (u 'x')
     create foreign table abroad (a int) server farther; comment on column abroad.a is 'x'
     alter foreign table abroad rename to abroad_2; grant select on abroad_2 to ddl_two
+    select lo_create(424242); comment on large object 424242 is 'x'; alter large object 424242 owner to ddl_one
+    grant select on large object 424242 to ddl_two; select lo_unlink(424242); comment on large object 424242 is 'x'
     create aggregate total(int) (sfunc = int4pl, stype = int, initcond = '0')
     alter aggregate total(int) owner to ddl_one
     create function same_text(int, text) returns bool language sql immutable as 'select $1::text = $2'
