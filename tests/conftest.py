@@ -37,6 +37,11 @@ hypothesis.settings.load_profile("tests")
 _serial = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute by itself begins first: the others are shared out meanwhile, and nobody waits for it."""
+    items.sort(key=lambda item: item.path.name != "test_drivers.py")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than processors: many tests wait, for a deadlock's timeout or a server that comes back."""

@@ -43,6 +43,8 @@ from proxy.demo.embedded import EmbeddedServer, free_port, start_all, stop_all
 from proxy_process import ProxyProcess, write_config
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from catalogue import Suite
 
 ROOT = Path(__file__).parents[2]
@@ -100,8 +102,8 @@ def _in_parts(suite: Suite, source: Path, options: argparse.Namespace, directory
 
     def part(number: int) -> dict[str, str]:
         name = f"through-{shards}-{number}" if shards else f"direct-{number}"
-        run = _Run(suite, source, options.only, f"{number}/{options.parts}", directory / name)
-        return _through(run, shards) if shards else _on_one(run)
+        run = Part(suite, source, options.only, f"{number}/{options.parts}", directory / name)
+        return through(run, shards) if shards else _on_one(run)
 
     with ThreadPoolExecutor(options.jobs) as jobs:
         found = list(jobs.map(part, range(1, options.parts + 1)))
@@ -125,27 +127,31 @@ _ports = _Ports()
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """A part of a suite, "2/5", and where its servers' and its own files go (names that start with `base`)."""
+class Part:
+    """A part of a suite, "2/5", and where its servers' and its own files go (names that start with `base`).
+
+    `again`: tests that fail are run once more; some measure times, and fail on a busy machine, directly as well.
+    """
 
     suite: Suite
     source: Path
     only: str
     part: str
     base: Path
+    again: bool = False
 
 
 def _server(directory: Path) -> EmbeddedServer:
     return EmbeddedServer(directory, port=_ports.take(), durable=False)
 
 
-def _on_one(run: _Run) -> dict[str, str]:
+def _on_one(run: Part) -> dict[str, str]:
     with _server(run.base) as server:
         _prepare(server.dsn(DATABASE), run.suite)
         return _run(run, server.port)
 
 
-def _through(run: _Run, shards: int) -> dict[str, str]:
+def through(run: Part, shards: int) -> dict[str, str]:
     """Return each test's outcome through a proxy over fresh shards."""
     servers = [_server(run.base.with_name(f"{run.base.name}-s{shard}")) for shard in range(shards)]
     start_all(servers)
@@ -156,7 +162,9 @@ def _through(run: _Run, shards: int) -> dict[str, str]:
         proxy.start(START_SECONDS)
         try:
             _prepare(proxy.dsn(DATABASE), run.suite)
-            return _run(run, proxy.port)
+            found = _run(run, proxy.port)
+            failed = [test for test, outcome in found.items() if outcome == "failed"]
+            return found | _run(run, proxy.port, failed) if run.again and failed else found
         finally:
             print(_complaints(proxy), end="")
             proxy.close()
@@ -170,8 +178,8 @@ def _prepare(dsn: str, suite: Suite) -> None:
             connection.execute(statement.encode())
 
 
-def _run(run: _Run, port: int) -> dict[str, str]:
-    """Run a part against a port of this machine; return each test's outcome."""
+def _run(run: Part, port: int, tests: Collection[str] = ()) -> dict[str, str]:
+    """Run a part, or only some tests of it, against a port of this machine; return each test's outcome."""
     host = "127.0.0.1"
     suite = run.suite
     outcomes = run.base.with_suffix(".jsonl")
@@ -183,6 +191,7 @@ def _run(run: _Run, port: int) -> dict[str, str]:
         "PGDATABASE": DATABASE,
         "SUITE_OUTCOMES": str(outcomes),
         "SUITE_PART": run.part,
+        "SUITE_TESTS": "\n".join(tests),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(run.source / ".needs")]),
         **suite.environment,
     }
@@ -221,7 +230,7 @@ def _complaints(proxy: ProxyProcess) -> str:
     return "".join(f"  the proxy's log: {line[:2000]}\n" for line in bad[:20])
 
 
-def _exceptions(suite: str, shards: int) -> dict[re.Pattern[str], bool]:
+def exceptions(suite: str, shards: int) -> dict[re.Pattern[str], bool]:
     """Read the page's list for one suite: what cannot pass, and whether that is said of this number of shards."""
     listed = {}
     for line in PAGE.read_text(encoding="utf-8").splitlines():
@@ -235,7 +244,7 @@ def _exceptions(suite: str, shards: int) -> dict[re.Pattern[str], bool]:
 def _report(suite: Suite, shards: int, direct: dict[str, str], through: dict[str, str], *, partial: bool) -> bool:
     passing = [test for test, outcome in direct.items() if outcome == "passed" and (test in through or not partial)]
     lost = [test for test in passing if through.get(test, "not run") != "passed"]
-    listed = _exceptions(suite.name, shards)
+    listed = exceptions(suite.name, shards)
     unexplained = [test for test in lost if not any(pattern.search(test) for pattern in listed)]
     print(
         f"{suite.name} {suite.version}, shards: {shards}: {len(passing)} tests pass directly, "

@@ -2,7 +2,7 @@
 
 Line by line, so that a suite that is stopped has told what it had found. Loaded by name into a foreign suite
 (`-p recorder`); it changes nothing there, but that SUITE_PART, "2/5", leaves a part of its classes: whole classes,
-because their tests share tables, the same ones whatever else is run.
+because their tests share tables, the same ones whatever else is run; and SUITE_TESTS, where it names any, only these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _seconds: dict[str, float] = {}
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the part that is asked for; told by name, so that all processes agree."""
     part, _, parts = os.environ.get("SUITE_PART", "1/1").partition("/")
-    chosen = [item for item in items if _number(item) % int(parts) == int(part) - 1]
+    named = frozenset(filter(None, os.environ.get("SUITE_TESTS", "").split("\n")))
+    chosen = [
+        item for item in items if _number(item) % int(parts) == int(part) - 1 and (not named or item.nodeid in named)
+    ]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen

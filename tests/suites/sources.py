@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from catalogue import Suite
 
+
+class UnreachableError(Exception):
+    """The package index cannot be reached."""
+
+
 CACHE = Path(__file__).parents[2] / ".suites"
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
@@ -34,8 +39,7 @@ def fetched(suite: Suite) -> Path:
     else:
         _unpack(suite, fresh)
     if suite.needs:
-        install = [*PIP, "install", "--no-deps", "--target", str(fresh / ".needs"), *suite.needs]
-        subprocess.run(install, check=True)
+        _pip("install", "--no-deps", "--target", str(fresh / ".needs"), *suite.needs)
     fresh.rename(target)
     return target
 
@@ -44,8 +48,7 @@ def _unpack(suite: Suite, fresh: Path) -> None:
     """Take the tests out of the source distribution of the installed version."""
     archives = CACHE / "archives"
     wanted = f"{suite.distribution}=={suite.version}"
-    download = ["download", "--no-deps", "--no-binary", suite.distribution, "-d", str(archives), wanted]
-    subprocess.run([*PIP, *download], check=True)
+    _pip("download", "--no-deps", "--no-binary", suite.distribution, "-d", str(archives), wanted)
     normal = re.sub("[-_.]+", "[-_.]+", suite.distribution)
     (archive,) = (
         file
@@ -58,6 +61,18 @@ def _unpack(suite: Suite, fresh: Path) -> None:
             if inside.startswith(tuple(suite.keep)):
                 member.name = inside
                 source.extract(member, fresh, filter="data")
+
+
+def _pip(*arguments: str) -> None:
+    """Run pip, once more or not at all where the index does not answer. Raises UnreachableError for that."""
+    ended = subprocess.run(
+        [*PIP, "--retries", "1", *arguments], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if ended.returncode and "connection broken by" in ended.stdout:
+        raise UnreachableError(ended.stdout)
+    if ended.returncode:
+        print(ended.stdout)
+        ended.check_returncode()
 
 
 def _clone(suite: Suite, fresh: Path) -> None:
