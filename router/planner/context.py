@@ -16,7 +16,7 @@ from router.errors import Refused, refusal
 from router.keys import Reader
 from router.plan import Plan, Statement
 from router.statement import parse
-from router.tree import Node, constant, name_parts, strings, walk
+from router.tree import Node, constant, name_parts, same, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +30,7 @@ OWN_SCHEMA = "pgchorus"
 _QUALIFIED = 2
 _EQUALS: list[Node] = [{"String": {"sval": "="}}]
 _SET_CONFIG_ARGUMENTS = 3
+_NAME: Node = {"ColumnRef": {"fields": [{"String": {"sval": "name"}}]}}
 
 
 class Context:
@@ -230,7 +231,7 @@ class Context:
                 continue
             if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
                 return True
-            if not _followed(body):
+            if not self._followed(body):
                 return True
         return False
 
@@ -263,7 +264,11 @@ class Context:
         if parsed.kind == "DoStmt":
             return "set" in parsed.text.lower() or "execute" in parsed.text.lower()
         for kind, body in parsed.nodes:
-            if kind == "FuncCall" and strings(body.get("funcname"))[-1:] == ("set_config",) and not _followed(body):
+            if (
+                kind == "FuncCall"
+                and strings(body.get("funcname"))[-1:] == ("set_config",)
+                and not self._followed(body)
+            ):
                 return True
         if not self.catalog.has_custom_settings:
             return False
@@ -281,10 +286,10 @@ class Context:
         for kind, body in self.parsed.nodes:
             if kind != "FuncCall" or strings(body.get("funcname"))[-1:] != ("set_config",):
                 continue
-            literals = [constant(_uncast(argument)) for argument in body.get("args", ())]
+            literals = self._arguments(body)
             if len(literals) != _SET_CONFIG_ARGUMENTS:
                 continue
-            name, value, local = (literal[1] if literal else None for literal in literals)
+            name, value, local = literals
             if name is None or local is None:
                 if self.many:
                     raise self.refuse("setting", body.get("location"), name="set_config", value="an expression")
@@ -298,6 +303,37 @@ class Context:
             known = isinstance(value, str) and any(body is call for call in self._surely_called())
             found.append((str(name).lower(), str(value) if known else None, is_local))
         return tuple(found)
+
+    def _arguments(self, call: Node) -> list[Any]:
+        """Return the constants that a set_config is called with, None for what is not one.
+
+        ``SELECT set_config(name, ...) FROM pg_settings WHERE name = 'x'`` names x: it is called for no other. So does
+        pg_dump set what a server may not have.
+        """
+        literals = [constant(_uncast(argument)) for argument in call.get("args", ())]
+        found = [literal[1] if literal else None for literal in literals]
+        if len(found) == _SET_CONFIG_ARGUMENTS and found[0] is None and same(call["args"][0], _NAME):
+            found[0] = self._selected_name()
+        return found
+
+    def _selected_name(self) -> object:
+        """Return the name of the only row of pg_settings that a plain SELECT reads; None for any other statement."""
+        tables: list[Node] = self.body.get("fromClause", []) if self.parsed.kind == "SelectStmt" else []
+        table = tables[0].get("RangeVar", {}) if len(tables) == 1 else {}
+        condition = self.body.get("whereClause", {}).get("A_Expr", {})
+        if not table or "alias" in table or condition.get("kind") != "AEXPR_OP":
+            return None
+        relation = self.catalog.resolve(name_parts(table), self.search_path)
+        settings = relation is not None and str(relation.name) == "pg_catalog.pg_settings"
+        if not settings or not same(condition["name"], _EQUALS) or not same(condition["lexpr"], _NAME):
+            return None
+        literal = constant(condition["rexpr"])
+        return literal[1] if literal else None
+
+    def _followed(self, call: Node) -> bool:
+        """Whether a call of set_config says what it sets and for how long, so that the session can follow it."""
+        found = self._arguments(call)
+        return len(found) == _SET_CONFIG_ARGUMENTS and found[0] is not None and found[2] is not None
 
     def check_setting(self, name: str, values: Iterable[str], at: int | None = None) -> None:
         """Refuse settings under which a shard reads texts otherwise than the router, or that open our schema."""
@@ -336,14 +372,6 @@ def _operators(kind: str, body: Node) -> list[list[Node]]:
         return [body["useOp"]] if body.get("useOp") else []
     implied = "arg" in body if kind == "CaseExpr" else "usingClause" in body or "isNatural" in body
     return [_EQUALS] if implied else []
-
-
-def _followed(call: Node) -> bool:
-    """Whether a call of set_config says what it sets and for how long, so that the session can follow it."""
-    literals = [constant(_uncast(argument)) for argument in call.get("args", ())]
-    return len(literals) == _SET_CONFIG_ARGUMENTS and all(
-        literal is not None and literal[1] is not None for literal in (literals[0], literals[2])
-    )
 
 
 def _uncast(node: Node) -> Node:
