@@ -42,12 +42,14 @@ OK = 0
 FAILED = 1
 MISTAKEN = 2
 INTERRUPTED = 130
+#: Commands that log less unless they are told otherwise: they have something to show.
+_QUIET = {"demo": "warning", "top": "error"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
-    logs.set_up(options.log_level or ("warning" if options.command == "demo" else "info"))
+    logs.set_up(options.log_level or _QUIET.get(options.command, "info"))
     try:
         return int(options.run(options))
     except ConfigError as error:
@@ -109,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--database", metavar="NAME", help="needed where the configuration has several")
     explain.add_argument("sql", metavar="SQL")
     command("recover", "finish transactions that were left behind, once", run_recover)
+    top = command("top", "watch a running proxy in the terminal", run_top, config=False)
+    what = top.add_mutually_exclusive_group(required=True)
+    what.add_argument("dsn", metavar="DSN", nargs="?", help="its console: postgres://ops@127.0.0.1:6432/pgchorus")
+    what.add_argument("-c", "--config", metavar="FILE", type=Path, help="the configuration that it serves")
+    top.add_argument("--interval", metavar="S", type=float, default=2.0, help="between two looks (%(default)s)")
     _doctor_options(command("doctor", "look at the shards: rights, schemas, misplaced rows, orphans", run_doctor))
     return main_parser
 
@@ -217,6 +224,20 @@ def run_explain(options: argparse.Namespace) -> int:
         say(f"pgchorus explain: no database {name}; there are {', '.join(names)}")
         return MISTAKEN
     return run(commands.explain(config, name, options.sql))
+
+
+def run_top(options: argparse.Namespace) -> int:
+    """Show a running proxy. Imported here: only this needs textual."""
+    try:
+        from proxy.top.screen import Top  # noqa: PLC0415 - see above
+    except ImportError as error:
+        say(f"pgchorus top: needs textual ({error.name} is missing): pip install 'pgchorus[top]'")
+        return FAILED
+    from proxy.top.source import Console, console_of  # noqa: PLC0415 - with the above
+
+    source = Console(options.dsn) if options.dsn else console_of(load(options.config))
+    Top(source, max(options.interval, 0.1)).run()
+    return OK
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from textual.widgets import Static
 
 from decided import IDLE_RECOVERY
 from programs import psql
 from proxy.console.views import VIEWS
+from proxy.top.screen import Table, Top
+from proxy.top.source import Console as ConsoleSource
 from proxy.twophase.gid import GlobalId, uuid7
 from proxy.wire.frontend import Query
 from tests.integration.conftest import TABLES, Town, made_town
@@ -202,6 +205,29 @@ def test_shards_say_how_long_they_took(console: Console, town: Town) -> None:
     rows = {row["shard"]: row for row in console.show("stats_shards")}
     assert rows["s1"]["exchanges"] == before["s1"] + 1
     assert 0 < rows["s1"]["p50"] <= rows["s1"]["p99"] <= rows["s1"]["longest"]
+
+
+async def test_top_shows_a_running_proxy(console: Console, town: Town) -> None:
+    first, second, _ = town.spread
+    console.run("RESET STATEMENTS")
+    app = Top(ConsoleSource(town.process.dsn("pgchorus")), interval_s=3600)
+    with connected(town.dsn) as client:
+        async with app.run_test(size=(160, 50)) as pilot:
+            await app.workers.wait_for_complete()
+            client.query("begin")
+            for key in (first, second):
+                client.query(f"insert into notes values ({key}, 'secret')")
+            await app.look()
+            await pilot.pause()
+            summary = str(app.query_one("#summary", Static).content)
+            shown = {table.id: [table.get_row_at(at) for at in range(table.row_count)] for table in app.query(Table)}
+        client.query("rollback")
+    assert "transactions: 1 idle in transaction   in doubt: 0" in summary
+    assert sorted(row[1].plain for row in shown["shards"]) == ["s0", "s1", "s2"]
+    (block,) = shown["transactions"]
+    assert [cell.plain for cell in block][2:6] == ["idle in transaction", "read committed", "s0,s1", "s0,s1"]
+    texts = {row[-1].plain: float(row[1].plain) for row in shown["statements"]}
+    assert texts["insert into notes values ($1, $2)"] > 0  # calls a second
 
 
 def test_locks_name_who_waits_and_for_whom(console: Console, town: Town, connect: Callable[..., WireClient]) -> None:
