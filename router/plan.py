@@ -18,6 +18,7 @@ from router.plan_steps import (
     ApplyRows,
     Bound,
     CreateFrom,
+    CreateSchema,
     Filled,
     FillView,
     InSteps,
@@ -496,6 +497,7 @@ Plan = (
     | CopyOut
     | Ddl
     | CreateFrom
+    | CreateSchema
     | FillView
     | ShardByShard
     | ExplainRoute

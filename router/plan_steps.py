@@ -208,6 +208,20 @@ class FillView:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateSchema:
+    """CREATE SCHEMA with elements: ``head`` without them, then each of ``elements``, in one transaction.
+
+    They are planned in turn, with ``schema`` before the search_path, and run as ``role`` ('': as who is).
+    """
+
+    target: Target
+    head: str
+    schema: str
+    role: str
+    elements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CopyLock:
     """How rows of one reference table are locked on a copy: ``before + VALUES (number, key ...) + after``.
 
@@ -270,6 +284,14 @@ class FillExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaExecution:
+    """CreateSchema on ``shards``."""
+
+    plan: CreateSchema
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FoundExecution:
     """Ddl on ``shards``, home first; one that says ``absent`` lacks the object, and is left as it is."""
 
@@ -314,4 +336,5 @@ InSteps = (
     | CreateExecution
     | FillExecution
     | FoundExecution
+    | SchemaExecution
 )

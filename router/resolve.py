@@ -49,6 +49,7 @@ from router.plan_steps import (
     ApplyRows,
     CreateExecution,
     CreateFrom,
+    CreateSchema,
     FillExecution,
     FillView,
     FoundExecution,
@@ -60,6 +61,7 @@ from router.plan_steps import (
     MoveRows,
     OwnRows,
     ReadTables,
+    SchemaExecution,
 )
 from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
 
@@ -252,7 +254,7 @@ def resolve(  # noqa: PLR0911 - one for each kind of plan
         return ApplyExecution(plan, _execution(plan.home.plan, resolver), tuple(shards))
     if isinstance(plan, LockRows):
         return _lock(plan, resolver)
-    if isinstance(plan, Ddl | CreateFrom | FillView):
+    if isinstance(plan, Ddl | CreateFrom | CreateSchema | FillView):
         return _definition(plan, database, resolver)
     return _tables(plan, resolver) if isinstance(plan, ReadTables) else _execution(plan, resolver)
 
@@ -262,11 +264,15 @@ def shards_of(target: Target, database: Database) -> tuple[int, ...]:
     return _Resolver(database, (), None).shards(target)
 
 
-def _definition(plan: Ddl | CreateFrom | FillView, database: Database, resolver: _Resolver) -> Executable:
+def _definition(
+    plan: Ddl | CreateFrom | CreateSchema | FillView, database: Database, resolver: _Resolver
+) -> Executable:
     if isinstance(plan, FillView):
         return FillExecution(plan, (database.home,))
     if isinstance(plan, CreateFrom):
         return CreateExecution(plan, resolver.shards(plan.target))
+    if isinstance(plan, CreateSchema):
+        return SchemaExecution(plan, resolver.shards(plan.target))
     if plan.absent:
         return FoundExecution(resolver.shards(plan.target), plan.absent)
     return _execution(plan, resolver)

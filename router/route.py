@@ -37,6 +37,7 @@ from router.plan_steps import (
     ApplyRows,
     Asked,
     CreateFrom,
+    CreateSchema,
     Filled,
     FillView,
     LockCopies,
@@ -103,6 +104,7 @@ _TIERS: Final[dict[type, str]] = {
     LockRows: "rows chosen, and locked as they are chosen",
     MoveRows: "rows read, then inserted where they belong",
     CreateFrom: "table made at home and made alike elsewhere, then filled by INSERT ... SELECT",
+    CreateSchema: "one element after the other",
     FillView: "rows read as by INSERT ... SELECT, and kept at home",
     LockCopies: "rows locked at home, then on the other copies",
     ApplyRows: "home first, its rows applied to the other copies",
@@ -118,7 +120,7 @@ def _tier(plan: Plan) -> str:
 
 
 def _targets(plan: Plan) -> Iterator[Target]:
-    if isinstance(plan, Single | Scatter | Ddl | CreateFrom | ShardByShard | OwnRows | LockRows):
+    if isinstance(plan, Single | Scatter | Ddl | CreateFrom | CreateSchema | ShardByShard | OwnRows | LockRows):
         yield plan.target
     elif isinstance(plan, Gather):
         for load in plan.loads:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.executor.results import ListResult
 from proxy.shards.errors import ShardError
 from router.plan import Ddl, Execution, Same, ShardByShard, Task
-from router.plan_steps import CreateFrom, FillView
+from router.plan_steps import CreateFrom, CreateSchema, FillView
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -30,7 +30,9 @@ async def has_news(session: Session, statement: Statement) -> bool:
     """
     transaction, database = session.transaction, session.database
     plan = statement.plan
-    defines = isinstance(plan, CreateFrom | FillView) or (isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes)
+    defines = isinstance(plan, CreateFrom | CreateSchema | FillView) or (
+        isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes
+    )
     if not defines or transaction.shard_count == 1 or transaction.failed:
         return False
     if session.planner_in_block is None:

@@ -8,15 +8,13 @@ an INSERT into a temporary table; home refreshes the view with that table. Left 
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.executor.request import Request
 from proxy.executor.results import ListResult
-from proxy.links import Replay
+from proxy.session.acting import acting
 from proxy.session.creating import HAS, done, insert_rows
-from proxy.settings import set_config_sql
 from proxy.shards.errors import ShardError
 from router.errors import refusal
 from router.own_schema import quote_identifier, quote_literal, quote_table
@@ -25,8 +23,6 @@ from router.planner import Planner
 from router.planner.stored import PATH, STAGED, with_staged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from proxy.executor.request import ResultStream
     from proxy.session.moving import Start
     from proxy.session.session import Session
@@ -38,7 +34,6 @@ if TYPE_CHECKING:
 _TAG: Final = b"REFRESH MATERIALIZED VIEW"
 _NOT_TOGETHER: Final = "42601"  # CONCURRENTLY and WITH NO DATA: all else has been checked when Postgres says so
 _HOLD: Final = "SELECT owner, definition FROM pgchorus.hold_view({view})"
-_BEFORE: Final = "SELECT pg_catalog.current_setting('role'), pg_catalog.current_setting('search_path')"
 
 
 async def start_fill(session: Session, execution: FillExecution, request: Request, start: Start) -> ResultStream:
@@ -94,35 +89,13 @@ async def _fill(session: Session, link: ShardLink, view: TableName, start: Start
     columns = ", ".join(quote_identifier(column.name) for column in relation.columns)
     query = heard(definition).strip().removesuffix(";")
     insert = f"INSERT INTO {quote_table(STAGED)} ({columns}) {query}"
-    async with _as_owner(session, link, heard(owner)):
+    async with acting(session, link, heard(owner), ", ".join(PATH)):
         (statement,) = Planner(session.database.logical, with_staged(catalog, relation)).plan(insert, PATH)
         if statement.audit is not None:
             raise refusal("view-rows", view=str(view), detail="Nobody can see what its functions touch.")
         count = await insert_rows(session, statement, insert, Request(text=insert), start)
         await _run(link, f"SELECT pgchorus.fill_view({_literal(view)}, {str(concurrently).lower()})")
     return count
-
-
-@asynccontextmanager
-async def _as_owner(session: Session, link: ShardLink, owner: str) -> AsyncIterator[None]:
-    """Do what follows as the owner of a view and with the search_path of its query, on all links, also new ones.
-
-    An error leaves them as they are: they end with the transaction, or with the savepoint that it goes back to.
-    """
-    transaction = session.transaction
-    (row,) = (await link.run(_BEFORE)).rows
-    role, path = (session.encoding.heard(value or b"") for value in row)
-    become = f"{set_config_sql('role', owner, local=True)}; SET LOCAL search_path = {', '.join(PATH)}"
-    replay = Replay(become, codec=session.settings.encoding.codec)
-    transaction.settings_changed = True
-    transaction.log.append(replay)
-    try:
-        await transaction.everywhere(become)
-        yield
-    finally:
-        transaction.log = [entry for entry in transaction.log if entry is not replay]
-    back = [set_config_sql("role", role, local=True), set_config_sql("search_path", path, local=True)]
-    await transaction.everywhere("; ".join(back))
 
 
 async def _run(link: ShardLink, text: str) -> Answer:

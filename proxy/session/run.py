@@ -17,6 +17,7 @@ from proxy.session.audit import Audit
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
 from proxy.session.defining import start_where_found
+from proxy.session.elements import start_schema
 from proxy.session.locking import start_lock
 from proxy.session.locking_copies import start_lock_copies
 from proxy.session.meter import rows_of_tag
@@ -40,6 +41,7 @@ from router.plan_steps import (
     LockCopiesExecution,
     LockExecution,
     MoveExecution,
+    SchemaExecution,
 )
 
 if TYPE_CHECKING:
@@ -208,6 +210,8 @@ def _in_steps(  # noqa: PLR0911 - one for each kind
         return start_create(session, executable, request, start)
     if isinstance(executable, FillExecution):
         return start_fill(session, executable, request, start)
+    if isinstance(executable, SchemaExecution):
+        return start_schema(session, executable, request, start)
     if isinstance(executable, MoveExecution):
         return start_move(session, executable, request, start)
     if isinstance(executable, ApplyExecution):
@@ -228,9 +232,9 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     shards = shards_of(executable)
     if wanted == "on" or len(shards) < 2:  # noqa: PLR2004 - several
         return
-    if isinstance(executable, CreateExecution | FoundExecution | ApplyExecution | LockCopiesExecution) or (
-        isinstance(executable, Execution) and isinstance(executable.combine, Same)
-    ):
+    if isinstance(
+        executable, CreateExecution | SchemaExecution | FoundExecution | ApplyExecution | LockCopiesExecution
+    ) or (isinstance(executable, Execution) and isinstance(executable.combine, Same)):
         return
     if isinstance(executable, CopyInExecution) and executable.plan.key_column is None:
         return

@@ -12,7 +12,7 @@ from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies, creating, mixed, stored, tables
+from router.planner import copies, creating, mixed, schemas, stored, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
 from router.planner.passthrough import is_temporary, no_block, tag_of
@@ -351,10 +351,8 @@ def refuse(context: Context) -> Statement:
 
 
 def create_schema(context: Context) -> Statement:
-    """CREATE SCHEMA, without elements."""
-    if context.body.get("schemaElts"):
-        raise context.refuse("unknown-statement", name="CREATE SCHEMA with elements")
-    return everywhere(context)
+    """CREATE SCHEMA."""
+    return schemas.create(context) if context.body.get("schemaElts") else everywhere(context)
 
 
 # --- queries in DDL --------------------------------------------------------------------------------------------------

@@ -93,6 +93,63 @@ def test_home_tables_and_placed_ones_in_one_statement(filled: Twins, town: Town)
     assert town.everywhere("select count(*) from notes") == [[(0,)]] * 3
 
 
+# --- CREATE SCHEMA with elements --------------------------------------------------------------------------------------
+
+WHOLE = """
+create schema whole
+    grant select on seen to public
+    create index later on made (v)
+    create trigger noted before update on made for each row execute function suppress_redundant_updates_trigger()
+    create view seen as select made.v, k.name from made join kinds k on k.id = made.m where v <> ')'
+    create table made (k int8 primary key, v text, m int default nextval('numbers'), like public.words)
+    create table whole.other (k int references made)
+    create sequence numbers start 5
+"""
+WHOLE_SHOWN = (
+    "select relname, relacl::text like '%=r/%' from pg_class where relnamespace = 'whole'::regnamespace order by 1",
+    "select attname, atttypid, atttypmod from pg_attribute where attrelid = 'whole.made'::regclass and attnum > 0",
+    "select pg_get_viewdef('whole.seen'::regclass), pg_get_indexdef('whole.later'::regclass)",
+)
+WRONG = """
+create schema whole create table notes.made (k int)
+create schema whole create table made (k int) create table made (k int)
+create schema whole create table made (k int) create index on words (word)
+create schema whole create temporary table made (k int)
+create schema whole create view seen as select nothing from notes
+create schema whole create index concurrently on made (k) create table made (k int)
+create schema public create table made (k int)
+create schema if not exists whole create table made (k int)
+"""
+
+
+def test_a_schema_with_elements(filled: Twins, town: Town) -> None:
+    for text in WRONG.strip().splitlines():
+        filled.query(text)
+    assert town.everywhere("select count(*) from pg_namespace where nspname = 'whole'") == [[(0,)]] * 3
+    assert filled.query(WHOLE)[0] == ("tag", "CREATE SCHEMA")
+    try:
+        for text in (*WHOLE_SHOWN, "insert into whole.made (k, v, word) values (1, 'v', 'w')", "table whole.made"):
+            filled.query(text)
+        filled.query("select current_setting('search_path')")
+        tables = (
+            "select count(*) from pg_class where relnamespace = 'whole'::regnamespace and relname in ('made', 'seen')"
+        )
+        assert town.on_shard(0, tables) == [(2,)]
+        filled.query("drop schema whole cascade")
+        filled.proxy.rows("create role whole_owner")
+        filled.query("create schema authorization whole_owner create table made (k int) grant select on made to public")
+        filled.query("set role whole_owner")
+        create = b"create schema whole create table made (k int)"
+        filled.same(Query(create), ignoring="M")  # no right to do so in the database, of which there are two
+        filled.query("reset role")
+        filled.query("create schema whole authorization whole_owner create view seen as select * from notes")
+        filled.query("select tableowner, schemaname, tablename from pg_tables where tablename = 'made'")
+        filled.query("select current_user = session_user")
+    finally:
+        filled.query("drop schema if exists whole_owner, whole cascade")
+        filled.proxy.query("drop role whole_owner")
+
+
 # --- CREATE TABLE AS, SELECT INTO ------------------------------------------------------------------------------------
 
 COLUMNS = """select a.attname, format_type(a.atttypid, a.atttypmod), c.collname, r.relpersistence, r.reloptions
