@@ -77,6 +77,14 @@ def number(*, whole: bool, least: float) -> Callable[[str], float]:
     return read
 
 
+def share(given: str) -> float:
+    """Read a part of a whole."""
+    value = number(whole=False, least=0)(given)
+    if value > 1:
+        raise Wrong(f"{given} is more than all", "give a number from 0 to 1")
+    return value
+
+
 def port(given: str) -> int:
     """Read a TCP port."""
     value = int(number(whole=True, least=1)(given))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolSet
+    from proxy.tracing import Tracing
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Fence, Held
@@ -133,6 +134,7 @@ class LogicalDatabase:
         self.metrics = metrics
         self.counts = Counts(limits.statements_tracked)
         self.log = Log()
+        self.tracing: Tracing | None = None
         self.catalog_version = 0
         self.sessions: set[Session] = set()  # of this process
         self.definitions = Definitions()
@@ -194,6 +196,7 @@ class LogicalDatabase:
 
     def release(self, link: ShardLink) -> None:
         """Give a link back."""
+        link.watcher = None
         self.pools.pool(link.shard, None, link.role).release(link)
 
     def told(self, sqlstate: str, *, read_only: bool) -> None:
@@ -436,7 +439,7 @@ class LogicalDatabase:
     def use_log(self, log: Log) -> None:
         """Log what this says from now on."""
         self.log = log
-        self.counts.notable_s = log.slow_s
+        self.counts.notable_s = log.slow_s if self.tracing is None else -1.0  # every one
 
     def session_ended(self, session: Session) -> None:
         """A session is no more; what it has moved stays counted."""

@@ -229,7 +229,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         ready=health.ready,
         patience_s=max(map(health.patience_s, range(len(names)))),
     )
-    served = LogicalDatabase(
+    return LogicalDatabase(
         database,
         control=control,
         pools=pools[0],
@@ -242,8 +242,6 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         limits=limits,
         metrics=metrics,
     )
-    served.use_log(config.log)
-    return served
 
 
 async def _watch_catalog(served: LogicalDatabase) -> None:

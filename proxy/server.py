@@ -31,6 +31,7 @@ from proxy.reload import reload
 from proxy.runtime import open_database
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
+from proxy.tracing import Tracing
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
@@ -161,10 +162,15 @@ class Server:
         """Serve until a signal says stop."""
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
+            tracing = None if self.config.tracing is None else Tracing(self.config.tracing)
+            if tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, tracing.close)
             for name, database in self.config.cluster.databases.items():
-                self._databases[name] = await stack.enter_async_context(
+                served = self._databases[name] = await stack.enter_async_context(
                     open_database(self.config, database, self.metrics, self._checkpoint)
                 )
+                served.tracing = tracing
+                served.use_log(self.log)
             listeners = await self._listen()
             for listener in listeners:
                 stack.push_async_callback(self._close_listener, listener)

@@ -113,6 +113,7 @@ class ClientTransaction:
     committing: bool = False
     abandoned: bool = False
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
+    watcher: Callable[[str, float, float], None] | None = None  # hears what its links' shards answer
 
     # --- what the client sees ---------------------------------------------------------------------------------
 
@@ -209,7 +210,8 @@ class ClientTransaction:
         for shard in sorted(shards):
             link = self.links.get(shard)
             if link is None:
-                self.links[shard] = await self._checkout(shard)
+                self.links[shard] = link = await self._checkout(shard)
+                link.watcher = self.watcher
             elif link.closed:
                 raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
         if self.identity is None and len(self.links) > 1:

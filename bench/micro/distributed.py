@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bench.micro.lane import Wire
 from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
+from proxy.config import Log
 from proxy.connection import ClientConnection
 from proxy.description import Description
 from proxy.session.extended import ExtendedProtocol
@@ -141,6 +142,8 @@ class Scene:
             logical=self.logical,
             metrics=Metrics(cast("Any", None)),
             counts=Counts(),
+            log=Log(),
+            tracing=None,
             catalog_version=1,
             catalog=catalog,
             coordinator=coordinator,

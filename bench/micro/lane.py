@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
+from proxy.config import Log
 from proxy.connection import ClientConnection
 from proxy.description import Description
 from proxy.session.extended import ExtendedProtocol
@@ -84,6 +85,8 @@ class Scene:
             logical=logical,
             metrics=Metrics(cast("Any", None)),
             counts=Counts(),
+            log=Log(),
+            tracing=None,
             catalog_version=1,
             catalog=SimpleNamespace(functions=()),
             definitions=SimpleNamespace(changing=False),

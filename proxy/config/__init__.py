@@ -19,6 +19,7 @@ from proxy.config.settings import (
     Log,
     Tables,
     Tls,
+    TracingTo,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Section",
     "Tables",
     "Tls",
+    "TracingTo",
     "Value",
     "dump",
     "known_keys",

@@ -117,6 +117,13 @@ _LOG = Section(
         "errors": Key(_SWITCH, "on"),
     }
 )
+_TRACING = Section(
+    {
+        "endpoint": Key(Value(values.text)),
+        "sample": Key(Value(values.share), 0.0),
+        "service": Key(Value(values.text), "pgchorus"),
+    }
+)
 FORM = Section(
     {
         "cluster": Key(Value(values.gid_name)),
@@ -125,6 +132,7 @@ FORM = Section(
         ),
         "metrics": Key(Section({"host": Key(Value(values.text), "127.0.0.1"), "port": Key(Value(values.port))}), None),
         "log": Key(_LOG, None),
+        "tracing": Key(_TRACING, None),
         "tls": Key(_TLS, None),
         "console": Key(_CONSOLE, None),
         "workers": Key(Value(values.workers), 1),

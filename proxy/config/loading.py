@@ -24,6 +24,7 @@ from proxy.config.settings import (
     Log,
     Tables,
     Tls,
+    TracingTo,
 )
 from proxy.limits import Limits
 from proxy.wire.scram import is_verifier
@@ -78,6 +79,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         tls=_tls(file, content["tls"]),
         console=Console(**(content["console"] or {})),
         log=_log(content["log"]),
+        tracing=TracingTo(**content["tracing"]) if content["tracing"] else None,
     )
 
 

@@ -88,6 +88,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingTo:
+    """Where traces go: an OTLP endpoint over HTTP. ``sample``: the share of statements that name no context."""
+
+    endpoint: str
+    sample: float = 0.0
+    service: str = "pgchorus"
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConfig:
     """One logical database: what the router knows of it, and its shards' DSNs in the same order."""
 
@@ -110,6 +119,7 @@ class Config:
     tls: Tls | None = None
     console: Console = field(default_factory=Console)
     log: Log = field(default_factory=Log)
+    tracing: TracingTo | None = None
 
 
 @dataclass(frozen=True, slots=True)

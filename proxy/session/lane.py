@@ -471,7 +471,7 @@ class FastLane:
             counts.alone += 1
             counts.alone_seconds += took
         if took > counts.notable_s:
-            session.meter.notable(tally, took)
+            session.meter.notable(tally, took, self._shard)
         self._looked = False
         if pool is not None:
             transaction.links.clear()

@@ -87,6 +87,7 @@ def joined(transaction: ClientTransaction, shard: int, link: ShardLink, look: st
     ``look``: the look that goes before the statement, '' for none.
     """
     transaction.links[shard] = link
+    link.watcher = transaction.watcher
     bring_up(transaction, shard, link, look)
     if transaction.identity is None and len(transaction.links) > 1:
         transaction.identity = transaction.database.watch(transaction)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from proxy.session.traced import Traced
 from router.tiers import ONE_SHARD, SESSION, tier_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,19 @@ _commits = logging.getLogger("pgchorus.commit")  # the same: asked without the c
 class Meter:
     """One session's."""
 
-    __slots__ = ("_begun", "_counts", "_failed", "_in_block", "_running", "_session", "_since", "rows", "shards")
+    __slots__ = (
+        "_begun",
+        "_counts",
+        "_failed",
+        "_in_block",
+        "_planned",
+        "_running",
+        "_session",
+        "_since",
+        "_traced",
+        "rows",
+        "shards",
+    )
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -45,6 +58,9 @@ class Meter:
         self._running: Sequence[Statement] = ()
         self._failed = False
         self._in_block = False
+        tracing = session.database.tracing
+        self._traced = None if tracing is None else Traced(session, tracing)
+        self._planned = 0.0  # when the statement that runs was, for the first of a unit
         #: Of the statement that runs: rows that it returned or changed, and shards that have a part in it.
         self.rows = 0
         self.shards = 1
@@ -65,6 +81,7 @@ class Meter:
             self._end(now)
         elif statements and self._begun:
             self._counts.planning.add(now - self._begun)
+            self._planned = now
         self._running = statements
         self.rows, self.shards = 0, 1
 
@@ -79,6 +96,10 @@ class Meter:
         if tally is None and running:
             tally = self.tally_of(running[-1])
         self._counts.failed(tally, refused=bool(refusal))
+        if self._traced is not None:
+            text = running[-1].text if running else ""
+            self._traced.ended(tally, text, self._since or monotonic(), self._planned, error=sqlstate)
+        self._planned = 0.0
         if self._session.database.log.errors:
             more = {"refusal": refusal} if refusal else {}
             log.info("error", **self._who(), sqlstate=sqlstate, **more, statement="" if tally is None else tally.text)
@@ -92,21 +113,26 @@ class Meter:
             if not (self._in_block or self._session.transaction.in_block):
                 self._counts.alone += 1
                 self._counts.alone_seconds += now - self._begun
-        self._begun = 0.0
+        elif self._traced is not None:
+            self._traced.forget()
+        self._begun = self._since = 0.0
         self._failed = False
 
     def _end(self, now: float) -> None:
         """What runs has ended well."""
         running, self._running = self._running, ()
         seconds = (now - self._since) / len(running)
-        self._since = now
+        begun, self._since = self._since, now
+        planned, self._planned = self._planned, 0.0
         for statement in running:
             tally = self.tally_of(statement)
             tally.add(seconds)
             tally.more_shards += self.shards - 1
             tally.rows += self.rows // len(running)
-            if seconds > self._counts.notable_s:
-                self.notable(tally, seconds)
+            if seconds > self._session.database.log.slow_s:
+                self._say_slow(tally, seconds)
+        if self._traced is not None:
+            self._traced.ended(tally, running[0].text, begun, planned, rows=self.rows)
 
     def tally_of(self, statement: Statement) -> Tally:
         """Return where a statement is counted."""
@@ -131,8 +157,15 @@ class Meter:
 
     # --- what is worth a line ---------------------------------------------------------------------------------
 
-    def notable(self, tally: Tally, seconds: float) -> None:
-        """A statement took longer than the configuration allows without a word."""
+    def notable(self, tally: Tally, seconds: float, shard: int = -1) -> None:
+        """A statement of the lane was slow, or all are of interest for the traces. -1: it was of several shards."""
+        database = self._session.database
+        if self._traced is not None:
+            self._traced.ended_in_lane(tally, seconds, database.logical.shards[shard] if shard >= 0 else "")
+        if seconds > database.log.slow_s:
+            self._say_slow(tally, seconds)
+
+    def _say_slow(self, tally: Tally, seconds: float) -> None:
         log.warning("slow statement", **self._who(), ms=round(seconds * 1000, 1), tier=tally.tier, statement=tally.text)
 
     def decided(self, outcome: Outcome) -> None:

@@ -103,6 +103,7 @@ class Relay:
         "status",
         "took",
         "types",
+        "watcher",
     )
 
     def __init__(self, transport: asyncio.Transport, shard: int, name: str, parameters: dict[str, str]) -> None:
@@ -132,6 +133,7 @@ class Relay:
         #: How long the shard takes to answer; the pool's, for all links to a shard.
         self.load = _NOBODYS
         self.asked_at = 0.0  # when the exchange under way went out, by time.monotonic(); 0 once it was answered
+        self.watcher: Callable[[str, float, float], None] | None = None  # hears of each answer: name, asked_at, took
         self.took = 0.0  # the seconds of the last one, and
         self.size = 0  # the bytes of its answer, where that was taken whole
         self.types = AS_AT_HOME  # or how user-defined types are called here (proxy.shards.types)
@@ -332,6 +334,8 @@ class Relay:
         self._at_ready = True
         load = self.load  # as proxy.timings says
         load.recent[load.count & LAST] = self.took = monotonic() - self.asked_at
+        if self.watcher is not None:
+            self.watcher(self.name, self.asked_at, self.took)
         self.asked_at = 0.0
         load.count += 1
         if not load.count & LAST:
@@ -430,10 +434,8 @@ class Relay:
             return
         serial = self._serial
         self._at_ready = index[-1][0] == _READY
-        if self._at_ready and self.asked_at:
-            self.took = monotonic() - self.asked_at
-            self.asked_at = 0.0
-            self.load.add(self.took)
+        if self._at_ready:
+            self._answered()
         try:
             over = receiver.frames(chunk, index)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and ends the link
@@ -447,6 +449,15 @@ class Relay:
             self._receiver = None
             if not self._reading:
                 self.resume_reading()
+
+    def _answered(self) -> None:
+        """The server is ready: what it was asked last has taken so long, if that was not counted before."""
+        if self.asked_at:
+            self.took = monotonic() - self.asked_at
+            if self.watcher is not None:
+                self.watcher(self.name, self.asked_at, self.took)
+            self.asked_at = 0.0
+            self.load.add(self.took)
 
     def _unsolicited(self, chunk: Chunk, index: list[Frame]) -> None:
         """Handle frames between exchanges: the three asynchronous kinds are allowed (parameters are noted already)."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import promql_parser
 import pytest
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import Town, made_town
@@ -47,11 +51,83 @@ class Measured:
         return sum(self.values(name, **labels))
 
 
+class Collector(ThreadingHTTPServer):
+    """What OpenTelemetry sends its spans to."""
+
+    def __init__(self) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        super().__init__(("127.0.0.1", 0), Collected)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/traces"
+
+    def spans(self, trace_id: str) -> dict[str, Any]:
+        """Return the spans of a trace by name and shard."""
+        return {
+            span.name: span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+            if span.trace_id.hex() == trace_id
+        }
+
+
+class Collected(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's word
+        pass
+
+
 @pytest.fixture(scope="module")
-def measured(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Measured]:
-    limits = {"pool": {"size": 1, "extra": 1}}
-    for town in made_town(3, make_module_databases, start_module_proxy, counted=True, limits=limits):
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def measured(
+    make_module_databases: MakeDatabases, start_module_proxy: StartProxy, collector: Collector
+) -> Iterator[Measured]:
+    more = {"limits": {"pool": {"size": 1, "extra": 1}}, "tracing": {"endpoint": collector.endpoint, "sample": 0}}
+    for town in made_town(3, make_module_databases, start_module_proxy, counted=True, **more):
         yield Measured(town)
+
+
+def test_a_transaction_is_traced_from_the_comment_of_its_first_statement(
+    measured: Measured, collector: Collector
+) -> None:
+    first, second, _ = measured.town.spread
+    trace_id, parent = os.urandom(16).hex(), os.urandom(8).hex()
+    comment = f"/*action='test',traceparent='00-{trace_id}-{parent}-01'*/"
+    with connected(measured.town.dsn) as client:
+        client.query(f"select 'secret' {comment.replace('-01', '-00')}")
+        client.query("begin")
+        client.query(f"insert into notes values ({first}, 'secret') on conflict do nothing {comment}")
+        client.query(f"insert into notes values ({second}, 'x') on conflict do nothing")
+        client.query("commit")
+        client.query(f"select k from notes where v = 'secret' order by k {comment}")
+    expected = {"INSERT", "COMMIT", "SELECT", "plan", "s0", "s1", "s2", "commit s0", "commit s1"}
+    eventually(lambda: expected <= collector.spans(trace_id).keys(), f"these came: {collector.spans(trace_id).keys()}")
+    spans = collector.spans(trace_id)
+    assert spans.keys() == expected
+    assert spans["COMMIT"].parent_span_id.hex() == spans["SELECT"].parent_span_id.hex() == parent
+    assert spans["commit s1"].parent_span_id == spans["COMMIT"].span_id
+    texts = {one.key: one.value.string_value for one in spans["SELECT"].attributes}
+    assert texts["db.query.text"] == "select k from notes where v = $1 order by k"
+    assert texts["pgchorus.tier"] == "merge"
+    assert "secret" not in str(collector.requests)
 
 
 def test_a_distributed_commit_is_counted_and_timed(measured: Measured) -> None:
