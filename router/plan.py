@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
-from router.plan_copy import CopyFormat, CopyIn, CopyOut
+from router.plan_copy import CopyFormat, CopyIn, CopyInExecution, CopyOut, CopyOutExecution
 from router.plan_steps import (
     ApplyRows,
     Bound,
@@ -313,6 +313,7 @@ class Ddl:
     original), where a copy of an object is brought in line in another way; the tag must be the same.
     ``catalog_changes``: the catalog is read again before the client hears of success. ``absent``: the errors (SQLSTATE,
     or the name of Postgres's routine) by which a shard other than home says that it lacks the object, as it may.
+    ``home_first`` as in Same.
     """
 
     target: Target
@@ -321,6 +322,7 @@ class Ddl:
     before: tuple[tuple[str, ...], ...] = ()
     texts: tuple[str | None, ...] = ()
     absent: tuple[str, ...] = ()
+    home_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,23 +579,6 @@ class GatherExecution:
     tasks: tuple[Task, ...]
     plan: Gather
     home: int
-
-
-@dataclass(frozen=True, slots=True)
-class CopyInExecution:
-    """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all."""
-
-    shards: tuple[int, ...]
-    plan: CopyIn
-    slot_owners: tuple[int, ...]  # slot -> shard
-
-
-@dataclass(frozen=True, slots=True)
-class CopyOutExecution:
-    """COPY TO STDOUT from ``shards`` in turn."""
-
-    shards: tuple[int, ...]
-    plan: CopyOut
 
 
 Executable = Execution | GatherExecution | CopyInExecution | CopyOutExecution | InSteps

@@ -81,3 +81,23 @@ class CopyOut:
     target: Target
     format: CopyFormat
     query: str = ""
+
+
+# --- executions (at Bind) ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInExecution:
+    """COPY FROM STDIN over ``shards``; split by key when ``plan.key_column`` is not None, else every row to all."""
+
+    shards: tuple[int, ...]
+    plan: CopyIn
+    slot_owners: tuple[int, ...]  # slot -> shard
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOutExecution:
+    """COPY TO STDOUT from ``shards`` in turn."""
+
+    shards: tuple[int, ...]
+    plan: CopyOut

@@ -20,8 +20,6 @@ from router.plan import (
     AtShard,
     Concat,
     Constant,
-    CopyInExecution,
-    CopyOutExecution,
     Ddl,
     Elements,
     EveryShard,
@@ -43,7 +41,7 @@ from router.plan import (
     Target,
     Task,
 )
-from router.plan_copy import CopyIn, CopyOut
+from router.plan_copy import CopyIn, CopyInExecution, CopyOut, CopyOutExecution
 from router.plan_steps import (
     ApplyExecution,
     ApplyRows,
@@ -340,7 +338,8 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
         if not isinstance(plan, Ddl):
             tasks = (Task(shard, plan.texts[shard] if plan.texts else None) for shard in resolver.shards(plan.target))
             return Execution(tuple(tasks), Same(), writes=True)
-        return Execution(tuple(_ddl_task(plan, shard) for shard in resolver.shards(plan.target)), Same(), writes=True)
+        tasks = (_ddl_task(plan, shard) for shard in resolver.shards(plan.target))
+        return Execution(tuple(tasks), Same(home_first=plan.home_first), writes=True)
     raise TypeError(f"{type(plan).__name__} is the session's own")
 
 

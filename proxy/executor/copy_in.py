@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
-    from router.plan import CopyInExecution
-    from router.plan_copy import CopyFill, CopyIn
+    from router.plan_copy import CopyFill, CopyIn, CopyInExecution
 
 _HEADER_BYTES = 5
 _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"

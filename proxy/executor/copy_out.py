@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from proxy.executor.request import Environment, Fence, Links, Request, ResultStream
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
-    from router.plan import CopyOutExecution
-    from router.plan_copy import CopyFormat
+    from router.plan_copy import CopyFormat, CopyOutExecution
 
 _HEADER_BYTES = 5
 _BIND = Bind(b"", b"", (), (), ()).encode() + Sync().encode()

@@ -18,7 +18,8 @@ from proxy.executor.merged import OrderedResult, aggregate
 from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
-from router.plan import Aggregate, CopyInExecution, CopyOutExecution, GatherExecution, InOrder, Ordered, Same
+from router.plan import Aggregate, GatherExecution, InOrder, Ordered, Same
+from router.plan_copy import CopyInExecution, CopyOutExecution
 from router.plan_steps import InSteps
 
 if TYPE_CHECKING:

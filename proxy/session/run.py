@@ -31,7 +31,8 @@ from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import refusal
-from router.plan import CopyInExecution, Ddl, Execution, GatherExecution, Same, ShardByShard
+from router.plan import Ddl, Execution, GatherExecution, Same, ShardByShard
+from router.plan_copy import CopyInExecution
 from router.plan_steps import (
     ApplyExecution,
     CreateExecution,

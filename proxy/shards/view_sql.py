@@ -17,9 +17,11 @@ from typing import Final
 
 # AccessShareLock first (EXPLAIN keeps it to the end of the transaction): whoever replaces or drops the view has locked
 # the relation before the rule. The rule's row then has those who refresh it CONCURRENTLY take turns, as Postgres's own
-# lock on the relation, which there is no other statement for, would.
+# lock on the relation, which there is no other statement for, would. Constants are printed so that they are read alike
+# under any settings.
 HOLD_VIEW: Final = """CREATE OR REPLACE FUNCTION pgchorus.hold_view(p_view text, OUT owner text, OUT definition text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
+    SET datestyle = 'ISO' SET intervalstyle = 'postgres' AS $$
 DECLARE
     v_view regclass := p_view::regclass;
     v_caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;

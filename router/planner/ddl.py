@@ -6,6 +6,7 @@ table's definition may say over several shards is :mod:`router.planner.tables`' 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.catalog import effective_path
@@ -233,7 +234,14 @@ def _known(context: Context, range_var: Node) -> Target | None:
 
 
 def drop(context: Context) -> Statement:
-    """DROP of anything."""
+    """DROP of anything: home first, which has all that depends on it and can name it in its error."""
+    found = _drop(context)
+    if not isinstance(found.plan, Ddl) or found.plan.target != EveryShard():
+        return found
+    return replace(found, plan=replace(found.plan, home_first=True))
+
+
+def _drop(context: Context) -> Statement:
     body = context.body
     kind = body.get("removeType", "")
     objects = body.get("objects", ())

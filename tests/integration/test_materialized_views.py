@@ -71,6 +71,12 @@ def test_made_shown_and_refreshed(twins: Twins) -> None:
 
 
 LIFE = """
+set extra_float_digits = -10; set datestyle = 'German'; set intervalstyle = 'sql_standard'
+create materialized view stored as select k, float8 '0.123456789012345' f, date '3.2.26' d, interval '-1 d' i from notes
+select * from stored order by k
+reset extra_float_digits; reset datestyle; reset intervalstyle
+select f, d, i from stored where k = 1
+drop materialized view stored
 create materialized view stored as select k, v, n from notes where n > 1 with no data
 select * from stored
 refresh materialized view concurrently stored
@@ -108,7 +114,6 @@ select n from stored where k = 4
 select pg_get_viewdef('stored'::regclass)
 alter table notes rename column m to n
 alter table notes alter column n type int8
-drop view seen
 drop table notes
 drop materialized view stored
 drop materialized view stored

@@ -61,6 +61,9 @@ def test_a_view_that_is_another_one_now(pair: Pair) -> None:
         with pair.one.transaction():
             pair.one.execute("CREATE OR REPLACE VIEW seen AS SELECT k FROM at_home")
         assert pair.other.execute("SELECT count(*) FROM seen").fetchone() == (0,)
+    pair.one.execute("CREATE MATERIALIZED VIEW stored AS SELECT k FROM spread WITH NO DATA")
+    pair.other.execute("REFRESH MATERIALIZED VIEW stored")
+    assert pair.one.execute("SELECT count(*) FROM stored").fetchone() == (len(KEYS),)
 
 
 def test_a_table_that_is_new(pair: Pair) -> None:

@@ -15,8 +15,6 @@ from router.plan import (
     ByKeys,
     Concat,
     Constant,
-    CopyInExecution,
-    CopyOutExecution,
     Ddl,
     EveryShard,
     Execution,
@@ -34,7 +32,7 @@ from router.plan import (
     Task,
 )
 from router.plan import Setting as SettingKind
-from router.plan_copy import CopyFormat, CopyIn, CopyOut
+from router.plan_copy import CopyFormat, CopyIn, CopyInExecution, CopyOut, CopyOutExecution
 from router.planner import Planner
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 from router.sharding import slot_of

@@ -20,8 +20,8 @@ from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
 from router.errors import Refused
-from router.plan import CopyInExecution, CopyOutExecution, EveryShard
-from router.plan_copy import CopyFormat, CopyIn, CopyOut
+from router.plan import EveryShard
+from router.plan_copy import CopyFormat, CopyIn, CopyInExecution, CopyOut, CopyOutExecution
 from router.sharding import slot_check, slot_expression
 
 if TYPE_CHECKING:
