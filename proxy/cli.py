@@ -25,13 +25,15 @@ from proxy.doctor.kind import Severity
 from proxy.doctor.kinds import KINDS
 from proxy.doctor.look import Options, psql_target
 from proxy.errors import ProxyError
+from proxy.handover import Taken, take_over
 from proxy.server import serve
 from proxy.shards.errors import ShardError
+from proxy.supervisor.watch import supervise
 from proxy.tls import TlsError, TlsServer
 from router.errors import Refused, SyntaxFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from proxy.config import Config
@@ -50,8 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
     logs.set_up(options.log_level or _QUIET.get(options.command, "info"))
+    return guarded(lambda: int(options.run(options)))
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run something and return its exit status; an error that is somebody's is said to a person."""
     try:
-        return int(options.run(options))
+        return run()
     except ConfigError as error:
         say(str(error))
         return MISTAKEN
@@ -103,7 +110,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--data", metavar="DIR", type=Path, help="keep everything in DIR (default: gone at the end)")
     demo.add_argument("--config", metavar="FILE", type=Path, help="place the tables of FILE (tables: ...), no shop")
     demo.add_argument("--shards-only", action="store_true", help="start the servers, no proxy")
-    command("serve", "serve clients", run_serve)
+    serving = command("serve", "serve clients", run_serve)
+    serving.add_argument(
+        "--takeover", action="store_true", help="take the port over from the proxy that runs (the key handover)"
+    )
     check = command("check", "check a configuration alone, without the shards", run_check)
     check.add_argument("--json", action="store_true", help="one JSON document instead of text")
     command("init", "create the pgchorus schema on every shard", run_init)
@@ -136,8 +146,19 @@ def _doctor_options(doctor: argparse.ArgumentParser) -> None:
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until a signal says stop."""
     config = load(options.config)
+    if options.takeover and config.handover is None:
+        say(f"pgchorus serve: --takeover needs the key handover in {options.config}")
+        return MISTAKEN
     logs.set_up(options.log_level or config.log.level, config.log.format)
-    uvloop.run(serve(config, lambda: say_ready(config)))
+    taken = take_over(config) if options.takeover else Taken()
+    if config.workers > 1:
+        return supervise(config, lambda: say_ready(config), lambda work: guarded(lambda: _run_worker(work)), taken)
+    uvloop.run(serve(config, lambda: say_ready(config), taken=taken))
+    return OK
+
+
+def _run_worker(work: Coroutine[Any, Any, None]) -> int:
+    uvloop.run(work)
     return OK
 
 

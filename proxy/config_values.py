@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_IDENTIFIER_BYTES = 63
 MAX_PORT = 65_535
+MAX_WORKERS = 64
 MAX_SLOTS = 1 << 16
 DEFAULT_POSTGRES_PORT = 5432
 RESERVED_SCHEMAS = ("information_schema", "pgchorus")
@@ -94,13 +95,12 @@ def port(given: str) -> int:
 
 
 def workers(given: str) -> int:
-    """Read how many processes serve: only one in this version."""
+    """Read how many processes serve; ``auto`` is 0: as many as there are cores for us."""
+    if given == "auto":
+        return 0
     value = int(number(whole=True, least=1)(given))
-    if value > 1:
-        raise Wrong(
-            f"{value} worker processes are not supported in this version",
-            "use workers: 1 (several proxies before the same shards do work)",
-        )
+    if value > MAX_WORKERS:
+        raise Wrong(f"{given} are too many processes", f"give a number up to {MAX_WORKERS}, or auto")
     return value
 
 

@@ -54,8 +54,11 @@ class Door(Protocol):
     credentials: Credentials
     tls: TlsServer | None
     login_timeout_s: float
-    draining: bool
     log: Log
+
+    @property
+    def refusing(self) -> bool:
+        """Whether nobody gets in any more."""
 
     def database(self, name: str) -> LogicalDatabase | None:
         """Return a logical database by name."""
@@ -72,6 +75,9 @@ class Door(Protocol):
 
     def leave(self, session: Session | ConsoleSession) -> None:
         """Count it out."""
+
+    async def cancel(self, pid: int, secret: bytes) -> None:
+        """Cancel the session of a key, here or in another worker; nobody's if there is none."""
 
 
 async def serve_client(connection: ClientConnection, door: Door) -> None:
@@ -120,7 +126,7 @@ async def _enter(connection: ClientConnection, door: Door) -> tuple[Session | Co
     async with asyncio.timeout(door.login_timeout_s):
         packet = await _first_packet(connection, door.tls)
         if isinstance(packet, CancelRequest):
-            door.keys.cancel(packet.pid, packet.secret)
+            await door.cancel(packet.pid, packet.secret)
             return None
         connection.start_frames()
         return await _log_in(connection, door, packet)
@@ -168,7 +174,7 @@ async def _log_in(
         connection.write(
             backend.negotiate_protocol_version(min(startup.minor, _NEWEST_MINOR), sorted(startup.protocol_options))
         )
-    if door.draining:
+    if door.refusing:
         raise ProxyError("57P03", "the proxy is shutting down")
     name = startup.parameters.get("database") or user
     client = Client(connection.host, name, user, connection.tls is not None)

@@ -3,18 +3,21 @@
 Decides what may change while the proxy runs: the sections ``auth`` (rules, users and their passwords, those in files as
 well), ``tls``, ``console`` and ``log``, all or none. A file with a mistake anywhere leaves all as it was. What else has
 changed waits for a restart, and the log says that it does.
+
+With workers the supervisor reads the file, once, and every worker makes ready what it will need (``prepare``) before
+the first begins to go by it (``Prepared.apply``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from proxy import logs
+from proxy import logs, systemd
 from proxy.authentication import Credentials
 from proxy.config import ConfigError, load
 from proxy.tls import TlsError, TlsServer
@@ -45,32 +48,74 @@ class Reloadable(Protocol):
         """Log what this says from now on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What has been read and found good."""
+
+    config: Config
+    credentials: Credentials
+    tls: TlsServer | None
+
+    def apply(self, server: Reloadable) -> None:
+        """Go by it from now on."""
+        auth = self.config.auth
+        server.auth, server.credentials, server.tls = auth, self.credentials, self.tls
+        server.use_passwords(auth.passwords)
+        if self.config.log != server.config.log:
+            logs.set_up(self.config.log.level, self.config.log.format)
+            server.use_log(self.config.log)
+        server.config = self.config
+
+
+async def prepare(server: Reloadable, renewed: Config) -> Prepared:
+    """Make everything ready for going by ``renewed``; raises TlsError or OSError for a certificate that is no good."""
+    tls = None if renewed.tls is None else await asyncio.to_thread(TlsServer, renewed.tls)
+    # A verifier costs milliseconds, and there may be many. The secret stays: with another one, made-up salts would
+    # change and those of users who exist would not.
+    credentials = await asyncio.to_thread(
+        Credentials, renewed.cluster.name, renewed.auth.users, server.credentials.secret
+    )
+    return Prepared(renewed, credentials, tls)
+
+
+def read_again(before: Config) -> tuple[Config, list[str]]:
+    """Return ``before`` with what may change as the file has it now, and the names of what else has changed there.
+
+    Raises ConfigError.
+    """
+    found = load(Path(before.file))
+    waiting = [
+        one.name
+        for one in fields(found)
+        if one.name not in _RELOADED and getattr(found, one.name) != getattr(before, one.name)
+    ]
+    return replace(before, auth=found.auth, tls=found.tls, console=found.console, log=found.log), waiting
+
+
+def say_done(file: str, waiting: list[str]) -> None:
+    """Log that it was reloaded, and what was not."""
+    log.info("users, rules and certificate reloaded", file=file)
+    if waiting:
+        log.warning("other changes wait for a restart", file=file, sections=", ".join(waiting))
+
+
+def say_failed(file: str, error: object) -> None:
+    """Log that nothing has changed."""
+    log.error("not reloaded, all stays as it was", file=file, error=str(error))
+
+
 async def reload(server: Reloadable) -> None:
     """Read the configuration's file again. Never raises for what stands in it."""
     async with server.reloading:
-        before = server.config
+        systemd.reloading()
+        file = server.config.file
         try:
-            found = await asyncio.to_thread(load, Path(before.file))
-            tls = None if found.tls is None else await asyncio.to_thread(TlsServer, found.tls)
+            renewed, waiting = await asyncio.to_thread(read_again, server.config)
+            prepared = await prepare(server, renewed)
         except (ConfigError, TlsError, OSError) as error:
-            log.error("not reloaded, all stays as it was", file=before.file, error=str(error))  # noqa: TRY400 - no bug
-            return
-        # A verifier costs milliseconds, and there may be many. The secret stays: with another one, made-up salts would
-        # change and those of users who exist would not.
-        credentials = await asyncio.to_thread(
-            Credentials, before.cluster.name, found.auth.users, server.credentials.secret
-        )
-        server.auth, server.credentials, server.tls = found.auth, credentials, tls
-        server.use_passwords(found.auth.passwords)
-        if found.log != before.log:
-            logs.set_up(found.log.level, found.log.format)
-            server.use_log(found.log)
-        server.config = replace(before, auth=found.auth, tls=found.tls, console=found.console, log=found.log)
-        waiting = [
-            one.name
-            for one in fields(found)
-            if one.name not in _RELOADED and getattr(found, one.name) != getattr(before, one.name)
-        ]
-        log.info("users, rules and certificate reloaded", file=before.file)
-        if waiting:
-            log.warning("other changes wait for a restart", file=before.file, sections=", ".join(waiting))
+            say_failed(file, error)
+        else:
+            prepared.apply(server)
+            say_done(file, waiting)
+        finally:
+            systemd.ready()

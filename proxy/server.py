@@ -3,15 +3,21 @@
 Order of a start: shards are reached and their schema is checked, decided transactions left behind are finished,
 catalogs are read, then the port opens. SIGTERM drains: transactions in flight end, new clients are refused (57P03);
 SIGINT ends at once; SIGHUP reloads (proxy.reload).
+
+A server is alone, or one of several workers (``family``): then it goes by its part of the limits, and what concerns all
+of them (signals, systemd, the metrics' port) is the supervisor's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -26,53 +32,69 @@ from proxy.config import CONSOLE_DATABASE
 from proxy.connection import ClientConnection
 from proxy.console.session import ConsoleSession
 from proxy.errors import ProxyError
+from proxy.handover import Handover, Taken
+from proxy.listening import LISTEN_BACKLOG, bound, sockets_for
 from proxy.login import serve_client
 from proxy.reload import reload
 from proxy.runtime import open_database
+from proxy.siblings.place import Place
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
 from proxy.tracing import Tracing
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    import socket
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from typing import Any
 
     from proxy.config import Config, Log
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
+    from proxy.siblings.family import Family
     from proxy.twophase.points import Checkpoint
 
 log = structlog.get_logger("pgchorus.server")
 
-LISTEN_BACKLOG = 1024
 LAG_PERIOD_S = 0.25
+PATIENCE_S = 3.0  # with clients that are idle, where another process serves already
 
 
 class Server:
-    """All that one process serves."""
+    """All that one process serves; ``config`` is that of the whole proxy."""
 
-    def __init__(self, config: Config, checkpoint: Checkpoint = pass_by) -> None:
+    def __init__(self, config: Config, checkpoint: Checkpoint = pass_by, family: Family | None = None) -> None:
         self.config = config
+        self.family = family
         self._checkpoint = checkpoint
+        self._place = Place() if family is None else family.place
         self.auth = config.auth
-        self.keys = CancelKeys()
+        self.keys = CancelKeys(self._place)
         self.credentials = Credentials(config.cluster.name, config.auth.users)
         self.login_timeout_s = config.limits.login_timeout_s
         self.tls = TlsServer(config.tls) if config.tls is not None else None
         self.log = config.log
         self.draining = False
-        self.started_at = time.time()
+        self._started_at = time.time()
         self.reloading = asyncio.Lock()
-        self.metrics = Metrics(self)
+        self.metrics = Metrics(self, alone=family is None)
         self.periods = Periods(time.monotonic())
         self._databases: dict[str, LogicalDatabase] = {}
         self._sessions: set[Session] = set()
         self._consoles: set[ConsoleSession] = set()
         self._clients: set[asyncio.Task[None]] = set()
+        self._sockets: Sequence[Sequence[socket.socket]] = ()  # of each worker
+        self._listeners: dict[int, list[asyncio.Server]] = {}  # by the number of the worker whose sockets they are
         self._stopping = asyncio.Event()
         self._at_once = False
+        self._handed_on = False
 
     # --- the door (proxy.login.Door) --------------------------------------------------------------------------
+
+    @property
+    def refusing(self) -> bool:
+        """Whether clients are turned away that are at the door; not when the next ones are let in elsewhere."""
+        return self.draining and not self._handed_on
 
     def database(self, name: str) -> LogicalDatabase | None:
         """Return a logical database by name."""
@@ -99,9 +121,10 @@ class Server:
         if isinstance(session, ConsoleSession):
             self._consoles.add(session)
             return
-        if len(self._sessions) >= self.config.limits.clients_max:
-            raise ProxyError("53300", "sorry, too many clients already")
         self._sessions.add(session)
+        if self._clients_in_all() > self.config.limits.clients_max:
+            self.leave(session)
+            raise ProxyError("53300", "sorry, too many clients already")
 
     def leave(self, session: Session | ConsoleSession) -> None:
         """Count it out."""
@@ -109,6 +132,19 @@ class Server:
             self._consoles.discard(session)
         else:
             self._sessions.discard(session)
+            self._clients_in_all()
+
+    def _clients_in_all(self) -> int:
+        here = len(self._sessions)
+        return here if self.family is None else self.family.count_clients(here)
+
+    async def cancel(self, pid: int, secret: bytes) -> None:
+        """Cancel the session of a key, wherever it is."""
+        owner = self.keys.owner(pid)
+        if self.family is None or owner == self._place.number:
+            self.keys.cancel(pid, secret)
+        elif owner <= self._place.count:
+            await self.family.cancel(owner, pid, secret)
 
     # --- what the console asks (proxy.console.world.World) --------------------------------------------------------
 
@@ -120,13 +156,33 @@ class Server:
         """Return the sessions of clients."""
         return tuple(self._sessions)
 
+    @property
+    def number(self) -> int:
+        """Return which worker this is."""
+        return self._place.number
+
+    async def workers(self) -> Sequence[Mapping[str, Any]]:
+        """Return what is known of each worker."""
+        if self.family is not None:
+            return await self.family.workers()
+        clients, pid = len(self._sessions), os.getpid()
+        return [
+            {"worker": 1, "pid": pid, "state": "serving", "clients": clients, "since": self._started_at, "restarts": 0}
+        ]
+
     def reload(self) -> None:
         """SIGHUP: read again who may log in, and the certificate."""
-        spawn(reload(self), name="reload")
+        if self.family is None:
+            spawn(reload(self), name="reload")
+        else:
+            self.family.tell("reload")
 
     def drain(self) -> None:
         """Do what SIGTERM does."""
-        self._stop(signal.SIGTERM)
+        if self.family is None:
+            self._stop(signal.SIGTERM)
+        else:
+            self.family.tell("drain")
 
     # --- what a reload renews (proxy.reload.Reloadable) ---------------------------------------------------------
 
@@ -158,54 +214,82 @@ class Server:
 
     # --- life -------------------------------------------------------------------------------------------------
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
-        """Serve until a signal says stop."""
+    async def run(self, on_ready: Callable[[], None], taken: Taken) -> None:
+        """Serve alone until a signal says stop, with the sockets that were taken over, if any were."""
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            tracing = None if self.config.tracing is None else Tracing(self.config.tracing)
-            if tracing is not None:
-                stack.push_async_callback(asyncio.to_thread, tracing.close)
-            for name, database in self.config.cluster.databases.items():
-                served = self._databases[name] = await stack.enter_async_context(
-                    open_database(self.config, database, self.metrics, self._checkpoint)
-                )
-                served.tracing = tracing
-                served.use_log(self.log)
-            listeners = await self._listen()
-            for listener in listeners:
-                stack.push_async_callback(self._close_listener, listener)
-            if self.config.metrics is not None:
+            await self._open(stack)
+            config = self.config
+            self._sockets = sockets = taken.for_workers(1) if taken.groups else sockets_for(config.listen)
+            await self.listen(1)
+            measured = None
+            if config.metrics is not None:
+                measured = taken.metrics or bound(config.metrics, shared=False)[0]
                 endpoint = Endpoint(self.metrics.registry, self)
-                endpoint.start(self.config.metrics.host, self.config.metrics.port)
+                endpoint.start(measured)
                 stack.push_async_callback(endpoint.close)
-            beat = spawn(self._measure_lag(), name="event loop's lag")
-            stack.callback(beat.cancel)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
             loop.add_signal_handler(signal.SIGHUP, self.reload)
-            # What lives for the whole run is not worth looking at in every collection.
-            gc.collect()
-            gc.freeze()
             on_ready()
             systemd.ready()
+            taken.say_ready()
+            if config.handover is not None:
+                handover = Handover(config, sockets, measured, lambda: self.end(at_once=False, handed_on=True))
+                handover.open(config.handover)
+                stack.callback(handover.close)
             await self._stopping.wait()
             systemd.stopping()
-            for listener in listeners:
-                listener.close()
+            self._close_door()
+            if self._handed_on and config.metrics is not None:
+                await endpoint.close()
             await self._drain()
 
-    async def _listen(self) -> list[asyncio.Server]:
-        """Listen where the configuration says, or on the sockets that systemd has passed."""
-        loop = asyncio.get_running_loop()
-        passed = systemd.listening_sockets()
-        if passed:
-            return [await loop.create_server(self._connection, sock=one, backlog=LISTEN_BACKLOG) for one in passed]
-        listen = self.config.listen
-        return [
-            await loop.create_server(
-                self._connection, listen.host, listen.port, backlog=LISTEN_BACKLOG, reuse_address=True
+    async def run_as_worker(
+        self, sockets: Sequence[Sequence[socket.socket]], before_listening: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Serve as one of several until ``end``; ``sockets`` are those of all workers, made by the supervisor."""
+        self._sockets = sockets
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            await before_listening()
+            await self.listen(self._place.number)
+            await self._stopping.wait()
+            self._close_door()
+            await self._drain()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        own = replace(self.config, limits=self._place.limits(self.config.limits))
+        tracing = None if own.tracing is None else Tracing(own.tracing)
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
+        for name, database in self.config.cluster.databases.items():
+            served = self._databases[name] = await stack.enter_async_context(
+                open_database(own, database, self.metrics, self._checkpoint)
             )
-        ]
+            served.tracing = tracing
+            served.use_log(self.log)
+        stack.callback(self._close_door)
+        beat = spawn(self._measure_lag(), name="event loop's lag")
+        stack.callback(beat.cancel)
+        # What lives for the whole run is not worth looking at in every collection.
+        gc.collect()
+        gc.freeze()
+
+    async def listen(self, worker: int) -> None:
+        """Accept what comes to a worker's sockets: our own, or those of one that is away for a moment."""
+        if worker not in self._listeners and not self.draining:
+            loop = asyncio.get_running_loop()
+            self._listeners[worker] = [
+                # A listener that is closed closes its socket: the one that it came from stays, for the next.
+                await loop.create_server(self._connection, sock=one.dup(), backlog=LISTEN_BACKLOG)
+                for one in self._sockets[worker - 1]
+            ]
+
+    def unlisten(self, worker: int) -> None:
+        """Leave what comes to a worker's sockets to whoever has them as well."""
+        for listener in self._listeners.pop(worker, ()):
+            listener.close()
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -224,14 +308,22 @@ class Server:
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
 
-    async def _close_listener(self, listener: asyncio.Server) -> None:
-        listener.close()
-        await listener.wait_closed()
+    def _close_door(self) -> None:
+        """Let nobody in any more, and have whoever knocks be refused, unless another process has the same sockets."""
+        for worker in list(self._listeners):
+            self.unlisten(worker)
+        for one in chain.from_iterable(self._sockets):
+            one.close()
 
     # --- stopping ---------------------------------------------------------------------------------------------
 
     def _stop(self, number: int) -> None:
-        self._at_once = self._at_once or number == signal.SIGINT or self._stopping.is_set()
+        self.end(at_once=number == signal.SIGINT or self._stopping.is_set())
+
+    def end(self, *, at_once: bool, handed_on: bool = False) -> None:
+        """Begin to end: let transactions in flight end, or not; ``handed_on``: others let clients in instead."""
+        self._at_once = self._at_once or at_once
+        self._handed_on = handed_on and not self._stopping.is_set()
         self.draining = True
         self._stopping.set()
         if self._at_once:
@@ -240,15 +332,18 @@ class Server:
 
     async def _drain(self) -> None:
         """Let transactions in flight end, bounded by the configured time; idle clients are told to go."""
-        deadline = asyncio.get_running_loop().time() + self.config.limits.drain_timeout_s
+        now, limit_s = asyncio.get_running_loop().time, self.config.limits.drain_timeout_s
+        deadline = now() + limit_s
+        patience = now() + min(PATIENCE_S, limit_s / 2) if self._handed_on else 0.0
         while self._clients and not self._at_once:
-            for session in list(self._sessions):
+            # Who came a moment ago, for a statement or two, goes by himself: not one of those is to fail for a restart.
+            for session in list(self._sessions) if now() >= patience or not self._handed_on else ():
                 session.shut_down_if_idle()
             if not self._sessions:
                 # Whoever drains may want to watch it to its end.
                 for console in list(self._consoles):
                     console.end()
-            left = deadline - asyncio.get_running_loop().time()
+            left = deadline - now()
             if left <= 0:
                 break
             await asyncio.wait(self._clients, timeout=min(left, 0.1), return_when=asyncio.FIRST_COMPLETED)
@@ -258,6 +353,8 @@ class Server:
             await asyncio.wait(self._clients, timeout=self.config.limits.drain_timeout_s)
 
 
-async def serve(config: Config, on_ready: Callable[[], None], checkpoint: Checkpoint = pass_by) -> None:
+async def serve(
+    config: Config, on_ready: Callable[[], None], checkpoint: Checkpoint = pass_by, taken: Taken | None = None
+) -> None:
     """Serve ``config`` until SIGTERM or SIGINT; ``on_ready`` is called when the port accepts connections."""
-    await Server(config, checkpoint).run(on_ready)
+    await Server(config, checkpoint).run(on_ready, taken or Taken())

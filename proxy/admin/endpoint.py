@@ -8,21 +8,64 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import CancelledError
+from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import TYPE_CHECKING, Final, Protocol
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Metric
 
 ANSWER_S: Final = 5.0
-_PLAIN: Final = "text/plain; charset=utf-8"
+PLAIN: Final = "text/plain; charset=utf-8"
+
+
+class Collects(Protocol):
+    """Where metrics are read."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all."""
+
+
+class Pages(Protocol):
+    """What is shown, by one process or by several."""
+
+    async def metrics(self) -> Collects:
+        """Return where metrics are read."""
+
+    async def unwell(self) -> str:
+        """Return what does not answer; nothing when all is well."""
+
+    async def unready(self) -> str:
+        """Return why no client should be sent here now; nothing when one may be."""
+
+
+class Answer(NamedTuple):
+    """What goes back."""
+
+    status: HTTPStatus
+    kind: str  # Content-Type
+    body: bytes
+
+
+async def answer(pages: Pages, method: str, path: str, accept: str) -> Answer:
+    """Answer one request."""
+    if method not in ("GET", "HEAD"):
+        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"GET only\n")
+    if path == "/metrics":
+        encode, kind = choose_encoder(accept)
+        return Answer(HTTPStatus.OK, kind, encode(await pages.metrics()))
+    if path in ("/healthz", "/readyz"):
+        why, well = (await pages.unwell(), "ok") if path == "/healthz" else (await pages.unready(), "ready")
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, PLAIN, f"{why or well}\n".encode())
+    return Answer(HTTPStatus.NOT_FOUND, PLAIN, b"/metrics, /healthz, /readyz\n")
 
 
 class State(Protocol):
@@ -50,9 +93,15 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._server: WSGIServer | None = None
 
-    def start(self, host: str, port: int) -> None:
-        """Listen; raises OSError when the port is taken."""
-        self._server = make_server(host, port, self._answer, _Server, _Silent)
+    def start(self, bound: socket.socket) -> None:
+        """Listen on a socket that is bound."""
+        self._server = server = _Server(bound.getsockname()[:2], _Silent, bind_and_activate=False)
+        server.socket.close()
+        server.socket = bound
+        server.server_name, server.server_port = bound.getsockname()[:2]
+        server.setup_environ()
+        server.set_app(self._answer)
+        server.server_activate()
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True).start()
 
     async def close(self) -> None:
@@ -69,22 +118,25 @@ class Endpoint:
             status, kind, body = made.result(ANSWER_S)
         except (TimeoutError, CancelledError):
             made.cancel()
-            status, kind, body = "503 Service Unavailable", _PLAIN, b"the event loop does not answer\n"
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+            status, kind, body = HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, b"the event loop does not answer\n"
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+        start_response(f"{status.value} {status.phrase}", headers)
         return [body]
 
     # --- on the loop ------------------------------------------------------------------------------------------------
 
-    async def _make(self, environ: dict[str, Any]) -> tuple[str, str, bytes]:
-        path = environ.get("PATH_INFO", "")
-        if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
-            return "405 Method Not Allowed", _PLAIN, b"GET only\n"
-        if path == "/metrics":
-            encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-            return "200 OK", kind, encode(self._registry)
-        if path == "/healthz":
-            return "200 OK", _PLAIN, b"ok\n"
-        if path == "/readyz":
-            why = self._state.not_ready()
-            return ("503 Service Unavailable", _PLAIN, f"{why}\n".encode()) if why else ("200 OK", _PLAIN, b"ready\n")
-        return "404 Not Found", _PLAIN, b"/metrics, /healthz, /readyz\n"
+    async def _make(self, environ: dict[str, Any]) -> Answer:
+        path, accept = environ.get("PATH_INFO", ""), environ.get("HTTP_ACCEPT", "")
+        return await answer(self, environ.get("REQUEST_METHOD", ""), path, accept)
+
+    async def metrics(self) -> Collects:
+        """Return the process's registry."""
+        return self._registry
+
+    async def unwell(self) -> str:
+        """Who answers is well."""
+        return ""
+
+    async def unready(self) -> str:
+        """Ask the server."""
+        return self._state.not_ready()

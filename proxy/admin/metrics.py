@@ -10,7 +10,9 @@ from collections import Counter as Numbers
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from proxy.admin.totals import worker_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from proxy.twophase.deadlock import DeadlockDetector
     from proxy.twophase.fence import Fence
     from proxy.twophase.recovery import Recovery
-
-    Family = GaugeMetricFamily | CounterMetricFamily | HistogramMetricFamily
 
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _KINDS = ("read", "single")  # commits by the number of their writers; more: distributed
@@ -64,8 +64,9 @@ class Sources(Protocol):
 class Metrics:
     """The counters of one process."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, *, alone: bool = True) -> None:
         self.registry = CollectorRegistry()
+        self._alone = alone  # else the supervisor knows how many there are
         self._sources = sources
         self.errors: Numbers[str] = Numbers()  # sent to clients, by SQLSTATE
         self.refusals: Numbers[str] = Numbers()  # by the router, by the refusal's id
@@ -77,8 +78,10 @@ class Metrics:
         )
         self.registry.register(self)
 
-    def collect(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[Metric]:
         """Read everything (prometheus_client calls this)."""
+        if self._alone:
+            yield from worker_metrics(1, 0)
         databases = self._sources.databases()
         fast = sum(one.counts.fast for one in databases.values())
         yield CounterMetricFamily("pgchorus_fast_statements", "Statements sent without being planned.", value=fast)
@@ -114,7 +117,7 @@ def _folded(timings: Timings) -> Durations:
     return timings.histogram
 
 
-def _statements(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _statements(databases: Mapping[str, Source]) -> Iterator[Metric]:
     """Queries by tier and outcome, and how long they took: to the client, in the proxy, on each shard."""
     queries = CounterMetricFamily(
         "pgchorus_queries", "Statements by tier and outcome.", labels=["database", "tier", "outcome"]
@@ -149,7 +152,7 @@ def _statements(databases: Mapping[str, Source]) -> Iterator[Family]:
     )
 
 
-def _traffic(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _traffic(databases: Mapping[str, Source]) -> Iterator[Metric]:
     """PgBouncer's totals, as far as no other family has them."""
     labels = ["database"]
     received = CounterMetricFamily("pgchorus_received_bytes", "Bytes from clients.", labels=labels)
@@ -165,7 +168,7 @@ def _traffic(databases: Mapping[str, Source]) -> Iterator[Family]:
     yield from (received, sent, transactions, seconds)
 
 
-def _commits(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _commits(databases: Mapping[str, Source]) -> Iterator[Metric]:
     commits = CounterMetricFamily(
         "pgchorus_commits",
         "COMMITs by outcome, kind and number of shards that were written (8: that many or more).",
@@ -188,7 +191,7 @@ def _commits(databases: Mapping[str, Source]) -> Iterator[Family]:
     )
 
 
-def _fences(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _fences(databases: Mapping[str, Source]) -> Iterator[Metric]:
     taken = CounterMetricFamily("pgchorus_fences", "Fences taken; several readers may share one.", labels=["database"])
     for name, database in databases.items():
         taken.add_metric([name], database.fence.taken)
@@ -201,7 +204,7 @@ def _fences(databases: Mapping[str, Source]) -> Iterator[Family]:
     )
 
 
-def _plan_caches(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _plan_caches(databases: Mapping[str, Source]) -> Iterator[Metric]:
     looked_up = CounterMetricFamily(
         "pgchorus_plan_cache", "Look-ups in the plan caches.", labels=["database", "cache", "result"]
     )
@@ -212,7 +215,7 @@ def _plan_caches(databases: Mapping[str, Source]) -> Iterator[Family]:
     yield looked_up
 
 
-def _links(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _links(databases: Mapping[str, Source]) -> Iterator[Metric]:
     labels = ["database", "shard", "role", "use"]
     links = GaugeMetricFamily("pgchorus_links", "Shard links by state.", labels=[*labels, "state"])
     opened = CounterMetricFamily("pgchorus_links_opened", "Shard links opened.", labels=labels)
@@ -233,7 +236,7 @@ def _links(databases: Mapping[str, Source]) -> Iterator[Family]:
     yield from (links, opened, closed, waits, waited)
 
 
-def _shards(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _shards(databases: Mapping[str, Source]) -> Iterator[Metric]:
     up = GaugeMetricFamily("pgchorus_shard_up", "1 while a shard is served.", labels=["database", "shard"])
     for name, database in databases.items():
         for shard, endpoint in enumerate(database.pools.endpoints):
@@ -241,7 +244,7 @@ def _shards(databases: Mapping[str, Source]) -> Iterator[Family]:
     yield up
 
 
-def _transactions(databases: Mapping[str, Source]) -> Iterator[Family]:
+def _transactions(databases: Mapping[str, Source]) -> Iterator[Metric]:
     in_doubt = GaugeMetricFamily(
         "pgchorus_in_doubt", "Prepared parts that recovery's last look left, by why.", labels=["database", "state"]
     )

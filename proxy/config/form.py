@@ -135,6 +135,7 @@ FORM = Section(
         "tracing": Key(_TRACING, None),
         "tls": Key(_TLS, None),
         "console": Key(_CONSOLE, None),
+        "handover": Key(Value(values.text), None),
         "workers": Key(Value(values.workers), 1),
         "auth": Key(
             Section(

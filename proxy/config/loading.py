@@ -73,13 +73,14 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
         databases=databases,
         listen=Address(**listen),
         metrics=Address(**content["metrics"]) if content["metrics"] else None,
-        workers=content["workers"],
+        workers=content["workers"] or min(len(os.sched_getaffinity(0)), values.MAX_WORKERS),
         auth=Auth(auth["method"], auth["users"] or {}, auth["shards"], _rules(auth)),
         limits=limits,
         tls=_tls(file, content["tls"]),
         console=Console(**(content["console"] or {})),
         log=_log(content["log"]),
         tracing=TracingTo(**content["tracing"]) if content["tracing"] else None,
+        handover=file.parent / content["handover"] if content["handover"] is not None else None,
     )
 
 

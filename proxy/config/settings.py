@@ -120,6 +120,7 @@ class Config:
     console: Console = field(default_factory=Console)
     log: Log = field(default_factory=Log)
     tracing: TracingTo | None = None
+    handover: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

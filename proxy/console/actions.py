@@ -102,6 +102,8 @@ ACTIONS: dict[str, tuple[str, Action]] = {
     "RELOAD": ("RELOAD", reload),
     "DRAIN": ("DRAIN", drain),
 }
+#: What any worker has the supervisor do to all; the other actions are each worker's own.
+OF_ALL: Final = frozenset({"RELOAD", "DRAIN"})
 
 
 def _chosen(world: World, command: str, words: Sequence[str]) -> list[tuple[LogicalDatabase, int]]:

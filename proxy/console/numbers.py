@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     View = Callable[[World], Awaitable[Table]]
 
-_NAMES: Final = (
+NAMES: Final = (
     "server_assignment_count",
     "xact_count",
     "query_count",
@@ -35,10 +35,8 @@ _NAMES: Final = (
     "bind_count",
 )
 #: What SHOW STATS calls some of them.
-_TOTAL: Final = {name: f"total_{name.removeprefix('bytes_')}" for name in _NAMES}
-_AVERAGE: Final = {
-    name: f"avg_{'recv' if name == 'bytes_received' else name.removeprefix('bytes_')}" for name in _NAMES
-}
+TOTAL: Final = {name: f"total_{name.removeprefix('bytes_')}" for name in NAMES}
+AVERAGE: Final = {name: f"avg_{'recv' if name == 'bytes_received' else name.removeprefix('bytes_')}" for name in NAMES}
 #: Of SHOW STATEMENTS: a screen of top shows fewer, and texts are long.
 MOST_STATEMENTS: Final = 200
 _US: Final = 1e6
@@ -46,19 +44,19 @@ _US: Final = 1e6
 
 async def stats(world: World) -> Table:
     """PgBouncer's totals and averages by database."""
-    columns = [*_TOTAL.values(), *_AVERAGE.values()]
+    columns = [*TOTAL.values(), *AVERAGE.values()]
     table = Table.of("database " + " ".join(f"{name}#" for name in columns))
     for name, database in world.databases().items():
         averages = world.periods.averages(name)
-        cells: dict[str, int] = {_TOTAL[one]: value for one, value in asdict(database.totals()).items()}
-        cells |= {_AVERAGE[one]: value for one, value in averages.items()}
+        cells: dict[str, int] = {TOTAL[one]: value for one, value in asdict(database.totals()).items()}
+        cells |= {AVERAGE[one]: value for one, value in averages.items()}
         table.add(database=name, **cells)
     return table
 
 
 async def stats_totals(world: World) -> Table:
     """PgBouncer's totals alone."""
-    table = Table.of("database " + " ".join(f"{name}#" for name in _NAMES))
+    table = Table.of("database " + " ".join(f"{name}#" for name in NAMES))
     for name, database in world.databases().items():
         table.add(database=name, **asdict(database.totals()))
     return table
@@ -66,7 +64,7 @@ async def stats_totals(world: World) -> Table:
 
 async def stats_averages(world: World) -> Table:
     """PgBouncer's averages alone, of the last whole minute."""
-    table = Table.of("database " + " ".join(f"{name}#" for name in _NAMES))
+    table = Table.of("database " + " ".join(f"{name}#" for name in NAMES))
     for name in world.databases():
         table.add(database=name, **world.periods.averages(name))
     return table

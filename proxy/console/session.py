@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proxy.console.actions import ACTIONS
+from proxy.console.actions import ACTIONS, OF_ALL
+from proxy.console.merged import is_merged, merged
 from proxy.console.table import Table
 from proxy.console.views import VIEWS
 from proxy.errors import ClientGone, ProxyError
@@ -118,7 +119,11 @@ class ConsoleSession:
         if not self._may_act:
             raise ProxyError("42501", f"{name} is for administrators", hint="console.admins names them.")
         log.info("console", user=self.user, client=self.connection.peer, command=" ".join(words))
-        tag = await ACTIONS[name][1](self._world, rest)
+        family = self._world.family
+        if family is None or name in OF_ALL:
+            tag = await ACTIONS[name][1](self._world, rest)
+        else:
+            tag = await family.act(name, rest)
         return backend.command_complete(tag.encode())
 
     async def _show(self, words: list[str]) -> Table:
@@ -127,7 +132,10 @@ class ConsoleSession:
             return _help()
         if view not in VIEWS or len(words) > 1:
             raise ProxyError("42704", f'there is nothing called "{" ".join(words)}" to show', hint="Try SHOW HELP.")
-        return await VIEWS[view](self._world)
+        family = self._world.family
+        if family is None or not is_merged(view):
+            return await VIEWS[view](self._world)
+        return merged(view, await family.show(view))
 
     def _error(self, error: ProxyError | ShardError) -> None:
         fields = error.fields() if isinstance(error, ProxyError) else error.fields

@@ -144,7 +144,7 @@ async def pools(world: World) -> Table:
 async def clients(world: World) -> Table:
     """The sessions."""
     table = Table.of(
-        "type user database state addr port# connect_time tls application_name prepared_statements# id# shards"
+        "type user database state addr port# connect_time tls application_name prepared_statements# id# shards worker#"
     )
     for session in sorted(world.sessions(), key=lambda one: one.connection.connected_at):
         connection = session.connection
@@ -162,13 +162,14 @@ async def clients(world: World) -> Table:
             prepared_statements=len(session.statements),
             id=session.pid,
             shards=_shards(session),
+            worker=world.number,
         )
     return table
 
 
 async def servers(world: World) -> Table:
     """The links, one by one."""
-    table = Table.of("type user database state addr port# remote_pid# prepared_statements# shard client#")
+    table = Table.of("type user database state addr port# remote_pid# prepared_statements# shard client# worker#")
     users = {link: session.pid for session in world.sessions() for link in session.transaction.links.values()}
     for name, database in world.databases().items():
         for pool in _pools(database):
@@ -185,13 +186,14 @@ async def servers(world: World) -> Table:
                     prepared_statements=len(link.statements),
                     shard=pool.endpoint.name,
                     client=users.get(link),
+                    worker=world.number,
                 )
     return table
 
 
 async def transactions(world: World) -> Table:
     """The blocks that are open."""
-    table = Table.of("database client# user state isolation shards written gid")
+    table = Table.of("database client# user state isolation shards written gid worker#")
     for session in world.sessions():
         transaction = session.transaction
         if not transaction.in_block:
@@ -206,6 +208,7 @@ async def transactions(world: World) -> Table:
             shards=_shards(session),
             written=",".join(names[shard] for shard in sorted(transaction.writers)),
             gid=str(transaction.gid) if transaction.gid is not None else None,
+            worker=world.number,
         )
     return table
 
@@ -270,7 +273,7 @@ async def locks(world: World) -> Table:
 
 async def prepared(world: World) -> Table:
     """The prepared statements of the clients."""
-    table = Table.of("database client# user name query")
+    table = Table.of("database client# user name query worker#")
     for session in world.sessions():
         for name, statement in session.statements.items():
             table.add(
@@ -279,6 +282,7 @@ async def prepared(world: World) -> Table:
                 user=session.role,
                 name=name.decode("utf-8", "replace"),
                 query=statement.query.decode("utf-8", "replace"),
+                worker=world.number,
             )
     return table
 
@@ -310,9 +314,19 @@ async def config_view(world: World) -> Table:
 
 
 async def workers(world: World) -> Table:
-    """The processes that serve: one, in this version."""
-    table = Table.of("worker# clients# uptime_s#")
-    table.add(worker=1, clients=len(world.sessions()), uptime_s=int(time.time() - world.started_at))
+    """The processes that serve."""
+    table = Table.of("worker# pid# state clients# since uptime_s# restarts#")
+    for one in await world.workers():
+        since = one["since"]
+        table.add(
+            worker=one["worker"],
+            pid=one["pid"],
+            state=one["state"],
+            clients=one["clients"],
+            since=_moment(since),
+            uptime_s=int(time.time() - since),
+            restarts=one["restarts"],
+        )
     return table
 
 

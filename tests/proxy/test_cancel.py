@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from proxy.cancel import CancelKeys
+from proxy.siblings.place import Place
 
 
 class Cancelled:
@@ -43,3 +44,13 @@ def test_keys_cannot_be_guessed_from_others() -> None:
     assert all(0 < pid < 2**31 for pid, _ in made)
     assert len({secret for _, secret in made}) > 490
     assert len({later - earlier for (earlier, _), (later, _) in pairwise(made)}) > 490
+
+
+def test_a_key_names_its_worker() -> None:
+    for count in (1, 2, 3, 64):
+        for number in {1, count}:
+            keys = CancelKeys(Place(number, count))
+            for _ in range(20):
+                pid, _ = keys.register(Cancelled(), long_key=False)
+                assert 0 < pid < 2**31
+                assert CancelKeys(Place(1, count)).owner(pid) == number

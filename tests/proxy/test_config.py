@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (config.listen, config.metrics, config.workers) == (Address("127.0.0.1", 6432), None, 1)
     assert config.limits == Limits()
     assert read(tmp_path, GOOD + "listen: {port: 7}").listen == Address("127.0.0.1", 7)
+    assert read(tmp_path, GOOD + "workers: auto").workers == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_defaults(tmp_path: Path) -> None:
         (f"{GOOD}listen: {{port: 64:32}}\n", 7, "listen.port", "'64:32' is not a whole number", "give"),
         (f"{GOOD}listen: {{host: }}\n", 7, "listen.host", "is empty", "give a text"),
         (f"{GOOD}metrics: {{host: h}}\n", 7, "metrics.port", "is missing", "no default"),
-        (f"{GOOD}workers: 2\n", 7, "workers", "2 worker processes are not supported", "workers: 1"),
+        (f"{GOOD}workers: 65\n", 7, "workers", "65 are too many processes", "up to 64, or auto"),
         (f"{GOOD}cluster: other\n", 7, "cluster", "is there twice (first in line 1)", "keep one"),
         (f"{GOOD}'1': {{[1]: 2}}\n", 7, "1", "not a known key", "known keys"),
         (GOOD.replace("demo", "'a:b'"), 1, "cluster", "'a:b' is not a name", "transaction id"),
@@ -214,7 +216,7 @@ def test_a_mistake_is_told_precisely(  # noqa: PLR0917, PLR0913 - as many as a m
 
 
 def test_all_mistakes_are_told_in_the_order_of_their_lines(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, "databases: 3\nworkers: 9\nauth: {method: x}\nlimits: {y: 1}\n")
+    found = mistakes(tmp_path, "databases: 3\nworkers: 0\nauth: {method: x}\nlimits: {y: 1}\n")
     assert [(mistake.line, mistake.path) for mistake in found] == [
         (1, "databases"),
         (1, "cluster"),

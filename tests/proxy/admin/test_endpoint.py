@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter
 
 from proxy.admin import endpoint as endpoint_module
 from proxy.admin.endpoint import Endpoint
-from proxy.demo.embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,8 +38,9 @@ async def address(proxy: Proxy) -> AsyncIterator[str]:
     registry = CollectorRegistry()
     Counter("apples", "Eaten.", registry=registry).inc(3)
     endpoint = Endpoint(registry, proxy)
-    port = free_port()
-    endpoint.start("127.0.0.1", port)
+    bound = socket.create_server(("127.0.0.1", 0))
+    endpoint.start(bound)
+    port = bound.getsockname()[1]
     yield f"http://127.0.0.1:{port}"
     await endpoint.close()
 

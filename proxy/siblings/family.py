@@ -1,0 +1,71 @@
+"""What a worker asks of the others, by way of the supervisor: cancels, the console's questions, and the end of all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from proxy.errors import ProxyError
+from proxy.siblings.channel import ChannelGoneError
+from proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.siblings.channel import Channel
+    from proxy.siblings.place import Headcount, Place
+
+log = structlog.get_logger("pgchorus.family")
+
+_CANCEL_S: Final = 5.0  # for another worker to hear of a cancel; the client that asks waits for that
+
+
+class Family:
+    """The other workers, as one of them sees them."""
+
+    def __init__(self, place: Place, headcount: Headcount, channel: Channel) -> None:
+        self.place = place
+        self._headcount = headcount
+        self._channel = channel
+
+    def count_clients(self, here: int) -> int:
+        """Tell the others how many clients are here, and return how many there are everywhere."""
+        self._headcount.put(self.place.number, here)
+        return self._headcount.total()
+
+    async def cancel(self, worker: int, pid: int, secret: bytes) -> None:
+        """Let another worker cancel what a key means, and return when it has been told.
+
+        A client that waits for its cancel to be over must not find its next statement cancelled.
+        """
+        try:
+            async with asyncio.timeout(_CANCEL_S):
+                await self._channel.ask("cancel", {"worker": worker, "pid": pid, "secret": secret.hex()})
+        except (ChannelGoneError, ProxyError, TimeoutError) as error:
+            log.info("a cancel was not delivered", to=worker, error=str(error))
+
+    async def show(self, view: str) -> list[dict[str, Any]]:
+        """Return the tables of all workers that serve: columns, numbers, rows."""
+        shown: list[dict[str, Any]] = await self._ask("show", view)
+        return shown
+
+    async def act(self, name: str, words: Sequence[str]) -> str:
+        """Let all workers do what an administrator wants, and return its tag when they have."""
+        return str(await self._ask("act", {"name": name, "words": list(words)}))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Return what the supervisor knows of each."""
+        known: list[dict[str, Any]] = await self._ask("workers")
+        return known
+
+    def tell(self, what: str) -> None:
+        """Have the supervisor do something to all, without waiting for it."""
+        spawn(self._ask(what), name=what)
+
+    async def _ask(self, what: str, content: object = None) -> Any:
+        try:
+            return await self._channel.ask(what, content)
+        except ChannelGoneError as error:
+            raise ProxyError("57P01", "the proxy is shutting down") from error

@@ -1,0 +1,205 @@
+"""What the supervisor is asked: by workers, for their clients and administrators, and by machines about the whole.
+
+Decides who is asked on, and how long it may take. Left to others: how answers become one (``proxy.console.merged``,
+``proxy.admin.totals``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from proxy import logs, systemd
+from proxy.admin.totals import Totals, added_up
+from proxy.cancel import CancelKeys
+from proxy.config import ConfigError
+from proxy.errors import ProxyError
+from proxy.reload import read_again, say_done, say_failed
+from proxy.siblings.channel import ChannelGoneError
+from proxy.siblings.place import Headcount, Place
+from proxy.supervisor.slot import Slot
+from proxy.tasks import spawn
+from proxy.worker import packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxy.admin.endpoint import Collects
+    from proxy.config import Config
+
+log = structlog.get_logger("pgchorus.supervisor")
+
+_ANSWER_S: Final = 5.0  # for what a worker has in memory, or the shards at once
+
+
+class Asking:
+    """The workers, to be asked together. ``config`` is the one that new workers get."""
+
+    def __init__(self, config: Config, drain: Callable[[], None]) -> None:
+        self.config = config
+        self.generation = 0
+        self.draining = False
+        self.up = False  # all have served
+        self.slots = [Slot(number) for number in range(1, config.workers + 1)]
+        self.headcount = Headcount(config.workers)
+        self._drain = drain
+        self._keys = CancelKeys(Place(1, config.workers))
+        self._paused: set[tuple[str, int]] = set()
+        self._reloading = asyncio.Lock()
+
+    def serving(self) -> list[Slot]:
+        """Return the workers that can be asked."""
+        return [slot for slot in self.slots if slot.serving and slot.channel is not None and not slot.channel.gone]
+
+    async def answer(self, slot: Slot, what: str, content: Any) -> Any:
+        """Answer a worker."""
+        return await getattr(self, f"on_{what}")(slot, content)
+
+    # --- what workers ask -----------------------------------------------------------------------------------------
+
+    async def on_cancel(self, _: Slot, key: dict[str, Any]) -> None:
+        """Pass a cancel on to the worker whose number is in the key."""
+        to = self.slots[key["worker"] - 1]
+        if to in self.serving():
+            await _ask(to, "cancel", key, _ANSWER_S)
+
+    async def on_show(self, _: Slot, view: str) -> list[Any]:
+        """Return a view of all workers."""
+        return await self._ask_all("show", view, 2 * _ANSWER_S)
+
+    async def on_act(self, asking: Slot, action: dict[str, Any]) -> str:
+        """Let workers do what an administrator wants: all of them, or the one that has the client."""
+        name, words = action["name"], action["words"]
+        if name == "KILL":
+            owner = self._keys.owner(int(words[0])) if words and words[0].isdigit() else 0
+            chosen = [slot for slot in self.serving() if slot.number == owner] or [asking]
+            return str(await _ask(chosen[0], "act", action))
+        if name in ("PAUSE", "RESUME"):
+            change = self._paused.update if name == "PAUSE" else self._paused.difference_update
+            change(self._meant(words))
+        tags = await self._ask_all("act", action)
+        return str(tags[0]) if tags else name
+
+    def _meant(self, words: Sequence[str]) -> set[tuple[str, int]]:
+        """Return the shards that PAUSE and RESUME mean; the workers refuse what is not there."""
+        return {
+            (name, shard)
+            for name, database in self.config.cluster.databases.items()
+            for shard, shard_name in enumerate(database.shards)
+            if name in words[:1] or not words
+            if shard_name in words[1:] or len(words) < 2  # noqa: PLR2004 - database, shard
+        }
+
+    async def on_workers(self, _: Slot, __: object) -> list[dict[str, Any]]:
+        """Return what is known of each worker."""
+        return [
+            {
+                "worker": slot.number,
+                "pid": slot.pid or None,
+                "state": slot.state,
+                "clients": self.headcount.of(slot.number),
+                "since": slot.since,
+                "restarts": slot.restarts,
+            }
+            for slot in self.slots
+        ]
+
+    async def on_drain(self, _: Slot, __: object) -> None:
+        """DRAIN."""
+        asyncio.get_running_loop().call_soon(self._drain)
+
+    async def on_reload(self, _: Slot, __: object) -> None:
+        """RELOAD."""
+        spawn(self.reload(), name="reload")
+
+    async def welcome(self, slot: Slot) -> dict[str, Any]:
+        """A worker is ready: return what has been done to the others since it was made."""
+        async with self._reloading:
+            slot.serving = True
+            config = packed(self.config) if slot.generation != self.generation else None
+            return {"config": config, "paused": sorted(self._paused)}
+
+    # --- reload -----------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Read the configuration again; all workers go by it, or none."""
+        async with self._reloading:
+            systemd.reloading()
+            file = self.config.file
+            try:
+                renewed, waiting = read_again(self.config)
+                await self._ask_all("prepare", packed(renewed))
+            except (ConfigError, OSError) as error:
+                say_failed(file, error)
+            except ProxyError as error:
+                say_failed(file, error.message)
+            else:
+                if renewed.log != self.config.log:
+                    logs.set_up(renewed.log.level, renewed.log.format)
+                self.config = renewed
+                self.generation += 1
+                await self._ask_all("apply")
+                say_done(file, waiting)
+            finally:
+                systemd.ready()
+
+    # --- what machines ask (proxy.admin.endpoint.Pages) -------------------------------------------------------------
+
+    async def metrics(self) -> Collects:
+        """Return the sums."""
+        serving = self.serving()
+        for slot, found in zip(serving, await _gather(serving, "metrics", None, _ANSWER_S), strict=True):
+            if not isinstance(found, BaseException):
+                slot.metrics = found
+        parts = [part for slot in self.slots for part in (slot.metrics, slot.departed)]
+        return Totals(added_up(parts), len(serving), sum(slot.restarts for slot in self.slots))
+
+    async def unwell(self) -> str:
+        """Return which worker does not answer."""
+        serving = self.serving()
+        for slot, found in zip(serving, await _gather(serving, "unready", None, _ANSWER_S), strict=True):
+            if isinstance(found, TimeoutError):
+                return f"worker {slot.number} does not answer"
+        return ""
+
+    async def unready(self) -> str:
+        """Return why no client should be sent here now."""
+        if self.draining or not self.up:
+            return "draining" if self.draining else "starting"
+        serving = self.serving()
+        if not serving:
+            return "no worker serves"
+        for slot, found in zip(serving, await _gather(serving, "unready", None, _ANSWER_S), strict=True):
+            if isinstance(found, ChannelGoneError):
+                continue  # another one has its sockets, until it is back
+            if found:
+                return f"worker {slot.number}: {'does not answer' if isinstance(found, Exception) else found}"
+        return ""
+
+    async def _ask_all(self, what: str, content: object = None, within: float | None = None) -> list[Any]:
+        """Return the answers of all that serve; who dies meanwhile has none. Raises the first ProxyError."""
+        serving = self.serving()
+        answers = []
+        for slot, found in zip(serving, await _gather(serving, what, content, within), strict=True):
+            if isinstance(found, TimeoutError):
+                raise ProxyError("55000", f"worker {slot.number} has not answered within {within:g} s")
+            if isinstance(found, ChannelGoneError):
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            answers.append(found)
+        return answers
+
+
+async def _ask(slot: Slot, what: str, content: object, within: float | None = None) -> Any:
+    if slot.channel is None:
+        raise ChannelGoneError
+    async with asyncio.timeout(within):
+        return await slot.channel.ask(what, content)
+
+
+async def _gather(slots: Sequence[Slot], what: str, content: object, within: float | None) -> list[Any]:
+    """Return an answer or an exception of each."""
+    return await asyncio.gather(*(_ask(slot, what, content, within) for slot in slots), return_exceptions=True)
