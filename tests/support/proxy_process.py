@@ -1,17 +1,23 @@
 """The proxy as users run it: a process of its own, started with `pgchorus serve -c FILE`.
 
 In the test suite a `preloaded` process starts them (`ProxyProcess.start_from`), which saves importing all of it again.
+
+With PGCHORUS_TEST_WORKERS=2 in the environment every configuration that does not say how many workers has two.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from proxy.demo.embedded import free_port
@@ -19,7 +25,6 @@ from watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from preloaded import Forked, Preloaded
 
@@ -98,8 +103,18 @@ class ProxyProcess:
         return self._end(signal.SIGTERM)
 
     def kill(self) -> int:
-        """SIGKILL: the crash that recovery is for."""
-        return self._end(signal.SIGKILL)
+        """SIGKILL, to the workers as well, if it has any: the crash that recovery is for."""
+        workers = [os.pidfd_open(pid) for pid in children(self.pid)]
+        try:
+            return self._end(signal.SIGKILL)
+        finally:
+            for worker in workers:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(worker)
+                assert ended.poll(STOP_SECONDS * 1000), "a worker that was killed is still there"
+                os.close(worker)
 
     def wait(self) -> int:
         """Return the exit status of one that was told to end by other means."""
@@ -149,6 +164,14 @@ class ProxyProcess:
         return "\n  ".join(["the end of its log:", *lines])
 
 
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []  # it has ended
+
+
 def _begin(program: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
@@ -178,6 +201,7 @@ def write_config(
         "cluster": "test",
         "listen": {"host": "127.0.0.1", "port": free_port()},
         "auth": {"method": "trust"},
+        **({"workers": int(os.environ["PGCHORUS_TEST_WORKERS"])} if "PGCHORUS_TEST_WORKERS" in os.environ else {}),
         "databases": {
             name: {
                 "shards": {f"s{index}": dsn for index, dsn in enumerate(dsns)},
