@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from router.clock_words import reads_words
 from router.cluster import Reference, Sharded
 from router.errors import Refused
-from router.plan import EveryShard, HomeShard, Plan, Single, Statement
+from router.plan import EveryShard, Gather, HomeShard, Plan, Single, Statement
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
-from router.planner import copy_filling, dml, gather, placing
+from router.planner import copy_filling, dml, gather, placing, views
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
 from router.planner.reference import check_column_defaults
@@ -42,8 +42,10 @@ def plan(context: Context) -> Statement:
         return context.statement(_query(context), "COPY")
     relation = context.relation(body["relation"])
     at = body["relation"].get("location")
-    placement = context.placement(relation, at)
     writes = bool(body.get("is_from"))
+    if relation is not None and relation.is_view and not writes:
+        return context.statement(Single(HomeShard(), writes=False), "COPY")  # to be told so
+    placement = context.placement(relation, at)
     if not isinstance(placement, Sharded | Reference) or relation is None:
         context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
         return context.statement(Single(HomeShard(), writes), "COPY", **context.flags)
@@ -212,7 +214,20 @@ _NOT_PLAIN = (
 
 
 def _query(context: Context) -> Plan:
-    """COPY (query) TO STDOUT: one shard, rows in any order, or what is gathered."""
+    """COPY (query) TO STDOUT, with its views expanded where they can be."""
+    known = views.expanded(context)
+    for combining in (True, False) if known is not None else ():
+        inner, found = known or (context, ())
+        planned = inner.statement(_query_of_tables(inner, combining=combining), "COPY")
+        restored = views.restored(context, planned, found) if not isinstance(planned.plan, CopyOut) else None
+        if restored is not None:
+            plan = restored.plan
+            return replace(plan, copies=copy_format(context)) if isinstance(plan, Gather) else plan
+    return _query_of_tables(context)
+
+
+def _query_of_tables(context: Context, *, combining: bool = True) -> Plan:
+    """COPY (query): one shard, rows in any order, or what is gathered."""
     query = context.body["query"]
     kind, node = next(iter(query.items()))
     scope = Scope(context)
@@ -236,6 +251,8 @@ def _query(context: Context) -> Plan:
     if modifying:
         raise context.refuse("copy-query")
     try:
+        if not combining:
+            raise context.refuse("rewrite")
         return _rows(context, scope, level)
     except Refused as refused:
         return replace(gather.plan(context, scope, refused.refusal), copies=copy_format(context))

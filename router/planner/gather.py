@@ -22,7 +22,7 @@ from router.planner.wanted import Wanted
 from router.printer import expression, quoted
 from router.rewrite import group_end
 from router.statement import parse
-from router.tree import name_parts, same, strings, without_places
+from router.tree import name_parts, same, strings, walk, without_places
 
 if TYPE_CHECKING:
     from router.cluster import TableName
@@ -76,6 +76,7 @@ def plan(context: Context, scope: Scope, reason: str) -> Gather:
     _check(context)
     found = _occurrences(context, scope)
     wanted = Wanted(context.parsed.nodes, {item.alias for item in found})
+    _check_rows(context, found, wanted.rows & {item.alias for item in found})
     pushed = Pushed(context, {id(item.body): item.relation for item in found})
     for item in found:
         item.columns = wanted.columns(item.body, item.relation)
@@ -106,6 +107,19 @@ def _check(context: Context) -> None:
                 name = ".".join(strings(body.get("funcname")))
                 raise context.refuse("gather-function", body.get("location"), name=name)
         raise context.refuse("gather-function", name="behind an operator or cast")
+
+
+def _check_rows(context: Context, found: list[Occurrence], rows: frozenset[str]) -> None:
+    """Refuse what tells the type of a row: that of the copy is another one, which is alike in all else."""
+    columns = {(item.alias, column.name) for item in found for column in item.relation.columns}
+    for kind, body in context.parsed.nodes if rows else ():
+        if kind != "FuncCall":
+            continue
+        name = strings(body.get("funcname"))
+        given = {strings(node["fields"]) for of, node in walk(body.get("args", ())) if of == "ColumnRef"}
+        shown = name[-1] == "pg_typeof" and not given <= columns
+        if shown or (rows & {fields[0] for fields in given} and context.call_effect(body).user_defined):
+            raise context.refuse("gather-function", body.get("location"), name=".".join(name))
 
 
 def _occurrences(context: Context, scope: Scope) -> list[Occurrence]:

@@ -95,6 +95,11 @@ class Wanted:
         named = self._names | self._of.get(name, set())
         return tuple(column.name for column in relation.columns if whole or column.name in named)
 
+    @property
+    def rows(self) -> frozenset[str]:
+        """Names that may stand for whole rows."""
+        return frozenset(self._rows)
+
     def groups_by(self, key: Sequence[str]) -> bool:
         """Whether a GROUP BY names all columns of a key: columns that depend on it may stand beside it then."""
         return any(names.issuperset(key) for names in self._groups)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.wire import backend
-from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
+from proxy.wire.frontend import Bind, CopyData, CopyDone, Describe, Execute, Parse, Query, Sync
 from wire_client import FIRST_OWN_OID, PATIENCE_SECONDS, ServerClosedError, WireClient
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _TEXT_LIKE = {25, 1043}
 _UUID = 2950
 _ARRAY = struct.Struct("!iiI")  # dimensions, flags, type of the elements
 _MAX_DIMENSIONS = 6
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0"
+_COPIES = {ord("G"): "copy in", ord("H"): "copy out", ord("W"): "copy both"}
+_COPY_DATA = ord("d")
 LOST = "connection lost"
 
 
@@ -60,13 +63,16 @@ def encode(value: Value, *, binary: bool) -> tuple[int, bytes | None]:
 def frames(case: Case, mode: str) -> bytes:
     """Return one statement as messages, up to Sync."""
     sql = case.sql.encode()
+    data = b""
+    if case.data is not None:
+        data = CopyData("".join(f"{line}\n" for line in case.data).encode()).encode() + CopyDone().encode()
     if mode == "simple":
-        return Query(sql).encode()
+        return Query(sql).encode() + data
     binary = mode == "binary"
     encoded = [encode(value, binary=binary) for value in case.values]
     bind = Bind(b"", b"", tuple(f for f, _ in encoded), tuple(v for _, v in encoded), (1,) if binary else ())
     parse = Parse(b"", sql, tuple(value.oid for value in case.values))
-    return parse.encode() + bind.encode() + _DESCRIBE + _EXECUTE + _SYNC
+    return parse.encode() + bind.encode() + _DESCRIBE + _EXECUTE + data + _SYNC
 
 
 class Asker:
@@ -147,9 +153,28 @@ def _without_oid(value: bytes | None) -> bytes | None:
     return value[:8] + bytes(4) + value[_ARRAY.size :]
 
 
+def _copied(data: bytes) -> list[tuple[bytes | None, ...]]:
+    """Return what a COPY has sent as rows: lines, or the tuples of the binary format."""
+    if not data.startswith(_SIGNATURE):
+        return [(line,) for line in data.splitlines(keepends=True)]
+    rows: list[tuple[bytes | None, ...]] = [(data[: len(_SIGNATURE) + 8],)]
+    at = len(_SIGNATURE) + 8
+    while at < len(data):
+        (count,) = struct.unpack_from("!h", data, at)
+        at += 2
+        row: list[bytes | None] = []
+        for _ in range(count):  # -1 behind the last row
+            (size,) = struct.unpack_from("!i", data, at)
+            row.append(None if size < 0 else data[at + 4 : at + 4 + size])
+            at += 4 + max(size, 0)
+        rows.append(tuple(row))
+    return rows
+
+
 def _answer(got: list[tuple[int, bytes]]) -> Answer:
     answer = Answer()
-    rows = []
+    rows: list[tuple[bytes | None, ...]] = []
+    copied: list[bytes] = []
     arrays: set[int] = set()  # columns that may be arrays of the schema's own types, in binary
     for kind, body in got:
         if kind == backend.DATA_ROW:
@@ -163,6 +188,11 @@ def _answer(got: list[tuple[int, bytes]]) -> Answer:
             )
             arrays = {at for at, f in enumerate(fields) if f.format == 1 and f.type_oid >= FIRST_OWN_OID}
             answer.origins = tuple((bool(f.table_oid), f.column) for f in fields)
+        elif kind in _COPIES:
+            form = body[0]
+            answer.columns = ((_COPIES[kind], form, len(body), form),)
+        elif kind == _COPY_DATA:
+            copied.append(body)
         elif kind == backend.COMMAND_COMPLETE:
             answer.tag = backend.decode_command_tag(body).decode()
         elif kind == backend.ERROR_RESPONSE:
@@ -170,5 +200,5 @@ def _answer(got: list[tuple[int, bytes]]) -> Answer:
             answer.sqlstate, answer.message = error.sqlstate, error.message
             known = dict(error.fields)
             answer.hint, answer.detail = known.get("H", ""), known.get("D", "")
-    answer.rows = rows
+    answer.rows = rows + _copied(b"".join(copied))
     return answer

@@ -14,6 +14,7 @@ how its answers are compared:
     --! float               float columns may differ in their last digits: sums of floats depend on the order of rows
     --! error free          an error may come or not, as the plan has it (division by zero beside a LIMIT)
     --! params 5::int8, 'x' values for $1, $2...; such a statement runs in the extended protocol only
+    --! data 1,x            one line of what a COPY FROM STDIN is sent, as it is but for blanks at its end
     --! file writes         (once, at the top) every statement runs in a block that is rolled back, with a look at the
                             tables that it names in between
     --! file path a, b      (once) the search_path of the whole file
@@ -61,6 +62,7 @@ class Case:
     sql: str
     marks: frozenset[str] = frozenset()
     values: tuple[Value, ...] = ()
+    data: tuple[str, ...] | None = None
 
     @cached_property
     def ordered(self) -> bool:
@@ -69,7 +71,14 @@ class Case:
             found = parse(self.sql)
         except SyntaxFailure:
             return False
-        return bool(found) and found[0].kind == "SelectStmt" and bool(found[0].body.get("sortClause"))
+        if not found:
+            return False
+        body = found[0].body
+        if found[0].kind == "CopyStmt":
+            body = body.get("query", {}).get("SelectStmt", {})
+        elif found[0].kind != "SelectStmt":
+            return False
+        return bool(body.get("sortClause"))
 
     @cached_property
     def without_limit(self) -> str:
@@ -154,6 +163,7 @@ class _Reader:
         self._block = False
         self._kept: set[str] = set()
         self._values: tuple[Value, ...] = ()
+        self._data: list[str] | None = None
 
     def mark(self, line: int, mark: str) -> None:
         """Take in one `--!` line."""
@@ -168,6 +178,8 @@ class _Reader:
             self._script = None
         elif mark.startswith("params"):
             self._values = parameters(mark.removeprefix("params"))
+        elif mark == "data" or mark.startswith("data "):
+            self._data = [*(self._data or ()), mark.removeprefix("data").removeprefix(" ")]
         elif mark in _MARKS:
             self._kept.add(mark)
         else:
@@ -175,8 +187,9 @@ class _Reader:
 
     def statement(self, line: int, sql: str) -> None:
         """Take in one statement with the marks before it."""
-        case = Case(f"{self.file.name}:{line}", sql, frozenset(self._kept), self._values)
-        self._kept, self._values = set(), ()
+        data = None if self._data is None else tuple(self._data)
+        case = Case(f"{self.file.name}:{line}", sql, frozenset(self._kept), self._values, data)
+        self._kept, self._values, self._data = set(), (), None
         word = sql.strip().lower()
         if self._script is not None:
             self._script.cases.append(case)
