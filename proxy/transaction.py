@@ -17,11 +17,11 @@ several
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.bringing import bring_up, note_settings, starting_settings
 from proxy.errors import QUERY_CANCELED, ProxyError
@@ -43,7 +43,7 @@ from proxy.tasks import all_ended, spawn
 from proxy.twophase.fence import FenceLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
     from proxy.links import Links
     from proxy.shards.link import ShardLink
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Participant
     from proxy.wire.fields import ErrorFields
+
+T = TypeVar("T")
 
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
@@ -109,6 +111,7 @@ class ClientTransaction:
     custom_settings: bool = False  # one of them was not Postgres's own
     settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
     cancel_requested: bool = False  # by the client, for the statement that runs
+    waiting: asyncio.Future[Any] | None = None  # for the fence, which no shard's cancel ends
     catalog_changed: bool = False
     committing: bool = False
     abandoned: bool = False
@@ -231,7 +234,9 @@ class ClientTransaction:
             # What is to be put in front goes out before the fence is taken, which holds back others' commits.
             await self.everywhere("")
             try:
-                async with self.database.all_shards_fenced() as held:
+                async with AsyncExitStack() as stack:
+                    taking = stack.enter_async_context(self.database.all_shards_fenced())
+                    held = await self.unless_cancelled(taking)
                     await self.everywhere("SELECT 1")
                     await held.release_confirmed()
             except FenceLostError:
@@ -243,6 +248,23 @@ class ClientTransaction:
                 continue
             self.snapshot_fixed = True
             return
+
+    def cancel(self) -> None:
+        """Note that the client wants the statement cancelled, and end what waits for no shard of its own."""
+        self.cancel_requested = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    async def unless_cancelled(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Await something that the client's cancel ends; raises ProxyError 57014 then."""
+        waiting = self.waiting = asyncio.ensure_future(doing)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            self.check_cancelled()
+            raise
+        finally:
+            self.waiting = None
 
     def check_cancelled(self) -> None:
         """Raise what a cancelled statement ends with, if the client asked for it while no shard was at work."""

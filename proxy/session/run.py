@@ -275,7 +275,8 @@ class CommonSnapshot:
         return FenceHooks(before_bind=self._take, barrier=self._confirm, let_go=self.end, patience_s=patience_s)
 
     async def _take(self) -> None:
-        self._held = await self._stack.enter_async_context(self._fence.hold(self._shards))
+        taking = self._stack.enter_async_context(self._fence.hold(self._shards))
+        self._held = await self._transaction.unless_cancelled(taking)
         self._transaction.check_cancelled()
 
     async def _confirm(self) -> None:

@@ -225,7 +225,7 @@ class Session:
     def cancel(self) -> None:
         """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
         if self.in_query and not self.transaction.committing:
-            self.transaction.cancel_requested = True
+            self.transaction.cancel()
             for link in (*self.transaction.links.values(), *self.scratches):
                 spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
 

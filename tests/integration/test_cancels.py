@@ -1,0 +1,116 @@
+"""A cancel finds what runs, whatever that is at the moment; what follows is not touched."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Query
+from waiting import eventually
+from wire_client import FLUSH, SYNC, bind, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+CANCELLED = ["57014"]
+SLEEPING = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+WAITING = """
+    SELECT FROM pg_locks WHERE NOT granted AND relation = 'pgchorus.fence'::regclass
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def errors(trace: list[tuple[Any, ...]]) -> list[str]:
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
+def answers(client: WireClient) -> bool:
+    return bool(select.select([client.socket], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_in_the_middle_of_copy_in(any_town: Town, connect: Connect, *, block: bool) -> None:
+    """As on one server, the shard looks up when more rows come."""
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        if block:
+            client.query("begin")
+        client.send(Query(b"copy notes (k, v) from stdin"))
+        client.read("G")
+        client.cancel()
+        keys = iter(range(1, 1_000_000))
+
+        def more(client: WireClient = client, keys: Any = keys) -> bool:
+            client.send(*(frame(b"d", b"%d\tx\n" % next(keys)) for _ in range(10)))
+            return answers(client)
+
+        eventually(more)
+        trace = client.read()
+        assert errors(trace) == CANCELLED
+        assert trace[-1] == ("ready", "E" if block else "I")
+        client.query("rollback")
+        assert client.rows("select count(*) from notes") == [("0",)]
+
+
+def test_in_the_middle_of_copy_out(any_town: Town, connect: Connect) -> None:
+    values = ", ".join(f"({key}, 'x')" for key in range(1, 30))
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        client.query("insert into notes values " + values)
+        client.send(Query(b"copy (select k, repeat(v, 1000) from notes, generate_series(1, 1000000) g) to stdout"))
+        client.read("d")
+        client.cancel()
+        trace = client.read()
+        assert errors(trace) == CANCELLED
+        assert trace[-1] == ("ready", "I")
+        assert client.rows("select count(*) from notes") == [("29",)]
+        client.query("delete from notes")
+
+
+def test_in_the_middle_of_a_pipeline(any_town: Town, connect: Connect) -> None:
+    """What stands before the next Sync is skipped; what comes behind it runs."""
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        insert = "insert into notes values ({}, 'x')"
+        client.send(
+            *(parse(insert.format(1)), bind(), execute()),
+            *(parse("select pg_sleep(60)"), bind(), execute()),
+            *(parse(insert.format(2)), bind(), execute(), SYNC),
+            *(parse(insert.format(3)), bind(), execute(), SYNC),
+        )
+        eventually(lambda: any(any_town.everywhere(SLEEPING)) if client.startup["database"] in any_town.dsn else True)
+        with psycopg.connect(any_town.one, autocommit=True) as one:
+            if dsn == any_town.one:
+                eventually(lambda one=one: one.execute(SLEEPING.encode()).fetchall())  # type: ignore[misc]
+        client.cancel()
+        assert errors(client.read()) == CANCELLED
+        assert errors(client.read()) == []
+        assert client.rows("select k from notes") == [("3",)]
+        client.query("delete from notes")
+
+
+@pytest.mark.parametrize("begin", ["", "begin isolation level repeatable read"])
+def test_while_the_fence_is_waited_for(town: Town, connect: Connect, begin: str) -> None:
+    client = connect(town.dsn)
+    client.query(begin)
+    with psycopg.connect(town.shards[1]) as holder:
+        holder.execute("lock table pgchorus.fence in row exclusive mode")
+        client.send(Query(b"select count(*) from notes"))
+        eventually(lambda: any(town.everywhere(WAITING)))
+        client.cancel()
+        assert errors(client.read()) == CANCELLED
+        holder.rollback()
+    client.query("rollback")
+    assert client.rows("select count(*) from notes") == [("0",)]
+    client.send(FLUSH, SYNC)
+    assert client.read() == [("ready", "I")]
