@@ -41,3 +41,33 @@ def _ended(task: asyncio.Task[Any]) -> None:
     error = task.exception()
     if error is not None:
         _log.error("task %s died: %s", task.get_name(), error, exc_info=error)
+
+
+class InterruptedWait(Exception):  # noqa: N818 - what happened; nobody is to blame
+    """Somebody has ended a wait."""
+
+
+class Interruptible:
+    """A wait that somebody else may end."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[Any] | None = None
+
+    def interrupt(self) -> None:
+        """End the wait, if there is one."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def until_done(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Await something; raises InterruptedWait when that is cancelled by ``interrupt``."""
+        waiting: asyncio.Future[T] = asyncio.ensure_future(doing)
+        self._waiting = waiting
+        task = asyncio.current_task()
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():  # it is we who are cancelled
+                raise
+            raise InterruptedWait from None
+        finally:
+            self._waiting = None

@@ -39,7 +39,7 @@ from proxy.settings import UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
-from proxy.tasks import all_ended, spawn
+from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
 from proxy.twophase.fence import FenceLostError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class ClientTransaction:
     custom_settings: bool = False  # one of them was not Postgres's own
     settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
     cancel_requested: bool = False  # by the client, for the statement that runs
-    waiting: asyncio.Future[Any] | None = None  # for the fence, which no shard's cancel ends
+    waiting: Interruptible = field(default_factory=Interruptible)  # for the fence, which no shard's cancel ends
     catalog_changed: bool = False
     committing: bool = False
     abandoned: bool = False
@@ -252,19 +252,15 @@ class ClientTransaction:
     def cancel(self) -> None:
         """Note that the client wants the statement cancelled, and end what waits for no shard of its own."""
         self.cancel_requested = True
-        if self.waiting is not None:
-            self.waiting.cancel()
+        self.waiting.interrupt()
 
     async def unless_cancelled(self, doing: Coroutine[Any, Any, T]) -> T:
         """Await something that the client's cancel ends; raises ProxyError 57014 then."""
-        waiting = self.waiting = asyncio.ensure_future(doing)
         try:
-            return await waiting
-        except asyncio.CancelledError:
+            return await self.waiting.until_done(doing)
+        except InterruptedWait:
             self.check_cancelled()
             raise
-        finally:
-            self.waiting = None
 
     def check_cancelled(self) -> None:
         """Raise what a cancelled statement ends with, if the client asked for it while no shard was at work."""

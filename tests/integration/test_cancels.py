@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -32,6 +33,13 @@ WAITING = """
 
 def errors(trace: list[tuple[Any, ...]]) -> list[str]:
     return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
+def sleeps(town: Town, *, direct: bool) -> bool:
+    if not direct:
+        return any(town.everywhere(SLEEPING))
+    with psycopg.connect(town.one) as one:
+        return bool(one.execute(SLEEPING.encode()).fetchall())
 
 
 def answers(client: WireClient) -> bool:
@@ -88,10 +96,7 @@ def test_in_the_middle_of_a_pipeline(any_town: Town, connect: Connect) -> None:
             *(parse(insert.format(2)), bind(), execute(), SYNC),
             *(parse(insert.format(3)), bind(), execute(), SYNC),
         )
-        eventually(lambda: any(any_town.everywhere(SLEEPING)) if client.startup["database"] in any_town.dsn else True)
-        with psycopg.connect(any_town.one, autocommit=True) as one:
-            if dsn == any_town.one:
-                eventually(lambda one=one: one.execute(SLEEPING.encode()).fetchall())  # type: ignore[misc]
+        eventually(partial(sleeps, any_town, direct=dsn == any_town.one))
         client.cancel()
         assert errors(client.read()) == CANCELLED
         assert errors(client.read()) == []
