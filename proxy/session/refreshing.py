@@ -16,7 +16,7 @@ from proxy.executor.results import ListResult
 from proxy.session.acting import acting
 from proxy.session.creating import HAS, done, insert_rows
 from proxy.shards.errors import ShardError
-from router.errors import refusal
+from router.errors import Refused, refusal
 from router.own_schema import quote_identifier, quote_literal, quote_table
 from router.plan import Execution, Same, Task
 from router.planner import Planner
@@ -90,7 +90,12 @@ async def _fill(session: Session, link: ShardLink, view: TableName, start: Start
     query = heard(definition).strip().removesuffix(";")
     insert = f"INSERT INTO {quote_table(STAGED)} ({columns}) {query}"
     async with acting(session, link, heard(owner), ", ".join(PATH)):
-        (statement,) = Planner(session.database.logical, with_staged(catalog, relation)).plan(insert, PATH)
+        try:
+            (statement,) = Planner(session.database.logical, with_staged(catalog, relation)).plan(insert, PATH)
+        except Refused as error:
+            raise refusal(
+                "view-rows", view=str(view), detail=f"{error.message[:1].upper()}{error.message[1:]}."
+            ) from error
         if statement.audit is not None:
             raise refusal("view-rows", view=str(view), detail="Nobody can see what its functions touch.")
         count = await insert_rows(session, statement, insert, Request(text=insert), start)

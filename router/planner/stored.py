@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.cluster import Home, TableName
 from router.plan import AnyShard, Ddl, HomeShard, Single, Statement
-from router.plan_steps import Filled, FillView
+from router.plan_steps import Asked, Filled, FillView
 from router.planner import filling, select, tables
 from router.planner.context import Context
 from router.planner.passthrough import tag_of
@@ -57,8 +57,9 @@ def refresh(context: Context) -> Statement:
 def _filled_at_home(query: Context) -> bool:
     """Whether home has all that the query reads; refuses what cannot be read over several shards."""
     plan = filling.planned(query, select.plan).plan
+    asks = isinstance(plan, Filled) and any(isinstance(value, Asked) for row in plan.values for value in row)
     inner = plan.inner.plan if isinstance(plan, Filled) else plan
-    if isinstance(inner, Single) and inner.target in {HomeShard(), AnyShard()}:
+    if not asks and isinstance(inner, Single) and inner.target in {HomeShard(), AnyShard()}:
         return True
     if locks(query):
         raise query.refuse("gather-lock")
