@@ -204,6 +204,8 @@ class ClientTransaction:
         elif self.command == "LOCK TABLE":
             self.touched.update(shards)
             self.locked_tables = True
+            if not self.read_only:
+                self.writers.update(shards)  # a lock that is lost with its link must not let the rest commit
         return {shard: self.links[shard] for shard in shards}
 
     async def _take_links(self, shards: Collection[int]) -> None:

@@ -174,3 +174,20 @@ def test_a_backend_that_is_terminated_is_one_error_and_no_more(ledger: Ledger) -
         # In step with the protocol: the next statement has its own answer.
         assert client.execute("SELECT 42").fetchone() == (42,)
         eventually(lambda: _answers(client, key), "the shard is not served again")
+
+
+def test_a_table_lock_that_is_lost_fails_the_commit(ledger: Ledger) -> None:
+    """Others may have changed the table meanwhile, though what this transaction wrote is on another shard."""
+    before = ledger.stored()
+    with ledger.client() as client:
+        client.execute("LOCK TABLE acc IN SHARE ROW EXCLUSIVE MODE")
+        held = (
+            "SELECT pid FROM pg_locks WHERE relation = 'acc'::regclass AND mode = 'ShareRowExclusiveLock' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        ((pid,),) = ledger.on_shard(1, held)
+        ledger.on_shard(1, f"SELECT pg_terminate_backend({pid}, 10000)")
+        client.execute("UPDATE acc SET balance = balance + 1 WHERE id = %s", (ledger.keys[2][0],))
+        with pytest.raises(psycopg.Error):
+            client.commit()
+    assert ledger.changed(before) == {}
