@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from router.keys import ColumnId
     from router.planner.context import Context
+    from router.relation import Relation
     from router.statement import Parsed
     from router.tree import Node
 
@@ -184,6 +185,8 @@ def _columns(context: Context, pieces: _Pieces, label: str) -> list[_Column] | N
     body = context.body["sourceRelation"].get("RangeVar", {})
     relation = context.relation(body) if body and not pieces.before else None
     if relation is not None and "colnames" not in body.get("alias", {}):
+        if _is_row_of(context, label, relation):
+            return None
         wanted = Wanted(context.parsed.nodes, {label}).columns(body, relation)
         counted = wanted or (relation.columns[0].name,)  # rows are counted by a column
         return [_Column(column.name, column.definition) for column in relation.columns if column.name in counted]
@@ -194,6 +197,14 @@ def _columns(context: Context, pieces: _Pieces, label: str) -> list[_Column] | N
     except Refused:
         return None
     return None if found is None else [_column(scope, name, column) for name, column in found]
+
+
+def _is_row_of(context: Context, label: str, relation: Relation) -> bool:
+    """Whether a statement calls a function of the source's whole row, as ``label.f``."""
+    named = (strings(body["fields"]) for kind, body in context.parsed.nodes if kind == "ColumnRef")
+    return any(
+        fields[-2:-1] == (label,) and fields[-1] != "*" and relation.column(fields[-1]) is None for fields in named
+    )
 
 
 def _column(scope: Scope, name: str, column: ColumnId | None) -> _Column:

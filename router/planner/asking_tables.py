@@ -149,6 +149,8 @@ def _replaceable(context: Context, chosen: list[Occurrence]) -> bool:
         whole = fields[0] in aliases if len(fields) == 1 else fields[-1] == "*" and fields[-2] in aliases
         if whole and id(body) not in spread and not _is_column(chosen, fields):
             return False
+        if len(fields) > 1 and fields[-1] != "*" and not _is_column_of(chosen, fields):
+            return False
     named = [item for item in chosen if "alias" not in item.body]
     target = context.body["relation"]
     clash = {item.alias for item in named} & {target["relname"]} and "alias" not in target
@@ -162,6 +164,12 @@ def _is_column(chosen: list[Occurrence], fields: tuple[str, ...]) -> bool:
     return len(fields) == 1 and all(
         item.relation.column(fields[0]) is not None for item in chosen if item.alias == fields[0]
     )
+
+
+def _is_column_of(chosen: list[Occurrence], fields: tuple[str, ...]) -> bool:
+    """``t.f`` means a function of the whole row, where the table has no such column."""
+    renamed = (item for item in chosen if item.alias == fields[-2] and "colnames" not in item.body.get("alias", {}))
+    return all(item.relation.column(fields[-1]) is not None for item in renamed)
 
 
 def _spread_out(node: Node) -> set[int]:

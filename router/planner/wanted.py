@@ -92,7 +92,10 @@ class Wanted:
         alias = body.get("alias", {})
         name = alias.get("aliasname", body["relname"])
         whole = self._natural or name in self._whole or id(body) in self._starred or "colnames" in alias
-        named = self._names | self._of.get(name, set())
+        of_it = self._of.get(name, set())
+        # A name behind a table's that is none of its columns is a function of its whole row.
+        whole = whole or not of_it.issubset({column.name for column in relation.columns})
+        named = self._names | of_it
         return tuple(column.name for column in relation.columns if whole or column.name in named)
 
     @property

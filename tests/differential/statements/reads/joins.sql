@@ -162,3 +162,7 @@ select x.* from (order_lines l join visits v using (customer_id) as x) order by 
 select j.* from (orders o natural join order_lines l) j limit 0;
 select j::text from (visits v cross join departments d) j order by 1 limit 7;
 select m from (select j.name as m from (orders o join employees e on e.id = o.items) j) q group by m;
+-- A function of a row, written as one of its columns.
+select e.row_to_json from order_lines l join employees e on e.id = l.product_id;
+select l.to_json, e.id from order_lines l join employees e on e.id = l.product_id;
+select count(distinct v.row_to_json::text) from visits v join employees e on e.id = v.seconds % 10;
