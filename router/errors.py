@@ -215,6 +215,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a hint cannot send this statement to one shard: it would change one copy of the reference table {table}",
         "Leave out the hint.",
     ),
+    "statement-trigger": (
+        "trigger {name} would fire on every shard that writes for this statement, and see that shard's rows",
+        "Write one key at a time, or make it a trigger FOR EACH ROW.",
+    ),
     "cross-shard-off": (
         "the statement runs on several shards ({shards}), and pgchorus.cross_shard is off",
         "Name one key, or SET pgchorus.cross_shard = on.",

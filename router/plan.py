@@ -525,6 +525,7 @@ class Statement:
     ``set_config``: constant (name, value, is_local) calls to follow in the session.
     ``audit``: the shard is asked afterwards which relations but these it has touched (None: it need not be).
     ``transaction_block``: False when Postgres refuses the statement inside a transaction block.
+    ``once``: the trigger that fires once for the statement, which one shard alone may run then ('' = there is none).
     """
 
     text: str
@@ -542,6 +543,7 @@ class Statement:
     sequences: SequenceUse = SequenceUse.NONE
     declares: str = ""  # the cursor that DECLARE makes on the statement's shard
     audit: frozenset[TableName] | None = None
+    once: str = ""
 
 
 # --- executions (at Bind) ----------------------------------------------------------------------------------------

@@ -168,6 +168,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     A fence that was lost before it was confirmed has executed nothing: all starts again.
     """
     check_cross_shard(session, executable)
+    check_once(session, executable)
     session.meter.shards = max(session.meter.shards, len(shards_of(executable)))
     request = replace(request, encoding=session.encoding.codec)
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
@@ -243,6 +244,13 @@ def check_cross_shard(session: Session, executable: Executable) -> None:
     if wanted == "off":
         raise refusal("cross-shard-off", shards=names)
     session.notice("WARNING", "01000", f"the statement runs on several shards: {names}")
+
+
+def check_once(session: Session, executable: Executable) -> None:
+    """Refuse a statement over several shards, or none, whose trigger fires once however many rows it writes."""
+    names = [statement.once for statement in session.running if statement.once]
+    if names and writes_of(executable) and len(shards_of(executable)) != 1:
+        raise refusal("statement-trigger", name=names[0])
 
 
 async def _prepare(session: Session, execution: Execution, same: Same) -> None:

@@ -24,6 +24,7 @@ from router.planner import (
     utility,
 )
 from router.planner.context import Context, names_own_schema
+from router.planner.once import runs_once
 from router.planner.passthrough import one_shard_database
 from router.statement import parse
 from router.tree import name_parts
@@ -143,6 +144,9 @@ class Planner:
 
 def _with_traces(context: Context, statement: Statement) -> Statement:
     """Return the statement with what it may leave on links that its own planner does not look for."""
+    once = runs_once(context)
+    if once:
+        statement = replace(statement, once=once)
     if context.leaves_custom():
         statement = replace(statement, leaves_custom=True)
     if not statement.dirties and context.sets_out_of_sight(told=bool(statement.set_config)):

@@ -192,6 +192,40 @@ def test_a_trigger_with_dynamic_sql_on_a_sharded_table_is_refused(client: WireCl
     client.rows("drop trigger hidden on notes")
 
 
+def test_a_trigger_that_fires_once_for_a_statement_needs_one_shard(client: WireClient, town: Town) -> None:
+    """Each shard would fire it for its part of the rows: here, six are too many, and none of three shards has six."""
+    client.rows(
+        "create function few() returns trigger language plpgsql as $$ begin if (select count(*) from fresh) > 4 then "
+        "raise exception 'too many'; end if; return null; end $$"
+    )
+    fresh = "referencing new table as fresh for each statement execute function few()"
+    client.rows(f"create trigger few_in after insert on notes {fresh}")
+    client.rows(f"create trigger few_up after update on notes {fresh}")
+    client.rows("create trigger few_out before truncate on notes for each statement execute function few()")
+    before = everything(town)
+    try:
+        for text in (
+            "insert into notes values " + ", ".join(f"({key}, 'x')" for key in range(100, 106)),
+            "insert into notes select k + 100, v from notes",
+            "update notes set v = 'x'",
+            "update notes set v = 'x' where v = 'none'",
+            "merge into notes t using notes s on t.k = s.k when matched then update set v = 'x'",
+            "insert into notes values (1, 'x'), (2, 'x'), (3, 'x') on conflict (k) do update set v = 'x'",
+            "truncate notes",
+        ):
+            assert message(client.query(text)).startswith("trigger few_"), text
+            trace = client.ask(parse(text), bind(), execute(), SYNC)
+            assert message(trace).startswith("trigger few_"), text
+        assert message(client.query("copy notes from stdin")).startswith("trigger few_in")
+        assert everything(town) == before
+        client.rows("insert into notes values (7, 'g')")
+        client.rows("update notes set v = 'h' where k = 7")
+        client.rows("delete from notes where v in ('a', 'h')")
+        assert client.rows("select count(*) from notes") == [("5",)]
+    finally:
+        client.rows("drop function few cascade")
+
+
 def test_policies_with_dynamic_sql(client: WireClient, town: Town, connect: Callable[..., WireClient]) -> None:
     client.rows("create role hid_reader login")
     try:
