@@ -14,13 +14,13 @@ if TYPE_CHECKING:
         Execution,
         KeyTerm,
         Load,
-        PreparedControl,
         Single,
         SortKey,
         SplitInsert,
         Statement,
         Target,
     )
+    from router.plan_control import PreparedControl
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,14 @@ from router.plan import (
     AnyShard,
     ByKeys,
     Constant,
-    Control,
     Empty,
     Execution,
     HomeShard,
     Parameter,
     Single,
     Statement,
-    TransactionControl,
 )
+from router.plan_control import Control, TransactionControl
 from router.plan_steps import Filled, Moment
 from router.resolve import UnresolvedKey, resolve
 from router.sharding import INTEGER_TYPES, integer_slot

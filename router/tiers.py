@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from router.plan import (
     Aggregate,
-    CursorControl,
     Ddl,
     DeclareSpread,
     Empty,
@@ -17,15 +16,13 @@ from router.plan import (
     ExplainShards,
     Gather,
     Ordered,
-    PreparedControl,
     Same,
     Scatter,
-    SettingControl,
     ShardByShard,
     Single,
     SplitInsert,
-    TransactionControl,
 )
+from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
 from router.plan_copy import CopyIn, CopyOut
 from router.plan_steps import ApplyRows, CreateFrom, Filled, LockCopies, LockRows, MoveRows, OwnRows
 

@@ -32,21 +32,15 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend
 from router.errors import refusal
-from router.plan import Control, Prepared, Setting
+from router.plan_control import Control, Prepared, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.session.prepared import PreparedStatement
     from proxy.session.session import Session
-    from router.plan import (
-        CursorControl,
-        DeclareSpread,
-        PreparedControl,
-        SettingControl,
-        Statement,
-        TransactionControl,
-    )
+    from router.plan import DeclareSpread, Statement
+    from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
 
 # --- transactions ------------------------------------------------------------------------------------------------
 

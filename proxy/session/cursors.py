@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
-    from router.plan import CursorControl, DeclareSpread, Executable, Plan
+    from router.plan import DeclareSpread, Executable, Plan
+    from router.plan_control import CursorControl
 
 _BINARY_FORMAT = (1,)
 

@@ -43,19 +43,13 @@ from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized
 from router.errors import refusal
-from router.plan import (
+from router.plan import Ddl, DeclareSpread, Empty, ExplainRoute, ExplainShards, ShardByShard, Statement
+from router.plan_control import (
     CursorControl,
-    Ddl,
-    DeclareSpread,
-    Empty,
-    ExplainRoute,
-    ExplainShards,
     Prepared,
     PreparedControl,
     Setting,
     SettingControl,
-    ShardByShard,
-    Statement,
     TransactionControl,
 )
 from router.plan_steps import Filled

@@ -20,7 +20,7 @@ from proxy.wire.frontend import Parse
 from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter, shape_of
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
-from router.plan import Concat, Control, Execution, Single, Task
+from router.plan import Concat, Execution, Single, Task
 from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, decode_key, integer_slot, slot_of
 from router.shortcut import is_quiet, keyed_bind, plain_control
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
     from router.plan import Statement
+    from router.plan_control import Control
     from router.plan_steps import Moment
     from router.shortcut import KeyedBind, Shortcuts
 

@@ -41,7 +41,7 @@ from proxy.wire.backend import decode_error, decode_parameter_status
 from proxy.wire.frames import HEADER, HEADER_BYTES, walk
 from proxy.wire.frontend import Query
 from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
-from router.plan import Control
+from router.plan_control import Control
 
 if TYPE_CHECKING:
     from proxy.session.extended import ExtendedProtocol

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.wire import backend
-from router.plan import Setting, SettingControl, Statement
+from router.plan import Statement
+from router.plan_control import Setting, SettingControl
 
 if TYPE_CHECKING:
     from proxy.session.session import Session

@@ -30,16 +30,13 @@ from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure, refusal
-from router.plan import (
+from router.plan import Empty, ExplainRoute, ExplainShards, Statement
+from router.plan_control import (
     Control,
     CursorControl,
-    Empty,
-    ExplainRoute,
-    ExplainShards,
     Prepared,
     PreparedControl,
     SettingControl,
-    Statement,
     TransactionControl,
 )
 from router.plan_steps import Filled

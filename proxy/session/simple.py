@@ -36,19 +36,21 @@ from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from router.errors import Refused, SyntaxFailure
 from router.plan import (
-    Control,
-    CursorControl,
     Ddl,
     DeclareSpread,
     Empty,
     ExplainRoute,
     ExplainShards,
-    PreparedControl,
     SequenceUse,
-    SettingControl,
     ShardByShard,
     Single,
     Statement,
+)
+from router.plan_control import (
+    Control,
+    CursorControl,
+    PreparedControl,
+    SettingControl,
     TransactionControl,
 )
 from router.plan_steps import Filled

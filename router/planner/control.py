@@ -9,17 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from router.cluster import Home
-from router.plan import (
+from router.plan import HomeShard, SequenceUse, Single, Statement
+from router.plan_control import (
     Control,
     CursorControl,
-    HomeShard,
     Prepared,
     PreparedControl,
-    SequenceUse,
     Setting,
     SettingControl,
-    Single,
-    Statement,
     TransactionControl,
 )
 from router.planner.passthrough import analyzes

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router.cluster import Home, Sharded, TableName
-from router.plan import Ddl, EveryShard, HomeShard, PreparedControl, Statement
+from router.plan import Ddl, EveryShard, HomeShard, Statement
+from router.plan_control import PreparedControl
 from router.plan_steps import CreateFrom
 from router.planner import control, dml, filling, select, stored, tables
 from router.planner.names import Place

@@ -25,13 +25,13 @@ from router.plan import (
     Plan,
     Same,
     Scatter,
-    SettingControl,
     ShardByShard,
     Single,
     SplitInsert,
     Task,
 )
-from router.plan import Setting as SettingKind
+from router.plan_control import Setting as SettingKind
+from router.plan_control import SettingControl
 from router.plan_copy import CopyFormat, CopyIn, CopyInExecution, CopyOut, CopyOutExecution
 from router.planner import Planner
 from router.resolve import KeyParameter, UnresolvedKey, resolve
