@@ -112,7 +112,7 @@ def test_refusals_are_named_by_planners_only_if_they_exist() -> None:
                 first = node.args[0] if node.args else None
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     named.add(first.value)
-    of_the_session = {"cross-shard-off", "explain-execute", "key-update-off"}
+    of_the_session = {"cross-shard-off", "explain-execute", "key-update-off", "statement-trigger"}
     assert named == (set(REFUSALS) | set(GATHERED)) - of_the_session
 
 

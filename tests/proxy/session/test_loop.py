@@ -54,6 +54,7 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
         transaction=SimpleNamespace(cancel_requested=False),
         client_lost=lambda: None,
         database=SimpleNamespace(sessions=_Sessions(), session_ended=lambda _: None),
+        meter=SimpleNamespace(arrived=lambda: None, over=lambda: None),
         in_query=False,
         close=_close,
     )
