@@ -87,6 +87,10 @@ create unique index stored_k on stored (k)
 create index concurrently stored_n on stored (n)
 refresh materialized view concurrently stored
 select count(*), sum(k) from stored
+select n.k, s.n, w.n from stored s join notes n on n.k = s.k join words w on w.n = s.k order by 1
+insert into notes select k + 5000, v, n from stored where k < 9
+update notes set v = s.v || '!' from stored s where s.k + 5000 = notes.k
+select * from notes where k > 5000 order by k
 update notes set n = n + 1 where k < 20
 delete from notes where k > 25
 refresh materialized view concurrently stored
