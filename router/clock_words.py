@@ -58,3 +58,20 @@ def oid_reads_words(oid: int, types: Mapping[int, UserType]) -> bool:
     if known.kind == "d":
         return oid_reads_words(known.base_type_oid, types) if known.base_type_oid != oid else True
     return known.kind not in "be"
+
+
+_DAYS: Final = {"today": "", "tomorrow": " + 1", "yesterday": " - 1"}
+_CALENDAR: Final = frozenset({"date", "timestamp", "timestamptz"})
+
+
+def expression(text: str, type_name: str, moment: str) -> str | None:
+    """Return what a text that is one word means as a value of a type, by a moment's expression; None: something else.
+
+    A cast to the type, or an assignment, must follow.
+    """
+    word = text.strip().lower()
+    if word == "now" and type_name in _SCALAR_NAMES:
+        return f"({moment}::pg_catalog.timestamptz)"
+    if word in _DAYS and type_name in _CALENDAR:
+        return f"({moment}::pg_catalog.timestamptz::pg_catalog.date{_DAYS[word]})"
+    return None

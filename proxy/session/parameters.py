@@ -42,8 +42,6 @@ _MOMENT: Final = re.compile(
 )
 _TEXTS: Final = frozenset({25, 1042, 1043})
 _WIDTHS: Final = {16: 1, 20: 8, 21: 2, 23: 4, 700: 4, 701: 8, 1082: 4, 1114: 8, 1184: 8, 2950: 16}
-_DAYS: Final = {"today": "", "tomorrow": " + 1", "yesterday": " - 1"}
-_CALENDAR: Final = frozenset({"date", "timestamp", "timestamptz"})
 _MOMENTS: Final = frozenset({1114, 1184})
 _DATE_OID: Final = 1082
 
@@ -103,7 +101,7 @@ async def read_first(
     places = [at for at, value in enumerate(parameters) if _reads(value, types)]
     if not places:
         return bind
-    moment = f"${len(parameters) + 1}::pg_catalog.timestamptz"
+    moment = f"${len(parameters) + 1}"
     texts = tuple(_expression(parameters[at], f"${at + 1}", moment) for at in places)
     known = [*parameters, moment_parameter(session, Moment.TRANSACTION)]
     found = await compute(session, [texts], known)
@@ -121,12 +119,11 @@ def _reads(value: KeyParameter, types: Mapping[int, UserType]) -> bool:
 
 def _expression(value: KeyParameter, parameter: str, moment: str) -> str:
     """Return what the value is, by one clock."""
-    word = (value.data or b"").strip().lower().decode(errors="replace")
     name = clock_words.SCALARS.get(value.oid, "")
-    if name and word == "now":
-        return f"{moment}::pg_catalog.{name}"
-    if name in _CALENDAR and word in _DAYS:
-        return f"({moment}::pg_catalog.date{_DAYS[word]})::pg_catalog.{name}"
+    word = (value.data or b"").decode(errors="replace")
+    known = clock_words.expression(word, name, moment)
+    if known is not None:
+        return f"{known}::pg_catalog.{name}"
     return parameter
 
 

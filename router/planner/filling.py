@@ -10,16 +10,18 @@ Functions, triggers and views that ask for the time inside are not seen here: th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from router import clock_words
 from router.errors import Refused
 from router.plan import HomeShard, Single, SplitInsert, Statement
 from router.plan_steps import Computed, Filled, Moment
 from router.planner import asking, filling_set
 from router.planner.filling_rows import Rows
 from router.rewrite import group_end
-from router.tree import strings
+from router.tree import constant, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 MAX_VALUES: Final = 60_000  # the protocol counts parameters in 16 bits
+_TYPED: Final = re.compile(r"(date|time(stamp)?(tz|\s+with(out)?\s+time\s+zone)?)\s*", re.IGNORECASE)  # date 'today'
 _SETS: Final = frozenset({"InsertStmt", "UpdateStmt", "MergeStmt"})
 _CALLS: Final = {
     "now": Moment.TRANSACTION,
@@ -165,11 +168,14 @@ class Values:
 
     def clock_splices(self, parsed: Parsed, *, named: bool = True) -> list[tuple[int, int, str]]:
         """Return the replacements for what reads the clock. ``named``: output columns keep their names."""
-        if not parsed.kinds & {"SQLValueFunction", "FuncCall"}:
+        if not parsed.kinds & {"SQLValueFunction", "FuncCall", "TypeCast"}:
             return []
         found = []
         naming = _naming(parsed) if named else frozenset()
         for kind, body in parsed.nodes:
+            if kind == "TypeCast":
+                found += self._word(parsed, body)
+                continue
             clock = self._clock(parsed, kind, body)
             if clock is None:
                 continue
@@ -198,6 +204,32 @@ class Values:
         if type_name or precision >= 0:
             value += f"::pg_catalog.{type_name or 'timestamptz'}" + (f"({precision})" if precision >= 0 else "")
         return tokens[at].start, tokens[end].end, name, value
+
+    def word(self, node: Node, type_name: str) -> str | None:
+        """Return what a literal means that is a word of the clock; None for all else."""
+        literal = constant(node)
+        if literal is None or literal[0] != "string" or clock_words.expression(literal[1], type_name, "") is None:
+            return None
+        return clock_words.expression(literal[1], type_name, self.moment(Moment.TRANSACTION))
+
+    def _word(self, parsed: Parsed, body: Node) -> list[tuple[int, int, str]]:
+        """Return the replacement in a cast of a word to a type of dates or times."""
+        kind = body["typeName"]
+        names = strings(kind.get("names"))
+        own = names[:-1] != ("pg_catalog",) and (len(names) != 1 or self._context.reader.types_hidden)
+        value = None if own or not names or "arrayBounds" in kind else self.word(body["arg"], names[-1])
+        if value is None:
+            return []
+        tokens = parsed.tokens
+        at = parsed.token_at(parsed.place(body["arg"]["A_Const"].get("location", 0)))
+        cast = at + 1 < len(tokens) and tokens[at + 1].name == "TYPECAST"
+        if cast or (at > 1 and [token.name for token in tokens[at - 2 : at]] == ["CAST", "ASCII_40"]):
+            return [(tokens[at].start, tokens[at].end, value)]
+        place = kind.get("location", 0)
+        first = parsed.token_at(parsed.place(place)) if place >= 0 else at
+        if "typmods" in kind or not _TYPED.fullmatch(parsed.text[tokens[first].start : tokens[at].start]):
+            return []
+        return [(tokens[first].start, tokens[at].end, f"({value}::pg_catalog.{names[-1]})")]
 
     def _is_clock(self, body: Node) -> bool:
         if strings(body.get("funcname"))[-1] not in _CALLS or body.get("args"):

@@ -192,6 +192,9 @@ class Rows:
         context = self._context
         if "SetToDefault" in value or (user and column.identity):
             return self.default(column)
+        word = self._filling.word(value, column.type_name) if column.type_schema == "pg_catalog" else None
+        if word is not None:
+            return f"{word}::pg_catalog.{column.type_name}"
         if any(kind in _OPAQUE for kind, _ in walk(value)):
             return None
         text = context.parsed.text[span[0] : span[1]]

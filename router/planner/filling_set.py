@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from router.planner.context import Context
     from router.planner.filling import Values
     from router.planner.filling_rows import Rows
-    from router.relation import Relation
+    from router.relation import Column, Relation
     from router.tree import Node
 
 
@@ -26,6 +26,12 @@ def fill(context: Context, filling: Values, rows: Rows) -> None:
         return
     for name, place in dml.set_to_default(context.body):
         _replace(context, filling, _text(rows, relation, name), place)
+    clauses = [clause["MergeWhenClause"] for clause in context.body.get("mergeWhenClauses", ())]
+    for setting in (context.body, context.body.get("onConflictClause", {}), *clauses):
+        for target in setting.get("targetList", ()):
+            node = target["ResTarget"]
+            if "indirection" not in node:
+                _word(context, filling, relation.column(node.get("name", "")), node.get("val", {}))
     at = 0
     for clause in context.body.get("mergeWhenClauses", ()):
         body = clause["MergeWhenClause"]
@@ -35,6 +41,15 @@ def fill(context: Context, filling: Values, rows: Rows) -> None:
                 return
             _insert(context, filling, rows, body, found)
             at = found + 1
+
+
+def _word(context: Context, filling: Values, column: Column | None, value: Node) -> None:
+    """Replace a word of the clock that a column is set to."""
+    known = column is not None and column.type_schema == "pg_catalog"
+    word = filling.word(value, column.type_name) if known and column is not None else None
+    if word is not None and column is not None:
+        place = value["A_Const"].get("location", 0)
+        _replace(context, filling, f"{word}::pg_catalog.{column.type_name}", place)
 
 
 def _text(rows: Rows, relation: Relation, name: str) -> str | None:

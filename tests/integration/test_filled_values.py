@@ -350,3 +350,27 @@ def test_words_of_the_clock_in_parameters_mean_one_moment(town: Town, connect: C
         assert client.rows("select count(distinct at) from made") == [("1",)]
     finally:
         client.rows("drop table made")
+
+
+def test_words_of_the_clock_in_the_text_mean_one_moment(town: Town, connect: Callable[..., WireClient]) -> None:
+    client = connect(town.dsn)
+    client.rows("create table made (k int8 primary key, at timestamptz, day date, v text)")
+    keys = [key for shard in range(3) for key in town.keys(shard, 2)]
+    insert = "insert into made values " + ", ".join(f"({key}, 'now', 'Tomorrow', 'now')" for key in keys)
+    look = "select count(distinct (at, day)), bool_and(at = now()), bool_and(day = current_date + 1), min(v) from made"
+    try:
+        client.rows("begin")
+        client.rows(insert)
+        assert client.rows(look) == [("1", "t", "t", "now")]
+        client.rows(
+            "update made set at = ' NOW ', day = date 'tomorrow', v = (select x from (select 'now' as day) y(x))"
+        )
+        assert client.rows(look) == [("1", "t", "t", "now")]
+        client.rows(f"insert into made (k) values ({keys[0]}), ({keys[5]}) on conflict (k) do update set at = 'now'")
+        assert client.rows(look) == [("1", "t", "t", "now")]
+        client.rows("rollback")
+        client.rows(insert)
+        assert client.rows(look)[0][0] == "1"
+    finally:
+        client.query("rollback")
+        client.rows("drop table made")
