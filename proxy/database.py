@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolSet
+    from proxy.shards.replicas import Replicas
     from proxy.tracing import Tracing
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
@@ -105,6 +106,8 @@ class LogicalDatabase:
         control: ControlLinks,
         pools: PoolSet,
         scratch_pools: PoolSet,
+        replicas: Replicas,
+        read_from: str,
         coordinator: Coordinator,
         fence: Fence,
         recovery: Recovery,
@@ -117,6 +120,8 @@ class LogicalDatabase:
         self.control = control
         self.pools = pools
         self.scratch_pools = scratch_pools
+        self.replicas = replicas
+        self.read_from = read_from
         self.coordinator = coordinator
         self.fence = fence
         self.recovery = recovery
@@ -182,6 +187,7 @@ class LogicalDatabase:
         self._passwords = passwords
         for pools in (self.pools, self.scratch_pools):
             pools.use_passwords(passwords)
+        self.replicas.use_passwords(passwords.get)
 
     async def acquire(
         self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
@@ -197,7 +203,34 @@ class LogicalDatabase:
     def release(self, link: ShardLink) -> None:
         """Give a link back."""
         link.watcher = None
-        self.pools.pool(link.shard, None, link.role).release(link)
+        assert link.lender is not None  # noqa: S101 - links of transactions come from pools
+        link.lender.release(link)
+
+    # --- replicas (proxy.replica_reads) -------------------------------------------------------------------------
+
+    async def acquire_replica(self, shard: int, role: str, *, after: int, patient: bool, further: bool) -> ShardLink:
+        """Check out a link to a replica that has what was written up to ``after`` and the catalog's definitions."""
+        return await self.replicas.acquire(
+            shard,
+            role,
+            self._passwords.get(role),
+            catalog_version=self.catalog_version,
+            after=after,
+            patient=patient,
+            further=further,
+        )
+
+    async def written(self, shard: int) -> tuple[int, int]:
+        """Return how often the shard's primary has changed, and up to where it has written."""
+        return await self.replicas.written(shard)
+
+    def moves(self, shard: int) -> int:
+        """Return how often the shard's primary has changed."""
+        return self.replicas.moves(shard)
+
+    def shard_name(self, shard: int) -> str:
+        """Return the name of a shard."""
+        return self.logical.shards[shard]
 
     def told(self, sqlstate: str, *, read_only: bool) -> None:
         """A client was told of an error, in a transaction that may write or not: count it.
@@ -360,6 +393,7 @@ class LogicalDatabase:
         if self._defaults is not None and found != self._defaults:
             self._role_starts.clear()
             self.pools.renew()
+            self.replicas.renew()
         self._defaults = found
 
     async def planner_inside(self, link: ShardLink) -> Planner:

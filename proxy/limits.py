@@ -50,6 +50,11 @@ class Limits:
     failover_one_host_wait_s: float = _limit(0.0, "the same where it has one, behind which the server may change")
     failover_check_s: float = _limit(1.0, "between two looks at the hosts of a shard", minimum=0.05)
 
+    replicas_max_lag_s: float = _limit(10.0, "a replica that is further behind its primary is not read from")
+    replicas_wait_s: float = _limit(
+        2.0, "for a replica that is near enough, or has what the session has written; then 55000, or the primary"
+    )
+
     control_per_shard: int = _limit(
         4, "links to each shard for the proxy's own work: catalog, commits, recovery", minimum=2
     )
@@ -137,6 +142,7 @@ SECTIONS = (
     "pool",
     "health",
     "failover",
+    "replicas",
     "control",
     "statements",
     "plan_cache",

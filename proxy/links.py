@@ -45,6 +45,21 @@ class Links(Protocol):
     def release(self, link: ShardLink) -> None:
         """Give a link back; one that is not idle is closed."""
 
+    async def acquire_replica(self, shard: int, role: str, *, after: int, patient: bool, further: bool) -> ShardLink:
+        """Check out a link to a replica that has what the primary had written up to ``after``; ``patient``: wait.
+
+        Raises NoReplicaError when there is none, ShardError when the primary cannot be asked.
+        """
+
+    async def written(self, shard: int) -> tuple[int, int]:
+        """Return how often the shard's primary has changed, and up to where it has written."""
+
+    def moves(self, shard: int) -> int:
+        """Return how often the shard's primary has changed."""
+
+    def shard_name(self, shard: int) -> str:
+        """Return the name of a shard."""
+
     @property
     def pending_sql(self) -> str:
         """What to ask a shard for before a statement that must be settled."""

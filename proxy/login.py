@@ -20,6 +20,7 @@ from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.encodings import by_name, served
 from proxy.errors import ClientGone, ProxyError
 from proxy.session.loop import serve_session
+from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.session import Session
 from proxy.session.telling import error_frame
 from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
@@ -225,6 +226,9 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
         raise ProxyError("42601", f"invalid command-line argument for server process: {error}") from error
     for name, value in [*options, *parameters.items()]:
         if name in NOT_SETTINGS:
+            continue
+        if name.lower().startswith(OWN_PREFIX):
+            settings.own[name.lower().removeprefix(OWN_PREFIX)] = value.lower()
             continue
         if name.lower() == "client_encoding" and (encoding := by_name(value)) is not None:
             value = encoding.name  # noqa: PLW2901 - one spelling, so that equal settings are equal

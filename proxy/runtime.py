@@ -22,6 +22,7 @@ from proxy.shards.errors import ShardError, not_applied
 from proxy.shards.failover import Failover, watch_hosts
 from proxy.shards.health import ShardHealth
 from proxy.shards.pool import PoolLimits, PoolSet
+from proxy.shards.replicas import Replicas
 from proxy.tasks import spawn
 from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.events import Limits as CommitLimits
@@ -62,14 +63,15 @@ async def open_database(
     pool_limits = PoolLimits(**limits.group("pool"))
     pools = PoolSet(endpoints, pool_limits, health)
     scratch_pools = PoolSet(endpoints, replace(pool_limits, size=limits.gather_links), health)
+    replicas = Replicas(control, pool_limits, pools.types, **limits.group("replicas"))
     try:
         schemas = _Schemas(control, database, config.cluster.name)
         health.on_return(schemas.admit)
-        control.on_move(Failover(health, (pools, scratch_pools), schemas.compare_again).moved)
+        control.on_move(Failover(health, (pools, scratch_pools, replicas), schemas.compare_again).moved)
         recovery = _recovery(config, database, control, health, checkpoint)
         epoch = await schemas.open(health)
         await _recover(recovery, database, health)
-        links = (pools, scratch_pools)
+        links = (pools, scratch_pools, replicas)
         served = _assemble(
             config,
             database,
@@ -100,6 +102,7 @@ async def open_database(
             await served.versions.leave()
     finally:
         await health.close()
+        await replicas.close()
         await scratch_pools.close()
         await pools.close()
         await control.close()
@@ -202,7 +205,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
     *,
     health: ShardHealth,
     checkpoint: Checkpoint,
-    pools: tuple[PoolSet, PoolSet],
+    pools: tuple[PoolSet, PoolSet, Replicas],
     metrics: Metrics,
 ) -> LogicalDatabase:
     limits = config.limits
@@ -234,6 +237,8 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         control=control,
         pools=pools[0],
         scratch_pools=pools[1],
+        replicas=pools[2],
+        read_from=config.databases[database.name].read_from,
         coordinator=coordinator,
         fence=fence,
         recovery=recovery,

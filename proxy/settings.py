@@ -130,6 +130,7 @@ class SessionSettings:
     startup: dict[str, str] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
     custom: dict[str, str] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)  # start-up parameters of the proxy's own, which no shard gets
     applied: Applied = NOTHING_APPLIED
     encoding: Encoding = UTF8  # what client_encoding is now, which a SET LOCAL may have changed as well
 

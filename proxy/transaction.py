@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 
     from proxy.links import Links
+    from proxy.replica_reads import ReplicaReads
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
     from proxy.twophase.deadlock import Identity
@@ -89,6 +90,8 @@ class ClientTransaction:
     default_isolation: str = READ_COMMITTED  # the session's default_transaction_isolation now
     isolation_at_begin: str = READ_COMMITTED  # what that was when the block began
     fenced: bool = True  # reads see one moment of all shards (pgchorus.read_consistency)
+    elsewhere: ReplicaReads | None = None  # for sessions that asked for replicas
+    at_replicas: bool = False  # this transaction reads there
     snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
     locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
     identity: Identity | None = None  # once it has used a second shard
@@ -179,13 +182,17 @@ class ClientTransaction:
         if reads and self.keeps_snapshot:
             await self._fix_snapshots()
 
-    async def join(self, shards: Sequence[int], *, writes: bool, reads: bool | None = None) -> Mapping[int, ShardLink]:
+    async def join(
+        self, shards: Sequence[int], *, writes: bool, reads: bool | None = None, command: str = ""
+    ) -> Mapping[int, ShardLink]:
         """Return a link for each of ``shards``; settings, BEGIN and savepoints go in front of its next exchange.
 
         ``reads``: what follows takes a snapshot (a Parse does); None: if statements with ``command``'s tag do. Links
         are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise within
-        one statement.
+        one statement. ``command``: the tag of a statement whose turn is yet to come, by which the first is chosen.
         """
+        if command and not self.links:
+            self.command = command
         if self.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
@@ -212,9 +219,13 @@ class ClientTransaction:
         while not self.links and self.database.is_paused(shards):
             self.check_cancelled()
             await asyncio.sleep(PAUSED_LOOK_S)
+        if self.elsewhere is not None and not self.links:
+            self.at_replicas = self.elsewhere.chosen(self, shards)
         for shard in sorted(shards):
             link = self.links.get(shard)
             if link is None:
+                if self.at_replicas and self.links and self.fenced:
+                    raise ProxyError("0A000", "one moment of several shards is known on their primaries only")
                 self.links[shard] = link = await self._checkout(shard)
                 link.watcher = self.watcher
             elif link.closed:
@@ -296,7 +307,11 @@ class ClientTransaction:
 
     async def _matching_link(self, shard: int) -> ShardLink:
         while True:
-            link = await self.database.acquire(shard, self.role, self.preferred, further=bool(self.links))
+            link = None
+            if self.at_replicas and self.elsewhere is not None:
+                link = await self.elsewhere.acquire(shard, self.role, further=bool(self.links))
+            if link is None:
+                link = await self.database.acquire(shard, self.role, self.preferred, further=bool(self.links))
             if self.can_bring_up(link):
                 return link
             link.abort()
@@ -410,6 +425,10 @@ class ClientTransaction:
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
         """Keep the links of ``shards`` for the session: they hold state that cannot travel."""
+        if self.at_replicas and reason != UNSEEN:
+            for link in self.links.values():
+                link.abort()
+            raise ProxyError("0A000", f"a session cannot keep {reason} on a replica")
         self.pins.add(reason)
         for shard in shards:
             if shard in self.links:
@@ -552,6 +571,9 @@ class ClientTransaction:
 
     def _end(self, *, rolled_back: bool) -> None:
         self._forget()
+        if self.elsewhere is not None and not self.at_replicas:
+            self.elsewhere.used(self.links)
+        self.at_replicas = False
         if rolled_back and self.in_block:
             self.settings.restore(self.settings_at_begin)
             self.default_isolation = self.isolation_at_begin
@@ -587,6 +609,7 @@ class ClientTransaction:
         if self.committing:
             return
         self._forget()
+        self.at_replicas = False
         for shard, link in self.links.items():
             if self.in_block or link.status != ord(IDLE):
                 link.abort()

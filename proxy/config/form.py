@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import config_values as values
 from proxy.access import CONNECTIONS, METHODS
-from proxy.config.settings import DEFAULT_PORT, SHARD_LOGINS
+from proxy.config.settings import DEFAULT_PORT, READ_FROM, SHARD_LOGINS
 from proxy.limits import SECTIONS, Limits
 from proxy.logs import FORMS, LEVELS
 from router.cluster import DEFAULT_SLOTS
@@ -86,6 +86,7 @@ _DATABASE = Section(
     {
         "shards": Key(Named(values.gid_name, Value(values.dsn, secret=True), least=1)),
         "home": Key(Value(values.text)),
+        "read_from": Key(Value(values.choice(*READ_FROM)), READ_FROM[0]),
         **_TABLES,
     }
 )

@@ -176,7 +176,7 @@ def _database(reader: Reader, name: str, content: dict[str, Any]) -> DatabaseCon
         return None
     names = tuple(shards)
     logical = Database(name, names, names.index(home), tables.placements, tables.functions, tables.slots)
-    return DatabaseConfig(logical, tuple(shards.values()))
+    return DatabaseConfig(logical, tuple(shards.values()), content["read_from"])
 
 
 def _check_distinct(reader: Reader, path: str, shards: Mapping[str, str | None]) -> None:

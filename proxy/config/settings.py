@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SHARD_LOGINS = ("password", "trust")
 DEFAULT_PORT = 6432
+READ_FROM = ("primary", "prefer_replica", "replica")
 CONSOLE_DATABASE = "pgchorus"
 
 
@@ -98,10 +99,14 @@ class TracingTo:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseConfig:
-    """One logical database: what the router knows of it, and its shards' DSNs in the same order."""
+    """One logical database: what the router knows of it, and its shards' DSNs in the same order.
+
+    ``read_from``: where read-only transactions of its sessions go, unless they say otherwise.
+    """
 
     logical: Database
     dsns: tuple[str, ...] = field(repr=False)
+    read_from: str = READ_FROM[0]
 
 
 @dataclass(frozen=True, slots=True)

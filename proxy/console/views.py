@@ -23,12 +23,13 @@ from proxy.twophase.pending import list_pending, read_decisions
 from router.cluster import Reference, Sharded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from proxy.console.world import World
     from proxy.database import LogicalDatabase
     from proxy.session.session import Session
     from proxy.shards.control import ControlLinks
+    from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.pool import LinkPool
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Row
@@ -63,7 +64,7 @@ async def databases(world: World) -> Table:
     for name, database in world.databases().items():
         clients = sum(session.database is database for session in world.sessions())
         for shard, endpoint in enumerate(database.pools.endpoints):
-            host, port = _address(endpoint.dsn)
+            host, port = _address(endpoint)
             used = [pool.stats for pool in _pools(database) if pool.endpoint.index == shard]
             table.add(
                 name=name,
@@ -87,7 +88,7 @@ async def shards(world: World) -> Table:
     table = Table.of("database shard host port# home# state first_slot# last_slot# reason")
     for name, database in world.databases().items():
         for shard, endpoint in enumerate(database.pools.endpoints):
-            host, port = _address(endpoint.dsn)
+            host, port = _address(endpoint)
             first, last = database.logical.slot_range(shard)
             reason = database.health.why_down(shard)
             table.add(
@@ -121,7 +122,12 @@ async def pools(world: World) -> Table:
         "database user cl_active# cl_waiting# sv_active# sv_idle# maxwait# pool_mode shard use opened# closed#"
     )
     for name, database in world.databases().items():
-        for use, pool_set in (("clients", database.pools), ("gather", database.scratch_pools)):
+        uses: dict[str, Iterable[LinkPool]] = {
+            "clients": database.pools,
+            "gather": database.scratch_pools,
+            "replicas": database.replicas,
+        }
+        for use, pool_set in uses.items():
             for pool in pool_set:
                 stats = pool.stats
                 table.add(
@@ -173,7 +179,7 @@ async def servers(world: World) -> Table:
     users = {link: session.pid for session in world.sessions() for link in session.transaction.links.values()}
     for name, database in world.databases().items():
         for pool in _pools(database):
-            host, port = _address(pool.endpoint.dsn)
+            host, port = _address(pool.endpoint)
             for link, lent in pool.links():
                 table.add(
                     type="S",
@@ -372,9 +378,11 @@ async def _decision(database: LogicalDatabase, gid: GlobalId) -> str:
     return "commit" if decision.committed else "abort"
 
 
-def _address(dsn: str) -> tuple[str, int]:
-    """Return the first host of a DSN, for people."""
-    hosts = urlsplit(dsn).netloc.rpartition("@")[2].split(",")[0]
+def _address(endpoint: ShardEndpoint) -> tuple[str, int]:
+    """Return where a shard is, or was seen last; the first host of its DSN if it was not."""
+    if endpoint.place.last is not None:
+        return endpoint.place.last
+    hosts = urlsplit(endpoint.dsn).netloc.rpartition("@")[2].split(",")[0]
     host, _, port = hosts.rpartition(":") if not hosts.endswith("]") else (hosts, "", "")
     return (host or hosts, int(port)) if port.isdigit() else (hosts, DEFAULT_POSTGRES_PORT)
 
@@ -382,6 +390,7 @@ def _address(dsn: str) -> tuple[str, int]:
 def _pools(database: LogicalDatabase) -> Iterator[LinkPool]:
     yield from database.pools
     yield from database.scratch_pools
+    yield from database.replicas
 
 
 def _state(session: Session) -> str:

@@ -151,6 +151,7 @@ class FastLane:
         if (
             transaction.pinned
             or transaction.failed
+            or transaction.elsewhere is not None
             or not session.encoding.is_utf8
             or transaction.block is Block.IMPLICIT
             or (transaction.block is Block.NONE and (transaction.links or session.portals))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
+from proxy.replica_reads import ReplicaReads
 from proxy.wire import backend
 from router.plan import Statement
 from router.plan_control import Setting, SettingControl
@@ -14,8 +16,16 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
 
 OWN_PREFIX = "pgchorus."
-DEFAULTS = {"read_consistency": "snapshot", "cross_shard": "on", "allow_key_update": "off"}
+DEFAULTS = {
+    "read_consistency": "snapshot",
+    "cross_shard": "on",
+    "allow_key_update": "off",
+    "read_from": "primary",  # or what the configuration says of the database
+    "read_your_writes": "off",
+}
 CHOICES = {
+    "read_from": ("primary", "prefer_replica", "replica"),
+    "read_your_writes": ("on", "off"),
     "read_consistency": ("snapshot", "shard"),
     "cross_shard": ("on", "warn", "off"),
     "allow_key_update": ("on", "off"),
@@ -80,15 +90,10 @@ async def own_setting(session: Session, statement: Statement, plan: SettingContr
     if plan.setting is Setting.SHOW:
         return _shown(session, plan, session.own_settings[name], describe=describe)
     if plan.setting is Setting.RESET:
-        _set(session, name, DEFAULTS[name])
+        _set(session, name, _defaults(session)[name])
         return backend.command_complete(b"RESET")
     value = _ASSIGNMENT.split(statement.text.rstrip("; \n"), maxsplit=1)[-1].strip("'\" ")
-    if value.lower() not in CHOICES[name]:
-        raise ProxyError(
-            "22023",
-            f'invalid value for parameter "{plan.name}": "{value}"',
-            hint=f"Available values: {', '.join(CHOICES[name])}.",
-        )
+    _check(name, value.lower())
     _set(session, name, value.lower())
     return backend.command_complete(b"SET")
 
@@ -102,11 +107,50 @@ def _shown(session: Session, plan: SettingControl, value: str, *, describe: bool
 
 
 def reset_all(session: Session) -> None:
-    """RESET ALL and DISCARD ALL take the proxy's own settings back, too."""
-    for name, value in DEFAULTS.items():
-        _set(session, name, value)
+    """RESET ALL and DISCARD ALL take the proxy's own settings back, too; a session begins with them.
+
+    Raises ProxyError for what was wrong in its start-up parameters.
+    """
+    for name, value in session.settings.own.items():
+        if name not in DEFAULTS:
+            raise ProxyError("42704", f'unrecognized configuration parameter "{OWN_PREFIX}{name}"')
+        _check(name, value)
+    session.own_settings.update(_defaults(session))
+    _follow(session)
+
+
+def _defaults(session: Session) -> dict[str, str]:
+    return {**DEFAULTS, "read_from": session.database.read_from, **session.settings.own}
+
+
+def _check(name: str, value: str) -> None:
+    if value not in CHOICES[name]:
+        raise ProxyError(
+            "22023",
+            f'invalid value for parameter "{OWN_PREFIX}{name}": "{value}"',
+            hint=f"Available values: {', '.join(CHOICES[name])}.",
+        )
 
 
 def _set(session: Session, name: str, value: str) -> None:
+    if name == "read_from" and session.transaction.links:
+        raise ProxyError("25001", "pgchorus.read_from cannot be changed inside a transaction that has used a shard")
     session.own_settings[name] = value
-    session.transaction.fenced = session.own_settings["read_consistency"] == "snapshot"
+    _follow(session)
+
+
+def _follow(session: Session) -> None:
+    """Tell the transaction what concerns it."""
+    settings, transaction = session.own_settings, session.transaction
+    transaction.fenced = settings["read_consistency"] == "snapshot"
+    if settings["read_from"] == "primary":
+        transaction.elsewhere = None
+        return
+    if transaction.elsewhere is None:
+        transaction.elsewhere = ReplicaReads(session.database, strict=False, reads_only=partial(_reads_only, session))
+    transaction.elsewhere.strict = settings["read_from"] == "replica"
+    transaction.elsewhere.own_writes = settings["read_your_writes"] == "on"
+
+
+def _reads_only(session: Session) -> bool:
+    return session.parameters.get("default_transaction_read_only") == "on"

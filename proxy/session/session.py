@@ -109,7 +109,7 @@ class Session:
         self.hiding: frozenset[str] = frozenset()  # names of its temporary relations that others have lasting ones of
         self.names_compared = 0  # with which catalog, by the proxy's own count
         self._links_inside: tuple[ShardLink, ...] = ()  # that go by the types which it sees
-        self.own_settings = dict(own_settings.DEFAULTS)
+        self.own_settings: dict[str, str] = {}
         self.sequences = SequenceValues()
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
@@ -120,6 +120,7 @@ class Session:
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run
         self.outdated = False  # by definitions that are others now
+        own_settings.reset_all(self)
 
     @property
     def encoding(self) -> Encoding:
@@ -497,7 +498,7 @@ class Session:
             self.spread_cursors.check(statement.declares)
         if statement.sequences is not SequenceUse.NONE:
             return await self.sequences.join(self, statement, shard, writes=writes)
-        links = await self.transaction.join([shard], writes=writes, reads=reads)
+        links = await self.transaction.join([shard], writes=writes, reads=reads, command=statement.tag)
         return links[shard]
 
     def _note_on_link(self, statement: Statement, link: ShardLink) -> None:

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from proxy.shards.finder import Finder
     from proxy.shards.health import ShardHealth
     from proxy.shards.pool import PoolSet
+    from proxy.shards.replicas import Replicas
 
 
 class Failover:
     """Carries a move out in one process."""
 
-    def __init__(self, health: ShardHealth, pools: Iterable[PoolSet], compare_again: Callable[[int], None]) -> None:
+    def __init__(
+        self, health: ShardHealth, pools: Iterable[PoolSet | Replicas], compare_again: Callable[[int], None]
+    ) -> None:
         self._health = health
         self._pools = tuple(pools)
         self._compare_again = compare_again

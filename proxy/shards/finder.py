@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.errors import CANNOT_CONNECT_NOW, SHARD_DOWN, UNABLE_TO_ESTABLISH_CONNECTION
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate
-from proxy.shards.hosts import NoPrimaryError, Said, choose, report
+from proxy.shards.hosts import NoPrimaryError, Progress, Said, choose, report
 from proxy.tasks import spawn
 from proxy.wire.fields import ErrorFields
 
@@ -57,6 +57,7 @@ class Finder:
         #: What was said at the last look, and when it began, by the loop's clock.
         self.said: dict[HostAddress, Said] = {}
         self.looked_at = 0.0
+        self.progress = Progress()
         self._timeout_s = timeout_s
         self._connections: dict[HostAddress, Any] = {}
         self._look: asyncio.Task[ShardError | None] | None = None
@@ -102,7 +103,9 @@ class Finder:
                 place.last,
             )
             place.moves += 1
+            self.progress.clear()
         place.last = place.address = address
+        self.progress.note(self.looked_at, address, said)
         if moved and self.on_move is not None:
             self.on_move()
         return None
@@ -169,6 +172,7 @@ class Finder:
         connection = self._connections.pop(address, None)
         try:
             if connection is None or connection.is_closed():
+                self.progress.forget(address)
                 connection = await lending.connect_to(self.endpoint, address, connect_timeout_s=self._timeout_s)
             outcome = await asyncio.shield(spawn(self._question(connection), f"question to {address}"))
         except FOREIGN_ERRORS as error:

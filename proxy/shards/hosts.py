@@ -10,13 +10,16 @@ Rules, each with what it prevents:
    cannot be told.
 4. All servers have one system identifier. A server of another cluster in the list has other rows.
 
+How far the standbys are is told by positions in the WAL alone, whatever their clocks say (``Progress``).
+
 Decided here, without asking anybody. Asking is finder.py's; what a move means for links is left to those who hold them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +67,53 @@ class Place:
     moves: int = 0
     timeline: int = 0
     system: int = 0
+
+
+SAMPLES: Final = 3600  # of a primary's position that are remembered
+
+
+class Progress:
+    """What the standbys of a shard have, by looks at all of its servers.
+
+    A standby that has replayed what was durable on the primary when it was asked has everything that was committed
+    before that look began. So each look is a sample (when it began, the primary's position), and a standby is as good
+    as the newest sample that it has passed. That counts only while it is known to follow this primary: one that has
+    diverged may be further and have other things.
+    """
+
+    def __init__(self) -> None:
+        #: By standby: the moment (the clock's of ``note``) of which it has everything, and its position.
+        self.complete_at: dict[HostAddress, float] = {}
+        self.replayed: dict[HostAddress, int] = {}
+        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+        self._timeline = 0
+
+    def clear(self) -> None:
+        """Another server is the primary: nothing is known of how far the others are."""
+        self._samples.clear()
+        self.complete_at.clear()
+        self.replayed.clear()
+
+    def forget(self, address: HostAddress) -> None:
+        """The connection to a server is a new one: after a restart a standby may be further back for a while."""
+        self.complete_at.pop(address, None)
+        self.replayed.pop(address, None)
+
+    def note(self, at: float, primary: HostAddress, said: Mapping[HostAddress, Said]) -> None:
+        """Take in what was said at a look that began ``at``."""
+        head = said[primary]
+        if head.timeline != self._timeline:
+            self.clear()
+            self._timeline = head.timeline
+        self._samples.append((at, head.lsn))
+        for address, one in said.items():
+            if not one.in_recovery:
+                self.forget(address)
+            elif one.follows == head.timeline and one.system == head.system:
+                self.replayed[address] = one.lsn
+                passed = next((moment for moment, lsn in reversed(self._samples) if lsn <= one.lsn), None)
+                if passed is not None:
+                    self.complete_at[address] = passed
 
 
 class NoPrimaryError(Exception):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
+    from proxy.shards.pool import LinkPool
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
 
@@ -54,7 +55,9 @@ class ShardLink(Relay):
         "database",
         "dirty",
         "idle_since",
+        "lender",
         "pid",
+        "replica",
         "resettable",
         "role",
         "sequences",
@@ -79,6 +82,10 @@ class ShardLink(Relay):
         self.cancelled = False
         #: When the pool got it back, by the loop's clock.
         self.idle_since = 0.0
+        #: The pool that it goes back to.
+        self.lender: LinkPool | None = None
+        #: Whether it leads to a standby.
+        self.replica = False
 
     def encode(self, text: str) -> bytes:
         """Encode a text in what the link's client_encoding is. Raises ProxyError 22P05 for a character not in there."""
@@ -261,8 +268,12 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
     database: str | None = None,
     connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
     server_settings: Mapping[str, str] | None = None,
+    replica: bool = False,
 ) -> ShardLink:
-    """Log in and take the wire. ``database`` None is the DSN's. Raises ShardError, with the server's fields if any."""
+    """Log in and take the wire. ``database`` None is the DSN's. Raises ShardError, with the server's fields if any.
+
+    A standby is refused, unless a ``replica`` is meant.
+    """
     name = database or endpoint.database
     try:
         loan = await lending.borrow(
@@ -279,7 +290,11 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
         # Lost between asyncpg's last look and ours: asyncpg was told, and nobody will tell us.
         raise unreachable(endpoint.index, endpoint.name)
     link = ShardLink(endpoint, loan, role, name or role)
-    if link.parameters.get("in_hot_standby") == "on":
+    if replica:
+        link.replica = True
+        # Clients are not told which server has answered.
+        link.parameters["in_hot_standby"] = "off"
+    elif link.parameters.get("in_hot_standby") == "on":
         link.abort()
         raise standby(endpoint.index, endpoint.name)
     return link

@@ -287,6 +287,7 @@ class LinkPool:
         if generation != self._generation:
             link.resettable = False
         self._opened += 1
+        link.lender = self
         link.types = self.types
         link.load = self.load
         link.on_lost = lambda error: self._lost(link, error)

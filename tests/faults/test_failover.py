@@ -28,6 +28,7 @@ LIMITS: dict[str, Any] = {
     # What is decided and not applied is left for the shard's return.
     "recovery": {"interval_s": 3600, "orphan_s": 0.1, "grace_s": 1.0},
     "failover": {"wait_s": 20, "check_s": 0.1},
+    "replicas": {"max_lag_s": 1.5, "wait_s": 0.3},
 }
 WAITED = 20.0
 
@@ -59,6 +60,147 @@ def ledger(make_module_databases: MakeDatabases, shard: ReplicatedShard, start_m
     made = Replicated(process, [plain, shard.primary.dsn(database)])
     made.shard = shard
     return made
+
+
+READ_ONLY = "-c default_transaction_read_only=on"
+FROM_REPLICAS = f"{READ_ONLY} -c pgchorus.read_from=prefer_replica"
+ONLY_REPLICAS = f"{READ_ONLY} -c pgchorus.read_from=replica"
+WHERE = "SELECT current_setting('in_hot_standby') = 'on', balance FROM acc WHERE id = %s"
+
+
+def reader(ledger: Replicated, options: str, *, autocommit: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
+    return psycopg.connect(ledger.dsn, autocommit=autocommit, options=options)
+
+
+def sqlstate_of(client: psycopg.Connection[Any], query: str, *values: object) -> str | None:
+    with pytest.raises(psycopg.Error) as caught:
+        client.execute(query.encode(), values or None)
+    return caught.value.sqlstate
+
+
+@pytest.fixture
+def paused(ledger: Replicated) -> Iterator[None]:
+    """The standby has everything and replays nothing more."""
+    eventually(ledger.shard.caught_up, "the standby does not replay")
+    asked(ledger.shard.standby, "SELECT pg_wal_replay_pause()")
+    eventually(
+        lambda: asked(ledger.shard.standby, "SELECT 1 WHERE pg_get_wal_replay_pause_state() = 'paused'"),
+        "it is not paused",
+    )
+    yield
+    asked(ledger.shard.standby, "SELECT pg_wal_replay_resume()")
+    eventually(ledger.shard.caught_up, "the standby does not replay")
+
+
+def test_read_only_transactions_go_to_replicas_when_asked(ledger: Replicated) -> None:
+    key = ledger.keys[1][3]
+    eventually(ledger.shard.caught_up, "the standby does not replay")
+    at_primary, at_replica = (False, 1000), (True, 1000)
+    with reader(ledger, READ_ONLY) as client:
+        assert client.execute(WHERE, (key,)).fetchone() == at_primary
+        client.execute("SET pgchorus.read_from = replica")
+        assert client.execute(WHERE, (key,)).fetchone() == at_replica
+        client.execute("RESET pgchorus.read_from")
+        assert client.execute(WHERE, (key,)).fetchone() == at_primary
+    with reader(ledger, "-c pgchorus.read_from=prefer_replica") as client:
+        # It may write, so it reads where it would write.
+        assert client.execute(WHERE, (key,)).fetchone() == at_primary
+        client.execute("SET default_transaction_read_only = on")
+        for prepare in (False, True, True):
+            assert client.execute(WHERE, (key,), prepare=prepare).fetchone() == at_replica
+        assert sqlstate_of(client, WRITE, 1, key) == "25006"
+        assert client.execute("SHOW in_hot_standby").fetchone() == ("off",)
+        # A block may come to a second shard, and would see another moment there.
+        with client.transaction():
+            assert client.execute(WHERE, (key,)).fetchone() == at_primary
+        client.execute("SET pgchorus.read_consistency = shard")
+        with client.transaction():
+            assert client.execute(WHERE, (key,)).fetchone() == at_replica
+            assert client.execute(WHERE, (ledger.keys[0][3],)).fetchone() == at_primary, "s0 has one host"
+            client.execute("DECLARE c CURSOR FOR SELECT balance FROM acc WHERE id = %s" % key)  # noqa: UP031
+            assert client.execute("FETCH c").fetchone() == (1000,)
+        # Nor is anything read there by a transaction that has written.
+        with client.transaction():
+            client.execute("SET TRANSACTION READ WRITE")
+            client.execute(WRITE, (5, key))
+            client.execute("SET TRANSACTION READ ONLY")
+            assert client.execute(WHERE, (key,)).fetchone() == (False, 1005)
+            raise psycopg.Rollback
+
+
+def test_whoever_wants_replicas_only_gets_no_primary(ledger: Replicated) -> None:
+    key = ledger.keys[1][3]
+    with reader(ledger, ONLY_REPLICAS) as client:
+        assert client.execute(WHERE, (key,)).fetchone() == (True, 1000)
+        assert sqlstate_of(client, WHERE, ledger.keys[0][3]) == "55000"
+        assert sqlstate_of(client, "SELECT sum(balance) FROM acc") == "0A000"
+        with pytest.raises(psycopg.errors.FeatureNotSupported), client.transaction():
+            client.execute(WHERE, (key,))
+        client.execute("SET default_transaction_isolation = serializable")
+        assert sqlstate_of(client, WHERE, key) == "0A000"
+        client.execute("SET default_transaction_isolation = 'read committed'")
+        # What a session would keep there is refused, and nothing of it stays.
+        assert sqlstate_of(client, f"SELECT pg_advisory_lock(7) FROM acc WHERE id = {key}") == "0A000"
+        assert client.execute(WHERE, (key,)).fetchone() == (True, 1000)
+        locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 7"
+        eventually(lambda: not asked(ledger.shard.standby, locks), "the lock stays")
+    with reader(ledger, FROM_REPLICAS) as client:
+        assert client.execute("SELECT sum(balance) FROM acc").fetchone() == (ledger.total,)
+    with pytest.raises(psycopg.OperationalError, match="invalid value for parameter"):
+        reader(ledger, "-c pgchorus.read_from=elsewhere")
+
+
+@pytest.mark.usefixtures("paused")
+def test_a_session_reads_its_own_writes_if_it_asks_for_that(ledger: Replicated) -> None:
+    key = ledger.keys[1][3]
+    begin_write = "BEGIN READ WRITE"
+    with (
+        reader(ledger, FROM_REPLICAS) as careless,
+        reader(ledger, f"{FROM_REPLICAS} -c pgchorus.read_your_writes=on") as careful,
+        reader(ledger, f"{ONLY_REPLICAS} -c pgchorus.read_your_writes=on") as strict,
+    ):
+        for count, client in enumerate((careless, careful, strict), 1):
+            client.execute(begin_write)
+            client.execute(WRITE, (1, key))
+            client.execute("COMMIT")
+            if client is careless:
+                assert client.execute(WHERE, (key,)).fetchone() == (True, 1000), "the trap must be there"
+            elif client is careful:
+                assert client.execute(WHERE, (key,)).fetchone() == (False, 1000 + count)
+        assert sqlstate_of(strict, WHERE, key) == "55000"
+        asked(ledger.shard.standby, "SELECT pg_wal_replay_resume()")
+        eventually(ledger.shard.caught_up, "the standby does not replay")
+        assert strict.execute(WHERE, (key,)).fetchone() == (True, 1003)
+        assert careful.execute(WHERE, (key,)).fetchone() == (True, 1003)
+        strict.execute(begin_write)
+        strict.execute(WRITE, (-3, key))
+        strict.execute("COMMIT")
+        assert strict.execute(WHERE, (key,)).fetchone() == (True, 1000)
+
+
+@pytest.mark.usefixtures("paused")
+def test_a_replica_that_is_behind_is_not_read(ledger: Replicated) -> None:
+    key = ledger.keys[1][3]
+    with reader(ledger, FROM_REPLICAS) as client, reader(ledger, ONLY_REPLICAS) as strict:
+        assert client.execute(WHERE, (key,)).fetchone() == (True, 1000)
+        with ledger.client(autocommit=True) as writer:
+            writer.execute(WRITE, (1, key))
+        assert client.execute(WHERE, (key,)).fetchone() == (True, 1000), "it is not far behind yet"
+        eventually(lambda: client.execute(WHERE, (key,)).fetchone() == (False, 1001), "it is read for ever")
+        assert sqlstate_of(strict, WHERE, key) == "55000"
+        with ledger.client(autocommit=True) as writer:
+            writer.execute(WRITE, (-1, key))
+
+
+@pytest.mark.usefixtures("paused")
+def test_a_replica_without_the_definitions_is_not_read(ledger: Replicated) -> None:
+    with ledger.client(autocommit=True) as writer, reader(ledger, ONLY_REPLICAS) as strict:
+        writer.execute("CREATE TABLE pairs (k int4 PRIMARY KEY, v int4 NOT NULL)")
+        keys = keys_of_both_shards()
+        assert sqlstate_of(strict, "SELECT v FROM pairs WHERE k = %s", keys[1]) == "55000"
+        asked(ledger.shard.standby, "SELECT pg_wal_replay_resume()")
+        eventually(ledger.shard.caught_up, "the standby does not replay")
+        assert strict.execute("SELECT v FROM pairs WHERE k = %s", (keys[1],)).fetchone() is None
 
 
 class Transfers:
@@ -171,7 +313,6 @@ def test_a_standby_is_promoted_while_the_primary_lives(ledger: Replicated) -> No
 def test_what_is_decided_is_finished_on_the_new_primary_before_it_is_served(ledger: Replicated) -> None:
     keys = keys_of_both_shards()
     with ledger.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread:
-        client.execute("CREATE TABLE pairs (k int4 PRIMARY KEY, v int4 NOT NULL)")
         client.execute("INSERT INTO pairs VALUES (%s, 0), (%s, 0)", keys)
         planted = DecidedButNotApplied(ledger.direct, keys, 1)
         eventually(ledger.shard.caught_up, "the standby does not replay")

@@ -326,6 +326,14 @@ def test_where_a_dsn_leads(dsn: str, target: object) -> None:
     assert values.dsn_target(dsn) == target
 
 
+def test_where_a_databases_sessions_read(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).databases["postgres"].read_from == "primary"
+    text = GOOD.replace("home: s0", "home: s0\n    read_from: prefer_replica")
+    assert read(tmp_path, text).databases["postgres"].read_from == "prefer_replica"
+    mistake = only(tmp_path, text.replace("prefer_replica", "anywhere"))
+    assert mistake.path == "databases.postgres.read_from"
+
+
 def test_a_shard_is_a_primary_among_its_hosts(tmp_path: Path) -> None:
     several = GOOD.replace("postgres://p@h:1/d", "postgres://p@h:1,i:2/d?target_session_attrs=standby")
     mistake = only(tmp_path, several)

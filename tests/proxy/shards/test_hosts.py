@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.shards.hosts import HostAddress, NoPrimaryError, Place, Said, choose, report
+from proxy.shards.hosts import HostAddress, NoPrimaryError, Place, Progress, Said, choose, report
 
 A, B, C = (HostAddress(host, 5432) for host in "abc")
 
@@ -66,3 +66,44 @@ def test_what_is_told_of_each() -> None:
         "a:5432: a primary on timeline 2; b:5432: a standby on timeline 1; c:5432: read only on timeline 1"
     )
     assert report({}, {A: "no"}, [A, HostAddress("::1", 1)]) == "a:5432: no; [::1]:1: not asked"
+
+
+def at(lsn: int, *, follows: int = 1, recovering: bool = True, system: int = 7) -> Said:
+    return Said(in_recovery=recovering, read_only=False, timeline=1, system=system, lsn=lsn, follows=follows)
+
+
+def test_a_standby_is_as_good_as_the_newest_sample_that_it_has_passed() -> None:
+    progress = Progress()
+    progress.note(1.0, A, {A: at(100, recovering=False), B: at(100), C: at(90)})
+    assert progress.complete_at == {B: 1.0}, "nobody knows how old position 90 is"
+    assert progress.replayed == {B: 100, C: 90}
+    progress.note(2.0, A, {A: at(200, recovering=False), B: at(150), C: at(100)})
+    assert progress.complete_at == {B: 1.0, C: 1.0}
+    progress.note(3.0, A, {A: at(200, recovering=False), B: at(200)})
+    assert progress.complete_at == {B: 3.0, C: 1.0}, "who does not answer has what he had"
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [at(999, follows=0), at(999, follows=2), at(999, system=8), at(999, recovering=False)],
+    ids=["follows nobody", "follows another timeline", "another cluster", "promoted"],
+)
+def test_who_does_not_follow_this_primary_is_no_replica(stray: Said) -> None:
+    progress = Progress()
+    progress.note(1.0, A, {A: at(100, recovering=False), B: stray})
+    assert not progress.complete_at
+
+
+def test_nothing_is_known_of_a_server_that_may_have_been_restarted_or_of_another_primarys() -> None:
+    progress = Progress()
+    said = {A: at(100, recovering=False), B: at(100)}
+    progress.note(1.0, A, said)
+    progress.forget(B)
+    assert not progress.complete_at
+    progress.note(2.0, A, said)
+    progress.note(3.0, A, {A: primary(2), B: at(100)})
+    assert not progress.complete_at, "the same address on another timeline"
+    progress.note(4.0, A, {A: primary(2), B: standby(2)})
+    progress.clear()
+    assert not progress.complete_at
+    assert not progress.replayed

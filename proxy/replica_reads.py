@@ -1,0 +1,107 @@
+"""What of a session may be read from replicas: whole transactions that are READ ONLY, if the session asked for it.
+
+Asked for is ``pgchorus.read_from``: ``replica`` (an error where no replica can answer) or ``prefer_replica`` (then the
+primary). Decided is once for a transaction, when it needs its first link:
+
+- It is READ ONLY, by its own modes or the session's default_transaction_read_only; so it has written nothing, and
+  Postgres itself sees to it that it does not.
+- Nothing keeps it at the primary: a link that holds state of the session, SERIALIZABLE, a statement on its own that is
+  no reading.
+- At ``read_consistency = snapshot`` it is one statement on one shard, or there is only one shard: no fence holds
+  standbys back, so one moment of several shards can be had from the primaries only.
+
+With ``pgchorus.read_your_writes`` the session reads from replicas that have all that it may have committed: of every
+shard that one of its transactions used it asks the primary, before it next reads there from a replica, how far it has
+written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE, ProxyError
+from proxy.isolation import SERIALIZABLE
+from proxy.shards.errors import ShardError
+from proxy.shards.replicas import NoReplicaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from proxy.links import Links
+    from proxy.shards.link import ShardLink
+    from proxy.transaction import ClientTransaction
+
+# What reads and leaves nothing, of statements outside a block. Within one the replica says what it does not do.
+READINGS: Final = frozenset({"SELECT", "COPY", "EXPLAIN"})
+_HINT: Final = "SET pgchorus.read_from = prefer_replica reads from the primary then."
+
+
+class ReplicaReads:
+    """The wishes of one session, and what it may have written."""
+
+    def __init__(self, database: Links, *, strict: bool, reads_only: Callable[[], bool]) -> None:
+        """``reads_only`` tells the session's default_transaction_read_only."""
+        self._database = database
+        self.strict = strict
+        self.own_writes = False
+        self._reads_only = reads_only
+        #: By shard: on which primary (as a count of moves), and up to which position the session may have written.
+        self._written: dict[int, tuple[int, int]] = {}
+        self._known: set[int] = set()  # shards of which that is still true
+
+    def chosen(self, transaction: ClientTransaction, shards: Collection[int]) -> bool:
+        """Whether a transaction that needs its first links reads from replicas. Raises ProxyError if it cannot be."""
+        if not (transaction.read_only if transaction.in_block else self._reads_only()):
+            return False
+        if not transaction.in_block and transaction.command not in READINGS:
+            return False
+        if transaction.preferred is not None or transaction.pinned:
+            return self._refused("the session has state on a primary")
+        if transaction.isolation == SERIALIZABLE:
+            return self._refused("Postgres has no SERIALIZABLE transactions there")
+        if transaction.fenced and transaction.shard_count > 1 and (transaction.in_block or len(shards) > 1):
+            return self._refused(
+                "one moment of several shards is known on their primaries only",
+                "With SET pgchorus.read_consistency = shard each shard is read for itself, from replicas as well.",
+            )
+        return True
+
+    def _refused(self, why: str, hint: str = _HINT) -> bool:
+        if self.strict:
+            raise ProxyError(
+                FEATURE_NOT_SUPPORTED, "this transaction cannot read from replicas", detail=f"{why}.", hint=hint
+            )
+        return False
+
+    async def acquire(self, shard: int, role: str, *, further: bool) -> ShardLink | None:
+        """Check out a link to a replica; None: the primary's is to be taken. Raises ProxyError and ShardError."""
+        try:
+            after = await self._own_position(shard)
+            return await self._database.acquire_replica(shard, role, after=after, patient=self.strict, further=further)
+        except NoReplicaError as error:
+            if not self.strict:
+                return None
+            name = self._database.shard_name(shard)
+            raise ProxyError(
+                OBJECT_NOT_IN_PREREQUISITE_STATE,
+                f'no replica of shard "{name}" can be read from',
+                detail=f"Shard {name}: {error}.",
+                hint=_HINT,
+            ) from error
+        except ShardError:
+            if self.strict:
+                raise
+            return None
+
+    async def _own_position(self, shard: int) -> int:
+        if not self.own_writes:
+            return 0
+        written = self._written.get(shard)
+        if written is None or shard not in self._known or written[0] != self._database.moves(shard):
+            written = self._written[shard] = await self._database.written(shard)
+            self._known.add(shard)
+        return written[1]
+
+    def used(self, shards: Iterable[int]) -> None:
+        """A transaction on primaries has ended: it may have written."""
+        self._known.difference_update(shards)
