@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE, ProxyError
+from proxy.errors import OBJECT_NOT_IN_PREREQUISITE_STATE, ProxyError
 from proxy.isolation import SERIALIZABLE
 from proxy.shards.errors import ShardError
 from proxy.shards.replicas import NoReplicaError
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -56,21 +57,18 @@ class ReplicaReads:
         if not transaction.in_block and transaction.command not in READINGS:
             return False
         if transaction.preferred is not None or transaction.pinned:
-            return self._refused("the session has state on a primary")
+            return self._refused("The session has state on a primary.")
         if transaction.isolation == SERIALIZABLE:
-            return self._refused("Postgres has no SERIALIZABLE transactions there")
+            return self._refused("Postgres has no SERIALIZABLE transactions there.")
         if transaction.fenced and transaction.shard_count > 1 and (transaction.in_block or len(shards) > 1):
-            return self._refused(
-                "one moment of several shards is known on their primaries only",
-                "With SET pgchorus.read_consistency = shard each shard is read for itself, from replicas as well.",
-            )
+            if self.strict:
+                raise refusal("replica-moment")
+            return False
         return True
 
-    def _refused(self, why: str, hint: str = _HINT) -> bool:
+    def _refused(self, why: str) -> bool:
         if self.strict:
-            raise ProxyError(
-                FEATURE_NOT_SUPPORTED, "this transaction cannot read from replicas", detail=f"{why}.", hint=hint
-            )
+            raise refusal("replica-transaction", detail=why)
         return False
 
     async def acquire(self, shard: int, role: str, *, further: bool) -> ShardLink | None:

@@ -41,6 +41,7 @@ from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
 from proxy.twophase.fence import FenceLostError
+from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -225,7 +226,7 @@ class ClientTransaction:
             link = self.links.get(shard)
             if link is None:
                 if self.at_replicas and self.links and self.fenced:
-                    raise ProxyError("0A000", "one moment of several shards is known on their primaries only")
+                    raise refusal("replica-moment")
                 self.links[shard] = link = await self._checkout(shard)
                 link.watcher = self.watcher
             elif link.closed:
@@ -428,7 +429,7 @@ class ClientTransaction:
         if self.at_replicas and reason != UNSEEN:
             for link in self.links.values():
                 link.abort()
-            raise ProxyError("0A000", f"a session cannot keep {reason} on a replica")
+            raise refusal("replica-state", what=reason)
         self.pins.add(reason)
         for shard in shards:
             if shard in self.links:

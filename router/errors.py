@@ -343,6 +343,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "{value} would be read off the clock by each shard for itself",
         "Write the date or time, or use now() and CURRENT_DATE, which are one value for all shards.",
     ),
+    "replica-moment": (
+        "one moment of several shards cannot be read from replicas",
+        "With SET pgchorus.read_consistency = shard each shard is read for itself, from replicas as well.",
+    ),
     "create-as": (
         "{table} cannot be created from this query",
         "Create the table first and INSERT ... SELECT into it.",
@@ -465,6 +469,14 @@ ANY_SHARDS: dict[str, tuple[str, str]] = {
     "sequence-forgotten": (
         "the sequence values of this session are not known any more",
         "They are kept from now on. Ask in the transaction of the INSERT, or use INSERT ... RETURNING.",
+    ),
+    "replica-transaction": (
+        "this transaction cannot read from replicas",
+        "SET pgchorus.read_from = prefer_replica reads from the primary then.",
+    ),
+    "replica-state": (
+        "a session cannot keep {what} on a replica",
+        "SET pgchorus.read_from = primary for what calls for that.",
     ),
     "replication": ("replication connections are not supported through the proxy", "Connect to the server itself."),
 }
