@@ -29,7 +29,7 @@ LIMITS: dict[str, Any] = {
     # What is decided and not applied is left for the shard's return.
     "recovery": {"interval_s": 3600, "orphan_s": 0.1, "grace_s": 1.0},
     "failover": {"wait_s": 20, "check_s": 0.1},
-    "replicas": {"max_lag_s": 4, "wait_s": 0.3},
+    "replicas": {"max_lag_s": 4, "wait_s": 1},
 }
 WAITED = 20.0
 
@@ -81,7 +81,12 @@ def sqlstate_of(client: psycopg.Connection[Any], query: str, *values: object) ->
 
 @contextmanager
 def paused(ledger: Replicated) -> Iterator[None]:
-    """The standby has everything and replays nothing more. Soon it is too far behind: clients are connected before."""
+    """The standby has everything and replays nothing more. Soon it is too far behind: clients are connected before.
+
+    It is read once first: then the proxy knows that it has the definitions.
+    """
+    with reader(ledger, FROM_REPLICAS) as client:
+        eventually(lambda: (client.execute(WHERE, (ledger.keys[1][0],)).fetchone() or ())[0], "the replica is not read")
     eventually(ledger.shard.caught_up, "the standby does not replay")
     asked(ledger.shard.standby, "SELECT pg_wal_replay_pause()")
     eventually(
