@@ -45,13 +45,21 @@ class ReplicaReads:
         self._database = database
         self.strict = strict
         self.own_writes = False
+        #: Whether the open transaction reads from replicas.
+        self.chosen = False
         self._reads_only = reads_only
         #: By shard: on which primary (as a count of moves), and up to which position the session may have written.
         self._written: dict[int, tuple[int, int]] = {}
         self._known: set[int] = set()  # shards of which that is still true
 
-    def chosen(self, transaction: ClientTransaction, shards: Collection[int]) -> bool:
-        """Whether a transaction that needs its first links reads from replicas. Raises ProxyError if it cannot be."""
+    def joining(self, transaction: ClientTransaction, shards: Collection[int]) -> None:
+        """Choose where a transaction reads that needs its first links. Raises Refused for what replicas cannot do."""
+        if not transaction.links:
+            self.chosen = self._choose(transaction, shards)
+        elif self.chosen and transaction.fenced and len(transaction.links.keys() | set(shards)) > 1:
+            raise refusal("replica-moment")
+
+    def _choose(self, transaction: ClientTransaction, shards: Collection[int]) -> bool:
         if not (transaction.read_only if transaction.in_block else self._reads_only()):
             return False
         if not transaction.in_block and transaction.command not in READINGS:
@@ -100,6 +108,30 @@ class ReplicaReads:
             self._known.add(shard)
         return written[1]
 
-    def used(self, shards: Iterable[int]) -> None:
-        """A transaction on primaries has ended: it may have written."""
-        self._known.difference_update(shards)
+    def check_keeps(self, transaction: ClientTransaction, what: str) -> None:
+        """Raise if a link is to be kept for what it holds, and leads to a replica: writes would go there, too."""
+        if self.chosen:
+            for link in transaction.links.values():
+                link.abort()
+            raise refusal("replica-state", what=what)
+
+    def ended(self, shards: Iterable[int]) -> None:
+        """A transaction has ended; one on primaries may have written on its shards."""
+        if not self.chosen:
+            self._known.difference_update(shards)
+        self.chosen = False
+
+
+async def matching_link(transaction: ClientTransaction, shard: int) -> ShardLink:
+    """Check out a link for a transaction that can be brought to its session's settings."""
+    further = bool(transaction.links)
+    while True:
+        link = None
+        if transaction.elsewhere is not None and transaction.elsewhere.chosen:
+            link = await transaction.elsewhere.acquire(shard, transaction.role, further=further)
+        if link is None:
+            link = await transaction.database.acquire(shard, transaction.role, transaction.preferred, further=further)
+        if transaction.can_bring_up(link):
+            return link
+        link.abort()
+        transaction.database.release(link)

@@ -35,13 +35,13 @@ from proxy.isolation import (
     keeps_snapshot,
 )
 from proxy.links import Replay, find_savepoint, put_begin, read_only_after, what_stays
+from proxy.replica_reads import matching_link
 from proxy.settings import UNKNOWN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
 from proxy.twophase.fence import FenceLostError
-from router.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -92,7 +92,6 @@ class ClientTransaction:
     isolation_at_begin: str = READ_COMMITTED  # what that was when the block began
     fenced: bool = True  # reads see one moment of all shards (pgchorus.read_consistency)
     elsewhere: ReplicaReads | None = None  # for sessions that asked for replicas
-    at_replicas: bool = False  # this transaction reads there
     snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
     locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
     identity: Identity | None = None  # once it has used a second shard
@@ -183,17 +182,13 @@ class ClientTransaction:
         if reads and self.keeps_snapshot:
             await self._fix_snapshots()
 
-    async def join(
-        self, shards: Sequence[int], *, writes: bool, reads: bool | None = None, command: str = ""
-    ) -> Mapping[int, ShardLink]:
+    async def join(self, shards: Sequence[int], *, writes: bool, reads: bool | None = None) -> Mapping[int, ShardLink]:
         """Return a link for each of ``shards``; settings, BEGIN and savepoints go in front of its next exchange.
 
         ``reads``: what follows takes a snapshot (a Parse does); None: if statements with ``command``'s tag do. Links
         are taken in shard order, whatever the statement: two sessions never wait for each other's pool crosswise within
-        one statement. ``command``: the tag of a statement whose turn is yet to come, by which the first is chosen.
+        one statement.
         """
-        if command and not self.links:
-            self.command = command
         if self.read_only:
             # What Postgres lets a READ ONLY transaction do needs no decision; decide() itself would be a write.
             writes = False
@@ -220,13 +215,11 @@ class ClientTransaction:
         while not self.links and self.database.is_paused(shards):
             self.check_cancelled()
             await asyncio.sleep(PAUSED_LOOK_S)
-        if self.elsewhere is not None and not self.links:
-            self.at_replicas = self.elsewhere.chosen(self, shards)
+        if self.elsewhere is not None:
+            self.elsewhere.joining(self, shards)
         for shard in sorted(shards):
             link = self.links.get(shard)
             if link is None:
-                if self.at_replicas and self.links and self.fenced:
-                    raise refusal("replica-moment")
                 self.links[shard] = link = await self._checkout(shard)
                 link.watcher = self.watcher
             elif link.closed:
@@ -284,7 +277,7 @@ class ClientTransaction:
     async def _checkout(self, shard: int) -> ShardLink:
         link = self.pinned.get(shard)
         if link is None:
-            link = await self._matching_link(shard)
+            link = await matching_link(self, shard)
         elif link.closed:
             del self.pinned[shard]
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
@@ -305,18 +298,6 @@ class ClientTransaction:
 
     def _put_begin(self, link: ShardLink) -> None:
         put_begin(link, self.modes.sql(), self.log)
-
-    async def _matching_link(self, shard: int) -> ShardLink:
-        while True:
-            link = None
-            if self.at_replicas and self.elsewhere is not None:
-                link = await self.elsewhere.acquire(shard, self.role, further=bool(self.links))
-            if link is None:
-                link = await self.database.acquire(shard, self.role, self.preferred, further=bool(self.links))
-            if self.can_bring_up(link):
-                return link
-            link.abort()
-            self.database.release(link)
 
     def starting_settings(self) -> Applied:
         """Return the session's settings as they were at BEGIN; those made since are replayed inside the block."""
@@ -426,10 +407,8 @@ class ClientTransaction:
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
         """Keep the links of ``shards`` for the session: they hold state that cannot travel."""
-        if self.at_replicas and reason != UNSEEN:
-            for link in self.links.values():
-                link.abort()
-            raise refusal("replica-state", what=reason)
+        if self.elsewhere is not None and reason != UNSEEN:
+            self.elsewhere.check_keeps(self, reason)
         self.pins.add(reason)
         for shard in shards:
             if shard in self.links:
@@ -572,9 +551,8 @@ class ClientTransaction:
 
     def _end(self, *, rolled_back: bool) -> None:
         self._forget()
-        if self.elsewhere is not None and not self.at_replicas:
-            self.elsewhere.used(self.links)
-        self.at_replicas = False
+        if self.elsewhere is not None:
+            self.elsewhere.ended(self.links)
         if rolled_back and self.in_block:
             self.settings.restore(self.settings_at_begin)
             self.default_isolation = self.isolation_at_begin
@@ -610,7 +588,6 @@ class ClientTransaction:
         if self.committing:
             return
         self._forget()
-        self.at_replicas = False
         for shard, link in self.links.items():
             if self.in_block or link.status != ord(IDLE):
                 link.abort()

@@ -498,7 +498,9 @@ class Session:
             self.spread_cursors.check(statement.declares)
         if statement.sequences is not SequenceUse.NONE:
             return await self.sequences.join(self, statement, shard, writes=writes)
-        links = await self.transaction.join([shard], writes=writes, reads=reads, command=statement.tag)
+        if not self.transaction.links:
+            self.transaction.command = statement.tag  # by which it is chosen where it reads
+        links = await self.transaction.join([shard], writes=writes, reads=reads)
         return links[shard]
 
     def _note_on_link(self, statement: Statement, link: ShardLink) -> None:
