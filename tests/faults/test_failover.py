@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from conftest import MakeDatabases, StartProxy
 
-TABLES: dict[str, Any] = {"acc": {"key": "id"}, "pairs": {"key": "k"}}
+TABLES: dict[str, Any] = {"acc": {"key": "id"}, "pairs": {"key": "k"}, "later": {"key": "k"}}
 LIMITS: dict[str, Any] = {
     **QUICK,
     # What is decided and not applied is left for the shard's return.
@@ -60,6 +60,8 @@ def ledger(make_module_databases: MakeDatabases, shard: ReplicatedShard, start_m
     process = start_module_proxy([plain, shard.dsn(database)], TABLES, limits=LIMITS)
     made = Replicated(process, [plain, shard.primary.dsn(database)])
     made.shard = shard
+    with made.client(autocommit=True) as client:
+        client.execute("CREATE TABLE pairs (k int4 PRIMARY KEY, v int4 NOT NULL)")
     return made
 
 
@@ -201,12 +203,12 @@ def test_a_replica_that_is_behind_is_not_read(ledger: Replicated) -> None:
 
 def test_a_replica_without_the_definitions_is_not_read(ledger: Replicated) -> None:
     with ledger.client(autocommit=True) as writer, reader(ledger, ONLY_REPLICAS) as strict, paused(ledger):
-        writer.execute("CREATE TABLE pairs (k int4 PRIMARY KEY, v int4 NOT NULL)")
+        writer.execute("CREATE TABLE later (k int4 PRIMARY KEY, v int4 NOT NULL)")
         keys = keys_of_both_shards()
-        assert sqlstate_of(strict, "SELECT v FROM pairs WHERE k = %s", keys[1]) == "55000"
+        assert sqlstate_of(strict, "SELECT v FROM later WHERE k = %s", keys[1]) == "55000"
         asked(ledger.shard.standby, "SELECT pg_wal_replay_resume()")
         eventually(ledger.shard.caught_up, "the standby does not replay")
-        assert strict.execute("SELECT v FROM pairs WHERE k = %s", (keys[1],)).fetchone() is None
+        assert strict.execute("SELECT v FROM later WHERE k = %s", (keys[1],)).fetchone() is None
 
 
 class Transfers:
