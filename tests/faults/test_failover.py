@@ -271,11 +271,16 @@ def test_a_primary_dies_under_transfers_and_its_standby_goes_on(ledger: Replicat
     assert transfers.done <= moved <= transfers.done + unknown
     with ledger.client(autocommit=True) as client:
         assert client.execute("SELECT sum(balance) FROM acc").fetchone() == (ledger.total,)
+    ledger.shard.follow()
 
 
 def test_an_old_primary_that_comes_back_is_not_served(ledger: Replicated) -> None:
     shard = ledger.shard
     key = ledger.keys[1][3]
+    eventually(shard.caught_up, "the standby does not replay")
+    shard.primary.kill()
+    shard.promote()
+    ledger.failed_over()
     shard.standby.start()
     assert asked(shard.standby, "SELECT pg_is_in_recovery()") == [(False,)], "the trap must be there"
     with ledger.client(autocommit=True) as client:
@@ -334,3 +339,4 @@ def test_what_is_decided_is_finished_on_the_new_primary_before_it_is_served(ledg
         assert ledger.prepared() == []
     log = ledger.process.log.read_text()
     assert any("finished before a shard is served" in line and name in line for line in log.splitlines())
+    ledger.shard.follow()

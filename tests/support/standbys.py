@@ -83,6 +83,8 @@ class ReplicatedShard:
     def follow(self) -> None:
         """Have what was the primary begin again as a standby of the new one (by pg_rewind)."""
         old, new = self.standby, self.primary
+        if not old.running:
+            old.start()  # pg_rewind wants one that was shut down in peace
         old.stop()
         source = f"host={HOST} port={new.port} user={SUPERUSER} dbname=postgres"
         rewind = old._spawn("pg_rewind", ["--source-server", source, "-R", "--no-sync"], old.directory)
