@@ -36,6 +36,7 @@ RELATIONS: Final = frozenset(
 ROUTINES: Final = {
     "gid_time": False, "check_epoch": False, "decide": True, "fence_commit": True, "abandon": False, "purge": False,
     "stray": True, "note_change": True, "guard": True, "note_ddl": None,
+    "hold_view": True, "fill_view": True,
 }  # fmt: skip
 """Whether every role must be able to execute it (None: does not matter)."""
 

@@ -301,6 +301,7 @@ ROUNDS = {
             "own-schema-damaged", {1: "REVOKE EXECUTE ON FUNCTION pgchorus.decide FROM PUBLIC"}, "EXECUTE on decide()"
         ),
         Case("own-schema-damaged", {1: "DROP PROCEDURE pgchorus.note_change()"}, "note_change()"),
+        Case("own-schema-damaged", {0: "DROP FUNCTION pgchorus.hold_view(text)"}, "hold_view()"),
         Case("ddl-unnoticed", {1: "DROP EVENT TRIGGER pgchorus_drop"}),
         Case("ddl-unnoticed", {1: "ALTER EVENT TRIGGER pgchorus_ddl DISABLE"}, "is disabled"),
         Case("placement-differs", {1: "DELETE FROM pgchorus.placement WHERE table_name = 'later'"}, "not placed there"),
