@@ -11,6 +11,7 @@
 # make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md
+# make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -29,7 +30,7 @@ export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs screens suites bench clean
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -61,6 +62,9 @@ deadlocks: $(VENV)/.test
 docs: $(VENV)/.test
 	$(RUN) -m router.refusals > docs/refusals.md
 	$(RUN) -m proxy.doctor.page > docs/doctor.md
+
+screens: $(VENV)/.test
+	$(RUN) -m bench.screens $(ARGS)
 
 differential: $(VENV)/.test
 	$(RUN) tests/differential/run.py $(ARGS)

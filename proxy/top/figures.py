@@ -78,7 +78,7 @@ STATEMENTS: Final = Panel(
     "Statements", ("share %", "calls/s", "mean ms", "p99 ms", "rows/s", "errors", "tier", "statement"), "share %"
 )
 TRANSACTIONS: Final = Panel(
-    "Transactions", ("client", "user", "state", "isolation", "shards", "written", "gid"), "client"
+    "Transactions", ("state", "client", "user", "shards", "written", "isolation", "gid"), "state"
 )
 IN_DOUBT: Final = Panel("In doubt", ("shard", "gid", "commit_point", "decision", "age s", "problem"), "age s")
 POOLS: Final = Panel(
@@ -95,7 +95,7 @@ def figures(before: Look | None, now: Look) -> Figures:
         (
             _filled(SHARDS, _shards(earlier, now, seconds)),
             _filled(POOLS, now.rows("POOLS")),
-            _filled(TRANSACTIONS, now.rows("TRANSACTIONS")),
+            _filled(TRANSACTIONS, [{**row, "client": str(row.get("client"))} for row in now.rows("TRANSACTIONS")]),
             _filled(IN_DOUBT, [{**row, "age s": _number(row.get("age_ms")) / _MS} for row in now.rows("IN_DOUBT")]),
             _filled(STATEMENTS, _statements(earlier, now, seconds)),
         ),

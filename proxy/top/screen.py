@@ -5,6 +5,7 @@ Decides how figures look and what keys do. Whoever cannot be asked is said to be
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic, strftime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -77,7 +78,7 @@ class Top(App[None]):
     TITLE = "pgchorus top"
     CSS = """
     Screen { layout: vertical; }
-    #summary { height: 2; padding: 0 1; }
+    #summary { height: 3; padding: 0 1; }
     #upper { height: 45%; }
     #left, #right { width: 1fr; }
     Table { border: round $primary; height: 1fr; }
@@ -103,6 +104,7 @@ class Top(App[None]):
         self._interval_s = interval_s
         self._before: Look | None = None
         self._now: Look | None = None
+        self._looking = asyncio.Lock()
         self._paused = False
         self._problem = ""
         self._wanted = ""
@@ -134,13 +136,14 @@ class Top(App[None]):
     # --- looking ----------------------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
-        if not self._paused:
-            self.run_worker(self.look(), group="look", exclusive=True)
+        if not self._paused and not self._looking.locked():  # one that is slow is not asked again meanwhile
+            self.run_worker(self.look())
 
     async def look(self) -> None:
         """Ask once, and draw."""
         try:
-            views = {view: await self._source.show(view) for view in VIEWS}
+            async with self._looking:
+                views = {view: await self._source.show(view) for view in VIEWS}
         except (ShardError, ProxyError) as error:
             self._problem = error.fields.message if isinstance(error, ShardError) else error.message
         else:
@@ -167,7 +170,7 @@ class Top(App[None]):
         if self._problem:
             text.append(f"  {self._problem}", style="bold red")
         text.append("\n")
-        text.append(summary_line(found.summary))
+        text.append(summary_lines(found.summary))
         self.query_one("#summary", Static).update(text)
 
     # --- keys -------------------------------------------------------------------------------------------------
@@ -228,12 +231,12 @@ class Top(App[None]):
         self.draw()
 
 
-def summary_line(summary: Summary) -> str:
-    """Return the sums in one line."""
+def summary_lines(summary: Summary) -> str:
+    """Return the sums in two lines."""
     states = ", ".join(f"{count} {state}" for state, count in summary.states) or "none open"
     return (
         f"{summary.clients} clients   {shown(summary.transactions_s)} transactions/s   "
         f"{shown(summary.queries_s)} statements/s, mean {shown(summary.query_ms)} ms   "
-        f"in {shown(summary.received_s / _KIB)} KiB/s, out {shown(summary.sent_s / _KIB)} KiB/s   "
+        f"in {shown(summary.received_s / _KIB)} KiB/s, out {shown(summary.sent_s / _KIB)} KiB/s\n"
         f"transactions: {states}   in doubt: {summary.in_doubt}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,8 +97,13 @@ class Told:
         self.calls = 0
         self.broken = False
         self.closed = False
+        self.asked = False
 
     async def show(self, view: str) -> list[Row]:
+        assert not self.asked, "two questions at a time"
+        self.asked = True
+        await asyncio.sleep(0)
+        self.asked = False
         if self.broken:
             raise ProxyError("08006", "the proxy is gone")
         if view == VIEWS[0]:
@@ -126,7 +132,7 @@ async def test_the_screen_and_its_keys() -> None:
     app = Top(told, interval_s=3600)
     async with app.run_test(size=(150, 50)) as pilot:
         await app.workers.wait_for_complete()
-        await app.look()
+        await asyncio.gather(app.look(), app.look())  # a slow one and the next turn
         await pilot.pause()
         assert column(app, "shards", "state") == ["down", "up"]  # the one that answers most first
         assert column(app, "statements", "statement")[0] == "update t set a = $1"
