@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import urllib.request
 from contextlib import ExitStack, closing, contextmanager
@@ -230,3 +231,20 @@ def test_a_worker_that_is_told_to_leave_is_replaced_and_nobody_is_refused(town: 
         eventually(lambda: [row["state"] for row in show(town, "workers")] == ["serving", "serving"], "it is not back")
         caller.more()
     assert caller.errors == []
+
+
+def test_workers_whose_supervisor_is_killed_drain_and_end(town: Town) -> None:
+    """The last of this module: the proxy is gone afterwards."""
+    workers = [os.pidfd_open(pid) for pid in pids(town).values()]
+    with closing(WireClient(town.dsn)) as busy, closing(WireClient(town.dsn)) as idle:
+        busy.query("begin")
+        busy.query(f"insert into notes values ({town.spread[0]}, 'x')")
+        os.kill(town.process.pid, signal.SIGKILL)
+        assert idle.read_to_end()[-1][1]["C"] == "57P01"
+        assert ("tag", "COMMIT") in busy.query("commit")
+    assert town.process.wait() == -signal.SIGKILL  # it returns when nobody has its output any more
+    for worker in workers:
+        assert select.select([worker], [], [], 20)[0], "a worker stays"
+        os.close(worker)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(town.dsn)
