@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = frozenset({"string", "integer", "float"})  # cast and assignment read these alike
 _NOT_SET: Final = "OVERRIDING_NOT_SET"
+_PLAIN: Final = frozenset({"ParamRef", "A_Const"})
 _OPAQUE: Final = frozenset({"SubLink", "ColumnRef", "SelectStmt", "A_Indirection"})
 
 
@@ -136,11 +137,26 @@ class Rows:
         """VALUES: parameters for DEFAULT, for what home computes, and for the columns that are left out."""
         rows = [items(row) for row in query["valuesLists"]]
         columns = self._targets(relation, rows)
-        places = None if columns is None else _places(self._context.parsed, len(rows), len(rows[0]))
-        if columns is None or places is None:
+        if columns is None:
             return
         user = self._node.get("override") == "OVERRIDING_USER_VALUE"
         left_out = [c for c in relation.columns if c not in columns and self.default(c) is not None]
+        if not left_out and not user and self._all_stay(columns, rows):
+            return
+        places = _places(self._context.parsed, len(rows), len(rows[0]))
+        if places is not None:
+            self._in_places(relation, columns, left_out, rows, places, user=user)
+
+    def _in_places(  # noqa: PLR0913 - the rows, and where they are
+        self,
+        relation: Relation,
+        columns: list[Column],
+        left_out: list[Column],
+        rows: list[list[Node]],
+        places: _Places,
+        *,
+        user: bool,
+    ) -> None:
         replaced: set[str] = set()
         for row, (spans, closing) in zip(rows, places.rows, strict=True):
             wanted: dict[str, Computed | str] = {}
@@ -177,6 +193,16 @@ class Rows:
         given = any("SetToDefault" not in row[at] for row in rows for at in always)
         return None if len(columns) < width or (given and not self._overriding) else columns
 
+    def _all_stay(self, columns: list[Column], rows: list[list[Node]]) -> bool:
+        """Whether all values are constants and parameters that stay as they are: most long INSERTs need no more."""
+        if any(kind not in _PLAIN for row in rows for value in row for kind in value):
+            return False
+        key = next((at for at, column in enumerate(columns) if column.name == self._key), None)
+        if key is None:
+            return True
+        reader, kind, modifier = self._context.reader, columns[key].type_name, columns[key].type_modifier
+        return all(value_term(reader, row[key], kind, modifier) is not None for row in rows)
+
     def _column_list(self, columns: list[Column], left_out: list[Column], places: _Places) -> None:
         if not left_out:
             return
@@ -192,9 +218,6 @@ class Rows:
         context = self._context
         if "SetToDefault" in value or (user and column.identity):
             return self.default(column)
-        word = self._filling.word(value, column.type_name) if column.type_schema == "pg_catalog" else None
-        if word is not None:
-            return f"{word}::pg_catalog.{column.type_name}"
         if any(kind in _OPAQUE for kind, _ in walk(value)):
             return None
         text = context.parsed.text[span[0] : span[1]]
