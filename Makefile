@@ -12,6 +12,8 @@
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md
 # make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
+# make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
+# make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire and of the fast lane
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
@@ -22,6 +24,8 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Whole stretches of the suite for each worker: what a module starts is started once.
+TESTS_OF_BOTH_BUILDS := tests/test_build.py tests/router tests/golden tests/proxy/wire tests/proxy/shards \
+	tests/proxy/session tests/proxy/test_connection.py tests/proxy/test_transaction.py tests/integration/test_fast_lane.py
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -30,7 +34,8 @@ export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs screens suites bench clean
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs screens suites bench clean \
+	wheel test-compiled
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -82,11 +87,21 @@ tutorials: $(VENV)/.test
 suites: $(VENV)/.test
 	$(RUN) tests/suites/compare.py $(ARGS)
 
+wheel: $(VENV)/.made
+	PGCHORUS_COMPILE=1 $(RUN) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Packages from .compiled/ come before those of the checkout, in whatever the tests start as well.
+test-compiled: $(VENV)/.test
+	rm -rf .compiled
+	PGCHORUS_COMPILE=1 $(RUN) -m pip install --quiet --no-deps --target .compiled .
+	PGCHORUS_BUILD=compiled PYTHONSAFEPATH=1 PYTHONPATH='$(CURDIR)/.compiled:$(CURDIR)' \
+		$(RUN) -m pytest -q $(SIDE_BY_SIDE) -o pythonpath=tests/support $(or $(ARGS),$(TESTS_OF_BOTH_BUILDS))
+
 bench: $(VENV)/.bench
 	$(RUN) -m bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) .suites .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) .compiled .suites .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 # The stamps say what was installed since pyproject.toml changed; one that was interrupted is not there.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.made

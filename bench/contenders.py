@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import proxy
 from bench.machine import pgchorus_version, version_of
 from bench.model import MODES, BenchError, Contender, Target
 from proxy.demo.embedded import free_port
@@ -36,7 +37,8 @@ UNPRIVILEGED = "nobody"
 READY = "pgchorus: ready"
 LOG_LINES_SHOWN = 15
 ONE_SERVER_DATABASE = "bench_one"
-CHECKOUT = Path(__file__).parent.parent
+# Where this process has the proxy from: the checkout, or what a compiled wheel was unpacked to.
+PACKAGES = Path(proxy.__file__).parent.parent
 # Since this version PgBouncer follows prepared statements in transaction pooling.
 PGBOUNCER_PREPARES: tuple[int, int] = (1, 21)
 NOT_PREPARED = (
@@ -46,9 +48,9 @@ NOT_PREPARED = (
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would redirect libpq; a child in Python finds this checkout's proxy first."""
+    """Return the environment without what would redirect libpq; a child in Python finds our proxy first."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-    return kept | {"PYTHONPATH": str(CHECKOUT)}
+    return kept | {"PYTHONPATH": str(PACKAGES)}
 
 
 def psql(program: str, target: Target, *statements: str, timeout: float = 120.0) -> list[str]:

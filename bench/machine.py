@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 
+from proxy.build import build
+
 PACKAGES = ("uvloop", "asyncpg", "pglast")
-# The modules that a build may compile; what they were loaded from says which build ran.
-GROUND_FLOOR = ("router.sharding", "router.statement", "router.resolve", "proxy.wire.frames")
 
 
 def describe(programs: dict[str, list[str]], contenders: dict[str, str]) -> dict[str, str]:
@@ -35,19 +35,6 @@ def pgchorus_version() -> str:
         version = "not installed"
     libraries = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return f"{version} ({commit()}; {build()}; {libraries})"
-
-
-def build() -> str:
-    """Say whether the ground floor runs as Python or as compiled modules."""
-    compiled = []
-    for name in GROUND_FLOOR:
-        try:
-            module = import_module(name)
-        except ModuleNotFoundError:
-            continue
-        if not str(module.__file__).endswith(".py"):
-            compiled.append(name)
-    return f"compiled: {', '.join(compiled)}" if compiled else "plain Python"
 
 
 def commit() -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import uvloop
 
 from proxy import commands, logs
+from proxy.build import build
 from proxy.config import ConfigError, load
 from proxy.doctor import configuration, report
 from proxy.doctor.examine import examine
@@ -93,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(
         prog="pgchorus", description="Many Postgres servers, one voice.", allow_abbrev=False
     )
-    main_parser.add_argument("--version", action="version", version=f"pgchorus {version('pgchorus')}")
+    main_parser.add_argument("--version", action="version", version=f"pgchorus {version('pgchorus')} ({build()})")
     main_parser.add_argument("--log-level", choices=logs.LEVELS, help="default: info; of the demo: warning")
     kinds = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

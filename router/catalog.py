@@ -319,9 +319,11 @@ class Catalog:
         """
         key = (relation.name, write, None if defaults is None else frozenset(defaults), audited)
         known = self._maps.access
-        if key not in known:
-            known[key] = access.access_problem(self, relation, write=write, defaults=key[2], audited=audited)
-        return known[key]
+        try:
+            return known[key]
+        except KeyError:
+            found = known[key] = access.access_problem(self, relation, write=write, defaults=key[2], audited=audited)
+            return found
 
     def sets_off(self, relation: TableName, *, write: bool) -> FunctionEffect:
         """Return what reading (or writing) a relation may do, with all that follows from it."""

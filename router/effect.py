@@ -104,7 +104,7 @@ def merge(effects: Iterable[FunctionEffect]) -> FunctionEffect:
     """Return the effect of everything that ``effects`` may do, taken together. Nothing at all: no effect, not found."""
     merged: FunctionEffect | None = None
     for effect in effects:
-        merged = effect if merged is None else _both(merged, effect)
+        merged = effect if merged is None or (merged is NO_EFFECT and effect.found) else _both(merged, effect)
     return replace(NO_EFFECT, found=False) if merged is None else merged
 
 

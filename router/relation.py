@@ -217,7 +217,7 @@ class Relation:
     @property
     def is_table(self) -> bool:
         """Whether it holds rows of its own (or of its partitions): what a placement can name."""
-        return self.kind in {RelationKind.TABLE, RelationKind.PARTITIONED}
+        return self.kind is RelationKind.TABLE or self.kind is RelationKind.PARTITIONED
 
     @property
     def is_view(self) -> bool:

@@ -98,12 +98,12 @@ class Parsed:
     @cached_property
     def kinds(self) -> frozenset[str]:
         """The kinds of node that occur."""
-        return frozenset(kind for kind, _ in self.nodes)
+        return frozenset([kind for kind, _ in self.nodes])
 
     @cached_property
     def parameters(self) -> int:
         """The highest ``$n``."""
-        return max((body.get("number", 0) for kind, body in self.nodes if kind == "ParamRef"), default=0)
+        return max([body.get("number", 0) for kind, body in self.nodes if kind == "ParamRef"], default=0)
 
 
 def parse(text: str) -> tuple[Parsed, ...]:

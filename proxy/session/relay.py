@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxy.wire.fields import ErrorFields
 
 _READY, _ERROR, _PARAMETER, _COPY_IN, _COMPLETE = ord("Z"), ord("E"), ord("S"), ord("G"), ord("C")
-_ASYNCHRONOUS = frozenset(b"NA")
+_ASYNCHRONOUS, _ROWS = frozenset(b"NA"), frozenset(b"Dd")
 _COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC, _SYNC = ord("d"), frozenset(b"dcf"), frozenset(b"HS"), ord("S")
 _SYNC_FRAME = frontend.Sync().encode()
 _CLOSED = ord("3")
@@ -94,17 +94,25 @@ class Relay:
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
         self.tag = b""  # what was held back
 
-    def frames(self, chunk: bytes | bytearray | memoryview, index: list[tuple[int, int, int]]) -> bool:
+    def frames(  # noqa: C901 - one walk over the frames, no calls for rows
+        self, chunk: bytes | bytearray | memoryview, index: list[tuple[int, int, int]]
+    ) -> bool:
         """Pass on the frames of one chunk; True when ReadyForQuery ended the exchange."""
         run_start = run_end = 0
         over = False
         write = self._client.write
+        rows_go: bool | None = None  # whether rows are passed on here: until another frame comes, all or none
+        after: bytes | bytearray
         for kind, start, end in index:
-            if kind == _READY and not self._awaits_closed:
+            if kind in _ROWS and rows_go is not None:
+                forward, after = rows_go, b""
+            elif kind == _READY and not self._awaits_closed:
                 over = True
                 self._end()
                 break
-            forward, after = self._judge(kind, chunk, start, end)
+            else:
+                forward, after = self._judge(kind, chunk, start, end)
+                rows_go = forward if kind in _ROWS else None
             if forward:
                 if run_end != start:
                     if run_end > run_start:

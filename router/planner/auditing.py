@@ -68,7 +68,7 @@ def _may_be_blind(context: Context) -> bool:
     """Whether there is anything at all that nobody can see through."""
     if context.catalog.has_unknown:
         return True
-    return any(
+    return "FuncCall" in context.parsed.kinds and any(
         kind == "FuncCall" and strings(body.get("funcname"))[-1:] in {(name,) for name in _READERS}
         for kind, body in context.parsed.nodes
     )

@@ -153,13 +153,15 @@ class Context:
         return self._effect_of(walk(value))
 
     def _effect_of(self, nodes: Iterable[tuple[str, Node]]) -> FunctionEffect:
-        found = {effect: None for kind, body in nodes if kind in _CALLING for effect in self._effects(kind, body)}
-        return merge([NO_EFFECT, *found])
+        # By identity: a hash of an effect is one of twenty values, and taking an effect twice changes nothing.
+        found = {id(effect): effect for kind, body in nodes if kind in _CALLING for effect in self._effects(kind, body)}
+        return merge([NO_EFFECT, *found.values()])
 
     def _effects(self, kind: str, body: Node) -> list[FunctionEffect]:
         """Return the effects of one node that may call something."""
         if kind == "FuncCall":
-            return [replace(self.call_effect(body), found=True)]
+            effect = self.call_effect(body)
+            return [effect if effect.found else replace(effect, found=True)]
         if kind == "TypeName":
             return [self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path)]
         if kind == "ColumnRef":

@@ -38,10 +38,13 @@ def placed(context: Context, target: Target, *, modifying: bool = False, many_ro
     return target
 
 
+_READ = frozenset({Place.SHARDED, Place.REFERENCE, Place.HOME})
+
+
 def check_reads(context: Context, scope: Scope) -> None:
     """Refuse tables whose policies or rules reach rows elsewhere."""
     for source in scope.sources:
-        if source.place in {Place.SHARDED, Place.REFERENCE, Place.HOME}:
+        if source.place in _READ:
             context.check_access(source.relation, write=False, at=source.location)
 
 

@@ -162,5 +162,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path.cwd())  # as `python -m` has it
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path.cwd())  # as `python -m` has it
     main()
