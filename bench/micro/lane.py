@@ -17,6 +17,7 @@ from proxy.connection import ClientConnection
 from proxy.description import Description
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane import FastLane
+from proxy.session.own_settings import DEFAULTS
 from proxy.session.prepared import PreparedStatement
 from proxy.session.session import Session
 from proxy.settings import SessionSettings
@@ -87,6 +88,7 @@ class Scene:
             counts=Counts(),
             log=Log(),
             tracing=None,
+            read_from=DEFAULTS["read_from"],
             catalog_version=1,
             catalog=SimpleNamespace(functions=()),
             definitions=SimpleNamespace(changing=False),

@@ -131,6 +131,7 @@ def test_a_transaction_is_traced_from_the_comment_of_its_first_statement(
 
 
 def test_a_distributed_commit_is_counted_and_timed(measured: Measured) -> None:
+    measured.town.empty()
     first, second, _ = measured.town.spread
     commits = {"kind": "distributed", "outcome": "committed"}
     before = measured.total("pgchorus_commits_total", **commits)
