@@ -125,6 +125,14 @@ HARMLESS_VOLATILE: Final = _names(
 HARMLESS_PREFIXES: Final = ("pg_stat_get_", "pg_get_", "pg_ls_", "pg_control_", "pg_show_")
 """The same, for whole families."""
 
+RUNNING_OTHERS: Final = (
+    READERS
+    | TEXT_QUERY_READERS
+    | SETTINGS
+    | _names("pg_input_is_valid pg_input_error_info domain_in record_in array_in range_in multirange_in")
+)
+"""They run code that their arguments name (queries, checks of domains), or change whose rights are used."""
+
 FREE_VOLATILE: Final = _names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until

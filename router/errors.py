@@ -355,6 +355,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "materialized view {view} can be refreshed over several shards only by a role that may become its owner",
         "Refresh it as its owner, or GRANT the owner's role.",
     ),
+    "view-code": (
+        "materialized view {view} can be filled over several shards only by a client that has logged in as its owner",
+        "Connect as the owner.",
+    ),
     "view-rows": (
         "materialized view {view} cannot be filled from its query",
         "Use a table: CREATE TABLE AS, and INSERT ... SELECT to renew it.",

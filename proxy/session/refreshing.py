@@ -16,6 +16,8 @@ from proxy.executor.results import ListResult
 from proxy.session.acting import acting
 from proxy.session.creating import HAS, done, insert_rows
 from proxy.shards.errors import ShardError
+from proxy.shards.view_sql import OTHERS_CODE
+from router import builtins
 from router.errors import Refused, refusal
 from router.own_schema import quote_identifier, quote_literal, quote_table
 from router.plan import Execution, Same, Task
@@ -23,6 +25,8 @@ from router.planner import Planner
 from router.planner.stored import PATH, STAGED, with_staged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proxy.executor.request import ResultStream
     from proxy.session.moving import Start
     from proxy.session.session import Session
@@ -90,6 +94,8 @@ async def _fill(session: Session, link: ShardLink, view: TableName, start: Start
     query = heard(definition).strip().removesuffix(";")
     insert = f"INSERT INTO {quote_table(STAGED)} ({columns}) {query}"
     async with acting(session, link, heard(owner), ", ".join(PATH)):
+        if heard(owner) != session.role:
+            await _no_code_of_others(session, link, view, heard(definition))
         try:
             (statement,) = Planner(session.database.logical, with_staged(catalog, relation)).plan(insert, PATH)
         except Refused as error:
@@ -101,6 +107,28 @@ async def _fill(session: Session, link: ShardLink, view: TableName, start: Start
         count = await insert_rows(session, statement, insert, Request(text=insert), start)
         await _run(link, f"SELECT pgchorus.fill_view({_literal(view)}, {str(concurrently).lower()})")
     return count
+
+
+async def _no_code_of_others(session: Session, link: ShardLink, view: TableName, query: str) -> None:
+    """Refuse a query that runs anybody's code: the links have logged in as the client, whose rights it could take.
+
+    It is asked again when what the query reads is locked, so that nobody gives that other definitions meanwhile.
+    """
+    code = OTHERS_CODE.format(
+        view=_literal(view), extensions=_array(builtins.CLOSED_EXTENSIONS), builtins=_array(builtins.RUNNING_OTHERS)
+    )
+    for lock in (f"PREPARE pgchorus_hold AS {query}", ""):
+        found = (await _run(link, code)).rows
+        if found:
+            detail = f"Its query uses {session.encoding.heard(found[0][0] or b'')}, which would run with other rights."
+            raise refusal("view-code", view=str(view), detail=detail)
+        if lock:
+            await _run(link, lock)
+            await link.run("DEALLOCATE pgchorus_hold")
+
+
+def _array(names: Iterable[str]) -> str:
+    return f"ARRAY[{', '.join(map(quote_literal, sorted(names)))}]"
 
 
 async def _run(link: ShardLink, text: str) -> Answer:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import Final
 
-# AccessShareLock first (EXPLAIN keeps it to the end of the transaction): whoever replaces or drops the view has locked
-# the relation before the rule. The rule's row then has those who refresh it CONCURRENTLY take turns, as Postgres's own
-# lock on the relation, which there is no other statement for, would. Constants are printed so that they are read alike
-# under any settings.
+# AccessShareLock first (to the end of the transaction, by PREPARE): whoever replaces or drops the view has locked the
+# relation before the rule. Nothing here may plan a query over the view: planning computes the constant parts of its
+# indexes' expressions, by the view owner's functions, with the rights of whoever installed this. The rule's row then
+# has those who refresh it CONCURRENTLY take turns, as Postgres's own lock on the relation, which there is no other
+# statement for, would. Constants are printed so that they are read alike under any settings.
 HOLD_VIEW: Final = """CREATE OR REPLACE FUNCTION pgchorus.hold_view(p_view text, OUT owner text, OUT definition text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
     SET datestyle = 'ISO' SET intervalstyle = 'postgres' AS $$
@@ -31,7 +32,8 @@ BEGIN
     IF owner IS NULL THEN
         RETURN;
     END IF;
-    EXECUTE format('EXPLAIN SELECT FROM %s', v_view);
+    EXECUTE format('PREPARE pgchorus_hold AS SELECT FROM %s', v_view);
+    DEALLOCATE pgchorus_hold;
     PERFORM FROM pg_rewrite r WHERE r.ev_class = v_view FOR UPDATE;
     EXECUTE format('CREATE TEMPORARY TABLE pgchorus_rows (LIKE %s)', v_view);
     EXECUTE format('ALTER TABLE pg_temp.pgchorus_rows OWNER TO %I', owner);
@@ -74,3 +76,60 @@ GRANTS: Final = (
     "GRANT EXECUTE ON FUNCTION pgchorus.hold_view(text) TO PUBLIC",
     "GRANT EXECUTE ON FUNCTION pgchorus.fill_view(text, boolean) TO PUBLIC",
 )
+
+# What the reading of a view's query may run that one Postgres would run in a security-restricted operation: as the
+# owner, and unable to become anybody else. On a link that has logged in as another role, such code could take its
+# rights. So followed is all that belongs to what is read (rules, policies, partitions; indexes, statistics and checks,
+# whose constant parts are computed when a query is planned) or that it is made of (functions, operators, casts, types).
+# Foreign keys, triggers and plain defaults do nothing when rows are read. Built-in functions are in no pg_depend; those
+# in the stored trees are known by their numbers. A domain may get a check at any time, no lock keeps it from that.
+OTHERS_CODE: Final = """WITH RECURSIVE below(classid, objid) AS (
+    SELECT 'pg_class'::regclass::oid, {view}::regclass::oid
+    UNION
+    SELECT e.* FROM below b CROSS JOIN LATERAL (
+        SELECT d.refclassid, d.refobjid FROM pg_depend d WHERE (d.classid, d.objid) = (b.classid, b.objid)
+            AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass,
+                'pg_type'::regclass, 'pg_cast'::regclass, 'pg_constraint'::regclass)
+        UNION ALL
+        SELECT d.classid, d.objid FROM pg_depend d WHERE (d.refclassid, d.refobjid) = (b.classid, b.objid)
+            AND d.deptype IN ('a', 'i') AND CASE d.classid
+                WHEN 'pg_trigger'::regclass THEN false
+                WHEN 'pg_attrdef'::regclass THEN EXISTS (SELECT FROM pg_attrdef f JOIN pg_attribute a
+                    ON (a.attrelid, a.attnum) = (f.adrelid, f.adnum) WHERE f.oid = d.objid AND a.attgenerated <> '')
+                WHEN 'pg_constraint'::regclass THEN
+                    NOT EXISTS (SELECT FROM pg_constraint o WHERE o.oid = d.objid AND o.contype = 'f')
+                WHEN 'pg_rewrite'::regclass THEN b.objid = {view}::regclass
+                    OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = b.objid AND c.relkind = 'm')
+                ELSE true END
+        UNION ALL
+        SELECT b.classid, i.inhrelid FROM pg_inherits i
+            WHERE b.classid = 'pg_class'::regclass AND i.inhparent = b.objid
+        UNION ALL
+        SELECT 'pg_cast'::regclass, c.oid FROM pg_cast c
+            WHERE b.classid = 'pg_type'::regclass AND b.objid IN (c.castsource, c.casttarget)
+    ) e
+), trees(tree) AS (
+    SELECT ev_action::text FROM pg_rewrite WHERE oid IN (SELECT objid FROM below)
+    UNION ALL SELECT polqual::text FROM pg_policy WHERE oid IN (SELECT objid FROM below)
+    UNION ALL SELECT adbin::text FROM pg_attrdef WHERE oid IN (SELECT objid FROM below)
+    UNION ALL SELECT conbin::text FROM pg_constraint WHERE oid IN (SELECT objid FROM below)
+    UNION ALL SELECT concat(indexprs, indpred) FROM pg_index WHERE indexrelid IN (SELECT objid FROM below)
+    UNION ALL SELECT stxexprs::text FROM pg_statistic_ext WHERE oid IN (SELECT objid FROM below)
+    UNION ALL SELECT partexprs::text FROM pg_partitioned_table WHERE partrelid IN (SELECT objid FROM below)
+)
+SELECT format('function %s', p.oid::regprocedure) FROM below b JOIN pg_proc p ON p.oid = b.objid
+    WHERE b.classid = 'pg_proc'::regclass AND p.oid >= 16384 AND p.pronamespace <> 'pgchorus'::regnamespace
+        AND NOT (p.prokind = 'f' AND p.prolang = (SELECT l.oid FROM pg_language l WHERE l.lanname = 'c')
+            AND EXISTS (SELECT FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid
+                WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                    AND d.refclassid = 'pg_extension'::regclass AND x.extname = ANY ({extensions})))
+UNION ALL
+SELECT format('domain %s', t.oid::regtype) FROM below b JOIN pg_type t ON t.oid = b.objid
+    JOIN pg_roles r ON r.oid = t.typowner
+    WHERE b.classid = 'pg_type'::regclass AND t.typtype = 'd' AND t.oid >= 16384 AND NOT r.rolsuper
+UNION ALL
+SELECT format('function %s', p.oid::regprocedure) FROM pg_proc p
+    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ({builtins})
+        AND EXISTS (SELECT FROM trees WHERE tree LIKE '%:funcid ' || p.oid || ' %')
+ORDER BY 1 LIMIT 1"""
+"""Run under a search_path that begins with pg_catalog."""

@@ -216,6 +216,71 @@ def test_it_is_refreshed_as_its_owner(twins: Twins, town: Town) -> None:
         proxy.rows("drop role stored_owner, stored_keeper")
 
 
+THEIRS = (
+    "select k, taken() as e from notes",
+    "select k, e from (select k, taken() as e from notes) x where k in (select n from notes)",
+    "select k, set_config('role', 'postgres', true) as e from notes",
+    "select k, n ~~~ k::int as e from notes",
+    "select k, pg_input_is_valid('1', 'taking')::text as e from notes",
+    "select n.k, t.a::text as e from notes n join taken_from t on t.a = n.n",
+    "select n.k, b as e from notes n join taken_from t on t.a = n.n",
+)
+
+
+def test_nobodys_functions_run_with_the_clients_rights(
+    twins: Twins, town: Town, connect: Callable[..., WireClient]
+) -> None:
+    """One Postgres runs them in a security-restricted operation, which links cannot: who is not the owner may not."""
+    proxy = twins.proxy
+    everywhere = (
+        "create role stored_owner login",
+        "grant create on schema public to stored_owner",
+        "grant select on notes to stored_owner",
+    )
+    for text in everywhere:
+        proxy.rows(text)
+    owned = """
+create function taken() returns text language sql volatile set role = 'postgres' as 'select current_user::text'
+create function taken(int, int) returns text language sql volatile set role = 'postgres' as 'select current_user::text'
+create operator ~~~ (function = taken, leftarg = int, rightarg = int)
+create function told(int) returns text stable language sql as 'select session_user::text'
+create domain taking as int check (taken() <> 'x')
+create table taken_from (a int primary key, b text)
+create policy taking on taken_from using (taken() <> '')
+alter table taken_from enable row level security
+alter table taken_from force row level security
+"""
+    try:
+        proxy.rows("set role stored_owner")
+        for text in filter(None, owned.splitlines()):
+            proxy.rows(text)
+        for query in THEIRS:
+            proxy.rows("set role stored_owner")
+            proxy.query("rollback")
+            made = proxy.query(f"create materialized view stored as {query}")
+            assert [entry[1]["C"] for entry in made if entry[0] == "error"] == ["0A000"], query
+            made = proxy.query(f"create materialized view stored as {query} with no data")
+            proxy.rows("reset role")
+            if any(entry[0] == "error" for entry in made):
+                assert made[0][1]["C"] == "0A000"
+                continue
+            answer = proxy.query("refresh materialized view stored")
+            errors = [entry[1] for entry in answer if entry[0] == "error"]
+            assert [error["C"] for error in errors] == ["0A000"], (query, answer)
+            proxy.rows("drop materialized view stored")
+        owner = connect(town.dsn, user="stored_owner")
+        owner.rows("create materialized view stored as select k, told(n) as e from notes")
+        assert set(owner.rows("select e from stored")) == {("stored_owner",)}
+        owner.close()
+    finally:
+        proxy.query("rollback")
+        proxy.query("reset role")
+        proxy.query("drop materialized view if exists stored")
+        proxy.query("drop table if exists taken_from")
+        proxy.query("drop owned by stored_owner cascade")
+        proxy.rows("drop role stored_owner")
+
+
 def test_two_that_refresh_it_take_turns(twins: Twins, town: Town, connect: Callable[..., WireClient]) -> None:
     twins.query("create materialized view stored as select k, n from notes")
     twins.query("create unique index on stored (k)")
