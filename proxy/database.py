@@ -23,6 +23,7 @@ from proxy.isolation import SERIALIZABLE
 from proxy.session.changing import Definitions
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
+from proxy.shards.catalog_known import Known
 from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
 from proxy.transaction import ClientTransaction
@@ -151,6 +152,7 @@ class LogicalDatabase:
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
+        self._known_catalog = Known()  # texts that cannot be printed while somebody holds their table
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
         self._role_starts: dict[object, RoleStart] = {}
@@ -361,7 +363,7 @@ class LogicalDatabase:
     async def reload_catalog(self) -> None:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""
         async with self._reloading:
-            catalog = await load_catalog(self.control, self.logical)
+            catalog = await load_catalog(self.control, self.logical, self._known_catalog)
             self._use_types(await load_types(self.control, self.logical))
             self.use_catalog(catalog)
         await self.notice_defaults()
@@ -398,7 +400,7 @@ class LogicalDatabase:
 
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""
-        return Planner(self.logical, await load_catalog_inside(link, self.logical))
+        return Planner(self.logical, await load_catalog_inside(link, self.logical, self._known_catalog))
 
     # --- what a shard says about statements -------------------------------------------------------------------
 

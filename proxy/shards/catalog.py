@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.shards.catalog_sql import HAS_VERSION, READ_BUILTINS, READ_CATALOG, READ_VERSION
+from proxy.shards.catalog_known import Document, Known, Row, without_versions
+from proxy.shards.catalog_sql import HAS_VERSION, READ_BUILTINS, READ_CATALOG, READ_CATALOG_WHOLE, READ_VERSION
 from proxy.shards.errors import ShardError
 from router.builtins import Builtin
 from router.catalog import Catalog
@@ -53,12 +54,11 @@ if TYPE_CHECKING:
     from proxy.shards.receivers import Answer
     from router.cluster import Database
 
-Row = list[Any]
-Document = dict[str, Any]
 
 _ATTEMPTS: Final = 3
 _SOURCE: Final = 10  # where a function's text is in its row
-_RACES: Final = frozenset({"XX000", "42P01", "42704", "42883", "55000"})
+# 55P03: somebody has locked what was about to be printed; the next reading sees the lock and prints around it.
+_RACES: Final = frozenset({"XX000", "42P01", "42704", "42883", "55000", "55P03"})
 _IN_TRANSACTION: Final = ord("T")
 _FOR_READING: Final = "SET LOCAL search_path = pg_catalog; SET LOCAL client_encoding = 'UTF8'"
 _TRIGGER_EVENTS: Final = ((4, "insert"), (8, "delete"), (16, "update"), (32, "truncate"))
@@ -88,15 +88,16 @@ class Link(Protocol):
         ...
 
 
-async def load_catalog(control: Control, database: Database) -> Catalog:
+async def load_catalog(control: Control, database: Database, known: Known | None = None) -> Catalog:
     """Read the committed catalog of a database. Raises ShardError.
 
     Printing definitions of objects that vanish meanwhile is an error in Postgres; then it is read again.
+    ``known``: what was read last, for what is locked now; it learns what is read.
     """
     async with control.connection(database.home) as connection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await _load(connection, database)
+                return await _load(connection, database, known or Known())
             except ShardError as error:
                 await connection.execute("ROLLBACK")
                 if attempt == _ATTEMPTS or error.fields.sqlstate not in _RACES:
@@ -104,10 +105,13 @@ async def load_catalog(control: Control, database: Database) -> Catalog:
     raise AssertionError
 
 
-async def _load(connection: ControlConnection, database: Database) -> Catalog:
+async def _load(connection: ControlConnection, database: Database, known: Known) -> Catalog:
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog")
     version = await connection.fetchval(READ_VERSION) if await connection.fetchval(HAS_VERSION) else 0
     document = json.loads(await connection.fetchval(READ_CATALOG))
+    if not known.complete(document):
+        document = json.loads(await connection.fetchval(READ_CATALOG_WHOLE))
+    known.keep(document)
     server = document["server"][0]
     if server not in _builtins:
         _builtins[server] = _read_builtins(json.loads(await connection.fetchval(READ_BUILTINS)))
@@ -115,12 +119,14 @@ async def _load(connection: ControlConnection, database: Database) -> Catalog:
     return build_catalog(document, database, version)
 
 
-async def load_catalog_inside(link: Link, database: Database) -> Catalog:
+async def load_catalog_inside(link: Link, database: Database, known: Known | None = None) -> Catalog:
     """Read the catalog as the open transaction of ``link`` (on the home shard) sees it. Raises ShardError.
 
     Leaves no trace in the transaction: what is set for the reading is rolled back to a savepoint.
     """
     document = json.loads(await ask_inside(link, READ_CATALOG))
+    if not (known or Known()).complete(document):
+        document = json.loads(await ask_inside(link, READ_CATALOG_WHOLE))
     server = document["server"][0]
     if server not in _builtins:
         _builtins[server] = _read_builtins(json.loads(await ask_inside(link, READ_BUILTINS)))
@@ -150,7 +156,7 @@ def _read_builtins(document: Document) -> tuple[dict[str, Builtin], frozenset[Ta
 
 def build_catalog(document: Document, database: Database, version: int) -> Catalog:
     """Make a catalog of what READ_CATALOG returned; its server's built-ins must have been read."""
-    builder = _Builder(document)
+    builder = _Builder(without_versions(document))
     server, _ = document["server"]
     functions, relations = _builtins[server]
     return Catalog(

@@ -16,15 +16,18 @@ _USER_SCHEMAS: Final = """
 
 _RELATIONS: Final = """
   SELECT c.oid, s.name AS schema, c.relname AS name, c.relkind, c.relrowsecurity, c.relispartition, c.relhasrules,
-         c.relhastriggers, c.relreplident
+         c.relhastriggers, c.relreplident, c.oid IN (SELECT oid FROM hidden) AS hidden
   FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 """
 
 _RELATION_LIST: Final = """
   SELECT json_agg(json_build_array(r.oid::bigint, r.schema, r.name, r.relkind, r.relrowsecurity, r.relispartition,
-      CASE WHEN r.relkind IN ('v', 'm') THEN pg_get_viewdef(r.oid) END,
-      (SELECT pg_get_expr(p.partexprs, p.partrelid) FROM pg_partitioned_table p WHERE p.partrelid = r.oid)))
+      CASE WHEN r.relkind IN ('v', 'm') AND NOT r.hidden THEN pg_get_viewdef(r.oid) END,
+      (SELECT CASE WHEN NOT r.hidden THEN pg_get_expr(p.partexprs, p.partrelid) END
+       FROM pg_partitioned_table p WHERE p.partrelid = r.oid),
+      coalesce((SELECT w.xmin FROM pg_rewrite w WHERE w.ev_class = r.oid AND w.rulename = '_RETURN'),
+        (SELECT p.xmin FROM pg_partitioned_table p WHERE p.partrelid = r.oid AND p.partexprs IS NOT NULL))::text))
   FROM relations r
 """
 
@@ -32,7 +35,7 @@ _RELATION_LIST: Final = """
 _COLUMN_LIST: Final = """
   SELECT json_agg(json_build_array(a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, t.typname, tn.nspname,
       CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END::bigint, a.atttypmod, a.attnotnull, a.attidentity,
-      a.attgenerated, pg_get_expr(d.adbin, d.adrelid), coalesce(l.collname, ''),
+      a.attgenerated, CASE WHEN NOT r.hidden THEN pg_get_expr(d.adbin, d.adrelid) END, coalesce(l.collname, ''),
       CASE WHEN a.attcollation = 0 THEN true
            WHEN l.collprovider = 'd' THEN (SELECT c_order FROM here)
            WHEN l.collprovider = 'b' THEN true
@@ -40,7 +43,7 @@ _COLUMN_LIST: Final = """
       coalesce(l.collisdeterministic, true),
       format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attcollation <> t.typcollation AND l.oid IS NOT NULL
         THEN ' COLLATE ' || quote_ident(ln.nspname) || '.' || quote_ident(l.collname) ELSE '' END,
-      format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, NULL))
+      format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, NULL), d.xmin::text)
       ORDER BY a.attrelid, a.attnum)
   FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
@@ -51,8 +54,9 @@ _COLUMN_LIST: Final = """
 
 _INDEX_LIST: Final = """
   SELECT json_agg(json_build_array(i.indrelid::bigint, x.relname, i.indisunique, i.indisprimary, i.indisexclusion,
-      i.indpred IS NOT NULL, NOT i.indimmediate, i.indisreplident, pg_get_expr(i.indexprs, i.indrelid),
-      pg_get_expr(i.indpred, i.indrelid),
+      i.indpred IS NOT NULL, NOT i.indimmediate, i.indisreplident,
+      CASE WHEN NOT r.hidden THEN pg_get_expr(i.indexprs, i.indrelid) END,
+      CASE WHEN NOT r.hidden THEN pg_get_expr(i.indpred, i.indrelid) END,
       CASE WHEN i.indisunique OR i.indisexclusion THEN
         (SELECT json_agg(json_build_array(a.attname, o.opcdefault,
                 i.indcollation[k.n - 1] = coalesce(a.attcollation, 0),
@@ -61,7 +65,8 @@ _INDEX_LIST: Final = """
          FROM generate_series(1, i.indnkeyatts) AS k(n)
            JOIN pg_opclass o ON o.oid = i.indclass[k.n - 1]
            LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n - 1] AND a.attnum <> 0
-           LEFT JOIN pg_constraint f ON f.conindid = i.indexrelid AND f.conexclop IS NOT NULL AND f.contype = 'x') END))
+           LEFT JOIN pg_constraint f ON f.conindid = i.indexrelid AND f.conexclop IS NOT NULL AND f.contype = 'x') END,
+      CASE WHEN i.indexprs IS NOT NULL OR i.indpred IS NOT NULL THEN i.xmin::text END))
   FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class x ON x.oid = i.indexrelid
   WHERE i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
 """
@@ -90,23 +95,27 @@ _LISTS: Final = {
   FROM relations r JOIN pg_inherits i ON i.inhrelid = r.oid
 """,
     "checks": """
-  SELECT json_agg(json_build_array(c.conrelid::bigint, c.conname, pg_get_expr(c.conbin, c.conrelid)))
+  SELECT json_agg(json_build_array(c.conrelid::bigint, c.conname,
+      CASE WHEN NOT r.hidden THEN pg_get_expr(c.conbin, c.conrelid) END, c.xmin::text))
   FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid AND c.contype = 'c'
 """,
     "triggers": """
   SELECT json_agg(json_build_array(g.tgrelid::bigint, g.tgname, g.tgtype, g.tgfoid::bigint,
-      CASE WHEN g.tgqual IS NOT NULL THEN pg_get_triggerdef(g.oid) END, g.tgdeferrable))
+      CASE WHEN g.tgqual IS NOT NULL AND NOT r.hidden THEN pg_get_triggerdef(g.oid) END, g.tgdeferrable,
+      CASE WHEN g.tgqual IS NOT NULL THEN g.xmin::text END))
   FROM relations r JOIN pg_trigger g ON g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
   WHERE r.relhastriggers
 """,
     "rules": """
-  SELECT json_agg(json_build_array(w.ev_class::bigint, w.rulename, w.ev_type, w.is_instead, pg_get_ruledef(w.oid)))
+  SELECT json_agg(json_build_array(w.ev_class::bigint, w.rulename, w.ev_type, w.is_instead,
+      CASE WHEN NOT r.hidden THEN pg_get_ruledef(w.oid) END, w.xmin::text))
   FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND w.rulename <> '_RETURN' AND w.ev_enabled <> 'D'
   WHERE r.relhasrules
 """,
     "policies": """
-  SELECT json_agg(json_build_array(p.polrelid::bigint, pg_get_expr(p.polqual, p.polrelid),
-      pg_get_expr(p.polwithcheck, p.polrelid)))
+  SELECT json_agg(json_build_array(p.polrelid::bigint,
+      CASE WHEN NOT r.hidden THEN pg_get_expr(p.polqual, p.polrelid) END,
+      CASE WHEN NOT r.hidden THEN pg_get_expr(p.polwithcheck, p.polrelid) END, p.oid || ' ' || p.xmin))
   FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
 """,
     "sequences": """
@@ -119,10 +128,11 @@ _LISTS: Final = {
   SELECT json_agg(json_build_array(p.oid::bigint, s.name, p.proname, p.prokind, p.provolatile, l.lanname, p.pronargs,
       p.pronargdefaults, p.provariadic <> 0, p.proretset, p.prosrc,
       CASE WHEN (l.lanname = 'plpgsql' OR to_jsonb(p) ->> 'prosqlbody' IS NOT NULL) AND p.prokind IN ('f', 'p', 'w')
+          AND (to_jsonb(p) ->> 'prosqlbody' IS NULL OR p.oid NOT IN (SELECT oid FROM hidden))
         THEN pg_get_functiondef(p.oid) END,
       to_jsonb(p) ->> 'prosqlbody' IS NOT NULL, pg_get_expr(p.proargdefaults, 0), e.extname,
       coalesce(a0.typtype = 'c' OR a0.typname IN ('record', 'anyelement', 'any', 'anycompatible'), false),
-      p.probin))
+      p.probin, CASE WHEN to_jsonb(p) ->> 'prosqlbody' IS NOT NULL THEN p.xmin::text END))
   FROM pg_proc p JOIN function_schemas s ON s.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
     LEFT JOIN pg_type a0 ON p.pronargs = 1 AND a0.oid = p.proargtypes[0]
     LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
@@ -155,13 +165,35 @@ _LISTS: Final = {
   WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm') AND t.typelem = 0 OR t.typtype = 'd'
 """,
     "schemas": "SELECT json_agg(name) FROM schemas",
+    "hidden": "SELECT json_agg(oid::bigint) FROM hidden",
     "server": "SELECT json_build_array(current_setting('server_version_num')::int, current_database())",
 }
 
 _BODY: Final = ",\n".join(f"'{name}', ({text})" for name, text in _LISTS.items())
 
-READ_CATALOG: Final = f"""
-WITH schemas AS MATERIALIZED ({_USER_SCHEMAS}),
+# What cannot be printed without waiting: relations that somebody holds, or wants, in ACCESS EXCLUSIVE mode, and the
+# views, rules, policies and functions whose queries name them (Postgres locks these tables as well).
+_BUSY: Final = """
+  SELECT DISTINCT relation AS oid FROM pg_locks
+  WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()
+    AND database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+"""
+_HIDDEN: Final = """
+  SELECT oid FROM busy
+  UNION SELECT w.ev_class FROM naming n JOIN pg_rewrite w ON n.classid = 'pg_rewrite'::regclass AND w.oid = n.objid
+  UNION SELECT p.polrelid FROM naming n JOIN pg_policy p ON n.classid = 'pg_policy'::regclass AND p.oid = n.objid
+  UNION SELECT n.objid FROM naming n WHERE n.classid = 'pg_proc'::regclass
+"""
+_NAMING: Final = """
+  SELECT d.classid, d.objid FROM busy b
+    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = b.oid
+"""
+
+_CATALOG: Final = f"""
+WITH busy AS MATERIALIZED ({{busy}}),
+ naming AS MATERIALIZED ({_NAMING}),
+ hidden AS MATERIALIZED ({_HIDDEN}),
+ schemas AS MATERIALIZED ({_USER_SCHEMAS}),
  function_schemas AS (SELECT * FROM schemas UNION ALL SELECT 'pg_catalog'::regnamespace, 'pg_catalog'),
  relations AS MATERIALIZED ({_RELATIONS}),
  here AS (SELECT d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'
@@ -169,7 +201,13 @@ WITH schemas AS MATERIALIZED ({_USER_SCHEMAS}),
           FROM pg_database d WHERE d.datname = current_database())
 SELECT json_build_object({_BODY})::text
 """  # noqa: S608 - made of constants
-"""Returns one text: a JSON object of lists, each item a list in the order of the SELECT above."""
+READ_CATALOG: Final = _CATALOG.replace("{busy}", _BUSY)
+READ_CATALOG_WHOLE: Final = _CATALOG.replace("{busy}", "SELECT NULL::oid AS oid WHERE false")
+"""Returns one text: a JSON object of lists, each item a list in the order of the SELECT above.
+
+``READ_CATALOG`` prints nothing that it would have to wait for (see :mod:`proxy.shards.catalog_known`),
+``READ_CATALOG_WHOLE`` all there is.
+"""
 
 READ_BUILTINS: Final = """
 SELECT json_build_object(

@@ -19,7 +19,10 @@ from waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from conftest import Town
+
     from tests.conftest import MakeDatabases, StartProxy
+    from wire_client import WireClient
 
 SOON_SECONDS = 10.0
 NEVER = {"fence": {"bind_s": 60, "hold_ms": 60_000, "lock_ms": 60_000}}
@@ -173,3 +176,31 @@ def _one(shard: Client, sql: str) -> int:
     row = shard.execute(sql.encode()).fetchone()
     assert row is not None
     return int(row[0])
+
+
+@pytest.mark.parametrize(
+    "holds", ["truncate notes", "alter table notes add column more int", "lock table plain in access exclusive mode"]
+)
+def test_definitions_do_not_wait_for_tables_that_they_do_not_name(
+    town: Town, connect: Callable[..., WireClient], holds: str
+) -> None:
+    """To print an expression Postgres locks its table; whoever read all definitions waited for whoever held one."""
+    holder, other = connect(town.dsn), connect(town.dsn)
+    other.rows("set lock_timeout = '5s'")
+    holder.rows("begin")
+    holder.rows(holds)
+    for text in (
+        "create table beside (a int primary key)",
+        "comment on table beside is 'made while another table is held'",
+        "create temp table mine (a int)",
+        "create index concurrently beside_a on beside (a)",
+        "alter table kinds add column more int default 5",
+        "alter table kinds drop column more",
+        "drop table beside",
+    ):
+        other.rows(text)
+    other.rows("begin")
+    other.rows("create table beside (a int check (a > 0))")
+    other.rows("insert into beside values (1)")
+    other.rows("rollback")
+    holder.rows("rollback")
