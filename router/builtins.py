@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
@@ -26,7 +27,7 @@ class Builtin:
     returns_set: bool = False
 
 
-READERS: Final = _names(
+READERS: Final = names(
     """
     query_to_xml query_to_xmlschema query_to_xml_and_xmlschema table_to_xml table_to_xmlschema
     table_to_xml_and_xmlschema cursor_to_xml cursor_to_xmlschema schema_to_xml schema_to_xmlschema
@@ -50,7 +51,7 @@ SESSION_SEQUENCES: Final = frozenset({"currval", "lastval"})
 ADVANCING_SEQUENCES: Final = frozenset({"nextval", "setval"})
 """They change what currval and lastval answer on their link."""
 
-WRITERS: Final = _names(
+WRITERS: Final = names(
     """
     nextval setval
     lo_create lo_creat lo_from_bytea lo_import lo_open lo_put lo_unlink lo_truncate lo_truncate64 lowrite lo_close
@@ -63,7 +64,7 @@ WRITERS: Final = _names(
 )
 """They write, or act at commit."""
 
-LARGE_OBJECTS: Final = _names(
+LARGE_OBJECTS: Final = names(
     """
     lo_create lo_creat lo_from_bytea lo_get lo_import lo_export lo_open lo_put lo_unlink lo_truncate lo_truncate64
     lowrite loread lo_close lo_lseek lo_lseek64 lo_tell lo_tell64
@@ -71,7 +72,7 @@ LARGE_OBJECTS: Final = _names(
 )
 """Large objects live on the home shard."""
 
-SESSION_LOCKS: Final = _names(
+SESSION_LOCKS: Final = names(
     """
     pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
     pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
@@ -79,7 +80,7 @@ SESSION_LOCKS: Final = _names(
 )
 """They outlive the transaction: the link stays with the session."""
 
-TRANSACTION_LOCKS: Final = _names(
+TRANSACTION_LOCKS: Final = names(
     """
     pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
     """
@@ -97,7 +98,7 @@ SNAPSHOTS: Final = frozenset({"pg_export_snapshot"})
 SETTINGS: Final = frozenset({"set_config", "setseed"})
 """They change the session, which no message reports."""
 
-HARMLESS_VOLATILE: Final = _names(
+HARMLESS_VOLATILE: Final = names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until
     currval lastval set_config setseed xmlvalidate
@@ -129,11 +130,11 @@ RUNNING_OTHERS: Final = (
     READERS
     | TEXT_QUERY_READERS
     | SETTINGS
-    | _names("pg_input_is_valid pg_input_error_info domain_in record_in array_in range_in multirange_in")
+    | names("pg_input_is_valid pg_input_error_info domain_in record_in array_in range_in multirange_in")
 )
 """They run code that their arguments name (queries, checks of domains), or change whose rights are used."""
 
-FREE_VOLATILE: Final = _names(
+FREE_VOLATILE: Final = names(
     """
     random random_normal gen_random_uuid uuidv4 uuidv7 clock_timestamp timeofday pg_sleep pg_sleep_for pg_sleep_until
     array_sample array_shuffle
@@ -146,7 +147,7 @@ TRANSACTION_CLOCK: Final = frozenset(
 )
 """They read the clock of the transaction or statement: one value on one Postgres, one per shard on several."""
 
-ONE_SERVER: Final = _names(
+ONE_SERVER: Final = names(
     """
     pg_backend_pid pg_current_xact_id pg_current_xact_id_if_assigned pg_current_snapshot txid_current
     txid_current_if_assigned txid_current_snapshot txid_status pg_xact_status pg_blocking_pids
@@ -177,7 +178,7 @@ ONE_SERVER_PREFIXES: Final = (
     "pg_wal_",
 )
 
-CLOSED_EXTENSIONS: Final = _names(
+CLOSED_EXTENSIONS: Final = names(
     """
     bloom btree_gin btree_gist citext cube dict_int dict_xsyn earthdistance fuzzystrmatch hstore intagg intarray isn
     ltree pg_trgm pgcrypto seg tsm_system_rows tsm_system_time unaccent uuid-ossp vector
@@ -187,7 +188,7 @@ CLOSED_EXTENSIONS: Final = _names(
 
 # The names below stand in for pg_proc where a catalog was made without a server (tests): everything else that a server
 # would know as a function of pg_catalog counts as immutable then.
-AGGREGATES: Final = _names(
+AGGREGATES: Final = names(
     """
     any_value array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp cume_dist dense_rank
     every json_agg json_agg_strict json_object_agg json_object_agg_strict json_object_agg_unique
@@ -197,10 +198,10 @@ AGGREGATES: Final = _names(
     regr_sxy regr_syy stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance xmlagg
     """
 )
-WINDOWS: Final = _names(
+WINDOWS: Final = names(
     "cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number"
 )
-RETURNS_SET: Final = _names(
+RETURNS_SET: Final = names(
     """
     generate_series generate_subscripts json_array_elements json_array_elements_text json_each json_each_text
     json_object_keys json_populate_recordset json_to_recordset jsonb_array_elements jsonb_array_elements_text jsonb_each
@@ -212,7 +213,7 @@ RETURNS_SET: Final = _names(
 
 def assumed(name: str) -> Builtin:
     """Return what a pg_catalog function of this name is taken for when no server was asked."""
-    kinds = "".join(letter for letter, names in (("a", AGGREGATES), ("w", WINDOWS)) if name in names) or "f"
+    kinds = "".join(letter for letter, names_ in (("a", AGGREGATES), ("w", WINDOWS)) if name in names_) or "f"
     if name in WRITERS or name in HARMLESS_VOLATILE or name in NO_PREPARE or name in SESSION_LOCKS:
         volatile = "v"
     elif name in TRANSACTION_CLOCK or name in ONE_SERVER:

@@ -15,6 +15,7 @@ from router.effect import NO_EFFECT, FunctionEffect, Runs, merge
 from router.errors import Refused, refusal
 from router.keys import Reader
 from router.plan import Plan, Statement
+from router.server_values import of_one_server
 from router.statement import parse
 from router.tree import Node, constant, name_parts, same, strings, walk
 
@@ -157,11 +158,11 @@ class Context:
         found = {id(effect): effect for kind, body in nodes if kind in _CALLING for effect in self._effects(kind, body)}
         return merge([NO_EFFECT, *found.values()])
 
-    def _effects(self, kind: str, body: Node) -> list[FunctionEffect]:
+    def _effects(self, kind: str, body: Node) -> list[FunctionEffect]:  # noqa: PLR0911 - one line for each kind
         """Return the effects of one node that may call something."""
         if kind == "FuncCall":
             effect = self.call_effect(body)
-            return [effect if effect.found else replace(effect, found=True)]
+            return [effect if effect.found else replace(effect, found=True), of_one_server(kind, body)]
         if kind == "TypeName":
             return [self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path)]
         if kind == "ColumnRef":
@@ -171,6 +172,8 @@ class Context:
             return [self.catalog.field_effect(name) for name in fields]
         if kind == "SQLValueFunction":
             return [FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))]
+        if kind == "TypeCast":
+            return [of_one_server(kind, body)]
         return [self._operator(names) for names in _operators(kind, body)]
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
@@ -359,8 +362,8 @@ _READING: Final = {
 
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 _CALLING = frozenset(
-    {"FuncCall", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink", "SortBy",
-     "CaseExpr", "JoinExpr"}
+    {"FuncCall", "TypeCast", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink",
+     "SortBy", "CaseExpr", "JoinExpr"}
 )  # fmt: skip
 
 

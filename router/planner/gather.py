@@ -21,6 +21,7 @@ from router.planner.pushed import Pushed, parameters_of
 from router.planner.wanted import Wanted
 from router.printer import expression, quoted
 from router.rewrite import group_end
+from router.server_values import of_one_link
 from router.statement import parse
 from router.tree import name_parts, same, strings, walk, without_places
 
@@ -98,6 +99,11 @@ def _check(context: Context) -> None:
     placed(context, EveryShard(), many_rows=True)
     if context.reader.types_hidden:
         raise context.refuse("gather-path")
+    for kind, body in context.parsed.nodes:
+        name = strings(body.get("funcname")) if kind == "FuncCall" else ()
+        if name and of_one_link(name[-1], body.get("args", ())):
+            detail = f"{name[-1]}() would tell of the link on which rows are combined."
+            raise context.refuse("function-home", body.get("location"), detail=detail)
     effect = context.whole_effect
     if effect.touches or effect.kind is not EffectKind.CLOSED:
         # It would read with the snapshot of the scratch link, which does not see what this transaction has written.

@@ -20,6 +20,7 @@ from router.plan_steps import ApplyRows
 from router.planner import dml
 from router.planner.moving import quoted, sql_type
 from router.planner.spread import sharded
+from router.server_values import names_object
 from router.tree import constant, items
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def check_expressions(context: Context, written: Written) -> None:
             raise context.refuse("reference-write", body.get("location", at), table=table)
         if kind == "A_Const" and "sval" in body and _MOMENT.search(str(constant({"A_Const": body}))):
             raise context.refuse("reference-clock", body.get("location"), table=table)
+        if kind == "TypeCast" and names_object(body):
+            raise context.refuse("reference-write", body.get("location"), table=table)
         if kind == "ColumnRef" and any(
             part.get("String", {}).get("sval") in _PLACES for part in body.get("fields", ())[-1:]
         ):

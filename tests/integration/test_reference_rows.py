@@ -117,3 +117,48 @@ def test_a_statement_that_waits_for_another_changes_the_same_rows_everywhere(
             assert waiting.result()[0] == ("tag", "UPDATE 2")
         assert [row["v"] for row in copies(town)] == ["x", "b!", "c!"]
         first.rows("drop table codes")
+
+
+OF_A_SERVER = (
+    "insert into codes (id, v) values (50, 'codes'::regclass::oid::text), (51, current_setting('port'))",
+    "insert into codes (id, v) values (50, current_setting('data_directory')), (51, to_regclass('codes')::oid::text)",
+    "insert into codes (r, v) values ('codes'::regclass::int8, 'codes'::regclass::text)",
+    "insert into codes (id) values ('codes'::regclass)",
+    "insert into codes (id, v) values (50, abs('codes'::regclass)::text)",
+    "insert into codes (id, v) select 50 + id, current_setting('port') || id from codes where id < 3",
+    "update codes set v = current_setting('Port') || cast(cast('codes' as regclass) as bigint) where id < 3",
+    "update codes set x[1] = 'codes'::regclass where id < 3",
+)
+
+
+@pytest.mark.parametrize("text", OF_A_SERVER)
+def test_what_is_a_servers_own_is_homes_on_every_copy(codes: Twins, any_town: Town, text: str) -> None:
+    codes.proxy.query(text)
+    copies(any_town)
+
+
+def test_no_answer_of_several_shards_has_what_is_each_servers_own(codes: Twins) -> None:
+    codes.query("insert into notes select g, 'v' || g, g % 3 from generate_series(1, 9) g")
+    for text in (
+        "select k, current_setting('port') from notes",
+        "select k from notes where 'codes'::regclass::oid::int8 > 0",
+        "update notes set v = current_setting('data_directory')",
+        "select a.k, current_setting('transaction_read_only') from notes a join plain p on a.n = p.id",
+        "select a.k, current_setting('transaction_isolation') from notes a join plain p on a.n = p.id",
+        "select a.k, current_schemas(true) from notes a join plain p on a.n = p.id",
+    ):
+        found = codes.proxy.query(text)
+        if any(entry[0] == "error" for entry in found):
+            assert [entry[1]["C"] for entry in found if entry[0] == "error"] == ["0A000"], text
+        else:
+            rows = {entry[1][-1] for entry in found if entry[0] == "row" and "current" in text}
+            assert len(rows) <= 1, (text, rows)
+            assert not rows & {b"on", b"read uncommitted"}, text
+    for text in (
+        "select k, current_setting('timezone'), current_setting('app.x', true) from notes order by k",
+        "select a.k, current_schemas(false) from notes a join plain p on a.n = p.id order by k",
+        "select 'notes'::regclass, k from notes order by k",
+        "select k, current_setting('transaction_read_only') from notes order by k",
+        "select 'notes'::regclass::text, k from notes where k = 1",
+    ):
+        codes.query(text)
