@@ -100,16 +100,16 @@ def _check(context: Context) -> None:
     if context.reader.types_hidden:
         raise context.refuse("gather-path")
     for kind, body in context.parsed.nodes:
-        name = strings(body.get("funcname")) if kind == "FuncCall" else ()
-        if name and of_one_link(name[-1], body.get("args", ())):
-            detail = f"{name[-1]}() would tell of the link on which rows are combined."
+        called = strings(body.get("funcname"))[-1] if kind == "FuncCall" else ""
+        if of_one_link(called, body.get("args", ())):
+            detail = f"{called}() would tell of the link on which rows are combined."
             raise context.refuse("function-home", body.get("location"), detail=detail)
     effect = context.whole_effect
     if effect.touches or effect.kind is not EffectKind.CLOSED:
         # It would read with the snapshot of the scratch link, which does not see what this transaction has written.
         for kind, body in context.parsed.nodes:
-            called = context.call_effect(body) if kind == "FuncCall" else None
-            if called is not None and (called.touches or called.kind is not EffectKind.CLOSED):
+            does = context.call_effect(body) if kind == "FuncCall" else None
+            if does is not None and (does.touches or does.kind is not EffectKind.CLOSED):
                 name = ".".join(strings(body.get("funcname")))
                 raise context.refuse("gather-function", body.get("location"), name=name)
         raise context.refuse("gather-function", name="behind an operator or cast")
