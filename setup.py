@@ -35,7 +35,6 @@ COMPILED = (
     "proxy/shards/receivers.py",
     "proxy/shards/relay.py",
     "proxy/twophase/drive.py",
-    "proxy/twophase/machine.py",
     "proxy/twophase/messages.py",
     "proxy/twophase/settling.py",
     "proxy/wire/frames.py",
