@@ -6,7 +6,8 @@ are looked for, would be the old one, and rows would be missing. So, before such
 
 1. statements of this proxy that have not begun wait (``begins``), until it is committed: then they go by the
    definitions that the transaction saw last, and soon by what is read of those committed;
-2. those under way that mean something else by the new definitions are ended with 40001: nothing of them has been done.
+2. those under way that mean something else by the new definitions, or may have been described with other columns, are
+   ended with 40001: nothing of them has been done.
    They cannot have been running: who uses what is changed holds locks that the change had to wait for.
 
 3. a pipeline with such a statement in it that waits for its Sync is ended in the same way when it goes on.
@@ -22,13 +23,17 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError
 from router.errors import Refused, SyntaxFailure
+from router.statement import parse
+from router.tree import name_parts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from proxy.session.session import Session
+    from router.catalog import Catalog
     from router.plan import Statement
     from router.planner import Planner
+    from router.relation import Column
 
 PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed
 PAUSE_S: Final = 0.05
@@ -133,6 +138,7 @@ async def _end_others(session: Session, planner: Planner | None) -> None:
         for other in late:
             hit.add(other)
             other.transaction.deadlock = changed().fields()
+            other.outrun = True
             other.cancel()
         await asyncio.sleep(PAUSE_S)
     for other in hit:
@@ -156,8 +162,37 @@ class _Comparison:
     def _differs(self, text: str, path: tuple[str, ...]) -> bool:
         known = self._known.get((text, path))
         if known is None:
-            known = self._known[text, path] = _planned(self._old, text, path) != _planned(self._new, text, path)
+            known = self._known[text, path] = _planned(self._old, text, path) != _planned(self._new, text, path) or (
+                _columns_change(self._old.catalog, self._new.catalog, text, path)
+            )
         return known
+
+
+def _columns_change(old: Catalog, new: Catalog, text: str, path: tuple[str, ...]) -> bool:
+    """Whether a statement may have been described with other columns than its rows will have.
+
+    Its plan may be the same: links parse it when they have the lock, and would send what nobody was told of.
+    """
+    try:
+        parsed = parse(text)
+    except SyntaxFailure:
+        return True
+    for one in parsed:
+        for kind, body in one.nodes:
+            if kind != "RangeVar":
+                continue
+            before, after = (catalog.resolve(name_parts(body), path) for catalog in (old, new))
+            if before is None or after is None or before.columns == after.columns:
+                continue
+            if "A_Star" in one.kinds or [_shown(column) for column in before.columns] != [
+                _shown(after.column(column.name)) for column in before.columns
+            ]:
+                return True
+    return False
+
+
+def _shown(column: Column | None) -> object:
+    return None if column is None else (column.name, column.type_oid, column.type_modifier)
 
 
 def _planned(planner: Planner, text: str, path: tuple[str, ...]) -> object:

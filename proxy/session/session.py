@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.encodings import by_name
-from proxy.errors import ProxyError
+from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
-from proxy.session.changing import changing
+from proxy.session.changing import changed, changing
 from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
@@ -120,6 +120,7 @@ class Session:
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run
         self.outdated = False  # by definitions that are others now
+        self.outrun = False  # the statement under way is being ended because definitions change
         own_settings.reset_all(self)
 
     @property
@@ -238,6 +239,7 @@ class Session:
 
     def ready(self) -> None:
         """Tell the client that it may go on, and which of the settings that it knows have changed."""
+        self.outrun = False
         if self._changed_parameters:
             for name in reversed(self._changed_parameters):
                 if self._told.get(name) != self.parameters[name]:
@@ -295,7 +297,10 @@ class Session:
         ``tally``: where the statement is counted, if it was the lane's.
         """
         if isinstance(error, ShardError | ProxyError):
-            instead = self.transaction.explain(error.fields if isinstance(error, ShardError) else error.fields())
+            fields = error.fields if isinstance(error, ShardError) else error.fields()
+            instead = self.transaction.explain(fields)
+            if instead is None and self.outrun and fields.sqlstate == QUERY_CANCELED:
+                instead = changed().fields()  # its transaction has ended, and forgotten why
             if instead is not None:
                 error = ShardError(instead, self.database.logical.home)
         self.write(error_frame(error, self.encoding))

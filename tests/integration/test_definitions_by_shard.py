@@ -10,7 +10,7 @@ import pytest
 
 from proxy.wire.frontend import Query
 from waiting import eventually
-from wire_client import FLUSH, SYNC, Twins, bind, execute, parse
+from wire_client import FLUSH, SYNC, Twins, bind, describe, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -539,3 +539,43 @@ def test_definitions_of_two_blocks_do_not_wait_for_each_other(town: Town, connec
     assert other.rows("select k from seen") == []
     for text in ("drop view seen", "drop table unrelated"):
         assert other.query(text)[-1] == ("ready", "I")
+
+
+@pytest.mark.parametrize("text", ["select count(*) from seen", "select k, seen.k from notes join seen using (k)"])
+def test_a_view_that_is_another_over_the_same_table(changed: Changed, text: str) -> None:
+    changed.ddl.rows("create or replace view seen as select k from notes where k < 3")
+    changed.ddl.rows("begin")
+    changed.ddl.rows("create or replace view seen as select k from notes where k < 5")
+    reading = changed.threads.submit(changed.reader.query, text)
+    changed.until_waiting()
+    changed.ddl.rows("commit")
+    trace = reading.result(20)  # one that had not begun goes by the new definitions
+    assert first_error(trace) == SERIALIZATION_FAILURE or len([entry for entry in trace if entry[0] == "row"]) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select * from notes where k < 3",
+        "table notes",
+        "select * from notes where k = 1",
+        "update notes set n = n where k < 3 returning *",
+        "update kinds set name = name returning *",
+    ],
+)
+def test_rows_are_of_the_columns_that_were_described(changed: Changed, text: str) -> None:
+    reader, table = changed.reader, "kinds" if "kinds" in text else "notes"
+    changed.ddl.rows("insert into kinds values (1, 'kind')")
+    reader.ask(parse(text, "w"), describe("S", "w"), SYNC)
+    changed.ddl.rows("begin")
+    changed.ddl.rows(f"alter table {table} add column later int default 5")
+    try:
+        reading = changed.threads.submit(reader.ask, bind(statement="w"), describe("P"), execute(), SYNC)
+        changed.until_waiting()
+        changed.ddl.rows("commit")
+        trace = reading.result(20)
+        assert first_error(trace) in {SERIALIZATION_FAILURE, "0A000"}, trace
+        assert not [entry for entry in trace if entry[0] == "row"]
+    finally:
+        changed.ddl.query("rollback")
+        changed.ddl.rows(f"alter table {table} drop column if exists later")
