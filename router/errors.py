@@ -66,6 +66,11 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "function-home": ("a function of this statement runs on the home shard only", "Call it in a statement of its own."),
     "setting": ("{name} = {value} is not supported over several shards", "Leave the setting at its default."),
+    "own-setting": ("set_config cannot set {name}, which is the proxy's own", "Use SET."),
+    "setting-unheard": (
+        "set_config inside this statement would set nothing that the session keeps, over several shards",
+        "Call it in a SELECT of its own, or use SET.",
+    ),
     # reads
     "home-and-sharded": (
         "{table} lives on the home shard only and cannot be combined with sharded tables",

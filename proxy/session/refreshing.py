@@ -23,6 +23,8 @@ from router.own_schema import quote_identifier, quote_literal, quote_table
 from router.plan import Execution, Same, Task
 from router.planner import Planner
 from router.planner.stored import PATH, STAGED, with_staged
+from router.planner.views import whole_rows_renamed
+from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,6 +94,8 @@ async def _fill(session: Session, link: ShardLink, view: TableName, start: Start
         raise refusal("view-rows", view=str(view), detail="It has no columns.")
     columns = ", ".join(quote_identifier(column.name) for column in relation.columns)
     query = heard(definition).strip().removesuffix(";")
+    if any(whole_rows_renamed(parsed) for parsed in parse(query)):
+        raise refusal("view-rows", view=str(view), detail="It shows the names of a row's columns, which may be others.")
     insert = f"INSERT INTO {quote_table(STAGED)} ({columns}) {query}"
     async with acting(session, link, heard(owner), ", ".join(PATH)):
         if heard(owner) != session.role:

@@ -31,6 +31,7 @@ from proxy.session.run import (
 from proxy.session.session import FAILED_BLOCK, relayed_shard
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.session.temporary import compare_names
+from proxy.session.unbound import check_no_parameters
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
@@ -41,6 +42,7 @@ from router.plan import (
     Empty,
     ExplainRoute,
     ExplainShards,
+    HomeShard,
     SequenceUse,
     ShardByShard,
     Single,
@@ -172,6 +174,8 @@ class _Message:
             if session.transaction.failed:
                 raise ProxyError("25P02", FAILED_BLOCK) from None
             await session.database.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
+            if parsed.parameters:
+                check_no_parameters(parsed)
             raise
 
 
@@ -189,6 +193,8 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     writes = False
     for statement in statements:
         if not isinstance(statement.plan, Single) or statement.set_config or not statement.transaction_block:
+            return False
+        if statement.parameters:
             return False
         shard = relayed_shard(session.resolve(statement), statement)
         shards.add(shard)
@@ -227,6 +233,8 @@ def ends_failed_block(session: Session, statement: Statement) -> bool:
 async def run_statement(session: Session, statement: Statement, *, held: bool) -> bytes:
     """Run one statement; return its CommandComplete when ``held``, to be sent after a commit."""
     session.running = (statement,)
+    if statement.parameters and not (isinstance(statement.plan, Single) and statement.plan.target == HomeShard()):
+        check_no_parameters(*parse(statement.text), offset=statement.offset)
     tag = await run_control(session, statement, held=held)
     if tag is not None:
         return tag

@@ -21,6 +21,7 @@ from router.planner import (
     modify,
     passthrough,
     select,
+    set_config,
     utility,
 )
 from router.planner.context import Context, names_own_schema
@@ -127,6 +128,7 @@ class Planner:
             return session(context)
         if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
+        set_config.check_own(context)
         planner = _DATA.get(kind) if context.many else one_shard_database
         if not context.many and creating.executes_prepared(context):
             planner = creating.as_on_one_shard
@@ -144,6 +146,7 @@ class Planner:
 
 def _with_traces(context: Context, statement: Statement) -> Statement:
     """Return the statement with what it may leave on links that its own planner does not look for."""
+    set_config.check_heard(context, statement)
     once = runs_once(context)
     if once:
         statement = replace(statement, once=once)

@@ -253,7 +253,10 @@ def _drop(context: Context) -> Statement:
         targets = [locate(context, name) for name in names]
         if mixed.is_mixed(targets) and not body.get("concurrent"):
             return context.statement(Ddl(EveryShard(), texts=mixed.dropped(context, targets)), tag_of(context.parsed))
-        return statement(context, together(context, targets))
+        target = together(context, targets)
+        index = kind == "OBJECT_INDEX" and target == EveryShard() and not body.get("concurrent")
+        # CREATE INDEX CONCURRENTLY that failed has left it on some shards.
+        return _drop_where_found(context) if index else statement(context, target)
     if kind in _MAY_BE_ABSENT:
         return _drop_where_found(context)
     if kind in _ON_RELATION:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from router.plan import Statement
     from router.planner.context import Context
     from router.relation import Relation
+    from router.statement import Parsed
     from router.tree import Node
 
 _DEEPEST: Final = 16  # views of views
@@ -116,7 +117,29 @@ def _reads_alike(context: Context, query: str) -> bool:
                 return False
         if kind == "LockingClause":
             return False
-    return True
+    return not whole_rows_renamed(parsed)
+
+
+def whole_rows_renamed(parsed: Parsed) -> bool:
+    """Whether a printed definition takes the whole row of something whose columns Postgres may have renamed.
+
+    Postgres prints a list of names behind an alias where a join has a name twice, or a column has another name by now;
+    it cannot be told from a list that the view's author wrote. A row that is turned into JSON or text shows the names.
+    """
+    aliases: set[str] = set()
+    for kind, body in parsed.nodes:
+        alias = body.get("alias") if kind.startswith(("Range", "JoinExpr")) else None
+        if alias and (kind == "JoinExpr" or "colnames" in alias):
+            aliases.add(alias["aliasname"])
+        if kind == "CommonTableExpr" and "aliascolnames" in body:
+            aliases.add(body["ctename"])
+    for kind, body in parsed.nodes if aliases else ():
+        if kind != "ColumnRef":
+            continue
+        names = strings(body["fields"])
+        if names[0] in aliases and (len(names) == 1 or "A_Star" in body["fields"][-1]):
+            return True
+    return False
 
 
 def restored(context: Context, planned: Statement, views: tuple[Relation, ...]) -> Statement | None:

@@ -40,6 +40,16 @@ def test_an_index_that_was_made_concurrently_is_dropped_everywhere(client: WireC
     assert town.everywhere(INDEXES) == [[(0,)]] * 3
 
 
+def test_an_index_that_is_on_some_shards_only_is_dropped_where_it_is(client: WireClient, town: Town) -> None:
+    client.rows("insert into made select k, 'same' from generate_series(1, 40) k")
+    client.rows("create unique index made_later on made (k)")
+    with psycopg.connect(town.shards[-1], autocommit=True) as shard:
+        shard.execute("drop index made_later")  # as CREATE INDEX CONCURRENTLY leaves it that fails there
+    client.rows("drop index made_later")
+    assert town.everywhere(INDEXES) == [[(0,)]] * 3
+    assert client.query("drop index made_later")[0][1]["C"] == "42704"
+
+
 def test_constraints_of_home_tables_are_set_at_home(client: WireClient, town: Town) -> None:
     first, second, third = town.spread
     client.rows("begin")
@@ -58,6 +68,36 @@ def test_constraints_of_home_tables_are_set_at_home(client: WireClient, town: To
     client.rows("insert into at_home values (3, 9)")
     assert client.query("set constraints up_home immediate")[0][1]["C"] == "23503"
     client.rows("rollback")
+
+
+# --- what no shard is asked as it came --------------------------------------------------------------------------------
+
+UNBOUND = (
+    "select $1 from notes",
+    "select 'é'; update kinds set name = $1",
+    "update notes set v = $2",
+    "select v from notes where k = $1",
+    "select k from notes limit $1",
+    "select k from notes where k = 1; select $1, k from notes where k = 2",
+    "select $1 from nowhere",
+)
+
+
+@pytest.mark.parametrize("text", UNBOUND)
+def test_a_simple_query_has_no_parameters(filled: Twins, text: str) -> None:
+    filled.query(text)
+
+
+def test_views_that_show_names_which_postgres_has_changed_are_refused(filled: Twins) -> None:
+    whole = "select row_to_json(j) r from (notes a join kinds b on a.k = b.id join kinds c on b.id = c.id) j"
+    filled.query(f"create view shown as {whole}")
+    try:
+        assert filled.proxy.query("select min(r::text) from shown")[0][1]["C"] == "0A000"
+        assert filled.proxy.query(f"create materialized view stored as {whole}")[0][1]["C"] == "0A000"
+        filled.query("create view alike as select row_to_json(a) r from (notes a join kinds b on a.k = b.id)")
+        filled.query("select min(r::text) from alike")
+    finally:
+        filled.query("drop view if exists alike; drop view shown")
 
 
 # --- home tables and placed ones in one statement ---------------------------------------------------------------------

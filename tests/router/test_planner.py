@@ -13,6 +13,7 @@ from router.describe import describe, summary
 from router.errors import Refused
 from router.plan import ByKeys, Constant, HomeShard, Parameter, Scatter, Single
 from router.planner import Planner, base
+from router.planner.views import whole_rows_renamed
 from router.relation import Cast, Column, Operator, Relation
 from router.statement import parse
 from shop import shop
@@ -132,3 +133,24 @@ def test_an_operator_hides_equality_only_if_it_could_be_meant(
     catalog = shop(operators=(operator,), casts=() if cast is None else (cast,))
     (statement,) = Planner(catalog.database, catalog).plan("select * from customers where id = 5")
     assert isinstance(statement.plan, Single) is routed
+
+
+@pytest.mark.parametrize(
+    ("definition", "renamed"),
+    [
+        (
+            "SELECT row_to_json(j.*) AS r FROM (notes a(k, v, n) JOIN t2 b(k_1, id) ON a.n = b.id) j(k, v, n, k_1, id)",
+            True,
+        ),
+        ("SELECT row_to_json(j.*) AS r FROM (notes a JOIN t2 b USING (k)) j", True),
+        ("SELECT (s.*)::text AS r FROM (SELECT 1, 2) s(a, a_1)", True),
+        ("SELECT (SELECT to_jsonb(s.*)) FROM LATERAL (SELECT notes.k FROM notes) s(k_1)", True),
+        ("WITH s(a, b) AS (SELECT 1, 2) SELECT row_to_json(s.*) FROM s", True),
+        ("SELECT j.k, row_to_json(a.*) FROM (notes a JOIN t2 b USING (k)) j", False),
+        ("SELECT row_to_json(a.*) AS r FROM (notes a JOIN t2 b USING (k))", False),
+        ("SELECT s.a FROM (SELECT 1, 2) s(a, a_1)", False),
+    ],
+)
+def test_whole_rows_whose_columns_postgres_may_have_renamed_are_seen(definition: str, *, renamed: bool) -> None:
+    (parsed,) = parse(definition)
+    assert whole_rows_renamed(parsed) == renamed
