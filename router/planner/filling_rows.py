@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from router import clock_words
 from router.cluster import Reference, Sharded
 from router.effect import Runs
 from router.keys import value_term
@@ -197,6 +198,9 @@ class Rows:
         """Whether all values are constants and parameters that stay as they are: most long INSERTs need no more."""
         if any(kind not in _PLAIN for row in rows for value in row for kind in value):
             return False
+        moments = [at for at, column in enumerate(columns) if column.type_name in clock_words.SCALARS.values()]
+        if any(self._filling.word(row[at], columns[at].type_name) is not None for row in rows for at in moments):
+            return False
         key = next((at for at, column in enumerate(columns) if column.name == self._key), None)
         if key is None:
             return True
@@ -218,6 +222,9 @@ class Rows:
         context = self._context
         if "SetToDefault" in value or (user and column.identity):
             return self.default(column)
+        word = self._filling.word(value, column.type_name) if column.type_schema == "pg_catalog" else None
+        if word is not None:
+            return f"{word}::pg_catalog.{column.type_name}"
         if any(kind in _OPAQUE for kind, _ in walk(value)):
             return None
         text = context.parsed.text[span[0] : span[1]]

@@ -19,7 +19,7 @@ update kc set v = 9 where k = 'a';
 update kc set v = 9 where k = 'a  ' returning *;
 update kc set v = 9 where k = 'a  '::text;
 update kc set k = 'q' where k = 'a';
-update kc set v = kt.v from kt where kt.k = kc.k;
+update kc set v = s.v from (select k, max(v) as v from kt group by k) s where s.k = kc.k;
 update kc set v = b.v + 1 from kc b where b.k = kc.k and b.v > 100;
 delete from kc where k = 'b   ';
 delete from kc where k in ('a', 'b ', '10');

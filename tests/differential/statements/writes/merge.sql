@@ -47,7 +47,7 @@ merge into kt using (values ('a', 1), ('zz', 2), ('a ', 3), ('ZZ', 4)) v (k, v) 
 merge into ku using (values ('00000001-0000-4000-8000-000000000007'::uuid, 1), ('00000009-0000-4000-8000-000000000009', 2)) s (k, v) on ku.k = s.k when matched then update set v = s.v when not matched then insert values (s.k, s.v);
 merge into kv using (values ('1', 1), ('99999', 2)) s (k, v) on kv.k = s.k when matched then update set v = s.v;
 merge into k8 using (values (1, 1), (5000000000, 2), (null, 3), (-7, 4), (9223372036854775807, 5)) s (k, v) on k8.k = s.k when matched then update set v = s.v when not matched then insert values (s.k, s.v);
-merge into k2 using k4 on k2.k = k4.k when matched then update set v = k4.v when not matched then insert values (k4.k, k4.v);
+merge into k2 using (select k, max(v) as v from k4 group by k) k4 on k2.k = k4.k when matched then update set v = k4.v when not matched then insert values (k4.k, k4.v);
 merge into k8 using k4 on k8.k = k4.k when not matched then insert values (k4.k, 77) when not matched by source then delete;
 merge into n1 using n2 on n1.k = n2.k and n1.a = n2.a when matched and n1.b = n2.b then delete when not matched then insert values (n2.k, n2.a, n2.b);
 merge into n1 using n2 on n1.k = n2.k when not matched by source then update set a = -1, b = default when not matched by target then insert default values;

@@ -122,7 +122,7 @@ class Generator(Changes):
         if sql.startswith(("insert", "update", "delete", "merge")):
             marks.add("any row")
         where = f"seed {self.seed}, statement {self.number}"
-        return Made(where, sql, frozenset(marks), tuple(self.values or ()), ordered)
+        return Made(where, sql, frozenset(marks), tuple(self.values or ()), in_order=ordered)
 
     def _query(self) -> Step:
         self.number += 1
