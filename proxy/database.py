@@ -67,12 +67,14 @@ DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
 class RoleStart(NamedTuple):
     """What sessions of a role begin with: the ParameterStatus values, and the isolation level of their transactions.
 
-    ``encoding``: the client_encoding that the role or the database has of its own; '' for none.
+    ``encoding``: the client_encoding that the role or the database has of its own; '' for none. ``acting``: as whom, as
+    there may be a setting for that.
     """
 
     parameters: dict[str, str]
     isolation: str
     encoding: str
+    acting: str
 
 
 _DEFAULTS = """
@@ -92,7 +94,7 @@ _ENCODING = """
      ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)
 """
 # The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
-_BEGINNING = f"SELECT {_ENCODING}, " + ", ".join(
+_BEGINNING = f"SELECT {_ENCODING}, current_user, " + ", ".join(
     f"pg_catalog.current_setting('{name}')" for name in ("default_transaction_isolation", *READING)
 )
 
@@ -368,6 +370,12 @@ class LogicalDatabase:
             self.use_catalog(catalog)
         await self.notice_defaults()
 
+    async def know_role(self, role: str) -> None:
+        """See to it that the catalog has a role which a server has: it may have been made there."""
+        rights = self.catalog.rights
+        if rights is not None and role not in rights.roles:
+            await self.reload_catalog()
+
     def _use_types(self, types: Sequence[TypeMap | None]) -> None:
         for holder, current in zip(self.pools.types, types, strict=True):
             holder.current = current
@@ -518,12 +526,13 @@ class LogicalDatabase:
             try:
                 links = await transaction.join([home], writes=False)
                 row = (await links[home].run(_BEGINNING)).rows[0]
-                encoding, isolation, *reading = ((value or b"").decode() for value in row)
+                encoding, acting, isolation, *reading = ((value or b"").decode() for value in row)
                 if len(self.logical.shards) > 1:
                     check_reading(reading)
-                known = RoleStart(dict(links[home].parameters), isolation, encoding)
+                known = RoleStart(dict(links[home].parameters), isolation, encoding, acting)
             finally:
                 transaction.finish_statement()
+            await self.know_role(acting)
             if len(self._role_starts) < DESCRIPTIONS:
                 self._role_starts[key] = known
         if known.encoding and "client_encoding" not in settings.startup:

@@ -21,6 +21,7 @@ from proxy.encodings import by_name, served
 from proxy.errors import ClientGone, ProxyError
 from proxy.session.loop import serve_session
 from proxy.session.own_settings import OWN_PREFIX
+from proxy.session.roles import note_role
 from proxy.session.session import Session
 from proxy.session.telling import error_frame
 from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
@@ -214,6 +215,7 @@ async def _start_session(
         raise ProxyError.of_refusal(error) from error
     session = Session(connection, database, user, settings, start.parameters)
     session.transaction.default_isolation = start.isolation
+    note_role(session, start.acting, lasting=True)
     return session, start.parameters
 
 

@@ -40,6 +40,8 @@ from router.sharding import KEY_TYPES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from router.rights import SchemaRights
+
 __all__ = [
     "NOTHING",
     "NO_EFFECT",
@@ -111,6 +113,9 @@ class Catalog:
     version: int = 0
     server_version: int = 180000
     custom_settings: frozenset[str] = frozenset()  # settings with a dot in their name that functions name
+    rights: SchemaRights | None = None  # None: every role may use every schema (one shard, tests)
+    #: Effective search paths by (its text, role), kept by proxy.session.names.
+    paths: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _maps: _Maps = field(default_factory=_Maps, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -65,6 +65,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "Call them in statements of their own.",
     ),
     "function-home": ("a function of this statement runs on the home shard only", "Call it in a statement of its own."),
+    "role-unknown": (
+        "over several shards, it is not known which schemas the current role may use",
+        "SET ROLE or RESET ROLE, or connect again.",
+    ),
     "setting": ("{name} = {value} is not supported over several shards", "Leave the setting at its default."),
     "own-setting": ("set_config cannot set {name}, which is the proxy's own", "Use SET."),
     "setting-unheard": (

@@ -90,7 +90,7 @@ class Scene:
             tracing=None,
             read_from=DEFAULTS["read_from"],
             catalog_version=1,
-            catalog=SimpleNamespace(functions=()),
+            catalog=SimpleNamespace(functions=(), paths={('"$user", public', "postgres"): PATH}),
             definitions=SimpleNamespace(changing=False),
             shortcuts=lambda _path: shortcuts,
             pool=lambda shard, _role: pools[shard],

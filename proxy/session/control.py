@@ -26,6 +26,7 @@ from proxy.session.preparing import (
     prepare,
     resolve_bind,
 )
+from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import padded, relay
 from proxy.session.session import relayed_shard
 from proxy.shards.errors import ShardError
@@ -173,6 +174,8 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
     if transaction.settings_changed:
         session.follow_parameters(session.settings_link)
         await learn_isolation(session)
+        if session.role_moved:
+            await learn_role(session, lasting=False)
     if changed:
         await session.catalog_changed()
     return b"ROLLBACK"
@@ -207,6 +210,8 @@ async def setting_control(
         transaction.note_setting(plan.name, statement.text)
     await _back_to_startup(session, plan)
     await _follow_isolation(session, plan)
+    if plan.name in ROLE_SETTINGS:
+        await learn_role(session, lasting=not plan.local)
     if not transaction.in_block:
         for link in transaction.links.values():
             link.settings = session.settings.applied
@@ -278,6 +283,7 @@ async def _discard_all(session: Session) -> bytes:
         raise ProxyError("25001", "DISCARD ALL cannot run inside a transaction block")
     session.settings.discard_all()
     reset_all(session)
+    role_outside(session)
     session.sequences.forget()
     session.statements.clear()
     transaction.unpin()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session.encoded import check_changed, sets_encoding
+from proxy.session.roles import ROLE_SETTINGS, learn_role
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import UNSEEN
@@ -105,6 +106,8 @@ async def _follow(session: Session, link: ShardLink, call: tuple[str, str | None
         sql = set_config_sql(name, value, local=local)
         await all_but(session, link.shard, sql)
         transaction.note_setting(name, sql)
+    if name in ROLE_SETTINGS:
+        await learn_role(session, lasting=not local)
 
 
 async def learn_settings(session: Session) -> None:

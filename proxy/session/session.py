@@ -24,6 +24,7 @@ from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
 from proxy.session.outcome import RolledBack
+from proxy.session.roles import ROLE_SETTINGS, made_by, note_role, role_outside
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
 from proxy.session.telling import error_frame, sqlstate_of
@@ -86,6 +87,9 @@ class Session:
         self.connection = connection
         self.database = database
         self.role = role
+        self.acting = role  # as whom: what SET ROLE has made of it
+        self.roles = {made_by(settings): role}  # by the settings that lead to them
+        self.role_moved = False  # in the open block
         self.settings = settings
         self.parameters = dict(parameters)
         self._told = dict(parameters)
@@ -132,8 +136,12 @@ class Session:
 
     @property
     def search_path(self) -> tuple[str, ...]:
-        """The schemas of the session's search_path, "$user" replaced."""
-        return names.search_path(self.parameters.get("search_path", '"$user", public'), self.role)
+        """The schemas of the session's search_path in which names are found, "$user" replaced."""
+        planner = self.planner_in_block
+        catalog = self.database.catalog if planner is None else planner.catalog
+        text = self.parameters.get("search_path", '"$user", public')
+        found = catalog.paths.get((text, self.acting))
+        return names.effective_path(catalog, text, self.acting) if found is None else found
 
     def plan(self, text: str, parameter_oids: tuple[int, ...] = ()) -> tuple[Statement, ...]:
         """Parse and plan a message; raises SyntaxFailure or Refused."""
@@ -425,6 +433,8 @@ class Session:
     async def _after_block(self, *, committed: bool) -> None:
         self.database.counts.block_ended(self.begun_at)
         self._plan_outside()
+        if self.role_moved:
+            role_outside(self)
         # What was declared WITH HOLD outlives its commit; what a rollback took back does not.
         staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin
         self.cursors = {name: shard for name, shard in self.cursors.items() if name in staying}
@@ -543,6 +553,8 @@ class Session:
             if name.lower() not in noted:
                 value = self.encoding.heard(self.parameters[name].encode("utf-8", "surrogateescape"))
                 self.settings.set(name.lower(), set_config_sql(name, value))
+                if name in ROLE_SETTINGS:  # that of the session: there is no other then
+                    note_role(self, value, lasting=True)
                 transaction.settings_changed = transaction.settings_changed or transaction.in_block
         self._changed_by_data.clear()
 

@@ -45,6 +45,7 @@ from router.relation import (
     UserType,
     Uses,
 )
+from router.rights import SchemaRights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -172,7 +173,18 @@ def build_catalog(document: Document, database: Database, version: int) -> Catal
         version=version,
         server_version=server,
         custom_settings=builder.custom_settings(),
+        rights=_rights(document) if len(database.shards) > 1 else None,
     )
+
+
+def _rights(document: Document) -> SchemaRights:
+    inherits: defaultdict[str, set[str]] = defaultdict(set)
+    for member, group in document["members"] or ():
+        inherits[member].add(group)
+    for owner in document["database_owner"] or ():
+        inherits[owner].add("pg_database_owner")
+    usage = {schema: frozenset(role for role in roles or () if role is not None) for schema, roles in document["usage"]}
+    return SchemaRights(dict(document["roles"]), {role: frozenset(groups) for role, groups in inherits.items()}, usage)
 
 
 class _Builder:

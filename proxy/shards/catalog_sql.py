@@ -166,6 +166,22 @@ _LISTS: Final = {
 """,
     "schemas": "SELECT json_agg(name) FROM schemas",
     "hidden": "SELECT json_agg(oid::bigint) FROM hidden",
+    "roles": "SELECT json_agg(json_build_array(rolname, rolsuper)) FROM pg_roles",
+    # Before 16 the member says whether it inherits. The owner of the database is a member without an entry.
+    "members": """
+  SELECT json_agg(json_build_array(m.rolname, g.rolname))
+  FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
+  WHERE coalesce((to_jsonb(a) ->> 'inherit_option')::boolean, m.rolinherit)
+""",
+    "database_owner": "SELECT json_build_array(r.rolname) FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba "
+    "WHERE d.datname = current_database()",
+    "usage": """
+  SELECT json_agg(json_build_array(n.nspname,
+      (SELECT json_agg(CASE WHEN x.grantee = 0 THEN '' ELSE r.rolname END)
+       FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x LEFT JOIN pg_roles r ON r.oid = x.grantee
+       WHERE x.privilege_type = 'USAGE')))
+  FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'pgchorus'
+""",
     "server": "SELECT json_build_array(current_setting('server_version_num')::int, current_database())",
 }
 

@@ -27,6 +27,7 @@ from router.planner import (
 from router.planner.context import Context, names_own_schema
 from router.planner.once import runs_once
 from router.planner.passthrough import one_shard_database
+from router.rights import UNKNOWN_ROLE
 from router.statement import parse
 from router.tree import name_parts
 
@@ -129,6 +130,8 @@ class Planner:
         if names_own_schema(parsed.text, kind, parsed.body) or "pgchorus" in search_path:
             raise context.refuse("own-schema")
         set_config.check_own(context)
+        if UNKNOWN_ROLE in search_path:
+            raise context.refuse("role-unknown")
         planner = _DATA.get(kind) if context.many else one_shard_database
         if not context.many and creating.executes_prepared(context):
             planner = creating.as_on_one_shard

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
 from router.errors import SyntaxFailure
+from router.own_schema import CATALOG_BUMP
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
 from router.planner import copies, creating, mixed, schemas, stored, tables
 from router.planner.control import setting_values
@@ -51,7 +52,25 @@ def statement(context: Context, target: Target, **flags: str) -> Statement:
 def everywhere(context: Context) -> Statement:
     """Objects that every shard has: types, functions, roles, extensions."""
     _check_lasting(context)
-    return statement(context, EveryShard())
+    if not _changes_rights(context):
+        return statement(context, EveryShard())
+    # No event trigger fires for roles, or says which GRANT is one that names depend on: other proxies must hear of it.
+    home = context.database.home
+    after = tuple((CATALOG_BUMP,) if shard == home else () for shard in range(len(context.database.shards)))
+    return context.statement(Ddl(EveryShard(), after=after), tag_of(context.parsed))
+
+
+def _changes_rights(context: Context) -> bool:
+    """Whether a statement may change which schemas a role may use, and so in which it finds names."""
+    body = context.body
+    kind = {"GrantStmt": "objtype", "AlterOwnerStmt": "objectType", "RenameStmt": "renameType"}.get(context.parsed.kind)
+    return context.parsed.kind in _RIGHTS or (kind is not None and body.get(kind) in _WITH_RIGHTS)
+
+
+_RIGHTS: Final = frozenset(
+    {"CreateRoleStmt", "AlterRoleStmt", "DropRoleStmt", "GrantRoleStmt", "DropOwnedStmt", "ReassignOwnedStmt"}
+)
+_WITH_RIGHTS: Final = frozenset({"OBJECT_SCHEMA", "OBJECT_DATABASE", "OBJECT_ROLE"})
 
 
 def _check_lasting(context: Context) -> None:

@@ -84,7 +84,14 @@ def test_no_statement_is_recorded_twice() -> None:
 def test_every_refusal_is_recorded() -> None:
     recorded = {entry.get("refused") for path in FILES for entry in entries(path)}
     # A statement that is too long here (tests/router/test_filling.py); what a session chooses (tests/integration).
-    elsewhere = {"too-many-values", "key-update-off", "cross-shard-off", "explain-execute", "statement-trigger"}
+    elsewhere = {
+        "too-many-values",
+        "key-update-off",
+        "cross-shard-off",
+        "explain-execute",
+        "statement-trigger",
+        "role-unknown",
+    }
     assert set(REFUSALS) - recorded == elsewhere
     reasons = {entry.get("plan", {}).get("reason") for path in FILES for entry in entries(path)}
     assert set(GATHERED) - reasons == set()

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from proxy.wire.frontend import Sync
+from wire_client import Twins, bind, execute, parse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import Town
+
+    from wire_client import WireClient
 
     Connection = psycopg.Connection[tuple[Any, ...]]
     Open = Callable[[], Connection]
@@ -108,3 +113,109 @@ def test_temporary_relations_do_not_hide_or_read_placed_tables(client: Connectio
     client.execute("CREATE TEMP TABLE mine (k int8)")
     with pytest.raises(psycopg.errors.FeatureNotSupported):
         client.execute(sql.encode())
+
+
+BOTH = ("bobx", "annx")
+
+
+@pytest.fixture
+def homes(town: Town, connect: Callable[..., WireClient]) -> Iterator[Twins]:
+    """Two roles; bobx has a schema with a table notes, and secretx has one that neither may use."""
+    for role in BOTH:
+        town.direct(f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    twins = Twins(connect(town.one), connect(town.dsn))
+    try:
+        for text in (
+            "INSERT INTO notes VALUES " + ", ".join(f"({key}, 'public')" for key in town.spread),
+            "GRANT ALL ON notes TO PUBLIC",
+            "CREATE SCHEMA bobx AUTHORIZATION bobx",
+            "CREATE TABLE bobx.notes AS SELECT 1::int8 AS k, 'bobx'::text AS v",
+            "GRANT ALL ON bobx.notes TO PUBLIC",
+            "CREATE SCHEMA secretx",
+            "CREATE TABLE secretx.notes AS SELECT 1::int8 AS k, 'secretx'::text AS v",
+            "GRANT ALL ON secretx.notes TO PUBLIC",
+        ):
+            twins.query(text)
+        yield twins
+    finally:
+        twins.close()
+        with psycopg.connect(town.dsn, autocommit=True) as last:
+            last.execute("REVOKE ALL ON notes FROM PUBLIC")
+            last.execute("DROP SCHEMA IF EXISTS bobx, secretx CASCADE")
+        town.direct("DROP SCHEMA IF EXISTS bobx, secretx CASCADE")
+
+
+VALUES = "SELECT v FROM notes ORDER BY k"
+NUMBER = "SELECT count(*), min(v) FROM notes"
+
+
+def looked_up(twins: Twins, *texts: str) -> None:
+    """Run statements, and after each look by simple query and by an unnamed statement what notes is."""
+    for text in texts:
+        twins.query(text)
+        twins.query(VALUES)
+        twins.same(parse(NUMBER), bind(), execute(), Sync())
+
+
+ROLES = (
+    "SET ROLE bobx",
+    "RESET ROLE",
+    "SET SESSION AUTHORIZATION bobx",
+    "SET ROLE NONE",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SELECT set_config('role', 'bobx', false)",
+    "SELECT set_config('role', 'none', false)",
+    "SET ROLE annx",
+    "SET role TO 'bobx'",
+    "DISCARD ALL",
+)
+
+
+def test_user_in_the_search_path_is_the_role_that_was_set(homes: Twins) -> None:
+    homes.same(parse(NUMBER, "kept"), Sync())
+    for text in ROLES:
+        looked_up(homes, text)
+        if text != "DISCARD ALL":
+            homes.same(bind(statement="kept"), execute(), Sync())
+
+
+def test_a_role_of_a_block_ends_with_it(homes: Twins) -> None:
+    looked_up(homes, "BEGIN", "SET LOCAL ROLE bobx", "COMMIT", "BEGIN", "SET ROLE bobx", "ROLLBACK")
+    looked_up(homes, "BEGIN", "SAVEPOINT a", "SET ROLE bobx", "ROLLBACK TO a", "SET LOCAL ROLE annx", "SET ROLE bobx")
+    looked_up(homes, "COMMIT", "BEGIN", "SET LOCAL ROLE annx", "SELECT set_config('role', 'bobx', true)", "COMMIT")
+    homes.query("RESET ROLE; SET ROLE bobx; SELECT v FROM notes; RESET ROLE; SELECT count(*) FROM notes")
+    homes.query("SET ROLE bobx; SELECT 1/0")
+    looked_up(homes, "SELECT current_user")
+
+
+def test_schemas_that_the_role_may_not_use_are_passed_over(homes: Twins) -> None:
+    looked_up(homes, "SET search_path = secretx, public", "SET ROLE bobx", "RESET ROLE")
+    looked_up(homes, "GRANT USAGE ON SCHEMA secretx TO bobx", "SET ROLE bobx", "SET ROLE annx", "RESET ROLE")
+    looked_up(homes, "REVOKE USAGE ON SCHEMA secretx FROM bobx", "SET ROLE bobx", "RESET ROLE")
+    looked_up(homes, "ALTER SCHEMA secretx OWNER TO annx", "SET ROLE annx", "SET ROLE bobx", "RESET ROLE")
+    looked_up(homes, "BEGIN", "GRANT USAGE ON SCHEMA secretx TO PUBLIC", "SET LOCAL ROLE bobx", "ROLLBACK")
+    looked_up(homes, "SET ROLE bobx", "BEGIN", "SELECT 1", "COMMIT")
+
+
+def test_other_sessions_hear_of_rights_on_schemas(homes: Twins, town: Town, connect: Callable[..., WireClient]) -> None:
+    other = Twins(connect(town.one), connect(town.dsn))
+    looked_up(other, "SET search_path = secretx, public", "SET ROLE bobx")
+    other.same(parse(NUMBER, "kept"), bind(statement="kept"), execute(), Sync())
+    for text in ("GRANT USAGE ON SCHEMA secretx TO bobx", "REVOKE USAGE ON SCHEMA secretx FROM bobx"):
+        before = town.on_shard(0, "SELECT count(*) FROM pgchorus.catalog_change")
+        homes.query(text)
+        looked_up(other, "SELECT 1")
+        other.same(bind(statement="kept"), execute(), Sync())
+        assert town.on_shard(0, "SELECT count(*) FROM pgchorus.catalog_change") > before  # other proxies hear of it
+
+
+def test_rights_that_a_role_inherits(homes: Twins, town: Town) -> None:
+    looked_up(homes, "SET search_path = secretx, public", "ALTER SCHEMA secretx OWNER TO annx", "SET ROLE bobx")
+    town.direct("GRANT annx TO bobx")
+    try:
+        homes.query("RESET ROLE")
+        homes.query("CREATE SCHEMA IF NOT EXISTS secretx")  # the catalog is read again: what it has is known now
+        homes.query("COMMENT ON SCHEMA secretx IS 'read'")
+        looked_up(homes, "SET ROLE bobx", "RESET ROLE")
+    finally:
+        town.direct("REVOKE annx FROM bobx")
