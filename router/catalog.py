@@ -86,6 +86,7 @@ class _Maps:
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
     custom: set[FunctionName] = field(default_factory=set)
+    once: set[TableName] = field(default_factory=set)
     setting: set[FunctionName] = field(default_factory=set)
     unknown: set[FunctionName] = field(default_factory=set)
     set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
@@ -122,6 +123,8 @@ class Catalog:
         maps = self._maps
         for relation in self.relations:
             maps.relations[relation.name] = relation
+            if not all(trigger.row for trigger in relation.triggers):
+                maps.once.add(relation.name)
         for function in self.functions:
             maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
             if function.sets_custom:
@@ -136,6 +139,11 @@ class Catalog:
             maps.operators[operator.symbol] = (*maps.operators.get(operator.symbol, ()), operator)
         for kind in self.types:
             maps.types[TableName(kind.schema, kind.name)] = kind
+
+    @property
+    def fires_once(self) -> bool:
+        """Whether any table has a trigger FOR EACH STATEMENT."""
+        return bool(self._maps.once)
 
     @classmethod
     def empty(cls, database: Database = _NOWHERE) -> Catalog:

@@ -29,7 +29,7 @@ _EVENTS: Final = {
 
 def runs_once(context: Context) -> str:
     """Return the trigger of a sharded table that a statement fires once however many rows it writes; '' for none."""
-    if not context.many or not context.parsed.kinds & _EVENTS.keys():
+    if not context.many or not context.catalog.fires_once or not context.parsed.kinds & _EVENTS.keys():
         return ""
     for body, events in _written(context):
         relation = context.relation(body)
