@@ -27,7 +27,7 @@ _BY_NAME: Final = frozenset({"format", "concat", "concat_ws", "quote_literal", "
                              "pg_typeof", "count"})  # fmt: skip
 
 # Settings that a session may make, and every link of it gets (PostgreSQL 18: pg_settings.context is user or superuser),
-# and what all shards must have in common. The others are each server's own.
+# and what all shards that are written have in common. The others are each server's own.
 _CLIENTS: Final = names(
     """
     allow_in_place_tablespaces allow_system_table_mods application_name array_nulls backend_flush_after
@@ -47,11 +47,11 @@ _CLIENTS: Final = names(
     exit_on_error extension_control_path extra_float_digits file_copy_method from_collapse_limit geqo
     geqo_effort geqo_generations geqo_pool_size geqo_seed geqo_selection_bias geqo_threshold
     gin_fuzzy_search_limit gin_pending_list_limit hash_mem_multiplier icu_validation_level
-    idle_in_transaction_session_timeout idle_session_timeout ignore_checksum_failure integer_datetimes
-    intervalstyle io_combine_limit is_superuser jit jit_above_cost jit_dump_bitcode jit_expressions
-    jit_inline_above_cost jit_optimize_above_cost jit_tuple_deforming join_collapse_limit lc_messages
-    lc_monetary lc_numeric lc_time lo_compat_privileges local_preload_libraries lock_timeout log_duration
-    log_error_verbosity log_executor_stats log_lock_failures log_lock_waits log_min_duration_sample
+    idle_in_transaction_session_timeout idle_session_timeout ignore_checksum_failure in_hot_standby
+    integer_datetimes intervalstyle io_combine_limit is_superuser jit jit_above_cost jit_dump_bitcode
+    jit_expressions jit_inline_above_cost jit_optimize_above_cost jit_tuple_deforming join_collapse_limit
+    lc_messages lc_monetary lc_numeric lc_time lo_compat_privileges local_preload_libraries lock_timeout
+    log_duration log_error_verbosity log_executor_stats log_lock_failures log_lock_waits log_min_duration_sample
     log_min_duration_statement log_min_error_statement log_min_messages log_parameter_max_length
     log_parameter_max_length_on_error log_parser_stats log_planner_stats log_replication_commands log_statement
     log_statement_sample_rate log_statement_stats log_temp_files log_transaction_sample_rate
