@@ -56,11 +56,13 @@ def _unpack(suite: Suite, fresh: Path) -> None:
         if re.fullmatch(f"{normal}-{re.escape(suite.version)}.tar.gz", file.name, re.IGNORECASE)
     )
     with tarfile.open(archive) as source:
+        if hasattr(tarfile, "data_filter"):  # Python 3.11 has it from 3.11.4 on
+            source.extraction_filter = tarfile.data_filter
         for member in source.getmembers():
             inside = member.name.partition("/")[2]
             if inside.startswith(tuple(suite.keep)):
                 member.name = inside
-                source.extract(member, fresh, filter="data")
+                source.extract(member, fresh)
 
 
 def _pip(*arguments: str) -> None:
