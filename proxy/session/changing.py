@@ -12,7 +12,7 @@ are looked for, would be the old one, and rows would be missing. So, before such
 
 3. a pipeline with such a statement in it that waits for its Sync is ended in the same way when it goes on.
 
-Decides who must be ended. Left to others: what other proxies have under way (proxy.shards.versions, README).
+Decides who must be ended. Left to others: what other proxies have under way (proxy.shards.versions, docs/limits.md).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "isolation.md"
 REWRITE = os.environ.get("PGCHORUS_REWRITE_GOLDEN") == "1"
 TABLE = "CREATE TABLE test (id int8 PRIMARY KEY, value int4 NOT NULL)"
 SAME = {"a": 1, "b": 2, "c": 3, "d": 4}
-# What two shards show and one Postgres does not, at any level: the README's "What it does not promise" has it.
+# What two shards show and one Postgres does not, at any level: "Not promised" in docs/limits.md has it.
 NOT_PROMISED: frozenset[tuple[str, str]] = frozenset()
 HEAD = """# Isolation
 
@@ -41,7 +41,7 @@ Steps cannot show what happens between two messages of one statement. Those are 
 decision and its application (`tests/integration/test_settle.py`), snapshots under load
 (`tests/faults/test_fractured.py`), and the histories of the [soak](soak.md). A long fork between single-shard
 transactions on different shards is not shown above because the fence takes its snapshots within a moment; it is
-possible within that moment, and the README does not promise it away.
+possible within that moment, as [limits.md](limits.md) says.
 """
 
 
