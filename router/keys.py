@@ -197,6 +197,8 @@ class Reader:
 
     def _has_type(self, number: int, key_family: str, types: Mapping[int, str]) -> bool:
         """Whether a parameter was declared as one of the types that tell of a family, or not declared at all."""
+        if number < 1:
+            return False  # $0 parses, and Postgres knows none
         oid = self.parameter_oids[number - 1] if number <= len(self.parameter_oids) else 0
         return oid in _UNKNOWN_OIDS or tells(family(types.get(oid, "")), key_family)
 

@@ -25,6 +25,7 @@ from router.planner import (
     utility,
 )
 from router.planner.context import Context, names_own_schema
+from router.planner.long_values import LongValues
 from router.planner.once import runs_once
 from router.planner.passthrough import one_shard_database
 from router.rights import UNKNOWN_ROLE
@@ -82,6 +83,7 @@ class Planner:
     def __init__(self, database: Database, catalog: Catalog) -> None:
         self.database = database
         self.catalog = catalog
+        self._long = LongValues(database, catalog, self.plan_one)
 
     def plan(
         self, text: str, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()
@@ -91,6 +93,9 @@ class Planner:
         A text without any statement gives one Empty. ``search_path``: effective, ``$user`` replaced.
         ``parameter_oids``: as far as known, 0 for open ones.
         """
+        long = self._long.plan(text, search_path, parameter_oids)
+        if long is not None:
+            return (long,)
         found = parse(text)
         if not found:
             return (Statement(text, Empty(), ""),)
