@@ -274,10 +274,7 @@ def _array_literal(text: str, key_family: str) -> tuple[KeyTerm, ...] | None:
 
 
 def value_term(reader: Reader, node: Node, key_type: str, type_modifier: int = -1) -> KeyTerm | None:
-    """Read the key in VALUES: what is stored, after an assignment to the key's type. None when Postgres must decide.
-
-    A parameter that a varchar(n) would cut goes by its uncut value: the shard's own CHECK then raises.
-    """
+    """Read the key in VALUES: what is stored, after an assignment to the key's type. None when Postgres must decide."""
     key_family = family(key_type)
     if key_family is None:
         return None
@@ -289,4 +286,14 @@ def value_term(reader: Reader, node: Node, key_type: str, type_modifier: int = -
             return Constant(stored_key(key_type, term.value, type_modifier))
         except UnsureKey:
             return None
+    return assigned(term, key_type, type_modifier)
+
+
+def assigned(term: KeyTerm | None, key_type: str, type_modifier: int) -> KeyTerm | None:
+    """Return a term as it is when it has been assigned to a key: a varchar cuts blanks off that a parameter may have.
+
+    Of a char(n) they say nothing of where it is, and all other types store what is sent.
+    """
+    if isinstance(term, Parameter) and key_type == "varchar":
+        return Parameter(term.number, type_modifier)
     return term

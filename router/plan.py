@@ -45,9 +45,14 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """``$number``, counted from 1: known at Bind."""
+    """``$number``, counted from 1: known at Bind.
+
+    ``assigned``: the type modifier of the column that it is assigned to, where what is stored may be another value
+    than what is sent (blanks are cut off); None: it is what it is.
+    """
 
     number: int
+    assigned: int | None = None
 
 
 KeyTerm = Constant | Parameter

@@ -133,7 +133,8 @@ class MoveRows:
 
     ``read`` gives the rows: one column for each of the first columns of ``into``, of types that Postgres assigns to
     them. ``extra``: values for the columns behind these, computed anew for each row. ``into + VALUES (rows) + tail`` is
-    the text for a shard. ``key_column`` places a row (of ``key_type``); None: every row goes to all of ``target``.
+    the text for a shard. ``key_column`` places a row (of ``key_type``, and with ``key_modifier``); None: every row goes
+    to all of ``target``.
     ``at_once``: a shard's rows must not be parted over several statements (ON CONFLICT DO UPDATE). ``verb``: what the
     tag calls it, as an UPDATE that moves rows is done by a DELETE as ``read``.
     """
@@ -144,6 +145,7 @@ class MoveRows:
     target: Target
     key_type: str = ""
     key_column: int | None = None
+    key_modifier: int = -1
     extra: tuple[Value, ...] = ()
     at_once: bool = False
     verb: str = ""

@@ -61,7 +61,7 @@ from router.plan_steps import (
     ReadTables,
     SchemaExecution,
 )
-from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_check, slot_of
+from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, assigned_key, decode_key, slot_check, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_OIDS = frozenset({0, 705})
 _INT8_OID = 20
-_TEXT_OID = 25
 _LARGEST = (1 << 63) - 1
 
 
@@ -122,7 +121,7 @@ class _Resolver:
         if data is None:
             return None
         sent = KEY_TYPE_OIDS.get(oid, "") if oid not in _UNKNOWN_OIDS else key_type
-        if sent == PADDED and key_type == "text":
+        if sent == PADDED and (key_type == "text" or term.assigned is not None):
             # Compared with a text, or assigned to one, a char(n) becomes a text without its blanks. Not so beside a
             # varchar: there both are compared as char(n), and any number of blanks is equal.
             sent, data = "text", data.rstrip(b" ")
@@ -134,9 +133,10 @@ class _Resolver:
             except UnicodeError as error:
                 raise UnresolvedKey(key_type, str(error), term.number) from error
         try:
-            return decode_key(sent, data, form)
+            found = decode_key(sent, data, form)
         except UnsureKey as error:
             raise UnresolvedKey(key_type, error.reason, term.number) from error
+        return found if term.assigned is None else assigned_key(key_type, found, term.assigned)
 
     def shard(self, term: KeyTerm, key_type: str) -> int:
         """Return the shard of a key."""
@@ -285,15 +285,18 @@ def _lock(plan: LockRows, resolver: _Resolver) -> Execution | LockExecution:
 
 
 def shard_of(
-    key_type: str, value: KeyParameter, database: Database, recode: Callable[[bytes], bytes] | None = None
+    key_type: str,
+    value: KeyParameter,
+    database: Database,
+    recode: Callable[[bytes], bytes] | None = None,
+    *,
+    modifier: int = -1,
 ) -> int:
     """Return the shard of a key as it was read from a shard, when it is assigned to the key. Raises UnresolvedKey.
 
-    A char(n) loses the blanks at its end where it becomes a text or varchar.
+    A char(n) loses the blanks at its end where it becomes a text or varchar; ``modifier`` is the key column's.
     """
-    if KEY_TYPE_OIDS.get(value.oid) == PADDED and key_type in TEXT_TYPES and value.data is not None:
-        value = KeyParameter(value.data.rstrip(b" "), value.format, _TEXT_OID)
-    return _Resolver(database, (value,), recode).shard(Parameter(1), key_type)
+    return _Resolver(database, (value,), recode).shard(Parameter(1, modifier), key_type)
 
 
 def _gather(plan: Gather, home: int, resolver: _Resolver) -> Execution | GatherExecution:

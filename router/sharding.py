@@ -262,6 +262,14 @@ def stored_key(key_type: str, value: KeyValue, type_modifier: int) -> KeyValue:
     return value
 
 
+def assigned_key(key_type: str, value: KeyValue, type_modifier: int) -> KeyValue:
+    """Return what is stored; the value itself where Postgres has an error for it, on whichever shard it goes to."""
+    try:
+        return stored_key(key_type, value, type_modifier)
+    except UnsureKey:
+        return value
+
+
 # --- the same in SQL ---------------------------------------------------------------------------------------------
 
 

@@ -108,11 +108,15 @@ Found = tuple[Shortcut, int]
 
 @dataclass(frozen=True, slots=True)
 class KeyedBind:
-    """Where a Bind's shard comes from: the key is parameter ``index`` of type ``sent``; without one it is ``shard``."""
+    """Where a Bind's shard comes from: the key is parameter ``index`` of type ``sent``; without one it is ``shard``.
+
+    ``assigned``: the key column's type modifier, as Parameter has it.
+    """
 
     key_type: str
     index: int
     shard: int = 0
+    assigned: int | None = None
 
 
 def is_quiet(statement: Statement, *, functions: bool) -> bool:
@@ -148,7 +152,7 @@ def keyed_bind(statement: Statement, database: Database) -> KeyedBind | None:
     if isinstance(target, ByKeys) and len(target.terms) == 1:
         term = target.terms[0]
         if isinstance(term, Parameter):
-            return KeyedBind(target.key_type, term.number - 1)
+            return KeyedBind(target.key_type, term.number - 1, assigned=term.assigned)
     shard = _constant_shard(statement, database)
     return None if shard is None else KeyedBind("", -1, shard)
 

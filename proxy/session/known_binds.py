@@ -21,7 +21,7 @@ from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter,
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
 from router.plan import Concat, Execution, Single, Task
-from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, decode_key, integer_slot, slot_of
+from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, assigned_key, decode_key, integer_slot, slot_of
 from router.shortcut import is_quiet, keyed_bind, plain_control
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class KnownBind:
     """A statement that is ready to be bound. ``control``: BEGIN or COMMIT, which no shard sees."""
 
     __slots__ = (
+        "_assigned",
         "_bind_head",
         "_count",
         "_index",
@@ -93,6 +94,7 @@ class KnownBind:
         self._owners, self._slots = shortcuts.owners, shortcuts.slots
         self._key_type = self._sent = ""
         self._index, self._shard = -1, 0
+        self._assigned: int | None = None
         self._portals: dict[int, Portal] = {}
         self._shape: Shape | None = None
         #: What has come after it, the latest first.
@@ -104,9 +106,10 @@ class KnownBind:
         """What the client has prepared."""
         return self.prepared.query.decode("utf-8", "replace")
 
-    def reads_key(self, key_type: str, sent: str, index: int, shard: int) -> None:
-        """Say where the shard comes from: parameter ``index`` of type ``sent``; -1: it is always ``shard``."""
-        self._key_type, self._sent, self._index, self._shard = key_type, sent, index, shard
+    def reads_key(self, source: KeyedBind, sent: str) -> None:
+        """Say where the shard comes from: a parameter that is sent as type ``sent``."""
+        self._key_type, self._sent, self._index, self._shard = source.key_type, sent, source.index, source.shard
+        self._assigned = source.assigned
 
     def shard_of(self, data: bytes, cut: Pipeline) -> int | None:
         """Return the shard of a Bind; None when only the long road can tell, or say what is wrong with it."""
@@ -127,7 +130,10 @@ class KnownBind:
         ):
             return self._owners[integer_slot(int(key), self._slots)]  # canonical, and it fits
         try:
-            return self._owners[slot_of(self._key_type, decode_key(self._sent, key, form), self._slots)]
+            found = decode_key(self._sent, key, form)
+            if self._assigned is not None:
+                found = assigned_key(self._key_type, found, self._assigned)
+            return self._owners[slot_of(self._key_type, found, self._slots)]
         except UnsureKey:
             return None
 
@@ -241,7 +247,7 @@ class KnownBinds:
         key_sent = _sent_type(source, prepared.description.parameter_oids) if source is not None else None
         if source is None or key_sent is None:
             return None
-        known.reads_key(source.key_type, key_sent, source.index, source.shard)
+        known.reads_key(source, key_sent)
         return known
 
 

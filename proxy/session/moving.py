@@ -220,7 +220,8 @@ class _Writer:
         if at is None:
             return self._execution.shards
         value = KeyParameter(row[at], self._formats[at], self._types[at])
-        return (shard_of(self._plan.key_type, value, self._session.database.logical, self._session.recode),)
+        plan, session = self._plan, self._session
+        return (shard_of(plan.key_type, value, session.database.logical, session.recode, modifier=plan.key_modifier),)
 
     def _task(self, shard: int, rows: Sequence[Row]) -> Task:
         request, plan = self._request, self._plan

@@ -153,7 +153,7 @@ def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte])
         level.nested.append(select)
         facts.parent = select.facts
         written.select = select
-        _selected_key(context, written, node, query)
+        _selected_key(scope, written, node, query)
     terms = set(written.keys)
     term = terms.pop() if len(terms) == 1 else None
     if term is not None and written.source.key is not None:
@@ -223,8 +223,18 @@ def default_value(column: Column) -> Node | None:
     return target
 
 
-def _selected_key(context: Context, written: Written, node: Node, query: Node) -> None:
+def kept(scope: Scope, column: ColumnId, key: Column | None) -> bool:
+    """Whether a column's value is what a key becomes that it is assigned to: a varchar(n) loses blanks beyond n."""
+    if key is None or key.type_name != "varchar" or key.type_modifier < 0:
+        return True
+    relation = scope.sources[column.source].relation
+    found = relation.column(column.name) if relation is not None else None
+    return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= key.type_modifier
+
+
+def _selected_key(scope: Scope, written: Written, node: Node, query: Node) -> None:
     """INSERT ... SELECT: the key is the output column at its place."""
+    context = scope.context
     source, select = written.source, written.select
     columns = columns_of(written.relation, node)
     if source.key is None or select is None or columns is None:
@@ -242,10 +252,12 @@ def _selected_key(context: Context, written: Written, node: Node, query: Node) -
     starred = any(
         strings(t["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))[-1:] == ("*",) for t in targets
     )
-    if column is not None and column.family == source.key.family:
+    key = written.relation.column(source.key.name) if written.relation is not None else None
+    if column is not None and column.family == source.key.family and kept(scope, column, key):
         source.facts.equal.append((source.key, column))
     elif column is None and not starred and position < len(targets):
-        term = value_term(context.reader, targets[position]["ResTarget"].get("val", {}), source.key_type)
+        modifier = key.type_modifier if key is not None else -1
+        term = value_term(context.reader, targets[position]["ResTarget"].get("val", {}), source.key_type, modifier)
         if term is not None:
             source.facts.equal.append((source.key, term))
 
@@ -347,7 +359,7 @@ def check_key_kept(  # noqa: PLR0913 - where a SET stands
             value, {"ColumnRef": {"fields": [{"String": {"sval": "excluded"}}, {"String": {"sval": source.key.name}}]}}
         ):
             continue
-        term = value_term(context.reader, value, source.key_type)
+        term = context.reader.term(value, source.key.family or "")
         if term is not None and not excluded and source.facts.terms(source.key) == (term,):
             continue
         raise context.refuse("key-update", body.get("location"), key=source.key.name)
@@ -423,7 +435,9 @@ def _merge_insert(scope: Scope, written: Written, body: Node, level: Level) -> N
     # Only the source is in sight of NOT MATCHED: the target's columns of the same name hide nothing.
     in_sight = Names(level.names.visible[1:], level.names.merged, level.names.outer)
     found = in_sight.column(values[position])
-    term = value_term(context.reader, values[position], written.source.key_type)
+    own = relation.column(key.name)
+    modifier = own.type_modifier if own is not None else -1
+    term = value_term(context.reader, values[position], written.source.key_type, modifier)
     if found is not None and found.family == key.family:
         inserted.facts.equal.append((inserted.key, found))
     elif term is not None:

@@ -91,13 +91,9 @@ def _check_inserts(context: Context, scope: Scope, written: Written) -> None:
 
 def _fits(scope: Scope, inserted: Inserted, key: Column) -> bool:
     """Whether a key belongs where its value in the source does: a varchar(n) would lose blanks beyond n."""
-    if key.type_name != "varchar" or key.type_modifier < 0:
-        return True
-    if inserted.column is None:
+    if inserted.column is None and key.type_name == "varchar" and key.type_modifier >= 0:
         return scope.context.decided  # its key is cast to the column's type
-    relation = scope.sources[inserted.column.source].relation
-    found = relation.column(inserted.column.name) if relation is not None else None
-    return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= key.type_modifier
+    return inserted.column is None or dml.kept(scope, inserted.column, key)
 
 
 def _joined(context: Context, scope: Scope, written: Written, part: Part) -> Plan:

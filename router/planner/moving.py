@@ -63,7 +63,7 @@ def insert_select(context: Context) -> Statement | None:
     context.check_access(relation, write=True, defaults=defaults, at=node["relation"].get("location"))
     reading = select.plan(context.rewritten(cut.read(columns, query)))
     everything = [*columns, *(column for column, _ in extra)]
-    key_type, key_column = _key(placement, relation, everything)
+    key_type, key_column, modifier = _key(placement, relation, everything)
     overriding = cut.overriding
     if not overriding and any(column.identity == "a" for column in everything):
         overriding = "OVERRIDING SYSTEM VALUE "
@@ -74,15 +74,16 @@ def insert_select(context: Context) -> Statement | None:
         HomeShard() if isinstance(placement, Home) else EveryShard(),
         key_type,
         key_column,
+        modifier,
         tuple(value for _, value in extra),
         at_once=node.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE",
     )
     return context.statement(plan, "INSERT", returns_rows="returningClause" in node)
 
 
-def _key(placement: Placement, relation: Relation, columns: list[Column]) -> tuple[str, int | None]:
+def _key(placement: Placement, relation: Relation, columns: list[Column]) -> tuple[str, int | None, int]:
     key = relation.column(placement.key) if isinstance(placement, Sharded) else None
-    return ("", None) if key is None else (key.type_name, columns.index(key))
+    return ("", None, -1) if key is None else (key.type_name, columns.index(key), key.type_modifier)
 
 
 def check_conflict(context: Context, relation: Relation, placement: Placement) -> None:

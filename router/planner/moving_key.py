@@ -65,6 +65,7 @@ def update_key(context: Context) -> Statement | None:
         EveryShard(),
         key.type_name,
         columns.index(key),
+        key.type_modifier,
         verb="UPDATE",
     )
     return context.statement(plan, "UPDATE", returns_rows="returningClause" in node)

@@ -60,3 +60,34 @@ def test_rows_of_an_array_of_texts(twins: Twins) -> None:
     for word in words:
         text = '{"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"}'
         twins.same(parse("select n from words where word = any($1)"), bind(text.encode()), execute(), SYNC)
+
+
+def test_keys_are_found_by_what_their_column_stores(twins: Twins) -> None:
+    """A varchar(n) cuts blanks off what it is given: what is sent has another hash than what is stored."""
+    twins.query("set pgchorus.allow_key_update = on")
+    twins.query("insert into notes select g, 'v' || g, g from generate_series(1, 9) g")
+    twins.query("insert into words values ('short', 1), ('longer    ', 2)")
+    for kind in ("varchar(6)", "char(6)"):
+        twins.query(f"create table made (k {kind} default rpad('def', 9) primary key, n int4)")
+        for text in (
+            "insert into made values ('exact6   '::varchar(20), 1)",
+            "insert into made values (rpad('ab', 9), 2), ('abcd'::text || '      ', 3), ('x', 4)",
+            "insert into made values ('abc       '::char(8), 5)",
+            "insert into made values (rpad('abcd', 9, 'x'), 6), ('y', 7)",
+            "insert into made (n) values (8)",
+            "insert into made select 'const       ', 9",
+            "insert into made select rpad('q' || k, 11), k from notes",
+            "insert into made select word, n from words order by 1",
+            "insert into made select word, n from words where word = 'longer    '",
+            "update made set k = 'z' || k || '    ' where n = 7",
+            "update made set k = 'z' || n || '    ' where n = 4 returning k, length(k)",
+            """merge into made using (select k, rpad('m' || k, 10) x from notes) s on made.n = s.k + 1000
+               when not matched then insert values (x, k)""",
+            "select k, n, length(k) from made order by n, k",
+        ):
+            twins.query(text)
+        for value in (b"par      ", b"paraaaaaa"):
+            twins.same(parse("insert into made values ($1, 5)"), bind(value), execute(), SYNC)
+        twins.same(parse("insert into made values ($1, 5), ('other', 6)"), bind(b"two    "), execute(), SYNC)
+        twins.query("select k, n, length(k) from made order by n, k")
+        twins.query("drop table made")
