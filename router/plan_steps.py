@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A value that the home shard computes when the statement runs: ``text`` is an expression without columns."""
+    """A value that the home shard computes when the statement runs: ``text`` is an expression without columns.
+
+    ``key``: the key type that it is assigned to, if it is a sharding key; Postgres may turn a number into a text there.
+    """
 
     text: str
+    key: str = ""
 
 
 class Moment(Enum):

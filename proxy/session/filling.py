@@ -23,9 +23,11 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block, ClientTransaction
 from proxy.wire import backend, frontend
 from router.errors import refusal
+from router.keys import family, tells
 from router.plan import Execution, SplitInsert
 from router.plan_steps import Asked, Computed, Filled, Moment
 from router.resolve import KeyParameter, UnresolvedKey, resolve
+from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -72,7 +74,7 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
         fields = (await session.database.describe(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
-    values, inner = await _values(session, plan, (), (), ())
+    values, inner = await _values(session, plan, (), statement.text)
     executable = session.resolve(inner, values)
     request = Request(
         text=inner.text,
@@ -114,7 +116,8 @@ async def fill_bind(
     _begin_for_locks(session, plan)
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
-    values, inner = await _values(session, plan, bind.parameters, formats, oids)
+    known = [KeyParameter(*each) for each in zip(bind.parameters, formats, oids, strict=True)]
+    values, inner = await _values(session, plan, known)
     changed = _with_values(prepared, inner, [value.oid for value in values])
     filled = frontend.Bind(
         bind.portal,
@@ -158,15 +161,17 @@ def moment_values(session: Session, moments: Sequence[Moment]) -> list[bytes]:
 async def _values(
     session: Session,
     plan: Filled,
-    parameters: Sequence[bytes | None],
-    formats: Sequence[int],
-    oids: Sequence[int],
+    known: Sequence[KeyParameter],
+    shown: str = "",
 ) -> tuple[list[KeyParameter], Statement]:
-    """Return the values of a plan in order, and the statement that takes them."""
+    """Return the values of a plan in order, and the statement that takes them.
+
+    ``known``: the client's parameters; ``shown``: the statement, if no shard has seen it.
+    """
     rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
     texts = [tuple(value.text for value in row) for row in rows if row]
-    known = [KeyParameter(*each) for each in zip(parameters, formats, oids, strict=True)]
-    computed = iter(await compute(session, texts, known) if texts else ())
+    found_values = await compute(session, texts, known) if texts else []
+    computed = iter(await _keys_assigned(session, [value for row in rows for value in row], found_values, shown))
     found: list[KeyParameter] = []
     marks: dict[int, str] = {}
     for row in plan.values:
@@ -182,6 +187,24 @@ async def _values(
                 found.append(moment_parameter(session, value) if isinstance(value, Moment) else next(computed))
     inner = with_marks(session, plan.inner, marks, [*known, *found]) if marks else plan.inner
     return found, inner
+
+
+async def _keys_assigned(
+    session: Session, computed: Sequence[Computed], found: list[KeyParameter], shown: str
+) -> list[KeyParameter]:
+    """Return computed values, of which sharding keys are what their columns store."""
+    odd = [
+        at
+        for at, (value, had) in enumerate(zip(computed, found, strict=True))
+        if value.key and not becomes_key(had.oid, value.key)
+    ]
+    if odd and shown:
+        await session.database.let_a_shard_speak(session, shown)  # not every type is assigned to every other
+    for key_type, places in groupby(odd, lambda at: computed[at].key):
+        at = list(places)
+        for place, value in zip(at, await assigned(session, [found[n] for n in at], key_type), strict=True):
+            found[place] = value
+    return found
 
 
 async def computed_rows(session: Session, values: Sequence[Value], count: int) -> list[list[KeyParameter]]:
@@ -222,8 +245,39 @@ async def compute(
 
     ``known``: the parameters that they may use.
     """
+    return await ask_home(session, packet_of(session, rows, known, result_format))
+
+
+def becomes_key(oid: int, key_type: str) -> bool:
+    """Whether a value of a type is hashed like the key that it becomes by assignment."""
+    sent = KEY_TYPE_OIDS.get(oid, "")
+    return tells(family(sent), family(key_type)) or (sent == PADDED and key_type in TEXT_TYPES)
+
+
+async def assigned(session: Session, values: Sequence[KeyParameter], key_type: str) -> list[KeyParameter]:
+    """Return what values of other types become where they are assigned to a key, by home's word.
+
+    Requires that Postgres has seen the assignment: an explicit cast takes more than one does, and gives the same. What
+    a length cuts off is left to whoever looks for the shard. Values of users' types stay as they are.
+    """
+    found = list(values)
+    packet = b""
+    at = [number for number, value in enumerate(values) if 0 < value.oid < _FIRST_OWN_OID]
+    for oid, numbers in groupby(at, lambda number: values[number].oid):
+        packet += frontend.Parse(b"", f"SELECT $1::pg_catalog.{key_type}".encode(), (oid,)).encode()
+        packet += frontend.Describe(b"S", b"").encode()
+        for number in numbers:
+            packet += frontend.Bind(b"", b"", (values[number].format,), (values[number].data,), ()).encode()
+            packet += frontend.Execute(b"", 0).encode()
+    if packet:
+        for number, value in zip(at, await ask_home(session, packet + frontend.Sync().encode()), strict=True):
+            found[number] = value
+    return found
+
+
+async def ask_home(session: Session, packet: bytes) -> list[KeyParameter]:
+    """Return the values that home's answer to a packet has: on the transaction's link if it has one, or beside it."""
     home, transaction = session.database.logical.home, session.transaction
-    packet = packet_of(session, rows, known, result_format)
     if home in transaction.links or (transaction.in_block and transaction.settings_changed):
         links = await transaction.join([home], writes=True)
         return await collect(links[home], packet)

@@ -13,7 +13,7 @@ from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, INTERNAL_ERROR, ProxyErro
 from proxy.executor import tags
 from proxy.executor.request import Request
 from proxy.executor.results import ListResult
-from proxy.session.filling import computed_rows
+from proxy.session.filling import assigned, becomes_key, computed_rows
 from proxy.wire import backend
 from router.errors import refusal
 from router.plan import Execution, InOrder, Same, SumTags, Task
@@ -117,6 +117,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
     read = await read_rows(session, start, execution.read, reading)
     writer = _Writer(session, execution, request, read)
     await writer.compute_extra()
+    await writer.read_keys()
     try:
         rounds = writer.rounds()
     except UnresolvedKey as error:
@@ -163,6 +164,7 @@ class _Writer:
         self._plan = execution.plan
         self._request = request
         self._rows = read.rows
+        self._keys: list[KeyParameter] = []  # of the rows, where they are other than those that were read
         self._formats = read.formats()
         self._oids = read.oids()
         self._types = [field.type_oid for field in read.fields]  # the shards' own, where they are a user's too
@@ -181,6 +183,15 @@ class _Writer:
         self._oids += [value.oid for value in values[0]]
         self._types += [value.oid for value in values[0]]
 
+    async def read_keys(self) -> None:
+        """See what the keys become, where their type is not the column's."""
+        at, key_type, session = self._plan.key_column, self._plan.key_type, self._session
+        if at is None or not self._rows or becomes_key(self._types[at], key_type):
+            return
+        await session.database.let_a_shard_speak(session, self._request.text, self._request.parameter_oids)
+        sent = [KeyParameter(row[at], self._formats[at], self._types[at]) for row in self._rows]
+        self._keys = await assigned(session, sent, key_type)
+
     def rounds(self) -> list[Execution]:
         """Return the statements: one for each shard in each round, with as many rows as a statement can take."""
         shards = self._execution.shards
@@ -191,7 +202,7 @@ class _Writer:
             return [Execution((self._task(shards[0], []),), SumTags(), writes=True)]
         placed: dict[int, list[int]] = {}
         for number, row in enumerate(self._rows):
-            for shard in self._shards(row):
+            for shard in self._shards(number, row):
                 placed.setdefault(shard, []).append(number)
         longest = max(map(len, placed.values()))
         if longest > most and self._plan.at_once:
@@ -214,12 +225,12 @@ class _Writer:
         positions = {number: at for at, rows in enumerate(parts.values()) for number in rows}
         return InOrder(tuple(positions[number] for number in sorted(positions)))
 
-    def _shards(self, row: Row) -> tuple[int, ...]:
+    def _shards(self, number: int, row: Row) -> tuple[int, ...]:
         """Return where a row belongs."""
         at = self._plan.key_column
         if at is None:
             return self._execution.shards
-        value = KeyParameter(row[at], self._formats[at], self._types[at])
+        value = self._keys[number] if self._keys else KeyParameter(row[at], self._formats[at], self._types[at])
         plan, session = self._plan, self._session
         return (shard_of(plan.key_type, value, session.database.logical, session.recode, modifier=plan.key_modifier),)
 

@@ -97,11 +97,13 @@ class Rows:
         if value is None:
             return None
         effect = context.effect(value)
+        is_key = column.name == self._key
         if effect.runs is Runs.HOME:
-            return Computed(column.default)
-        if column.name == self._key:
+            return Computed(column.default, column.type_name if is_key else "")
+        if is_key:
             known = value_term(context.reader, value, column.type_name, column.type_modifier)
-            return None if known is not None or effect.runs is not Runs.ANYWHERE else Computed(column.default)
+            stays = known is not None or effect.runs is not Runs.ANYWHERE
+            return None if stays else Computed(column.default, column.type_name)
         (parsed,) = parse(f"SELECT {column.default}")
         splices = self._filling.clock_splices(parsed, named=False) if effect.clock else []
         text = parsed.text
@@ -231,13 +233,13 @@ class Rows:
         if "FuncCall" in value or column.name == self._key:
             runs = context.effect(value).runs
             if runs is Runs.HOME:
-                return Computed(text)
+                return Computed(text, column.type_name if column.name == self._key else "")
             if column.name == self._key and runs is Runs.ANYWHERE:
                 known = value_term(context.reader, value, column.type_name, column.type_modifier)
                 if known is None:
                     literal = constant(value)
                     cast = f"::pg_catalog.{_quoted(column.type_name)}" if literal and literal[0] in _NUMBERS else ""
-                    return Computed(text + cast)
+                    return Computed(text + cast, column.type_name)
         return Computed(text) if context.effect(value).runs is Runs.HOME else None
 
 

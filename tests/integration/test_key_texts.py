@@ -91,3 +91,30 @@ def test_keys_are_found_by_what_their_column_stores(twins: Twins) -> None:
         twins.same(parse("insert into made values ($1, 5), ('other', 6)"), bind(b"two    "), execute(), SYNC)
         twins.query("select k, n, length(k) from made order by n, k")
         twins.query("drop table made")
+
+
+def test_keys_of_other_types_are_assigned(twins: Twins) -> None:
+    """What Postgres assigns to a key's type is placed by what it becomes; what it does not is refused in its words."""
+    twins.query("set pgchorus.allow_key_update = on")
+    twins.query("insert into notes select g, 'v' || g, g from generate_series(1, 9) g")
+    for kind in ("int4", "varchar(6)"):
+        twins.query(f"create table made (k {kind} primary key, n int4)")
+        for text in (
+            "insert into made values (2.5 + 1, 1)",
+            "insert into made values (2.5::float8 * 3, 2), (9::numeric / 2, 3), (now()::date - now()::date, 4)",
+            "insert into made values (true, 5)",
+            "insert into made values ('5' || '6', 6)",
+            "insert into made values ('2020-01-01'::date, 7)",
+            "insert into made values (3000000000 * 2.0, 7)",
+            "insert into made select k + 100.5, 8 from notes",
+            "insert into made select array[k], 8 from notes",
+            "update made set k = k + 1000.5" if kind == "int4" else "update made set k = n + 500 where n < 3",
+            """merge into made using (select k + 20.5 x from notes) s on made.n = s.x + 1000
+               when not matched then insert values (s.x + 2000, 9)""",
+            "select * from made order by n, k",
+        ):
+            twins.query(text)
+        for cast in ("numeric", "int8"):
+            twins.same(parse(f"insert into made values ($1::{cast}, 9)"), bind(b"77"), execute(), SYNC)
+        twins.query("select * from made order by n, k")
+        twins.query("drop table made")

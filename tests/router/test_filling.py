@@ -47,7 +47,7 @@ def test_values_of_a_row_are_computed_in_the_order_of_its_columns() -> None:
     plan = filled("insert into tickets (state, number, customer_id) values (nextval('a')::text, default, nextval('b'))")
     assert plan.values == (
         (Moment.TRANSACTION,),
-        (Computed("nextval('b')"), Computed("nextval('tickets_number_seq')"), Computed("nextval('a')::text")),
+        (Computed("nextval('b')", "int8"), Computed("nextval('tickets_number_seq')"), Computed("nextval('a')::text")),
     )
     assert plan.inner.text == (
         'insert into tickets (state, number, customer_id, "opened") values ($4, $3, $2, (($1::pg_catalog.timestamptz)))'
