@@ -39,9 +39,11 @@ SHOWN = 40
 NUMBERS_OF_SHARDS = (1, 2, 4)
 
 
-def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer]) -> Outcome:
+def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer], rarer: float | None) -> Outcome:
     """Compare the statements of one seed."""
     generator = Generator(seed)
+    if rarer is not None:
+        generator.rarer = rarer
     with ground([shards], servers, tables=generator.placements()) as found:
         fill([found.one, *found.proxies.values()], generator.definitions)
         one, proxies = found.askers()
@@ -55,7 +57,12 @@ def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedSer
     return outcome
 
 
-def work(tasks: Queue[tuple[int, int, int] | None], results: Queue[tuple[int, Outcome]], most_shards: int) -> None:
+def work(
+    tasks: Queue[tuple[int, int, int] | None],
+    results: Queue[tuple[int, Outcome]],
+    most_shards: int,
+    rarer: float | None,
+) -> None:
     """One job: servers of its own, and one seed after another."""
     with tempfile.TemporaryDirectory(prefix="pgchorus-generated-") as directory:
         Path(directory).chmod(0o755)
@@ -65,7 +72,7 @@ def work(tasks: Queue[tuple[int, int, int] | None], results: Queue[tuple[int, Ou
             while (task := tasks.get()) is not None:
                 seed, count, shards = task
                 try:
-                    outcome = one_schema(seed, count, shards, servers)
+                    outcome = one_schema(seed, count, shards, servers, rarer)
                 except Exception:  # noqa: BLE001 - whatever it is, it belongs into the report
                     outcome = Outcome(differences=[f"seed {seed} [{shards} shards] ended by\n{traceback.format_exc()}"])
                 results.put((seed, outcome))
@@ -99,6 +106,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the first schema (a new one)")
     parser.add_argument("--shards", type=int, default=0, help="always this number (1, 2 and 4 in turn)")
     parser.add_argument("--jobs", type=int, default=2, help="schemas at a time, each with servers and a proxy (2)")
+    parser.add_argument("--rarer", type=float, help="the share of rarer forms (its own)")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
     for told in (signal.SIGINT, signal.SIGTERM):
@@ -113,7 +121,7 @@ def main() -> int:
         left -= options.each
         seeds += 1
     jobs = [
-        spawn.Process(target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS)), daemon=True)
+        spawn.Process(target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS), options.rarer), daemon=True)
         for _ in range(min(options.jobs, seeds))
     ]
     for job in jobs:

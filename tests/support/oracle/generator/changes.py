@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oracle.generator.literals import quote
-from oracle.generator.queries import Queries
+from oracle.generator.rarer import Rarer
 from oracle.generator.schema import SHARDED, Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Change:
     small: bool = False
 
 
-class Changes(Queries):
+class Changes(Rarer):
     """Makes changes."""
 
     _next_id = 1000
@@ -282,7 +282,7 @@ class Changes(Queries):
         """Return a statement that fails, mostly, the same everywhere."""
         table = self.pick(*self.schema.tables)
         name, key = table.name, table.columns["k"]
-        wrong = {"i": "'abc'", "u": "'abc'", "t": "5", "q": "5"}[key]
+        wrong = {"i": "'abc'", "u": "'abc'", "t": "5", "q": "5", "c": "5"}[key]
         constant = self.constant(key)
         i = self.pick(*[column for column, kind in table.columns.items() if kind == "i"], "k") if key == "i" else "1"
         return self.made(

@@ -35,8 +35,11 @@ CASTS = {kind: names[0].partition(" ")[0] for kind, names in TYPES.items()}
 DEFINED = (
     "create type mood as enum ('sad', 'ok', 'happy')",
     "create domain whole as int4 check (value > -1000)",
+    "create function twice(int8) returns int8 language sql immutable as 'select $1 * 2'",
+    "create function shout(text) returns text language sql immutable strict return upper($1) || '!'",
+    "create function same(text) returns text language plpgsql stable as 'begin return $1; end'",
 )
-KEY_TYPES = ("int8", "int4", "int2", "text", "varchar(8)", 'text collate "C"', "uuid")
+KEY_TYPES = ("int8", "int4", "int2", "text", "varchar(8)", 'text collate "C"', "uuid", "char(4)")
 KIND_OF = {name: kind for kind, names in TYPES.items() for name in names}
 
 INTEGERS = (0, 1, 2, 3, 5, 8, -1, -7, 100)
