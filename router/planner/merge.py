@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from router.errors import Refused
 from router.plan import Concat, Constant, EveryShard, Ordered, Parameter, Plan, Scatter, SortKey
-from router.planner import aggregate, finish, locking
+from router.planner import aggregate, aggregated_outside, finish, locking
 from router.planner.clauses import Clauses, apply, verified
 from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
@@ -141,6 +141,10 @@ class Query:
         grouped_by_key = any(self.is_key(node) for node in groups)
         distinct = self.node.get("distinctClause")
         distinct_has_key = bool(distinct) and self._distinct_has_key(distinct or [])
+        if not grouped_by_key:
+            call = aggregated_outside.found(self.context, self.scope, self.level)
+            if call is not None:
+                raise self.refuse("aggregate", {"FuncCall": call})
         if groups or aggregates:
             if grouped_by_key:
                 if distinct and not distinct_has_key:

@@ -97,6 +97,18 @@ class Names:
             return None
         return owners[0].columns.get(parts[-1])
 
+    def owns(self, parts: tuple[str, ...]) -> bool | None:
+        """Whether a dotted name means something of this level, not of one outside; None: that is not certain."""
+        if len(parts) != 1:
+            return any(item.alias == parts[-2] for item in self.visible)
+        if parts[0] in self.merged or any(
+            item.columns is not None and parts[0] in item.columns for item in self.visible
+        ):
+            return True
+        if any(item.columns is None or item.alias == parts[0] for item in self.visible):
+            return None
+        return False
+
     def _unqualified(self, name: str) -> ColumnId | None:
         if name in self.merged:
             return self.merged[name]

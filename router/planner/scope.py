@@ -56,6 +56,7 @@ class Scope:
         self.sources: list[Source] = []
         self.modifying: list[Cte] = []
         self.written: dict[int, Any] = {}  # what router.planner.dml built of them, by the id of their node
+        self.names_of: dict[int, Names] = {}  # what a query's names mean, by the id of its node
         self._seen: set[int] = set()
 
     # --- selects -----------------------------------------------------------------------------------------------------
@@ -73,6 +74,7 @@ class Scope:
         own = merge_into if merge_into is not None else Facts(facts)
         names = Names([], outer=outer)
         level = Level(node, names, own)
+        self.names_of[id(node)] = names
         environment = self.with_clause(node, level, environment or {}, outer, facts)
         if node.get("op", "SETOP_NONE") != "SETOP_NONE":
             arms = [node["larg"], node["rarg"]]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
 from oracle.generated import Comparison, Outcome
-from oracle.generator.groups import Generator
+from oracle.generator.scenes import Scenes
 from oracle.ground import fill, ground
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 
@@ -41,7 +41,7 @@ NUMBERS_OF_SHARDS = (1, 2, 4)
 
 def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer], rarer: float | None) -> Outcome:
     """Compare the statements of one seed."""
-    generator = Generator(seed)
+    generator = Scenes(seed)
     if rarer is not None:
         generator.rarer = rarer
     with ground([shards], servers, tables=generator.placements()) as found:
@@ -121,7 +121,9 @@ def main() -> int:
         left -= options.each
         seeds += 1
     jobs = [
-        spawn.Process(target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS), options.rarer), daemon=True)
+        spawn.Process(
+            target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS), options.rarer), daemon=True
+        )
         for _ in range(min(options.jobs, seeds))
     ]
     for job in jobs:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from oracle.generated import Comparison
-from oracle.generator.groups import Generator as AnySchema
+from oracle.generator.scenes import Scenes as AnySchema
 from oracle.ground import fill, ground
 from shop_data import filled_shops
 

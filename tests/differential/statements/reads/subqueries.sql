@@ -112,3 +112,12 @@ select id from customers where name in (select word from words) order by id;
 select id from customers where name in (select word from words where word = 'Ana') order by id;
 select word from words w where (select count(*) from words v where v.lang = w.lang and v.n < w.n) < 2 order by word;
 select word from words w where n = (select max(n) from words v where v.lang is not distinct from w.lang) order by word;
+-- aggregates that belong to the query around the subquery they stand in
+select (select count(*) from countries n where n.code >= min(c.country)) from customers c;
+select (select n.name from countries n where n.code = max(c.country)) as last from customers c where c.vip;
+select (select count(*) from countries n where n.code > max(c.country)) as n, count(*) from customers c group by c.vip order by 1, 2;
+select c.id, (select max(c.balance) + count(*) from countries n) from customers c group by c.id order by 1 limit 3;
+select (select max(o.total) from countries n limit 1) from orders o;
+select (select max(n.population) from countries n where n.code = c.country) as m, c.id from customers c order by c.id limit 5;
+select exists (select 1 from countries n where n.code = (select max(x.country) from (values (1)) v(a))) from customers x;
+select 1 from orders o having exists (select 1 from countries n where n.population > sum(o.items));

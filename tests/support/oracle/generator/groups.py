@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from oracle.corpus import Case
-from oracle.generator.changes import Changes
+from oracle.generator.rarer_changes import RarerChanges
 from oracle.generator.schema import HOME, Relation
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Group:
 _BEGIN, _ROLLBACK, _COMMIT = "begin", "rollback", "commit"
 
 
-class Generator(Changes):
+class Generator(RarerChanges):
     """Everything that a seed makes: ``definitions`` and ``placements()`` first, then ``group()`` again and again."""
 
     def __init__(self, seed: int, modes: tuple[str, ...] = ("simple", "extended", "binary")) -> None:

@@ -74,7 +74,9 @@ class Rarer(Queries):
         kind = self.kind_in(scope, "itnd")
         known = self.columns(scope, kind)
         by = str(self.pick(*known)) if known else self.value(scope, kind, 0)
-        offset = {"i": ("1", "3"), "n": ("1.5", "20"), "d": ("'2 days'::interval", "'1 week'::interval")}.get(kind, ("1", "2"))
+        offset = {"i": ("1", "3"), "n": ("1.5", "20"), "d": ("'2 days'::interval", "'1 week'::interval")}.get(
+            kind, ("1", "2")
+        )
         mode = self.pick("groups", "rows", "range" if kind in "ind" else "groups")
         if mode == "rows":
             by, way = ", ".join(self.everything(scope)), ""
@@ -93,15 +95,17 @@ class Rarer(Queries):
         whole = ", ".join(self.everything(scope))
         i, t = self.value(scope, "i", 0), self.value(scope, "t", 0)
         shown = [self.value(scope, self.kind_in(scope), 0)]
-        for _ in range(self.pick(1, 2)):
-            shown.append(self.made(
+        shown += [
+            self.made(
                 lambda: f"{self._aggregated(scope)} over ({self._partition(scope)}{self._frame(scope)})",
                 lambda: f"{self._aggregated(scope)} over ({self._partition(scope)}{self._frame(scope)})",
                 lambda: f"nth_value({i}, 2) over ({self._partition(scope)}order by {whole} rows between unbounded preceding and unbounded following)",
                 lambda: f"last_value({t}) over ({self._partition(scope)}order by {whole} rows between current row and 1 following)",
                 lambda: f"lead({i}, 2, {i}) over ({self._partition(scope)}order by {whole})",
                 lambda: f"lag({t}, 1, 'none') over ({self._partition(scope)}order by {whole})",
-            ))  # fmt: skip
+            )
+            for _ in range(self.pick(1, 2))
+        ]  # fmt: skip
         return Query(f"select {self.listed(shown)} from {source}{self.where(scope)}")
 
     def named_windows(self) -> Query:
@@ -145,7 +149,10 @@ class Rarer(Queries):
         kind = first.columns["k"]
         scope: Scope = (("a", first), ("b", second))
         if self.odds(0.25):
-            i = {one.name: next((n for n, found in one.columns.items() if found == "i" and n != "k"), "null::int4") for one in (first, second)}
+            i = {
+                one.name: next((n for n, found in one.columns.items() if found == "i" and n != "k"), "null::int4")
+                for one in (first, second)
+            }
             source = f"(select k, {i[first.name]} as i from {first.name}) a natural {how} (select k, {i[second.name]} as {self.pick('i', 'j')} from {second.name}) b"
             return Query(f"select k, count(*), max(i) from {source} group by k")
         name = " as u" if self.odds(0.2) else ""
@@ -189,7 +196,9 @@ class Rarer(Queries):
         where = self.where(scope, 1)
         if self.odds(0.4):
             return Query(f"select * from {inner}{where}")
-        return Query(f"select {self.value(scope, self.kind_in(scope))} as c, count(*) from {self.pick(source, inner)}{where} group by 1")
+        return Query(
+            f"select {self.value(scope, self.kind_in(scope))} as c, count(*) from {self.pick(source, inner)}{where} group by 1"
+        )
 
     def lateral(self) -> Query:
         """LATERAL subqueries that count, sort or limit what belongs to a row."""
@@ -209,11 +218,18 @@ class Rarer(Queries):
             lambda: f"select {i} as n, 0 as m from {second.name} y where {where} union all select {self.value(scope, 'i', 0)}, 1",
         ), Relation("", {"n": "i", "m": "i"}, "n")  # fmt: skip
         wider: Scope = (("l", known), *scope)
-        join = self.pick("cross join lateral ({}) l", "left join lateral ({}) l on true", ", lateral ({}) l", "left join lateral ({}) l on l.n > 0")
+        join = self.pick(
+            "cross join lateral ({}) l",
+            "left join lateral ({}) l on true",
+            ", lateral ({}) l",
+            "left join lateral ({}) l on l.n > 0",
+        )
         source = f"{first.name} a{'' if join[0] == ',' else ' '}{join.format(inner)}"
         if self.odds(0.3):
             return Query(f"select a.k, sum(l.n), max(l.m) from {source}{self.where(wider, 1)} group by a.k")
-        return Query(f"select a.k, {self.value(scope, self.kind_in(scope), 0)} as c, l.n, l.m from {source}{self.where(wider, 1)}")
+        return Query(
+            f"select a.k, {self.value(scope, self.kind_in(scope), 0)} as c, l.n, l.m from {source}{self.where(wider, 1)}"
+        )
 
     def lateral_rows(self) -> Query:
         """Functions that return sets in FROM, of what stands to their left."""
@@ -229,7 +245,9 @@ class Rarer(Queries):
         )  # fmt: skip
         join = "cross join lateral" if self.odds(0.6) else "left join lateral"
         tail = " on true" if join.startswith("left") else ""
-        head = self.pick("select f.*, {0} as c from", "select f.v, count(*), {1} from", "select count(*), count(f.v), {1} from")
+        head = self.pick(
+            "select f.*, {0} as c from", "select f.v, count(*), {1} from", "select count(*), count(f.v), {1} from"
+        )
         group = " group by f.v" if head.startswith("select f.v") else ""
         shown = head.format(self.value(scope, self.kind_in(scope), 0), f"min({i})")
         return Query(f"{shown} {source} {join} {made}{tail}{self.where(scope, 1)}{group}")
@@ -239,7 +257,11 @@ class Rarer(Queries):
     def mixed(self) -> Query:
         """Set operations of columns of different types, nested, with orders and limits inside."""
         kinds = self.pick("in", "ni", "if", "tc", "dz", "im", "it", "i", "t")
-        forms = {"i": ("{}::int2", "{}::int4", "{}::int8", "{}"), "n": ("{}", "{}::numeric"), "t": ("{}", "{}::varchar", "{}::text")}
+        forms = {
+            "i": ("{}::int2", "{}::int4", "{}::int8", "{}"),
+            "n": ("{}", "{}::numeric"),
+            "t": ("{}", "{}::varchar", "{}::text"),
+        }
         parts = []
         for _ in range(self.pick(2, 2, 3)):
             source, scope = self.source(self.pick(1, 1, 2))
@@ -373,9 +395,16 @@ class Rarer(Queries):
         if self.odds(0.25):
             return Query(f"select {shown[0]} as c, count(*) from {source}{where} group by 1")
         if self.odds(0.25):
-            return Query(f"select {self.value(scope, 'i', 0)} as c0, {shown[0]} as c1 from {source}{where} order by c0, c1", ordered=True)
+            return Query(
+                f"select {self.value(scope, 'i', 0)} as c0, {shown[0]} as c1 from {source}{where} order by c0, c1",
+                ordered=True,
+            )
         if self.odds(0.15):
-            return Query(f"select {self.pick('min', 'max', 'count')}({shown[0]}) from {source}{where}" if "row(" not in shown[0] else f"select count(*) from {source}{where}")
+            return Query(
+                f"select {self.pick('min', 'max', 'count')}({shown[0]}) from {source}{where}"
+                if "row(" not in shown[0]
+                else f"select count(*) from {source}{where}"
+            )
         return Query(f"select {self.pick('', '', 'distinct ')}{self.listed(shown)} from {source}{where}")
 
     def odd_key(self, scope: Scope, key: str, kind: str) -> str:
@@ -480,8 +509,20 @@ class Rarer(Queries):
         """Rows that are locked."""
         table = self.some_table()
         scope: Scope = (("a", table),)
-        how = self.pick("for update", "for no key update", "for share", "for key share", "for update nowait", "for share skip locked", "for update of a")
-        where = self.pick(f" where a.k = {quote(self._drawn(table.columns['k']))}", "") if self.odds(0.5) else self.where(scope, 1)
+        how = self.pick(
+            "for update",
+            "for no key update",
+            "for share",
+            "for key share",
+            "for update nowait",
+            "for share skip locked",
+            "for update of a",
+        )
+        where = (
+            self.pick(f" where a.k = {quote(self._drawn(table.columns['k']))}", "")
+            if self.odds(0.5)
+            else self.where(scope, 1)
+        )
         shown = self.value(scope, self.kind_in(scope), 0)
         if self.odds(0.3):
             return Query(f"select a.k, {shown} as c from {table.name} a{where} order by 1, 2 {how}", ordered=True)
