@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from router.plan import Executable, Statement
 
 _COMPLETE = ord("C")
-# Literals that mean a moment are read at Parse: a statement that holds one is never shared or kept.
-_MOMENT = re.compile(r"'\s*(now|today|tomorrow|yesterday|allballs)\s*'", re.IGNORECASE)
+# Literals that mean a moment are read at Parse, whatever else is in them ('today 12:00', '{now}'): a statement that may
+# hold one is never shared or kept. Calls (now()) are none; of texts with escapes or in pieces nobody knows.
+_QUOTES = frozenset("'$")
+_MOMENT = re.compile(
+    r"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])(?!\s*\()|e'[^']*\\|u&'|'[^\S\n]*(?:--[^\n]*)?\n\s*'",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class PreparedStatement:
 
     def link_name(self, applied: Applied) -> bytes:
         """Return the name on links; b'' when it must be parsed anew for each use."""
-        if not self.name or _MOMENT.search(self.statement.text):
+        if not self.name or reads_clock(self.statement.text):
             return b""
         key = repr((self.query, self.oids, applied.statements, self.catalog_version)).encode()
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
@@ -104,6 +109,11 @@ class Portal:
         if len(formats) == 1:
             formats = formats * len(fields)
         return backend.row_description([with_format(field, code) for field, code in zip(fields, formats, strict=False)])
+
+
+def reads_clock(text: str) -> bool:
+    """Whether Postgres may read its clock when it parses a statement, instead of when it runs it."""
+    return not _QUOTES.isdisjoint(text) and _MOMENT.search(text) is not None
 
 
 def with_format(field: Field, code: int) -> Field:
