@@ -317,6 +317,16 @@ class LogicalDatabase:
             text, search_path, parameter_oids, lambda one: planner.plan(one, search_path, parameter_oids)
         )
 
+    def keep_plans(
+        self,
+        text: str,
+        search_path: tuple[str, ...],
+        parameter_oids: tuple[int, ...],
+        plans: tuple[Statement, ...],
+    ) -> None:
+        """Keep plans that the planner of the current catalog has made of a text."""
+        self._plans.keep(text, search_path, parameter_oids, plans)
+
     @property
     def planner(self) -> Planner:
         """The planner over the current catalog."""

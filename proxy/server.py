@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -37,6 +38,7 @@ from proxy.listening import LISTEN_BACKLOG, bound, sockets_for
 from proxy.login import serve_client
 from proxy.reload import reload
 from proxy.runtime import open_database
+from proxy.session.planning import SWITCH_SECONDS
 from proxy.siblings.place import Place
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
@@ -272,6 +274,7 @@ class Server:
         stack.callback(self._close_door)
         beat = spawn(self._measure_lag(), name="event loop's lag")
         stack.callback(beat.cancel)
+        sys.setswitchinterval(SWITCH_SECONDS)  # between the loop and the thread that plans long texts
         # What lives for the whole run is not worth looking at in every collection.
         gc.collect()
         gc.freeze()

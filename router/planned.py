@@ -43,8 +43,7 @@ class PlannedStatements:
         cut = lifting.lift(text) if not oids else None
         if cut is None:
             plans = plan(text)
-            if len(text) <= MAX_TEXT_CHARACTERS:
-                self.texts.put(exact, plans)
+            self.keep(text, search_path, oids, plans)
             return plans
         template, integers = cut
         key = (template, search_path)
@@ -68,6 +67,11 @@ class PlannedStatements:
     def known_text(self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...] = ()) -> Plans | None:
         """Return the plans of a whole text, if it is kept."""
         return self.texts.get((text, search_path, oids))
+
+    def keep(self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...], plans: Plans) -> None:
+        """Keep the plans of a whole text, unless it is too long for that."""
+        if len(text) <= MAX_TEXT_CHARACTERS:
+            self.texts.put((text, search_path, oids), plans)
 
     def clear(self) -> None:
         """Forget everything: the catalog has changed."""

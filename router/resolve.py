@@ -61,7 +61,18 @@ from router.plan_steps import (
     ReadTables,
     SchemaExecution,
 )
-from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES, UnsureKey, assigned_key, decode_key, slot_check, slot_of
+from router.sharding import (
+    INTEGER_TYPES,
+    KEY_TYPE_OIDS,
+    PADDED,
+    TEXT_TYPES,
+    UnsureKey,
+    assigned_key,
+    decode_key,
+    integer_slot,
+    slot_check,
+    slot_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,6 +157,18 @@ class _Resolver:
             number = term.number if isinstance(term, Parameter) else 0
             raise UnresolvedKey(key_type, error.reason, number) from error
         return self._database.shard_of_slot(slot)
+
+    def shards_of_rows(self, terms: Sequence[KeyTerm], key_type: str) -> list[int]:
+        """Return the shard of each of many keys: most are integers from the text, which need no more than a hash."""
+        if key_type not in INTEGER_TYPES:
+            return [self.shard(term, key_type) for term in terms]
+        slots, owner = self._database.slots, self._database.shard_of_slot
+        return [
+            owner(integer_slot(term.value, slots))
+            if type(term) is Constant and type(term.value) is int
+            else self.shard(term, key_type)
+            for term in terms
+        ]
 
     def shards(self, target: Target) -> tuple[int, ...]:
         """Return the shards of a target, in order but home first, whose word for columns counts; never none."""
@@ -369,7 +392,7 @@ def _scatter(plan: Scatter, resolver: _Resolver) -> Execution:
 
 def _split(plan: SplitInsert, resolver: _Resolver) -> Execution:
     rows: dict[int, list[str]] = {}
-    shards = [resolver.shard(key, plan.key_type) for key in plan.keys]
+    shards = resolver.shards_of_rows(plan.keys, plan.key_type)
     for row, shard in zip(plan.rows, shards, strict=True):
         rows.setdefault(shard, []).append(row)
     if len(rows) == 1:

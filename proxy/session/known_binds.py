@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
 from proxy.session.filling import moment_values, with_moments
+from proxy.session.planning import LONG_CHARACTERS
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
 from proxy.wire.errors import WireFailure
@@ -290,8 +291,11 @@ def _planned(session: Session, text: str, oids: tuple[int, ...]) -> tuple[Statem
         if plans is None or len(plans) != 1 or plain_control(plans[0]) is None:
             return None
         return plans[0], Description((), None)
+    oids = description.parameter_oids or oids
+    if len(text) > LONG_CHARACTERS and database.known_plans(text, session.search_path, oids) is None:
+        return None  # planned beside the loop
     try:
-        plans = session.plan(text, description.parameter_oids or oids)
+        plans = session.plan(text, oids)
     except (Refused, SyntaxFailure):
         return None
     return (plans[0], description) if len(plans) == 1 else None

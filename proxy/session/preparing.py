@@ -13,7 +13,7 @@ from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
-from proxy.session import explaining, own_settings
+from proxy.session import explaining, own_settings, planning
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
@@ -40,7 +40,7 @@ from router.plan_control import (
     TransactionControl,
 )
 from router.plan_steps import Filled
-from router.resolve import KeyParameter, UnresolvedKey, resolve
+from router.resolve import KeyParameter, UnresolvedKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -76,7 +76,7 @@ async def resolve_bind(
     session.check_settings(prepared.statement)
     try:
         plan = located(session, prepared.statement.plan)
-        return resolve(plan, session.database.logical, parameters, session.recode)
+        return await planning.resolved(session, plan, parameters)
     except UnresolvedKey as error:
         if not error.parameter:
             return session.resolve(prepared.statement, parameters)
@@ -156,7 +156,7 @@ async def prepare(
     """Plan one statement and let a shard describe it; raises what Postgres would raise at Parse."""
     version = session.database.catalog_version  # describing may wait for somebody who changes it
     try:
-        statements = session.plan(text, tuple(oids))
+        statements = await planning.plan(session, text, tuple(oids))
     except Refused:
         if session.transaction.failed:
             raise ProxyError("25P02", FAILED_BLOCK) from None
@@ -172,7 +172,7 @@ async def prepare(
         raise ProxyError("42601", "cannot insert multiple commands into a prepared statement")
     statement = statements[0] if statements else Statement(text=text, plan=Empty(), tag="")
     if await has_news(session, statement):
-        (statement,) = session.plan(text, tuple(oids))
+        (statement,) = await planning.plan(session, text, tuple(oids))
     plan = statement.plan
     if session.transaction.failed and not (
         isinstance(plan, Empty)
@@ -182,7 +182,7 @@ async def prepare(
         raise ProxyError("25P02", FAILED_BLOCK)
     description = await _description(session, text, statement, tuple(oids), flush)
     if description.parameter_oids and description.parameter_oids != tuple(oids):
-        statement = session.plan(text, description.parameter_oids)[0]
+        statement = (await planning.plan(session, text, description.parameter_oids))[0]
     return PreparedStatement(
         name,
         text.encode("utf-8", "surrogateescape"),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
-from proxy.session import control, explaining, following
+from proxy.session import control, explaining, following, planning
+from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, read_text, sets_encoding
 from proxy.session.filling import fill_text
@@ -35,7 +36,7 @@ from proxy.session.unbound import check_no_parameters
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
-from router.errors import Refused, SyntaxFailure
+from router.errors import Refused, SyntaxFailure, refusal
 from router.plan import (
     Ddl,
     DeclareSpread,
@@ -56,12 +57,14 @@ from router.plan_control import (
     TransactionControl,
 )
 from router.plan_steps import Filled
+from router.resolve import UnresolvedKey
 from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.session.session import Session
+    from router.plan import Executable
     from router.statement import Parsed
 
 _ALLOWED_IN_FAILED_BLOCK = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
@@ -127,27 +130,31 @@ async def run_text(session: Session, text: str) -> None:
 class _Message:
     """The statements of a message: planned together if that can be, else one by one: each may change the catalog."""
 
-    def __init__(self, session: Session, text: str, parsed: Sequence[Parsed], planned: Sequence[Statement]) -> None:
+    def __init__(
+        self, session: Session, text: str, parsed: Sequence[Parsed], planned: Sequence[Statement], version: int
+    ) -> None:
         self._text = text
         self._session = session
         self._parsed = parsed
         self.planned = planned
         self.count = len(planned) or len(parsed)
-        self._version = session.database.catalog_version
+        self._version = version  # of the catalog that it was planned by
         self._search_path = session.search_path
 
     @classmethod
     async def read(cls, session: Session, text: str) -> _Message:
         """Parse a message; raises SyntaxFailure when no shard can say it better."""
+        version = session.database.catalog_version  # a long text is planned while others run
         try:
-            return cls(session, text, (), session.plan(text))
+            return cls(session, text, (), await planning.plan(session, text), version)
         except SyntaxFailure:
             if await show_transaction(session, text):
-                return cls(session, text, (), ())
+                return cls(session, text, (), (), version)
             await session.database.let_a_shard_speak(session, text)
             raise
         except Refused:
-            return cls(session, text, parse(text), ())
+            long = len(text) > planning.LONG_CHARACTERS
+            return cls(session, text, await planning.beside(parse, text) if long else parse(text), (), version)
 
     @property
     def ends_only(self) -> bool:
@@ -242,7 +249,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     if isinstance(statement.plan, Filled):
         statement, executable, request = await fill_text(session, statement)
     else:
-        executable = session.resolve(statement)
+        executable = await resolved_text(session, statement)
     plan = statement.plan
     if isinstance(plan, ShardByShard) and len(shards_of(executable)) > 1:
         return await shard_by_shard(session, statement, executable)
@@ -261,6 +268,15 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     if isinstance(plan, Ddl | ShardByShard) and plan.catalog_changes:
         await session.catalog_changed()
     return tag
+
+
+async def resolved_text(session: Session, statement: Statement) -> Executable:
+    """Find the shards of a statement without parameters; raises Refused for a key that only Postgres could read."""
+    session.check_settings(statement)
+    try:
+        return await planning.resolved(session, located(session, statement.plan))
+    except UnresolvedKey as error:
+        raise refusal("key-form", reason=str(error)) from error
 
 
 def changes_definitions(session: Session, statement: Statement) -> bool:

@@ -374,3 +374,22 @@ def test_words_of_the_clock_in_the_text_mean_one_moment(town: Town, connect: Cal
     finally:
         client.query("rollback")
         client.rows("drop table made")
+
+
+def test_hundreds_of_rows(twins: Twins) -> None:
+    """Planned by two of them, and their shards found beside the loop."""
+    rows = ", ".join(f"({number * 7919}, 'it''s \"{number}\"', {number % 5})" for number in range(600))
+    twins.query(f"insert into notes (k, v, n) values {rows} returning k, v")
+    twins.query(f"insert into notes values {rows} on conflict (k) do update set n = notes.n + 1")
+    twins.query(f"insert into notes (v, k) values {', '.join(f'(null, {-number})' for number in range(1, 600))};")
+    twins.query(f"insert into notes values {rows.replace('7919, ', '7919, , ', 1)}")
+    wrong = ", ".join(f"({number * 7919 + 1}, 'x', {-1 if number == 300 else 1})" for number in range(600))
+    twins.query(f"insert into notes values {wrong}")
+    twins.query(f"insert into kinds values {', '.join(f'({number}, default)' for number in range(600))}")
+    values = [str(number).encode() for number in range(1, 1201)]
+    places = ", ".join(f"(${number}, ${number + 1})" for number in range(1, 1201, 2))
+    insert = parse(f"insert into words (word, n) values {places} returning n", "s")
+    twins.same(insert, describe("S", "s"), bind(*values, statement="s"), execute(), SYNC)
+    twins.query("select count(*), sum(k), sum(n), min(v), max(v) from notes")
+    twins.query("select count(*), sum(n), min(word) from words")
+    twins.query("select count(*) from kinds")

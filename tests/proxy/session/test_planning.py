@@ -1,0 +1,105 @@
+"""Long texts are planned beside the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from proxy.session import planning
+from router.errors import Refused
+from router.plan import Constant, SplitInsert
+from router.planner import Planner
+from shop import shop
+
+if TYPE_CHECKING:
+    from proxy.session.session import Session
+
+LONG = "select 1 " + " " * planning.LONG_CHARACTERS
+PATH = ("public",)
+
+
+class Waiting:
+    """A planner that is done when the loop has had a turn meanwhile."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.turn = threading.Event()
+
+    def plan(self, text: str, path: tuple[str, ...], oids: tuple[int, ...]) -> tuple[str, ...]:
+        self.begun.set()
+        assert self.turn.wait(20)
+        return text, *path, *map(str, oids)
+
+
+class Database:
+    """What a session's database knows of plans."""
+
+    def __init__(self, planner: Any) -> None:
+        self.planner = planner
+        self.catalog_version = 1
+        self.kept: dict[str, Any] = {}
+        self.logical = shop(3).database
+
+    def known_plans(self, text: str, _path: object, _oids: object) -> Any:
+        return self.kept.get(text)
+
+    def keep_plans(self, text: str, _path: object, _oids: object, plans: Any) -> None:
+        self.kept[text] = plans
+
+
+def session_of(planner: Any, inside: Any = None) -> Session:
+    found = SimpleNamespace(
+        hiding=False, search_path=PATH, database=Database(planner), planner_in_block=inside, recode=None
+    )
+    return cast("Session", found)
+
+
+async def let_it_end(planner: Waiting) -> None:
+    assert await asyncio.to_thread(planner.begun.wait, 20)
+    planner.turn.set()
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+async def test_the_loop_goes_on(in_block: bool) -> None:  # noqa: FBT001 - of parametrize
+    planner = Waiting()
+    session = session_of(None, planner) if in_block else session_of(planner)
+    found, _ = await asyncio.gather(planning.plan(session, LONG, (23,)), let_it_end(planner))
+    assert found == (LONG, "public", "23")  # type: ignore[comparison-overlap]
+    kept = cast("Any", session).database.kept
+    assert kept == ({} if in_block else {LONG: found})
+
+
+async def test_plans_of_a_catalog_that_is_gone_are_not_kept() -> None:
+    planner = Waiting()
+    session = session_of(planner)
+
+    async def change() -> None:
+        cast("Any", session).database.catalog_version += 1
+        await let_it_end(planner)
+
+    await asyncio.gather(planning.plan(session, LONG), change())
+    assert cast("Any", session).database.kept == {}
+
+
+async def test_a_refusal_comes_through() -> None:
+    catalog = shop(3)
+    session = session_of(Planner(catalog.database, catalog))
+    with pytest.raises(Refused):
+        await planning.plan(session, LONG + "from customers, pgchorus.placement")
+
+
+async def test_rows_find_their_shards() -> None:
+    catalog = shop(3)
+    (statement,) = Planner(catalog.database, catalog).plan(
+        "insert into customers (id) values " + ", ".join(f"({number})" for number in range(planning.LONG_ROWS + 1))
+    )
+    plan = statement.plan
+    assert isinstance(plan, SplitInsert)
+    assert plan.keys[-1] == Constant(planning.LONG_ROWS)
+    found = await planning.resolved(session_of(None), plan)
+    assert found == await planning.resolved(session_of(None), plan)
+    assert len(getattr(found, "tasks", ())) == 3
