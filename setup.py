@@ -29,6 +29,7 @@ COMPILED = (
     "proxy/session/lane_commit.py",
     "proxy/shards/cut.py",
     "proxy/shards/doomed.py",
+    "proxy/shards/draining.py",
     "proxy/shards/link.py",
     "proxy/shards/pool.py",
     "proxy/shards/prefix.py",

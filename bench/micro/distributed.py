@@ -12,7 +12,7 @@ from itertools import cycle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.micro.lane import Wire
+from bench.micro.lane import OTHER_TYPES, Wire
 from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
 from proxy.config import Log
@@ -186,6 +186,7 @@ class Scene:
         pool = LinkPool(endpoint, None, "postgres", None, PoolLimits(idle_check_s=1e9, idle_lifetime_s=1e9))
         loan: Any = SimpleNamespace(transport=self.shards[number], parameters={}, pid=1)
         link = ShardLink(endpoint, loan, "postgres", "bench")
+        link.types = OTHER_TYPES
         pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
         pool._give(link)  # noqa: SLF001 - the same
         return pool

@@ -24,8 +24,10 @@ from proxy.settings import SessionSettings
 from proxy.shards.endpoint import ShardEndpoint
 from proxy.shards.link import ShardLink
 from proxy.shards.pool import LinkPool, PoolLimits
+from proxy.shards.types import ShardTypes
 from proxy.wire import backend
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
+from proxy.wire.oids import TypeMap
 from router.cluster import Database
 from router.lifting import Lifted, lift
 from router.plan import ByKeys, Parameter, Single, Statement
@@ -46,6 +48,10 @@ ANSWER = ROWS + READY
 BOUND = backend.bind_complete() + ANSWER
 PARSED = backend.parse_complete() + BOUND
 TAIL = Describe(b"P", b"").encode() + Execute(b"", 0).encode() + Sync().encode()
+
+
+# As on any shard but home's own: some type, if only that of a table's rows, has another OID there.
+OTHER_TYPES = ShardTypes(TypeMap({16_390: 16_400}, {16_400: 16_390}, {}))
 
 
 class Wire:
@@ -120,6 +126,7 @@ class Scene:
         self.links.append(wire)
         loan: Any = SimpleNamespace(transport=wire, parameters={}, pid=1)
         link = ShardLink(endpoint, loan, "postgres", "bench")
+        link.types = OTHER_TYPES
         pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
         pool._give(link)  # noqa: SLF001 - the same
         return pool

@@ -18,6 +18,7 @@ from proxy.wire import frontend
 from proxy.wire.errors import WireFailure
 from proxy.wire.frames import HEADER, HEADER_BYTES
 from proxy.wire.frontend import Parse
+from proxy.wire.oids import has_oids
 from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter, shape_of
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
@@ -70,6 +71,7 @@ class KnownBind:
         "prepared",
         "statement",
         "tally",
+        "typeless",
         "writes",
     )
 
@@ -86,6 +88,9 @@ class KnownBind:
         self.statement = replace(prepared.statement, plan=plan) if self.moments else prepared.statement
         self.writes = isinstance(plan, Single) and plan.writes
         self.control: Control | None = plain_control(self.statement)
+        fields = prepared.description.fields or ()
+        #: Whether nothing of it must be translated for shards that call types otherwise (``Relay.ask``).
+        self.typeless = not any(map(has_oids, (*on_links.oids, *(field.type_oid for field in fields))))
         self._parse = Parse(b"", on_links.query, on_links.oids).encode() if self.moments else b""
         name = on_links.link_name(applied)
         self.link_name = name.decode()

@@ -228,7 +228,7 @@ class FastLane:
                 return False
             sent = filled_in(self._session, shortcut, data) if shortcut.filled and block is not Block.NONE else data
             self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
-            self._exchange(link, shard, sent, shortcut.statement, data)
+            self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
         self._connection.received += size
         self._previous = shortcut
         session = self._session
@@ -299,7 +299,8 @@ class FastLane:
             if session.transaction.in_block:
                 session.portals[b""] = known.portal(shard)
             self._tally = known.tally or self._session.meter.tally_in_lane(known)
-            self._exchange(link, shard, known.sent(session, data, cut), known.statement, data)
+            sent = known.sent(session, data, cut)
+            self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
         self._connection.received += cut.bind_end + (DESCRIBED_TAIL_BYTES if cut.described else TAIL_BYTES)
         self._counts.binds += 1
         if parses:
@@ -346,7 +347,9 @@ class FastLane:
         self._looked = True
         return self._database.settler.look(shard, prepared=prepared)
 
-    def _exchange(self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes) -> None:
+    def _exchange(  # noqa: PLR0913 - all that there is to say
+        self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes, *, typeless: bool
+    ) -> None:
         transaction = self._transaction
         self._session.in_query = self.busy = True
         self.armed = False
@@ -357,7 +360,7 @@ class FastLane:
         self._shard = shard
         self._statement = statement
         self._connection.source = link
-        link.ask(data, self)
+        link.ask(data, self, typeless=typeless)
 
     def _borrow(self, shard: int) -> ShardLink | None:
         """Outside a block: a link for one statement, which most often has the right settings."""

@@ -5,6 +5,9 @@ says the shard's OIDs, what comes back says home's. Messages keep their lengths,
 binary have OIDs inside, and to find these the columns must be known: where a Bind asks for binary ones and nobody has
 described them on this link, a Describe is added behind it, and its answer kept from the receiver.
 
+An exchange that says nothing of types (``Relay.ask``) goes without, unless a RowDescription comes that says something:
+a Translating made then translates what is left, since only what was asked in binary would have had to be noted before.
+
 A type that the shard does not have is refused here (0A000): Parse is given an OID that no type has, and the error that
 this makes is replaced.
 """
@@ -44,6 +47,12 @@ class Known:
     def __init__(self) -> None:
         self.portals: dict[bytes, tuple[Column, ...]] = {}
         self.statements: dict[tuple[bytes, tuple[int, ...]], tuple[Column, ...]] = {}
+
+    def passed_by(self, data: bytes) -> None:
+        """Forget what messages replace that go out without being looked at: the unnamed statement and portal."""
+        self.portals.pop(b"", None)
+        if self.statements and data[0] == _PARSE:
+            self.parsed(b"")
 
     def parsed(self, name: bytes) -> None:
         """Forget a statement whose name means another one now."""

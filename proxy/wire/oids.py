@@ -61,6 +61,7 @@ class TypeMap:
     shard: Mapping[int, int]
     forms: Mapping[int, Form]
     _columns: dict[tuple[Column, ...], tuple[Form | None, ...] | None] = field(default_factory=dict, compare=False)
+    _descriptions: dict[bytes, bool] = field(default_factory=dict, compare=False)
 
     def at_home(self, oid: int) -> int:
         """Return home's OID of a type of the shard."""
@@ -82,6 +83,22 @@ class TypeMap:
                 self._columns.clear()
             self._columns[columns] = forms if any(forms) else None
         return self._columns[columns]
+
+    def is_same(self, description: bytes) -> bool:
+        """Whether a RowDescription and the rows behind it say nothing that is to be translated."""
+        known = self._descriptions.get(description)
+        if known is None:
+            patches: Patches = []
+            columns = column_oids(self, description, 0, len(description), patches)
+            if len(self._descriptions) >= _MANY_DESCRIPTIONS:
+                self._descriptions.clear()
+            known = self._descriptions[description] = not patches and self.forms_of(columns) is None
+        return known
+
+
+def has_oids(oid: int) -> bool:
+    """Whether a type is, or its binary values may hold, what servers call by OIDs of their own."""
+    return oid >= FIRST_OWN_OID or oid in _BUILTIN
 
 
 def patched(data: Buffer, patches: Patches) -> bytes:

@@ -113,7 +113,7 @@ async def test_killed_while_waiting_to_write(admin: asyncpg.Connection, link: Sh
     """The server sleeps and reads nothing, so our writes pile up until the transport says stop."""
     stream = link.stream(frame(b"Q", b"SELECT pg_sleep(60)\0"))
     await until_waiting(admin, link.pid)
-    while link._writable:
+    while link._drain.is_open:
         link.write(frame(b"Q", b"SELECT 1 -- " + b"x" * (1 << 20) + b"\0"))
     draining = asyncio.ensure_future(link.drain())
     await asyncio.sleep(0)

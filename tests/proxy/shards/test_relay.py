@@ -10,9 +10,11 @@ import pytest
 
 from proxy.shards.errors import ShardError
 from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Relay
-from proxy.wire import backend
+from proxy.shards.types import ShardTypes
+from proxy.wire import backend, frontend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
+from proxy.wire.oids import ARRAY, TypeMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -464,3 +466,79 @@ async def test_a_prefix_that_was_never_sent_can_be_dropped(link: Relay, transpor
     link.data_received(ANSWER + READY_I)
     assert taker.over
     assert link.status == IDLE
+
+
+OWN, HOMES = 16_400, 16_500  # a type as the shard calls it, and home
+ELSEWHERE = ShardTypes(TypeMap({OWN: HOMES}, {HOMES: OWN}, {}))
+
+
+class Whole(Taker):
+    """A receiver that takes plain answers in one piece."""
+
+    def __init__(self, link: Relay) -> None:
+        super().__init__(link)
+        self.whole_ones = 0
+
+    def whole(self, data: bytes, /) -> bool:
+        self.got += data
+        self.whole_ones += 1
+        return True
+
+
+def said(oid: int) -> bytes:
+    return (
+        backend.row_description([backend.Field(b"a", type_oid=23), backend.Field(b"mood", type_oid=oid)])
+        + backend.data_row([b"1", b"ok"]) * 3
+        + backend.command_complete(b"SELECT 3")
+        + READY_I
+    )
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+async def test_columns_are_translated_of_what_was_asked_without_types(link: Relay, *, prefixed: bool) -> None:
+    link.types = ELSEWHERE
+    for pieces in cuts(said(OWN)):
+        whole = Whole(link)
+        if prefixed:
+            link.prefix(BEGIN)
+        link.ask(QUERY, whole)
+        feed(link, [DONE_BEGIN, *pieces] if prefixed else pieces)
+        assert whole.got == said(HOMES)
+        assert not whole.whole_ones
+        assert not link.busy
+
+
+async def test_an_answer_of_everybodys_types_stays_whole(link: Relay) -> None:
+    link.types = ELSEWHERE
+    for pieces in cuts(said(25)):
+        whole = Whole(link)
+        link.ask(QUERY, whole)
+        feed(link, pieces)
+        assert whole.got == said(25)
+        assert whole.whole_ones or len(pieces) > 1
+
+
+async def test_what_names_a_type_is_translated_on_its_way_out(link: Relay, transport: Transport) -> None:
+    link.types = ELSEWHERE
+    whole = Whole(link)
+    link.ask(frontend.Parse(b"", b"SELECT $1", (HOMES,)).encode() + SYNC, whole, typeless=False)
+    assert transport.written == [frontend.Parse(b"", b"SELECT $1", (OWN,)).encode() + SYNC]
+
+
+async def test_what_was_known_of_the_unnamed_portal_is_forgotten_when_it_is_replaced(link: Relay) -> None:
+    """Rows of another portal were read as those of the one before it."""
+    moods = 16_401
+    link.types = ShardTypes(TypeMap({OWN: HOMES}, {HOMES: OWN}, {moods: (ARRAY, OWN)}))
+    bind = frontend.Bind(b"", b"s", (), (), (1,)).encode()
+    execute = frontend.Execute(b"", 1).encode()
+    link.exchange(bind + execute + SYNC, Taker(link))
+    array = (1).to_bytes(4, "big") + bytes(4) + OWN.to_bytes(4, "big") + bytes(4) + (1).to_bytes(4, "big")
+    link.data_received(backend.bind_complete() + backend.row_description([backend.Field(b"m", 0, 0, moods, format=1)]))
+    link.data_received(backend.data_row([array]) + backend.portal_suspended() + READY_T)
+    assert not link.busy
+    link.ask(frontend.Bind(b"", b"other", (), (), (1,)).encode() + execute + SYNC, Whole(link))
+    link.data_received(backend.bind_complete() + backend.data_row([array]) + backend.portal_suspended() + READY_T)
+    taker = Taker(link)
+    link.exchange(execute + SYNC, taker)
+    link.data_received(backend.data_row([array]) + backend.portal_suspended() + READY_T)
+    assert taker.got == backend.data_row([array]) + backend.portal_suspended() + READY_T
