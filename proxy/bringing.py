@@ -46,6 +46,7 @@ def bring_up(transaction: ClientTransaction, shard: int, link: ShardLink, then: 
 
 def note_settings(transaction: ClientTransaction, shard: int, link: ShardLink) -> None:
     """Before a link goes back: what it is noted to have must be what it has."""
+    link.trusted_s = transaction.settings.idle_limit_s / 2
     unsaid = link.has_prefix or link.prefix_failed
     if unsaid:
         link.sequences = UNKNOWN

@@ -20,6 +20,7 @@ from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE
+from proxy.session import clocks
 from proxy.session.changing import Definitions
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
@@ -75,6 +76,7 @@ class RoleStart(NamedTuple):
     isolation: str
     encoding: str
     acting: str
+    timeouts: clocks.Timeouts
 
 
 _DEFAULTS = """
@@ -95,7 +97,7 @@ _ENCODING = """
 """
 # The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
 _BEGINNING = f"SELECT {_ENCODING}, current_user, " + ", ".join(
-    f"pg_catalog.current_setting('{name}')" for name in ("default_transaction_isolation", *READING)
+    f"pg_catalog.current_setting('{name}', true)" for name in ("default_transaction_isolation", *READING, *clocks.NAMES)
 )
 
 
@@ -122,6 +124,7 @@ class LogicalDatabase:
         self.logical = logical
         self.control = control
         self.pools = pools
+        pools.on_lost = lambda link, error: clocks.link_ended(self.sessions, link, error)
         self.scratch_pools = scratch_pools
         self.replicas = replicas
         self.read_from = read_from
@@ -498,6 +501,8 @@ class LogicalDatabase:
     def session_ended(self, session: Session) -> None:
         """A session is no more; what it has moved stays counted."""
         self.sessions.discard(session)
+        if session.clocks is not None:
+            session.clocks.stop()
         self.counts.received += session.connection.received
         self.counts.sent += session.connection.sent
 
@@ -536,10 +541,11 @@ class LogicalDatabase:
             try:
                 links = await transaction.join([home], writes=False)
                 row = (await links[home].run(_BEGINNING)).rows[0]
-                encoding, acting, isolation, *reading = ((value or b"").decode() for value in row)
+                encoding, acting, isolation, *rest = ((value or b"").decode() for value in row)
                 if len(self.logical.shards) > 1:
-                    check_reading(reading)
-                known = RoleStart(dict(links[home].parameters), isolation, encoding, acting)
+                    check_reading(rest[: len(READING)])
+                timeouts = clocks.Timeouts(*(shown or "0" for shown in rest[len(READING) :]))
+                known = RoleStart(dict(links[home].parameters), isolation, encoding, acting, timeouts)
             finally:
                 transaction.finish_statement()
             await self.know_role(acting)

@@ -19,6 +19,7 @@ from proxy.config import CONSOLE_DATABASE
 from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.encodings import by_name, served
 from proxy.errors import ClientGone, ProxyError
+from proxy.session.clocks import begin_with
 from proxy.session.loop import serve_session
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.roles import note_role
@@ -216,6 +217,7 @@ async def _start_session(
     session = Session(connection, database, user, settings, start.parameters)
     session.transaction.default_isolation = start.isolation
     note_role(session, start.acting, lasting=True)
+    begin_with(session, start.timeouts)
     return session, start.parameters
 
 

@@ -11,6 +11,7 @@ to others: reading SET statements (router.statement), sending (proxy.transaction
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import UTF8, Encoding
@@ -133,6 +134,7 @@ class SessionSettings:
     own: dict[str, str] = field(default_factory=dict)  # start-up parameters of the proxy's own, which no shard gets
     applied: Applied = NOTHING_APPLIED
     encoding: Encoding = UTF8  # what client_encoding is now, which a SET LOCAL may have changed as well
+    idle_limit_s: float = inf  # after which a server closes an idle link that has these settings
 
     def _refresh(self) -> None:
         empty = [item for item in self.custom.items() if item[0] not in self.made and item[0] not in self.startup]

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
+from proxy.session import clocks
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
 from proxy.session.outcome import RolledBack
-from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all
+from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all, shown
 from proxy.session.prepared import Portal
 from proxy.session.preparing import (
     bind_and_run,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from proxy.session.prepared import PreparedStatement
     from proxy.session.session import Session
+    from proxy.transaction import ClientTransaction
     from router.plan import DeclareSpread, Statement
     from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
 
@@ -77,11 +79,23 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
     transaction.check_modes(_modes(plan))
     session.begin(Block.EXPLICIT)
     transaction.begin(Block.EXPLICIT, _modes(plan))
+    await _begin_on_the_only_shard(transaction)
+    return tag
+
+
+async def _begin_on_the_only_shard(transaction: ClientTransaction) -> None:
+    """With one shard now() must be the time of BEGIN, and its own errors (a bad mode) come now."""
     if transaction.shard_count == 1 and not transaction.links:
-        # With one shard now() must be the time of BEGIN, and its own errors (a bad mode) come now.
         links = await transaction.join([0], writes=False, reads=False)
         await links[0].run("")
-    return tag
+
+
+async def _chain(session: Session, modes: Modes) -> None:
+    """AND CHAIN: another block like the one that has ended."""
+    session.begin(Block.EXPLICIT)
+    session.transaction.begin(Block.EXPLICIT, modes)
+    session.transaction.inherited = replace(modes)
+    await _begin_on_the_only_shard(session.transaction)
 
 
 async def _commit(session: Session, plan: TransactionControl) -> bytes:
@@ -104,9 +118,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         except RolledBack:
             tag = b"ROLLBACK"
     if plan.chain:
-        session.begin(Block.EXPLICIT)
-        transaction.begin(Block.EXPLICIT, modes)
-        transaction.inherited = replace(modes)
+        await _chain(session, modes)
     return tag
 
 
@@ -122,9 +134,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
     modes = transaction.modes_for_chain(rolled_back=True)
     await session.rollback()
     if plan.chain:
-        session.begin(Block.EXPLICIT)
-        transaction.begin(Block.EXPLICIT, modes)
-        transaction.inherited = replace(modes)
+        await _chain(session, modes)
     return b"ROLLBACK"
 
 
@@ -164,6 +174,8 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         raise ProxyError("25P01", f"{words[plan.control]} can only be used in transaction blocks")
     if plan.control is Control.SAVEPOINT:
         await transaction.savepoint(plan.savepoint, statement.text)
+        if session.clocks is not None:
+            session.clocks.savepoint(transaction.log[-1])
         return b"SAVEPOINT"
     if plan.control is Control.RELEASE:
         await transaction.release_savepoint(plan.savepoint, statement.text)
@@ -172,6 +184,8 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
     await transaction.rollback_to(plan.savepoint, statement.text)
     await session.rolled_back_to(transaction.log[-1])
     if transaction.settings_changed:
+        if session.clocks is not None:
+            session.clocks.rolled_back_to(transaction.log[-1])
         session.follow_parameters(session.settings_link)
         await learn_isolation(session)
         if session.role_moved:
@@ -190,8 +204,9 @@ async def setting_control(
     """SET, RESET, SHOW, DISCARD: run on one link for the client to see, noted in the session, brought to the others."""
     if plan.setting is Setting.DISCARD_ALL:
         return await _discard_all(session)
-    if plan.name.startswith(OWN_PREFIX):
-        return await own_setting(session, statement, plan, describe=describe)
+    known = await _known_here(session, statement, plan, describe=describe)
+    if known is not None:
+        return known
     transaction, encoding = session.transaction, session.encoding
     resets_all = plan.setting is Setting.RESET_ALL and "client_encoding" in session.settings.made
     if resets_all or (plan.name == "client_encoding" and plan.setting is not Setting.SHOW):
@@ -210,6 +225,7 @@ async def setting_control(
         transaction.note_setting(plan.name, statement.text)
     await _back_to_startup(session, plan)
     await _follow_isolation(session, plan)
+    await _follow_timeouts(session, plan)
     if plan.name in ROLE_SETTINGS:
         await learn_role(session, lasting=not plan.local)
     if not transaction.in_block:
@@ -223,6 +239,23 @@ async def _follow_isolation(session: Session, plan: SettingControl) -> None:
     """Learn which isolation level transactions have from now on: over several shards that is for us to know."""
     if plan.name in DEFAULT_SETTINGS or plan.setting in (Setting.RESET_ALL, Setting.DISCARD_ALL):
         await learn_isolation(session)
+
+
+async def _known_here(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes | None:
+    """Do what is about settings that no shard knows; None: this is not."""
+    if plan.name.startswith(OWN_PREFIX):
+        return await own_setting(session, statement, plan, describe=describe)
+    if plan.setting is Setting.SHOW and plan.name == clocks.IN_TRANSACTION and session.clocks and session.clocks.hides:
+        return shown(session, plan, session.clocks.timeouts.in_transaction, describe=describe)
+    return None
+
+
+async def _follow_timeouts(session: Session, plan: SettingControl) -> None:
+    if plan.setting in (Setting.RESET, Setting.RESET_ALL):
+        if plan.name in clocks.NAMES or plan.setting is Setting.RESET_ALL:
+            await clocks.timeouts_are_reset(session)
+    elif plan.name in clocks.NAMES:
+        await clocks.learn_timeouts(session, plan.name, lasting=not plan.local)
 
 
 async def _stays_on_the_link(session: Session, statement: Statement, plan: SettingControl) -> bool:
@@ -284,6 +317,8 @@ async def _discard_all(session: Session) -> bytes:
     session.settings.discard_all()
     reset_all(session)
     role_outside(session)
+    if session.clocks is not None:
+        session.clocks.back()
     session.sequences.forget()
     session.statements.clear()
     transaction.unpin()

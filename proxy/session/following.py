@@ -11,6 +11,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
+from proxy.session.clocks import NAMES as TIMEOUTS
+from proxy.session.clocks import learn_timeouts
 from proxy.session.encoded import check_changed, sets_encoding
 from proxy.session.roles import ROLE_SETTINGS, learn_role
 from proxy.settings import quote_literal, set_config_sql
@@ -108,6 +110,8 @@ async def _follow(session: Session, link: ShardLink, call: tuple[str, str | None
         transaction.note_setting(name, sql)
     if name in ROLE_SETTINGS:
         await learn_role(session, lasting=not local)
+    if name.lower() in TIMEOUTS:
+        await learn_timeouts(session, name.lower(), lasting=not local)
 
 
 async def learn_settings(session: Session) -> None:
@@ -131,6 +135,8 @@ async def learn_settings(session: Session) -> None:
     if not settings.made.keys().isdisjoint(DEFAULT_SETTINGS):
         answer = await link.run(SHOW_DEFAULT)
         transaction.default_isolation = (answer.rows[0][0] or b"").decode()
+    if session.clocks is not None or not settings.made.keys().isdisjoint(TIMEOUTS):
+        await learn_timeouts(session, "", lasting=True)
     link.settings = settings.applied
     transaction.pins.discard(UNSEEN)
     if not transaction.pins:

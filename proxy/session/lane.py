@@ -483,6 +483,8 @@ class FastLane:
         elif outside:
             transaction.finish_statement()
         session.in_query = self.busy = False
+        if session.clocks is not None:
+            session.clocks.rested(in_block=not outside)
         self._link = connection.source = None
         if self.missed:
             self.missed = False

@@ -41,6 +41,8 @@ def begin_at_once(session: Session, statement: Statement, answers: bytes) -> boo
     answers += _START if statement.tag == "START TRANSACTION" else _BEGIN
     connection.send(answers)
     connection.sent += len(answers)
+    if session.clocks is not None:
+        session.clocks.rested(in_block=True)
     return True
 
 

@@ -182,6 +182,8 @@ class LaneCommit:
             answers += COMMITTED
             session.connection.send(answers)
             session.connection.sent += len(answers)
+            if session.clocks is not None:
+                session.clocks.rested(in_block=False)
             self._lane.rest()
 
     def _answered(self, answer: CommitAnswer, link: ShardLink, answers: bytes, done: asyncio.Future[None]) -> None:

@@ -45,6 +45,8 @@ async def serve_session(session: Session) -> None:
                 # What has arrived is received without a pause: a client that keeps its inbox full has the loop alone.
                 await asyncio.sleep(0)
             session.in_query = True
+            if session.clocks is not None:
+                session.clocks.woken()
             session.running = ()
             session.meter.arrived()
             session.transaction.cancel_requested = False

@@ -77,18 +77,18 @@ async def own_setting(session: Session, statement: Statement, plan: SettingContr
     asked = _SHOW_TRANSACTION.fullmatch(statement.text) if name == TRANSACTION else None
     if asked is not None:
         outcome = await session.database.transaction_outcome(asked["gid"])
-        return _shown(session, plan, outcome, describe=describe)
+        return shown(session, plan, outcome, describe=describe)
     if name == TRANSACTION_ID:
         if plan.setting is not Setting.SHOW:
             raise ProxyError("55P02", f'parameter "{plan.name}" cannot be changed')
-        return _shown(session, plan, await session.transaction.transaction_id(), describe=describe)
+        return shown(session, plan, await session.transaction.transaction_id(), describe=describe)
     if name not in DEFAULTS or plan.local:
         known = ", ".join(OWN_PREFIX + one for one in DEFAULTS)
         raise ProxyError(
             "42704", f'unrecognized configuration parameter "{plan.name}"', hint=f"Known (without LOCAL): {known}."
         )
     if plan.setting is Setting.SHOW:
-        return _shown(session, plan, session.own_settings[name], describe=describe)
+        return shown(session, plan, session.own_settings[name], describe=describe)
     if plan.setting is Setting.RESET:
         _set(session, name, _defaults(session)[name])
         return backend.command_complete(b"RESET")
@@ -98,7 +98,8 @@ async def own_setting(session: Session, statement: Statement, plan: SettingContr
     return backend.command_complete(b"SET")
 
 
-def _shown(session: Session, plan: SettingControl, value: str, *, describe: bool) -> bytes:
+def shown(session: Session, plan: SettingControl, value: str, *, describe: bool) -> bytes:
+    """Answer SHOW with a value; returns what ends it."""
     fields = described(plan)
     if describe and fields is not None:
         session.write(backend.row_description(fields))

@@ -20,6 +20,7 @@ from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.executor.request import Environment
 from proxy.session import names, own_settings
 from proxy.session.changing import changed, changing
+from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from proxy.database import LogicalDatabase
     from proxy.encodings import Encoding
     from proxy.links import Replay
+    from proxy.session.clocks import Clocks
     from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.run import CommonSnapshot
     from proxy.settings import SessionSettings
@@ -71,6 +73,7 @@ KILL_GRACE_S = 1.0
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
 _TERMINATED = ProxyError("57P01", "terminating connection due to administrator command")
+_TERMINATION = backend.error_response(ErrorFields.make("FATAL", _TERMINATED.sqlstate, _TERMINATED.message))
 
 
 class Session:
@@ -118,6 +121,8 @@ class Session:
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.meter = Meter(self)
+        self.clocks: Clocks | None = None  # of a session with timeouts
+        self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
@@ -220,10 +225,14 @@ class Session:
         if not self.in_query and not self.transaction.in_block and not self.connection.gone:
             self._end(_TERMINATED)
 
-    def kill(self) -> None:
-        """An administrator ends the session: what runs is cancelled (not a COMMIT that has begun), the client told."""
+    def kill(self, last_words: bytes = _TERMINATION) -> None:
+        """An administrator or a clock ends the session: what runs is cancelled (not a COMMIT), the client is told."""
+        if self.killed:
+            return
+        self.killed = True
         self.cancel()
-        self._end(_TERMINATED)
+        self.write(last_words)
+        self.connection.close()
         # Closing waits for a client that does not read.
         asyncio.get_running_loop().call_later(KILL_GRACE_S, self.connection.abort)
 
@@ -263,6 +272,8 @@ class Session:
             self._end(refusal("strings-changed"))
             return
         self.write(backend.ready_for_query(self.transaction.status))
+        if self.clocks is not None:
+            self.clocks.rested(in_block=self.transaction.block is Block.EXPLICIT)
 
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
         """Send a notice of the proxy's own."""
@@ -304,6 +315,9 @@ class Session:
 
         ``tally``: where the statement is counted, if it was the lane's.
         """
+        if told_by(self, error):
+            self.transaction.fail()
+            return
         if isinstance(error, ShardError | ProxyError):
             fields = error.fields if isinstance(error, ShardError) else error.fields()
             instead = self.transaction.explain(fields)
@@ -322,6 +336,8 @@ class Session:
         refused = error.refusal if isinstance(error, Refused) else ""
         self.meter.failed(tally, sqlstate=sqlstate_of(error), refusal=refused)
         self.transaction.fail()
+        if self.clocks is not None:
+            self.clocks.failed()
 
     def environment(self, snapshot: CommonSnapshot | None) -> Environment:
         """Return what surrounds an execution of this session."""
@@ -346,6 +362,8 @@ class Session:
             self.began_at_us = time.time_ns() // 1000
             self.begun_at = time.monotonic()
             self.transaction.default_read_only = self.parameters.get("default_transaction_read_only") == "on"
+            if self.clocks is not None:
+                self.clocks.begun(block)
         self.transaction.begin(block)
 
     @property
@@ -356,6 +374,8 @@ class Session:
 
     def ended_simply(self) -> None:
         """A block that ``ends_simply`` has been committed: as ``commit`` leaves things."""
+        if self.clocks is not None:
+            self.clocks.ended()
         self.database.counts.block_ended(self.begun_at)
         self._plan_outside()
         self.portals.clear()
@@ -432,6 +452,8 @@ class Session:
 
     async def _after_block(self, *, committed: bool) -> None:
         self.database.counts.block_ended(self.begun_at)
+        if self.clocks is not None:
+            self.clocks.ended()
         self._plan_outside()
         if self.role_moved:
             role_outside(self)

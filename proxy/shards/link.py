@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.encodings import UTF_8, written
@@ -63,6 +64,7 @@ class ShardLink(Relay):
         "sequences",
         "settings",
         "statements",
+        "trusted_s",
     )
 
     def __init__(self, endpoint: ShardEndpoint, loan: lending.Loan, role: str, database: str) -> None:
@@ -82,6 +84,8 @@ class ShardLink(Relay):
         self.cancelled = False
         #: When the pool got it back, by the loop's clock.
         self.idle_since = 0.0
+        #: How long after that it is taken to be there without being tried: its server may have closed it.
+        self.trusted_s = inf
         #: The pool that it goes back to.
         self.lender: LinkPool | None = None
         #: Whether it leads to a standby.

@@ -32,7 +32,7 @@ from proxy.tasks import spawn
 from proxy.timings import Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
@@ -112,6 +112,8 @@ class LinkPool:
         self.types = AS_AT_HOME
         self.load = Timings()
         self.lent = 0  # how often a link was
+        #: Called when a server, or the network, has ended a link that is lent.
+        self.on_lost: Callable[[ShardLink, ShardError], None] | None = None
 
     @property
     def _used(self) -> int:
@@ -132,7 +134,8 @@ class LinkPool:
             del self._idle[link]
         else:
             link, _ = self._idle.popitem()
-        if self._loop.time() - link.idle_since > self.limits.idle_check_s:
+        idle_s = self._loop.time() - link.idle_since
+        if idle_s > self.limits.idle_check_s or idle_s > link.trusted_s:
             self._idle[link] = None
             return None
         self._lent.add(link)
@@ -391,7 +394,7 @@ class LinkPool:
 
     async def _is_alive(self, link: ShardLink) -> bool:
         """Try a link that has been idle for long."""
-        if self._loop.time() - link.idle_since <= self.limits.idle_check_s:
+        if self._loop.time() - link.idle_since <= min(self.limits.idle_check_s, link.trusted_s):
             return True
         try:
             async with asyncio.timeout(self.limits.wash_timeout_s):
@@ -424,6 +427,8 @@ class LinkPool:
         if link in self._idle:
             del self._idle[link]
             self._free_slot()
+        elif self.on_lost is not None and not link.left:
+            self.on_lost(link, error)
         if self._health is not None and not link.left:
             self._health.failed(self.endpoint.index, error)
 
@@ -463,6 +468,8 @@ class PoolSet:
         self.types = [ShardTypes() for _ in endpoints]
         #: How long each shard takes to answer, likewise.
         self.loads = [Timings() for _ in endpoints]
+        #: For the pools that are made from now on.
+        self.on_lost: Callable[[ShardLink, ShardError], None] | None = None
 
     def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
         """Return the pool of a shard for a database (None: the DSN's own) and a role.
@@ -477,6 +484,7 @@ class PoolSet:
             pool = LinkPool(self.endpoints[shard], database, role, password, self._limits, self._health)
             pool.types = self.types[shard]
             pool.load = self.loads[shard]
+            pool.on_lost = self.on_lost
             if shard in self._paused:
                 pool.pause()
             self._pools[key] = pool
