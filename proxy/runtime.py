@@ -23,6 +23,7 @@ from proxy.shards.failover import Failover, watch_hosts
 from proxy.shards.health import ShardHealth
 from proxy.shards.pool import PoolLimits, PoolSet
 from proxy.shards.replicas import Replicas
+from proxy.shards.timelines import Timelines
 from proxy.tasks import spawn
 from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.events import Limits as CommitLimits
@@ -69,6 +70,8 @@ async def open_database(
         health.on_return(schemas.admit)
         control.on_move(Failover(health, (pools, scratch_pools, replicas), schemas.compare_again).moved)
         recovery = _recovery(config, database, control, health, checkpoint)
+        timelines = Timelines(control, health)
+        await timelines.recall()
         epoch = await schemas.open(health)
         await _recover(recovery, database, health)
         links = (pools, scratch_pools, replicas)
@@ -91,6 +94,7 @@ async def open_database(
             spawn(served.deadlocks.run_forever(), name=f"deadlock detection of {database.name}"),
             spawn(_watch_catalog(served), name=f"catalog watch of {database.name}"),
             *watch_hosts(control, health, limits.failover_check_s),
+            spawn(timelines.exchange_forever(limits.failover_check_s), name=f"timelines of {database.name}"),
         ]
         try:
             yield served

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
+import shutil
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +37,21 @@ def test_every_file_is_loaded(file: Path) -> None:
         assert load_tables(file).placements
     else:
         assert load(file, ENVIRONMENT).databases
+
+
+def test_the_alert_rules_are_tested_and_fire_when_they_should() -> None:
+    """By Prometheus's own promtool where there is one; that every alert has a test is seen anywhere."""
+    directory = CONF / "prometheus"
+    rules = yaml.safe_load((directory / "alerts.yaml").read_text())
+    tested = (directory / "alerts_test.yaml").read_text()
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    assert [alert for alert in alerts if alert not in tested] == []
+    promtool = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool (Debian's package prometheus, or PROMTOOL=path)")
+    for arguments in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
+        done = subprocess.run([promtool, *arguments], cwd=directory, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_unit_of_systemd_starts_what_there_is() -> None:

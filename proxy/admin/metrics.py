@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from proxy.admin.hosts import host_metrics
 from proxy.admin.totals import worker_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from proxy.admin.counts import Counts, Totals
+    from proxy.shards.control import ControlLinks
     from proxy.shards.health import ShardHealth
-    from proxy.shards.pool import PoolSet
+    from proxy.shards.pool import LinkPool, PoolSet
+    from proxy.shards.replicas import Replicas
     from proxy.timings import Histogram as Durations
     from proxy.timings import Timings
     from proxy.twophase.coordinator import Coordinator
@@ -36,8 +39,10 @@ class Source(Protocol):
     """One logical database, as far as it is measured."""
 
     counts: Counts
+    control: ControlLinks
     pools: PoolSet
     scratch_pools: PoolSet
+    replicas: Replicas
     health: ShardHealth
     recovery: Recovery
     deadlocks: DeadlockDetector
@@ -81,7 +86,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Read everything (prometheus_client calls this)."""
         if self._alone:
-            yield from worker_metrics(1, 0)
+            yield from worker_metrics(1, 1, 0)
         databases = self._sources.databases()
         fast = sum(one.counts.fast for one in databases.values())
         yield CounterMetricFamily("pgchorus_fast_statements", "Statements sent without being planned.", value=fast)
@@ -99,6 +104,7 @@ class Metrics:
         yield from _plan_caches(databases)
         yield from _links(databases)
         yield from _shards(databases)
+        yield from host_metrics(databases)
         yield from _transactions(databases)
         yield from _fences(databases)
 
@@ -223,17 +229,31 @@ def _links(databases: Mapping[str, Source]) -> Iterator[Metric]:
     waits = CounterMetricFamily("pgchorus_pool_waits", "Waits for a link.", labels=labels)
     waited = CounterMetricFamily("pgchorus_pool_wait_seconds", "Time spent waiting for links.", labels=labels)
     for name, database in databases.items():
-        for use, pools in (("clients", database.pools), ("gather", database.scratch_pools)):
-            for pool in pools:
-                stats = pool.stats
-                of = [name, pool.endpoint.name, pool.role, use]
-                for state, count in (("in_use", stats.in_use), ("idle", stats.idle), ("waited_for", stats.waiting)):
-                    links.add_metric([*of, state], count)
-                opened.add_metric(of, stats.opened)
-                closed.add_metric(of, stats.closed)
-                waits.add_metric(of, stats.waits)
-                waited.add_metric(of, stats.waited_s)
+        for (shard, role, use), pools in _pools(database).items():
+            stats = [pool.stats for pool in pools]
+            of = [name, shard, role, use]
+            links.add_metric([*of, "in_use"], sum(one.in_use for one in stats))
+            links.add_metric([*of, "idle"], sum(one.idle for one in stats))
+            links.add_metric([*of, "waited_for"], sum(one.waiting for one in stats))
+            opened.add_metric(of, sum(one.opened for one in stats))
+            closed.add_metric(of, sum(one.closed for one in stats))
+            waits.add_metric(of, sum(one.waits for one in stats))
+            waited.add_metric(of, sum(one.waited_s for one in stats))
     yield from (links, opened, closed, waits, waited)
+
+
+def _pools(database: Source) -> dict[tuple[str, str, str], list[LinkPool]]:
+    """Return the pools by shard, role and use: to replicas there may be several, one for each standby."""
+    uses: dict[str, Iterable[LinkPool]] = {
+        "clients": database.pools,
+        "gather": database.scratch_pools,
+        "replicas": database.replicas,
+    }
+    found: dict[tuple[str, str, str], list[LinkPool]] = {}
+    for use, pools in uses.items():
+        for pool in pools:
+            found.setdefault((pool.endpoint.name, pool.role, use), []).append(pool)
+    return found
 
 
 def _shards(databases: Mapping[str, Source]) -> Iterator[Metric]:

@@ -2,7 +2,8 @@
 
 Counters and histograms are added up, those of workers that have died as they were last seen: a sum must not fall, or
 Prometheus would take it for a restart and count everything anew. Gauges are added up as well, but for those that every
-worker reads from the same place: a shard is up when all workers serve it, and what is in doubt is not there twice.
+worker reads from the same place: a shard is up when all workers serve it, what is in doubt is not there twice, and of
+what they see of a shard's servers the worst counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-_JOIN: Final[dict[str, Callable[[float, float], float]]] = {"pgchorus_shard_up": min, "pgchorus_in_doubt": max}
+_JOIN: Final[dict[str, Callable[[float, float], float]]] = {
+    "pgchorus_shard_up": min,
+    "pgchorus_in_doubt": max,
+    "pgchorus_in_doubt_oldest_seconds": max,
+    "pgchorus_shard_hosts": max,
+    "pgchorus_replica_lag_seconds": max,
+}
 _ONLY_GROW: Final = ("counter", "histogram")
 
 
@@ -55,8 +62,9 @@ def that_only_grow(metrics: Iterable[Any]) -> list[Any]:
 class Totals:
     """Metrics in the form that prometheus_client writes, with what the supervisor itself knows."""
 
-    def __init__(self, metrics: Iterable[Any], workers: int, restarts: int) -> None:
+    def __init__(self, metrics: Iterable[Any], serving: int, workers: int, restarts: int) -> None:
         self._metrics = metrics
+        self._serving = serving
         self._workers = workers
         self._restarts = restarts
 
@@ -67,12 +75,13 @@ class Totals:
             for sample, labels, value in samples:
                 family.add_sample(sample, labels, value)
             yield family
-        yield from worker_metrics(self._workers, self._restarts)
+        yield from worker_metrics(self._serving, self._workers, self._restarts)
 
 
-def worker_metrics(serving: int, restarts: int) -> Iterator[Metric]:
+def worker_metrics(serving: int, configured: int, restarts: int) -> Iterator[Metric]:
     """Yield what is known of the processes themselves."""
     yield GaugeMetricFamily("pgchorus_workers", "Processes that serve clients.", value=serving)
+    yield GaugeMetricFamily("pgchorus_workers_configured", "How many there should be.", value=configured)
     yield CounterMetricFamily(
         "pgchorus_worker_restarts", "Workers that were started again after they had ended.", value=restarts
     )

@@ -40,6 +40,11 @@ def _known(one: Cell, other: Cell) -> Cell:
     return other if one is None else one
 
 
+def _later(one: Cell, other: Cell) -> Cell:
+    """The larger number; unknown to one is unknown."""
+    return None if one is None or other is None else max(int(one), int(other))
+
+
 def _worse(one: str, other: str) -> str:
     return "down" if "down" in (one, other) else one
 
@@ -56,6 +61,7 @@ HOW: Final[dict[str, Joined]] = {
         ("name", "shard"),
         {"current_connections": _sum, "current_client_connections": _sum, "paused": max},
     ),
+    "HOSTS": Joined(("database", "shard", "host", "port"), {"lag_ms": _later, "served": min}),
     "LOCKS": Joined(
         ("database", "shard", "pid", "locktype", "mode", "relation", "problem"),
         {"client": _known, "waited_ms": max},

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from proxy.config_values import DEFAULT_POSTGRES_PORT
 from proxy.console import numbers
+from proxy.console.hosts import hosts
 from proxy.console.table import Table
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
@@ -100,7 +101,7 @@ async def shards(world: World) -> Table:
                 state="up" if reason is None else "down",
                 first_slot=first,
                 last_slot=last,
-                reason=None if reason is None else str(reason),
+                reason=None if reason is None else ". ".join(filter(None, (str(reason), reason.fields.detail))),
             )
     return table
 
@@ -340,6 +341,7 @@ VIEWS: dict[str, View] = {
     "CLIENTS": clients,
     "CONFIG": config_view,
     "DATABASES": databases,
+    "HOSTS": hosts,
     "IN_DOUBT": in_doubt,
     "LOCKS": locks,
     "PLANS": plans,

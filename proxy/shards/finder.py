@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.errors import CANNOT_CONNECT_NOW, SHARD_DOWN, UNABLE_TO_ESTABLISH_CONNECTION
 from proxy.shards import lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, translate
-from proxy.shards.hosts import NoPrimaryError, Progress, Said, choose, report
+from proxy.shards.hosts import NoPrimaryError, Progress, Said, choose, newest_timeline, report
 from proxy.tasks import spawn
 from proxy.wire.fields import ErrorFields
 
@@ -89,6 +89,7 @@ class Finder:
             address = choose(said, place)
         except NoPrimaryError as error:
             self._remember(said)
+            self._leave_old_primary(said)
             return self._none(str(error), said, silent)
         self._complain("")
         place.system = said[address].system
@@ -109,6 +110,20 @@ class Finder:
         if moved and self.on_move is not None:
             self.on_move()
         return None
+
+    def _leave_old_primary(self, said: Mapping[HostAddress, Said]) -> None:
+        """Have the links to where the primary was taken to be closed, if that is an old one."""
+        place = self.endpoint.place
+        if place.address is None or place.address not in said:
+            return
+        ours = {address: one for address, one in said.items() if one.system == place.system}
+        if said[place.address].timeline >= newest_timeline(ours, place):
+            return
+        place.address = None
+        place.moves += 1
+        self.progress.clear()
+        if self.on_move is not None:
+            self.on_move()
 
     def _remember(self, said: Mapping[HostAddress, Said]) -> None:
         """Remember the highest timeline, unless it cannot be told whose servers these are."""

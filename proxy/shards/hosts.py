@@ -5,7 +5,8 @@ Rules, each with what it prevents:
 1. A primary is a server that is not in recovery and lets transactions write: ``pg_is_in_recovery()`` is false and
    ``transaction_read_only`` off.
 2. None with a lower timeline than the highest that was ever seen, on a standby as well: an old primary that still runs,
-   or runs again, after another one was promoted (split brain). What would be committed there is lost.
+   or runs again, after another one was promoted (split brain). What would be committed there is lost. Seen counts
+   whoever has: other proxies' looks are noted on the other shards (timelines.py).
 3. Of two on one timeline the one that is known stays; without that, none is taken: which of them the others follow
    cannot be told.
 4. All servers have one system identifier. A server of another cluster in the list has other rows.
@@ -18,7 +19,7 @@ Decided here, without asking anybody. Asking is finder.py's; what a move means f
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Place:
     """Where a shard's primary is. ``address`` None: not known now, nobody may connect before it is found.
 
     ``last`` is where it was seen last, ``moves`` counts how often that has changed; ``timeline`` (the highest ever
-    seen, 0: none) and ``system`` are remembered as long as the process lives.
+    seen, 0: none) and ``system`` are remembered as long as the process lives; ``noted`` is, by system identifier, the
+    highest timeline that any proxy has noted on another shard.
     """
 
     address: HostAddress | None = None
@@ -67,6 +69,7 @@ class Place:
     moves: int = 0
     timeline: int = 0
     system: int = 0
+    noted: dict[int, int] = field(default_factory=dict)
 
 
 SAMPLES: Final = 3600  # of a primary's position that are remembered
@@ -127,7 +130,7 @@ def choose(said: Mapping[HostAddress, Said], place: Place) -> HostAddress:
         said = {address: one for address, one in said.items() if one.system == place.system}
     elif len(systems) > 1:
         raise NoPrimaryError("they are not servers of one cluster: their system identifiers differ")
-    newest = max([place.timeline, *(one.timeline for one in said.values())])
+    newest = newest_timeline(said, place)
     fit = [
         address for address, one in said.items() if not one.in_recovery and not one.read_only and one.timeline >= newest
     ]
@@ -139,6 +142,12 @@ def choose(said: Mapping[HostAddress, Said], place: Place) -> HostAddress:
     if any(not one.in_recovery and one.timeline < newest for one in said.values()):
         raise NoPrimaryError(f"timeline {newest} has been seen, and only an old primary is there")
     raise NoPrimaryError("none of those that answer takes writes")
+
+
+def newest_timeline(said: Mapping[HostAddress, Said], place: Place) -> int:
+    """Return the highest timeline that anybody knows of, 0 if nobody does. ``said`` are servers of one cluster."""
+    noted = [place.noted.get(system, 0) for system in {one.system for one in said.values()}]
+    return max([place.timeline, *noted, *(one.timeline for one in said.values())])
 
 
 def report(said: Mapping[HostAddress, Said], silent: Mapping[HostAddress, str], order: Sequence[HostAddress]) -> str:

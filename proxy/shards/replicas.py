@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -96,6 +97,8 @@ class Replicas:
         self._turn = itertools.count()
         #: By shard: since which position the definitions of a catalog's version are there, on which primary.
         self._definitions: dict[int, tuple[int, int, int]] = {}
+        self._refused: Counter[int] = Counter()  # by shard: nobody was near enough
+        self._troubles: dict[HostAddress, str] = {}  # why no link to a replica could be had when it was last wanted
 
     async def written(self, shard: int) -> tuple[int, int]:
         """Return how often the primary has changed, and the position of all that it has committed so far.
@@ -138,14 +141,21 @@ class Replicas:
         looked = False
         while True:
             for address in self._fit(finder, needed):
-                with suppress(ShardError):
-                    return await self._lend(shard, address, role, password, further=further)
+                try:
+                    link = await self._lend(shard, address, role, password, further=further)
+                except ShardError as error:
+                    self._troubles[address] = error.message  # the next one may do; if none does, all this is told
+                else:
+                    self._troubles.pop(address, None)
+                    return link
             if looked and (not patient or loop.time() >= until):
+                self._refused[shard] += 1
                 raise NoReplicaError(self._why(finder, needed))
             if looked:
+                # No server tells when it has replayed up to a position: it has to be asked again.
                 await asyncio.sleep(_PAUSE_S)
             looked = True
-            with suppress(ShardError):
+            with suppress(ShardError):  # there is no primary now: replicas are read until they are too old
                 await finder.find()
 
     async def _lend(
@@ -191,10 +201,15 @@ class Replicas:
         return "; ".join(
             f"{address} is {now - moment:.1f} s behind"
             + (", and lacks what is needed" if progress.replayed.get(address, 0) < needed else "")
+            + (f", and gave no link: {self._troubles[address]}" if address in self._troubles else "")
             for address, moment in progress.complete_at.items()
         )
 
     # --- all pools ----------------------------------------------------------------------------------------------
+
+    def asked(self, shard: int) -> tuple[int, int]:
+        """Return how often a link to a replica of a shard was lent, and how often there was none."""
+        return sum(pool.stats.lent for pool in self if pool.endpoint.index == shard), self._refused[shard]
 
     def __iter__(self) -> Iterator[ReplicaPool]:
         return iter(tuple(self._pools.values()))

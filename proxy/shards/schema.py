@@ -12,6 +12,7 @@ What is where, on every shard, beside what twophase keeps:
 - ``catalog_change``  a row for each DDL transaction (used on the home shard): their number is the catalog's version.
                       Rows are only added, so that two DDL transactions do not wait for each other.
 - ``proxy_version``   a row for each proxy (used on the home shard): by which version it plans (versions).
+- ``timeline``        the highest timeline that was seen of each shard of several servers (timelines).
 - ``guard``           gives a table the CHECK on its slots. Runs as the caller: only a table's owner can.
 - ``note_change``     adds a row to ``catalog_change``. Anybody can, with no harm but a reading of the catalog.
 - ``hold_view``, ``fill_view``  fill a materialized view with rows that were read over several shards (view_sql).

@@ -20,6 +20,9 @@ TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS pgchorus.proxy_version (
     proxy text PRIMARY KEY, version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     "CREATE SEQUENCE IF NOT EXISTS pgchorus.strays",
+    """CREATE TABLE IF NOT EXISTS pgchorus.timeline (
+    shard text, system bigint, timeline bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (shard, system))""",
 )
 
 # Part of the CHECK of every sharded table. What a sequence has given is not taken back with the row's transaction.
@@ -105,7 +108,7 @@ END $$"""
 
 GRANTS: Final = (
     "REVOKE ALL ON TABLE pgchorus.meta, pgchorus.placement, pgchorus.catalog_change FROM PUBLIC",
-    "REVOKE ALL ON TABLE pgchorus.proxy_version FROM PUBLIC",
+    "REVOKE ALL ON TABLE pgchorus.proxy_version, pgchorus.timeline FROM PUBLIC",
     "GRANT EXECUTE ON PROCEDURE pgchorus.note_change() TO PUBLIC",
     "GRANT EXECUTE ON FUNCTION pgchorus.stray() TO PUBLIC",
     "GRANT SELECT ON SEQUENCE pgchorus.strays TO PUBLIC",

@@ -154,7 +154,7 @@ class Asking:
             if not isinstance(found, BaseException):
                 slot.metrics = found
         parts = [part for slot in self.slots for part in (slot.metrics, slot.departed)]
-        return Totals(added_up(parts), len(serving), sum(slot.restarts for slot in self.slots))
+        return Totals(added_up(parts), len(serving), len(self.slots), sum(slot.restarts for slot in self.slots))
 
     async def unwell(self) -> str:
         """Return which worker does not answer."""

@@ -1,27 +1,44 @@
 """A shard of two servers: its primary dies or is replaced while clients work, and what they see of it.
 
-One shard pair for the module; each test leaves a primary and a standby that streams from it.
+The proxy has two workers. One shard pair for the module; each test leaves a primary and a standby that streams from it.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import json
+import os
+import signal
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from psycopg.rows import dict_row
 
+from calling import Caller
+from collector import Collector, collecting
 from decided import DecidedButNotApplied, keys_of_both_shards
 from ledger import QUICK, Ledger, eventually
 from outages import LOST, READ, WRITE
+from proxy.console.views import VIEWS
+from proxy.demo.embedded import free_port
+from proxy.top.figures import VIEWS as TOP_VIEWS
+from proxy.top.figures import Figures, Look, figures
+from proxy.top.source import Console
+from proxy_process import ProxyProcess
 from standbys import ReplicatedShard, asked
+from transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import MakeDatabases, StartProxy
+
+    from proxy.demo.embedded import EmbeddedServer
 
 TABLES: dict[str, Any] = {"acc": {"key": "id"}, "pairs": {"key": "k"}, "later": {"key": "k"}}
 LIMITS: dict[str, Any] = {
@@ -32,12 +49,51 @@ LIMITS: dict[str, Any] = {
     "replicas": {"max_lag_s": 4, "wait_s": 1},
 }
 WAITED = 20.0
+RELOADED = "users, rules and certificate reloaded"
+WORKERS = 2
 
 
 class Replicated(Ledger):
     """A ledger over a plain shard and a replicated one."""
 
     shard: ReplicatedShard
+
+    def until_all_workers_look_at(self, primary: EmbeddedServer) -> None:
+        """Wait until every worker serves this server as s1's primary."""
+        wanted = {("s1", primary.port, 1)}
+        eventually(
+            lambda: (
+                {(row["shard"], row["port"], row["served"]) for row in self.show("hosts") if row["served"]} == wanted
+                and all(row["state"] == "up" for row in self.show("shards"))
+            ),
+            "a worker looks elsewhere",
+        )
+
+    def busy_on(self, shard: int) -> list[tuple[Any, ...]]:
+        """Return the transactions that are open on one shard."""
+        return [row for row in self.busy_backends() if row[0] == shard]
+
+    def show(self, view: str) -> list[dict[str, Any]]:
+        """Ask the console."""
+        with psycopg.connect(
+            self.process.dsn("pgchorus"), autocommit=True, cursor_factory=psycopg.ClientCursor, row_factory=dict_row
+        ) as console:
+            return console.execute(f"show {view}".encode()).fetchall()
+
+    def command(self, text: str) -> str | None:
+        with psycopg.connect(self.process.dsn("pgchorus"), autocommit=True) as console:
+            return console.execute(text.encode(), prepare=False).statusmessage
+
+    def metric(self, name: str, **labels: str) -> float:
+        port = json.loads(self.process.config.read_text())["metrics"]["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            families = text_string_to_metric_families(page.read().decode())
+        return sum(
+            one.value
+            for family in families
+            for one in family.samples
+            if one.name == name and labels.items() <= one.labels.items()
+        )
 
     def failed_over(self) -> None:
         """Look for s1 where it is now."""
@@ -52,12 +108,35 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedShard]
 
 
 @pytest.fixture(scope="module")
-def ledger(make_module_databases: MakeDatabases, shard: ReplicatedShard, start_module_proxy: StartProxy) -> Replicated:
+def collector() -> Iterator[Collector]:
+    with collecting() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ledger(
+    make_module_databases: MakeDatabases,
+    shard: ReplicatedShard,
+    start_module_proxy: StartProxy,
+    collector: Collector,
+) -> Replicated:
     (plain,) = make_module_databases(1, "failover")
     database = plain.rpartition("/")[2]
     with psycopg.connect(shard.primary.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {database}".encode())
-    process = start_module_proxy([plain, shard.dsn(database)], TABLES, limits=LIMITS)
+    ports = [free_port()]
+    ports.append(free_port(ports))
+    process = start_module_proxy(
+        [plain, shard.dsn(database)],
+        TABLES,
+        limits=LIMITS,
+        workers=WORKERS,
+        console={"admins": "postgres"},
+        listen={"host": "127.0.0.1", "port": ports[0]},
+        metrics={"host": "127.0.0.1", "port": ports[1]},
+        tracing={"endpoint": collector.endpoint, "sample": 1},
+        handover="handover.sock",
+    )
     made = Replicated(process, [plain, shard.primary.dsn(database)])
     made.shard = shard
     with made.client(autocommit=True) as client:
@@ -79,6 +158,24 @@ def sqlstate_of(client: psycopg.Connection[Any], query: str, *values: object) ->
     with pytest.raises(psycopg.Error) as caught:
         client.execute(query.encode(), values or None)
     return caught.value.sqlstate
+
+
+def refused(client: psycopg.Connection[Any], query: str, *values: object) -> bool:
+    """Whether no replica was near enough."""
+    try:
+        client.execute(query.encode(), values)
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        return True
+    return False
+
+
+def sent_away(client: psycopg.Connection[Any], query: str, *values: object) -> bool:
+    """Whether the connection has been ended by the proxy."""
+    try:
+        client.execute(query.encode(), values)
+    except psycopg.OperationalError:
+        return client.closed
+    return False
 
 
 @contextmanager
@@ -196,7 +293,8 @@ def test_a_replica_that_is_behind_is_not_read(ledger: Replicated) -> None:
             writer.execute(WRITE, (1, key))
         assert client.execute(WHERE, (key,)).fetchone() == (True, 1000), "it is not far behind yet"
         eventually(lambda: client.execute(WHERE, (key,)).fetchone() == (False, 1001), "it is read for ever")
-        assert sqlstate_of(strict, WHERE, key) == "55000"
+        # The other worker looks at moments of its own.
+        eventually(lambda: refused(strict, WHERE, key), "the other worker reads it for ever")
         with ledger.client(autocommit=True) as writer:
             writer.execute(WRITE, (-1, key))
 
@@ -211,45 +309,11 @@ def test_a_replica_without_the_definitions_is_not_read(ledger: Replicated) -> No
         assert strict.execute("SELECT v FROM later WHERE k = %s", (keys[1],)).fetchone() is None
 
 
-class Transfers:
-    """Clients that move money between both shards until they are told to stop."""
-
-    def __init__(self, ledger: Ledger, clients: int) -> None:
-        self.ledger = ledger
-        self.done = 0
-        self.errors: list[str] = []
-        self._stop = threading.Event()
-        self._threads = ThreadPoolExecutor(clients)
-        self._running = [self._threads.submit(self._run, number) for number in range(clients)]
-
-    def _run(self, number: int) -> None:
-        with self.ledger.client() as client:
-            while not self._stop.is_set():
-                try:
-                    with client.transaction():
-                        client.execute(WRITE, (-1, self.ledger.keys[0][number]))
-                        client.execute(WRITE, (1, self.ledger.keys[1][number]))
-                except psycopg.Error as error:
-                    self.errors.append(error.sqlstate or "the proxy hung up")
-                else:
-                    self.done += 1
-
-    def until_more(self, count: int) -> None:
-        enough = self.done + count
-        eventually(lambda: self.done >= enough, "transfers stand still")
-
-    def end(self) -> None:
-        self._stop.set()
-        for one in self._running:
-            one.result()
-        self._threads.shutdown()
-
-
 def test_a_primary_dies_under_transfers_and_its_standby_goes_on(ledger: Replicated) -> None:
     clients = 3
     ledger.shard.wait_for_standby()
     transfers = Transfers(ledger, clients)
-    transfers.until_more(20)
+    transfers.until_more(7)
     with ledger.client(autocommit=True) as reader, ThreadPoolExecutor(1) as thread:
         ledger.shard.primary.kill()
         # Begun while there is no primary: it waits and is answered, not refused.
@@ -258,7 +322,7 @@ def test_a_primary_dies_under_transfers_and_its_standby_goes_on(ledger: Replicat
             answer.result(0.3)
         ledger.shard.promote()
         assert answer.result(WAITED) == (1000,)
-    transfers.until_more(20)
+    transfers.until_more(7)
     transfers.end()
     ledger.failed_over()
     # Only what was under way: at most one transaction of each client, and one more that met the loss of its link.
@@ -312,6 +376,7 @@ def test_a_standby_is_promoted_while_the_primary_lives(ledger: Replicated) -> No
             lambda: not asked(ledger.shard.standby, f"SELECT 1 FROM pg_stat_activity WHERE pid = {old[0][0]}"),
             "a link to the old primary stays",
         )
+        ledger.until_all_workers_look_at(ledger.shard.primary)
         ledger.failed_over()
         with pytest.raises(psycopg.OperationalError) as caught:
             inside.execute(READ, (key,))
@@ -340,3 +405,152 @@ def test_what_is_decided_is_finished_on_the_new_primary_before_it_is_served(ledg
     log = ledger.process.log.read_text()
     assert any("finished before a shard is served" in line and name in line for line in log.splitlines())
     ledger.shard.follow()
+
+
+NOTED = "SELECT timeline FROM pgchorus.timeline WHERE shard = 's1'"
+
+
+def test_an_old_primary_alone_is_not_served_by_a_proxy_that_has_just_started(ledger: Replicated) -> None:
+    """Nor by a worker: who has not seen the new one hears of it from the other shards."""
+    shard = ledger.shard
+    key = ledger.keys[1][3]
+    eventually(shard.caught_up, "the standby does not replay")
+    before = max(ledger.on_shard(0, NOTED))
+    shard.primary.kill()
+    shard.promote()
+    ledger.failed_over()
+    eventually(lambda: max(ledger.on_shard(0, NOTED)) > before, "it is not noted on the other shard")
+    shard.primary.kill()
+    shard.standby.start()
+    assert asked(shard.standby, "SELECT pg_is_in_recovery()") == [(False,)], "the trap must be there"
+    ledger.process.restart()
+    with ledger.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(lambda: client.execute(READ, (key,)).fetchone())
+        with pytest.raises(TimeoutError):
+            answer.result(1.0)
+        ((state, reason),) = [(row["state"], row["reason"]) for row in ledger.show("shards") if row["shard"] == "s1"]
+        assert state == "down"
+        assert "only an old primary is there" in reason
+        shard.primary.start()
+        assert answer.result(WAITED) == (1000,)
+    ledger.until_all_workers_look_at(shard.primary)
+    shard.follow()
+
+
+def test_an_old_primary_is_left_when_another_proxy_has_seen_a_new_one(ledger: Replicated) -> None:
+    key = ledger.keys[1][3]
+    with ledger.client() as inside, ledger.client(autocommit=True) as client, ThreadPoolExecutor(1) as thread:
+        inside.execute(WRITE, (5, key))
+        # As a proxy would note it that reaches what this one does not.
+        with psycopg.connect(ledger.direct[0], autocommit=True) as other:
+            other.execute("UPDATE pgchorus.timeline SET timeline = 99 WHERE shard = 's1'")
+        eventually(lambda: not ledger.busy_on(1), "a link to the old primary stays in a transaction")
+        with pytest.raises(psycopg.OperationalError) as caught:
+            inside.execute(READ, (key,))
+        assert caught.value.sqlstate == "08006"
+        inside.rollback()
+        answer = thread.submit(lambda: sqlstate_of(client, READ, key))
+        with pytest.raises(TimeoutError):
+            answer.result(1.0)
+        # What the handbook says to do when a person knows better.
+        ledger.on_shard(0, "DELETE FROM pgchorus.timeline WHERE shard = 's1' RETURNING 1")
+        ledger.process.restart()
+        assert answer.result(WAITED) is None, "the proxy that was killed hung up"
+    with ledger.client(autocommit=True) as client:
+        assert client.execute(READ, (key,)).fetchone() == (1000,)
+
+
+def test_nobody_notices_what_an_operator_does(
+    ledger: Replicated, collector: Collector, request: pytest.FixtureRequest
+) -> None:
+    """Console, top, metrics, reload, PAUSE, a worker renewed and a proxy that takes over, beside clients that work."""
+    ledger.until_nothing_is_prepared()
+    begun_after = ledger.process.log.read_text().count(RELOADED)
+    before = sum(ledger.on_shard(0, "SELECT sum(balance) FROM acc")[0])
+    transfers = Transfers(ledger, 4)
+    with Caller(ledger.dsn) as caller, reader(ledger, FROM_REPLICAS) as steady:
+        transfers.until_more(3)
+        # The console, by all workers: who is connected, and the sums of what they do.
+        assert {row["worker"] for row in ledger.show("workers")} == {1, 2}
+        for view in VIEWS:
+            ledger.show(view)
+        key = ledger.keys[1][3]
+        eventually(lambda: (steady.execute(WHERE, (key,)).fetchone() or ())[0], "the replica is not read")
+        hosts = [(row["role"], row["served"]) for row in ledger.show("hosts")]
+        assert sorted(hosts) == [("primary", 1), ("standby", 0)]
+        assert ledger.metric("pgchorus_shard_hosts", shard="s1", kind="standby") == 1
+        assert 0 <= ledger.metric("pgchorus_replica_lag_seconds", shard="s1") < LIMITS["replicas"]["max_lag_s"]
+        assert ledger.metric("pgchorus_replica_links_total", shard="s1", outcome="lent") > 0
+        counted = ledger.metric("pgchorus_commits_total", kind="distributed", outcome="committed")
+        transfers.until_more(3)
+        grown = ledger.metric("pgchorus_commits_total", kind="distributed", outcome="committed") - counted
+        assert grown >= 3 * transfers.clients, "the work of all workers is counted"
+        looked = asyncio.run(look_at_top(ledger))
+        assert looked.summary.transactions_s > 0
+        assert {row["state"] for row in looked.panels[0].rows} == {"up"}
+        # What a person does about it.
+        ledger.command("reload")
+        os.kill(ledger.process.pid, signal.SIGHUP)
+        eventually(lambda: ledger.process.log.read_text().count(RELOADED) == begun_after + 2, "no reload")
+        assert ledger.command("pause") == "PAUSE"
+        assert ledger.command("resume") == "RESUME"
+        transfers.until_more(3)
+        assert transfers.errors == []
+        assert transfers.sent_away == 0
+        (leaving,) = [row["pid"] for row in ledger.show("workers") if row["worker"] == 2]
+        os.kill(leaving, signal.SIGTERM)
+        eventually(
+            lambda: all(row["state"] == "serving" and row["pid"] != leaving for row in ledger.show("workers")),
+            "nobody takes its place",
+        )
+        transfers.until_more(3)
+        old = ledger.process
+        ledger.process = follower_of(old, request)
+        assert old.wait() == 0
+        transfers.until_more(3)
+        caller.more()
+        steady.close()
+    transfers.end()
+    assert caller.errors == []
+    assert transfers.errors == []
+    assert transfers.sent_away <= 2 * transfers.clients, "once by a worker, once by the proxy"
+    ledger.until_nothing_is_prepared()
+    assert sum(ledger.on_shard(0, "SELECT sum(balance) FROM acc")[0]) == before - transfers.done
+    assert sum(ledger.stored().values()) == ledger.total
+    assert {"plan", "commit s0", "commit s1"} <= {span.name for span in collector.all_spans()}
+
+
+def test_a_drain_lets_what_runs_end(ledger: Replicated) -> None:
+    """The last of this module: the proxy is gone afterwards."""
+    key = ledger.keys[0][3]
+    with ledger.client() as busy, ledger.client(autocommit=True) as idle:
+        busy.execute(WRITE, (-2, key))
+        busy.execute(WRITE, (2, ledger.keys[1][3]))
+        os.kill(ledger.process.pid, signal.SIGTERM)
+        eventually(lambda: sent_away(idle, READ, key), "who is idle is left alone")
+        with pytest.raises(psycopg.OperationalError):
+            ledger.client()
+        busy.commit()
+    assert ledger.process.wait() == 0
+    ledger.until_nothing_is_prepared()
+    assert sum(ledger.stored().values()) == ledger.total
+
+
+async def look_at_top(ledger: Replicated) -> Figures:
+    console = Console(ledger.process.dsn("pgchorus"))
+    try:
+        looks = [Look(float(at), {view: await console.show(view) for view in TOP_VIEWS}) for at in (1, 2)]
+    finally:
+        await console.close()
+    return figures(*looks)
+
+
+def follower_of(process: ProxyProcess, request: pytest.FixtureRequest) -> ProxyProcess:
+    """Start a proxy that takes the sockets of the one that runs; it is there until the module ends."""
+    file = process.config
+    follower = ProxyProcess(file, ("-m", "proxy", "serve", "--takeover", "-c", str(file)))
+    module = request.node.getparent(pytest.Module)
+    assert module is not None
+    module.addfinalizer(follower.close)
+    follower.start()
+    return follower

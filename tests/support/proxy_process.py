@@ -104,13 +104,18 @@ class ProxyProcess:
 
     def kill(self) -> int:
         """SIGKILL, to the workers as well, if it has any: the crash that recovery is for."""
+        assert self._process is not None, "the proxy was not started"
         workers = [os.pidfd_open(pid) for pid in children(self.pid)]
+        self._told_to_end = True
+        self._process.send_signal(signal.SIGKILL)
+        # All at once: workers whose supervisor has gone drain, and keep its output open until they have.
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
         try:
-            return self._end(signal.SIGKILL)
+            return self._end(None)
         finally:
             for worker in workers:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(worker, signal.SIGKILL)
                 ended = select.poll()
                 ended.register(worker)
                 assert ended.poll(STOP_SECONDS * 1000), "a worker that was killed is still there"

@@ -27,13 +27,14 @@ def registry(number: int) -> CollectorRegistry:
     Gauge("clients", "There.", registry=made).set(10 * number)
     Gauge("pgchorus_shard_up", "Up.", ["shard"], registry=made).labels("s0").set(number > 1)
     Gauge("pgchorus_in_doubt", "Left.", ["state"], registry=made).labels("late").set(3)
+    Gauge("pgchorus_in_doubt_oldest_seconds", "Old.", registry=made).set(5 * number)
     Histogram("lag", "Late.", buckets=(1, 2), registry=made).observe(number)
     return made
 
 
 def test_sums_of_two_workers() -> None:
     parts = [read_metrics(registry(1)), read_metrics(registry(2))]
-    text = generate_latest(Totals(added_up([*parts, that_only_grow(parts[0])]), 2, 1)).decode()
+    text = generate_latest(Totals(added_up([*parts, that_only_grow(parts[0])]), 2, 3, 1)).decode()
     found = {
         (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
     }
@@ -42,6 +43,8 @@ def test_sums_of_two_workers() -> None:
     assert found[("clients",)] == 30, "gauges of the dead do not count"
     assert found["pgchorus_shard_up", "s0"] == 0, "one worker does not serve it"
     assert found["pgchorus_in_doubt", "late"] == 3, "all see the same"
+    assert found[("pgchorus_in_doubt_oldest_seconds",)] == 10, "one age, and the later look at it"
+    assert found[("pgchorus_workers_configured",)] == 3
     assert [found["lag_bucket", le] for le in ("1.0", "2.0", "+Inf")] == [2, 3, 3]
     assert found[("lag_sum",)] == 4
     assert (found[("pgchorus_workers",)], found[("pgchorus_worker_restarts_total",)]) == (2, 1)

@@ -32,6 +32,8 @@ DEMOTED = Said(in_recovery=False, read_only=True, timeline=1, system=7, lsn=100)
         ({A: DEMOTED, B: primary()}, Place(last=A, timeline=1, system=7), B),
         # Two on one timeline: whoever is known stays.
         ({A: primary(2), B: primary(2)}, Place(last=B, timeline=2, system=7), B),
+        # What others have noted is as old as this, or of a cluster that was here before.
+        ({A: primary(2)}, Place(noted={7: 2, 6: 5}), A),
         # A server of another cluster in the list.
         ({A: primary(), B: primary(9, system=8)}, Place(last=A, timeline=1, system=7), A),
     ],
@@ -49,6 +51,9 @@ def test_the_primary_is_found(said: dict[HostAddress, Said], place: Place, found
         ({A: primary(1)}, Place(last=B, timeline=2, system=7), "timeline 2 has been seen, and only an old primary"),
         # What a standby has seen counts, also for a proxy that has just been started.
         ({A: primary(1), C: standby(2)}, Place(), "timeline 2 has been seen, and only an old primary"),
+        # What other proxies have seen counts as well, if it was of this cluster.
+        ({A: primary(2)}, Place(noted={7: 3}), "timeline 3 has been seen, and only an old primary"),
+        ({A: primary(2)}, Place(last=A, timeline=2, system=7, noted={7: 3}), "only an old primary"),
         ({A: primary(2), B: primary(2)}, Place(), "a:5432 and b:5432 both take writes on timeline 2"),
         ({A: primary(2), B: primary(2)}, Place(last=C, timeline=1, system=7), "both take writes"),
         ({A: primary(), B: standby(system=8)}, Place(), "system identifiers differ"),
