@@ -44,8 +44,13 @@ def holds(value: bytes) -> bool:
 def reads_words(column: Column, types: Mapping[int, UserType]) -> bool:
     """Whether values of a column are read by something that may know the words."""
     if column.type_schema == "pg_catalog":
-        return column.type_name.removeprefix("_") in _NAMES
+        return is_reader(column.type_name)
     return oid_reads_words(column.base_type_oid or column.type_oid, types)
+
+
+def is_reader(type_name: str) -> bool:
+    """Whether a type of pg_catalog, by its name (``_date``: its array), knows the words."""
+    return type_name.removeprefix("_") in _NAMES
 
 
 def oid_reads_words(oid: int, types: Mapping[int, UserType]) -> bool:

@@ -274,6 +274,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "parent-placement": ("{table} and its relative live in different ways", "Place parent and child alike."),
     "table-of-type": ("CREATE TABLE OF a type is not supported for sharded tables", "Write the columns."),
     "alter-table": ("ALTER TABLE ... {command} is not supported for {table}", ""),
+    "definition-clock": (
+        "now() and its kin would differ from shard to shard in the rows of {table}",
+        "Write the time as a constant, and set the default afterwards.",
+    ),
+    "definition-value": (
+        "the rows of {table} would get values that are each shard's own",
+        "Write a constant, or UPDATE the rows afterwards.",
+    ),
     "add-column": (
         "rows of {table} that exist would get {column} from a sequence or function of each shard",
         "Add the column without a default, and set the default afterwards.",

@@ -222,10 +222,15 @@ class Same:
 
     ``home_first``: run on the home shard, then in parallel on the others (one lock order for reference tables).
     ``lock``: a statement that keeps others from writing, run on the home shard before all else.
+    ``moment``: in the tasks' texts every ``MOMENT`` stands for the time of the transaction, a timestamptz.
     """
 
     home_first: bool = False
     lock: str = ""
+    moment: bool = False
+
+
+MOMENT = "\0"  # no statement has one
 
 
 Combine = Concat | Ordered | Aggregate | SumTags | InOrder | Same
@@ -319,7 +324,7 @@ class Ddl:
     original), where a copy of an object is brought in line in another way; the tag must be the same.
     ``catalog_changes``: the catalog is read again before the client hears of success. ``absent``: the errors (SQLSTATE,
     or the name of Postgres's routine) by which a shard other than home says that it lacks the object, as it may.
-    ``home_first`` as in Same.
+    ``home_first`` and ``moment`` as in Same.
     """
 
     target: Target
@@ -329,6 +334,7 @@ class Ddl:
     texts: tuple[str | None, ...] = ()
     absent: tuple[str, ...] = ()
     home_first: bool = False
+    moment: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ def literal(value: str) -> str:
     return "E'" + escaped.replace("\\", "\\\\") + "'" if "\\" in escaped else f"'{escaped}'"
 
 
-def expression(node: Node) -> str | None:
-    """Return a text that parses to this expression, None when there is none that is sure."""
+def expression(node: Node, override: Callable[[Node], str | None] | None = None) -> str | None:
+    """Return a text that parses to this expression, None when none is sure. ``override`` as in Printer."""
     try:
-        text = Printer().write(node)
+        text = Printer(override).write(node)
         (found,) = parse(f"SELECT {text}")
     except (Unwritten, SyntaxFailure, ValueError, KeyError, RecursionError):
         return None

@@ -365,7 +365,7 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
             tasks = (Task(shard, plan.texts[shard] if plan.texts else None) for shard in resolver.shards(plan.target))
             return Execution(tuple(tasks), Same(), writes=True)
         tasks = (_ddl_task(plan, shard) for shard in resolver.shards(plan.target))
-        return Execution(tuple(tasks), Same(home_first=plan.home_first), writes=True)
+        return Execution(tuple(tasks), Same(home_first=plan.home_first, moment=plan.moment), writes=True)
     raise TypeError(f"{type(plan).__name__} is the session's own")
 
 

@@ -6,12 +6,14 @@ not have. Left to others: where objects belong.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.executor.results import ListResult
+from proxy.session.filling import moment_literal
 from proxy.shards.errors import ShardError
-from router.plan import Ddl, Execution, Same, ShardByShard, Task
-from router.plan_steps import CreateFrom, CreateSchema, FillView
+from router.plan import MOMENT, Ddl, Execution, Same, ShardByShard, Task
+from router.plan_steps import CreateFrom, CreateSchema, FillView, Moment
 
 if TYPE_CHECKING:
     from proxy.executor.request import Request, ResultStream
@@ -47,6 +49,17 @@ async def has_news(session: Session, statement: Statement) -> bool:
     session.version_in_block = version
     await session.look_inside(link)
     return True
+
+
+def at_moment(session: Session, execution: Execution) -> Execution:
+    """Return a definition with the transaction's time in its texts, where it has a place for that."""
+    if not (isinstance(execution.combine, Same) and execution.combine.moment):
+        return execution
+    moment = moment_literal(session, Moment.TRANSACTION).decode()
+    tasks = (
+        task if task.text is None else replace(task, text=task.text.replace(MOMENT, moment)) for task in execution.tasks
+    )
+    return replace(execution, tasks=tuple(tasks))
 
 
 async def start_where_found(

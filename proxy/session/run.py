@@ -16,7 +16,7 @@ from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
-from proxy.session.defining import start_where_found
+from proxy.session.defining import at_moment, start_where_found
 from proxy.session.elements import start_schema
 from proxy.session.locking import start_lock
 from proxy.session.locking_copies import start_lock_copies
@@ -179,6 +179,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
         return await in_steps
     if isinstance(executable, Execution) and isinstance(executable.combine, Same):
         await _prepare(session, executable, executable.combine)
+        executable = at_moment(session, executable)
     attempts = FENCE_RETRIES if reads_several(session, executable) else 0
     while True:
         snapshot = CommonSnapshot(session, shards_of(executable)) if attempts else None

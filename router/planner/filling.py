@@ -24,7 +24,7 @@ from router.rewrite import group_end
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from router.plan_steps import Value
     from router.planner.context import Context
@@ -166,13 +166,20 @@ class Values:
         for start, end, text in self.clock_splices(parsed):
             self.splice(start, end, text)
 
-    def clock_splices(self, parsed: Parsed, *, named: bool = True) -> list[tuple[int, int, str]]:
-        """Return the replacements for what reads the clock. ``named``: output columns keep their names."""
+    def clock_splices(
+        self, parsed: Parsed, *, named: bool = True, among: Collection[int] | None = None
+    ) -> list[tuple[int, int, str]]:
+        """Return the replacements for what reads the clock. ``named``: output columns keep their names.
+
+        ``among``: only in nodes whose bodies have these ids.
+        """
         if not parsed.kinds & {"SQLValueFunction", "FuncCall", "TypeCast"}:
             return []
         found = []
         naming = _naming(parsed) if named else frozenset()
         for kind, body in parsed.nodes:
+            if among is not None and id(body) not in among:
+                continue
             if kind == "TypeCast":
                 found += self._word(parsed, body)
                 continue

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from router import sharding
 from router.cluster import Home, Placement, Reference, Sharded, TableName
-from router.effect import Runs
 from router.keys import family
 from router.own_schema import told
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies
+from router.planner import added_values, copies
 from router.planner.passthrough import is_temporary, tag_of
 from router.tree import Node, items, name_parts, strings
 
@@ -205,6 +204,9 @@ def check_column(context: Context, column: Node, definition: Definition) -> None
         and (collation[-1] not in _COLLATIONS or (len(collation) > 1 and collation[0] != "pg_catalog"))
     ):
         raise context.refuse("key-type", column.get("location"), key=name, table=definition.name)
+    if not isinstance(placement, Home):
+        read_by = type_name(column.get("typeName", {}))
+        added_values.check_words(context, read_by, added_values.default_of(column), definition.name, column["location"])
     for item in column.get("constraints", ()):
         constraint = item["Constraint"]
         if key and constraint.get("contype") == "CONSTR_GENERATED":
@@ -387,7 +389,8 @@ def alter(context: Context) -> Statement:
     before = copies.unspent_identities(
         context, range_var, [command["name"] for command in commands if command.get("subtype") == "AT_SetIdentity"]
     )
-    return context.statement(Ddl(target, after=after, before=before), tag_of(context.parsed))
+    plan = Ddl(target, after=after, before=before)
+    return context.statement(added_values.at_one_moment(context, plan, commands), tag_of(context.parsed))
 
 
 def _check_command(context: Context, command: Node, definition: Definition, range_var: Node) -> None:
@@ -399,14 +402,16 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
         added = detail["ColumnDef"]
         definition.types[added["colname"]] = type_name(added.get("typeName", {}))
         check_column(context, added, definition)
-        _check_filled(context, added, definition)
-    if kind == "AT_AlterColumnType" and isinstance(placement, Reference):
-        _check_same(context, detail.get("ColumnDef", {}).get("raw_default"), definition, at)
+        added_values.check_column(context, added, definition.name, placement)
+    if kind == "AT_AlterColumnType" and not isinstance(placement, Home):
+        added_values.check_using(context, detail.get("ColumnDef", {}), definition.name, placement, at)
     if kind in {"AT_AttachPartition", "AT_AddInherit"}:
         _check_attach(context, detail, kind, definition, at)
         return
     if isinstance(placement, Home):
         return
+    if kind == "AT_ColumnDefault":
+        added_values.check_words(context, definition.types.get(name, ""), detail, definition.name, at)
     if kind not in _PLAIN:
         raise context.refuse("alter-table", at, command=kind.removeprefix("AT_"), table=definition.name)
     key = placement.key if isinstance(placement, Sharded) else None
@@ -414,33 +419,6 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
         raise context.refuse("key-change", at, key=key, table=definition.name)
     if kind in {"AT_DropConstraint", "AT_AlterConstraint"} and name == SLOT_CONSTRAINT:
         raise context.refuse("slot-check", at)
-
-
-def _check_filled(context: Context, column: Node, definition: Definition) -> None:
-    """ADD COLUMN fills the rows that exist: not from a shard's own sequence, and on all copies alike."""
-    names, at = strings(column.get("typeName", {}).get("names")), column.get("location")
-    constraints = [item["Constraint"] for item in column.get("constraints", ())]
-    kinds = {constraint.get("contype") for constraint in constraints}
-    if isinstance(definition.placement, Home):
-        return
-    if "CONSTR_IDENTITY" in kinds or (names and names[-1] in _SERIAL):
-        raise context.refuse("add-column", at, column=column["colname"], table=definition.name)
-    for constraint in constraints:
-        if constraint.get("contype") != "CONSTR_DEFAULT":
-            continue
-        if context.effect(constraint.get("raw_expr")).runs is not Runs.ANYWHERE:
-            raise context.refuse("add-column", at, column=column["colname"], table=definition.name)
-        if isinstance(definition.placement, Reference):
-            _check_same(context, constraint.get("raw_expr"), definition, at)
-
-
-def _check_same(context: Context, value: Node | None, definition: Definition, at: int | None) -> None:
-    """Refuse an expression that copies of a reference table could compute differently."""
-    effect = context.effect(value)
-    if effect.clock:
-        raise context.refuse("reference-clock", at, table=definition.name)
-    if effect.volatile:
-        raise context.refuse("reference-write", at, table=definition.name)
 
 
 def _check_attach(context: Context, detail: Node, kind: str, definition: Definition, at: int | None) -> None:

@@ -393,3 +393,37 @@ def test_hundreds_of_rows(twins: Twins) -> None:
     twins.query("select count(*), sum(k), sum(n), min(v), max(v) from notes")
     twins.query("select count(*), sum(n), min(word) from words")
     twins.query("select count(*) from kinds")
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_column_that_is_added_gets_one_moment_on_all_shards(
+    town: Town, connect: Callable[..., WireClient], *, extended: bool
+) -> None:
+    client = connect(town.dsn)
+    for text in ("create table made (k int8)", "create table codes (id int4 primary key)"):
+        client.rows(text)
+    keys = [key for shard in range(3) for key in town.keys(shard, 2)]
+    client.rows("insert into made values " + ", ".join(f"({key})" for key in keys))
+    client.rows("insert into codes values (1), (2)")
+    added = "add column at timestamptz not null default now(), add column day date default current_date + 1"
+    try:
+        client.rows("begin")
+        for table in ("made", "codes"):
+            text = f"alter table {table} {added}"
+            trace = client.ask(parse(text), bind(), execute(), SYNC) if extended else client.query(text)
+            assert ("tag", "ALTER TABLE") in trace, trace
+            look = (
+                f"select count(distinct (at, day)), bool_and(at = now()), bool_and(day = current_date + 1) from {table}"
+            )
+            assert client.rows(look) == [("1", "t", "t")]
+        client.rows("commit")
+        assert len(set(map(str, town.everywhere("select codes::text from codes order by id")))) == 1
+        defaults = (
+            "select count(*) from pg_attrdef d where adrelid = 'made'::regclass and pg_get_expr(adbin, adrelid) in"
+        )
+        assert town.everywhere(f"{defaults} ('now()', '(CURRENT_DATE + 1)')") == [[(2,)]] * 3
+        client.rows(f"insert into made values ({keys[0]})")
+        assert client.rows("select count(distinct at) from made") == [("2",)], "later rows have their own moment"
+    finally:
+        client.query("rollback")
+        client.rows("drop table made, codes")
