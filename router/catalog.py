@@ -75,9 +75,12 @@ _SETTERS: Final = frozenset(FunctionName("pg_catalog", name) for name in builtin
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """Look-ups made from the facts: the first five at once, the rest when first asked for."""
+    """Look-ups made from the facts: the first six at once, the rest when first asked for."""
 
     relations: dict[TableName, Relation] = field(default_factory=dict)
+    named: dict[tuple[str, str], Relation] = field(
+        default_factory=dict
+    )  # the same, for those who have no TableName yet
     functions: dict[FunctionName, tuple[Function, ...]] = field(default_factory=dict)
     fields: dict[str, tuple[FunctionName, ...]] = field(default_factory=dict)
     operators: dict[str, tuple[Operator, ...]] = field(default_factory=dict)
@@ -123,6 +126,7 @@ class Catalog:
         maps = self._maps
         for relation in self.relations:
             maps.relations[relation.name] = relation
+            maps.named[relation.name.schema, relation.name.name] = relation
             if not all(trigger.row for trigger in relation.triggers):
                 maps.once.add(relation.name)
         for function in self.functions:
@@ -159,9 +163,8 @@ class Catalog:
 
     def relation(self, schema: str, name: str) -> Relation | None:
         """Return the relation of exactly this name."""
-        table = TableName(schema, name)
-        found = self._maps.relations.get(table)
-        if found is None and self.is_system(table):
+        found = self._maps.named.get((schema, name))
+        if found is None and self.is_system(table := TableName(schema, name)):
             found = Relation(table, RelationKind.VIEW)
         return found
 

@@ -48,6 +48,8 @@ class Context:
         self.database = database
         self.catalog = catalog
         self.parsed = parsed
+        self.body: Node = parsed.body  # the statement's own node
+        self._relations: dict[int, tuple[Node, Relation]] = {}  # by the identity of what names them, which is kept
         self.search_path = search_path
         self.many = len(database.shards) > 1
         self.home = Home()
@@ -83,11 +85,6 @@ class Context:
         parsed = self.parsed
         return replace(inner, text=parsed.text, plan=plan, offset=parsed.offset, parameters=parsed.parameters)
 
-    @property
-    def body(self) -> Node:
-        """The statement's own node."""
-        return self.parsed.body
-
     def refuse(self, refused: str, /, at: int | None = None, *, detail: str = "", **words: object) -> Refused:
         """Make a refusal; ``at`` is a place in the tree (bytes)."""
         return refusal(
@@ -103,9 +100,14 @@ class Context:
 
     def relation(self, range_var: Node) -> Relation | None:
         """Return what a RangeVar names, None for what the catalog does not have."""
+        known = self._relations.get(id(range_var))
+        if known is not None:
+            return known[1]
         found = self.catalog.resolve(name_parts(range_var), self.search_path)
         if found is None:
             self._check_configured(range_var)
+        else:
+            self._relations[id(range_var)] = range_var, found
         return found
 
     def _check_configured(self, range_var: Node) -> None:
