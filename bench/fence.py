@@ -13,27 +13,25 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import machine
-from bench.contenders import child, clean_environment, pids_of, psql, wait_for_line
+from bench.contenders import clean_environment, pids_of, psql
 from bench.model import BenchError, Target
 from bench.pgbench import Latencies, Summary, parse_log, parse_summary
 from bench.process import add_up, snapshot
-from proxy.demo.embedded import EmbeddedServer, free_port, start_all, stop_all
+from bench.standing import facts_of, serve, standing, store
+from proxy.demo.embedded import EmbeddedServer, free_port
 from router.cluster import Database
 from router.sharding import slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
 ROWS = 1000  # on each shard
 PAIRS = 64  # of rows that commits change; each pair is on two shards
 READ = "SET pgchorus.read_consistency = {how};\nSELECT count(*), sum(v) FROM cell;\n"
@@ -75,12 +73,7 @@ class Place:
             psql(self._psql, Target(server.port, "postgres"), f"CREATE DATABASE {database}")
         self.shards = [Target(server.port, database) for server in servers]
         self.target = Target(free_port([server.port for server in servers]), "fence")
-        configuration = directory / f"fence{self.count}.yaml"
-        configuration.write_text(json.dumps(self._configuration()))
-        log = directory / f"fence{self.count}.log"
-        command = [sys.executable, "-m", "proxy", "serve", "-c", str(configuration)]
-        process = stack.enter_context(child(command, directory, log))
-        wait_for_line(process, log, "pgchorus: ready")
+        process = serve(stack, json.dumps(self._configuration()), directory, f"fence{self.count}")
         self._roots = ([process.pid], list(pids_of(servers)))
         self.keys = self._keys()
         self._fill()
@@ -299,26 +292,15 @@ def main(argv: Sequence[str]) -> None:
     """Measure, and write the page."""
     given = arguments(argv)
     when = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    with tempfile.TemporaryDirectory(prefix="pgchorus-fence-") as temporary, ExitStack() as stack:
-        home = Path(temporary)
-        home.chmod(0o755)
-        servers = [EmbeddedServer(home / f"s{at}", durable=False) for at in range(max(given.counts))]
-        stack.callback(stop_all, servers)
-        start_all(servers)
-        facts = machine.describe({"PostgreSQL": [servers[0].program("postgres"), "--version"]}, {})
-        facts["pgchorus"] = machine.pgchorus_version()
+    with standing("fence", max(given.counts)) as (servers, home, _):
+        facts = facts_of(servers[0])
         found: dict[int, dict[str, Figures]] = {}
         for count in given.counts:
             with ExitStack() as inside:
                 place = Place(servers[:count], home, inside)
                 found[count] = middle([measure(place, given) for _ in range(given.rounds)])
-    directory = RESULTS / given.name
-    directory.mkdir(parents=True, exist_ok=True)
-    text = page(found, given, facts, when)
-    (directory / "README.md").write_text(text)
     raw = {count: {cell: asdict(one) for cell, one in cells.items()} for count, cells in found.items()}
-    (directory / "figures.json").write_text(json.dumps(raw, indent=1) + "\n")
-    sys.stdout.write(text)
+    store(given.name, page(found, given, facts, when), raw)
 
 
 if __name__ == "__main__":

@@ -12,25 +12,23 @@ import json
 import resource
 import socket
 import sys
-import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import machine
-from bench.contenders import child, psql, wait_for_line
+from bench.contenders import psql
 from bench.model import BenchError, Target
 from bench.process import add_up, snapshot
-from proxy.demo.embedded import EmbeddedServer, free_port, start_all, stop_all
+from bench.standing import facts_of, serve, standing, store
+from proxy.demo.embedded import EmbeddedServer, free_port
 from proxy.wire.frames import walk
 from proxy.wire.frontend import Bind, Execute, Parse, Query, Sync
 from proxy.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
 ROWS = 1000
 SPARE_FILES = 200
 ANSWER_SECONDS = 60.0
@@ -85,22 +83,14 @@ class Place:
             psql(program, Target(server.port, "postgres"), "CREATE DATABASE idle")
         shards = {f"s{at}": f"postgres://postgres@127.0.0.1:{server.port}/idle" for at, server in enumerate(servers)}
         self.target = Target(free_port([server.port for server in servers]), "idle")
-        configuration = directory / "idle.yaml"
-        configuration.write_text(
-            json.dumps(
-                {
-                    "cluster": "bench",
-                    "listen": {"host": self.target.host, "port": self.target.port},
-                    "auth": {"method": "trust"},
-                    "limits": {"clients": {"max": clients + 10}},
-                    "databases": {"idle": {"shards": shards, "home": "s0", "tables": {"cell": {"key": "k"}}}},
-                }
-            )
-        )
-        log = directory / "idle.log"
-        command = [sys.executable, "-m", "proxy", "serve", "-c", str(configuration)]
-        self._process = stack.enter_context(child(command, directory, log))
-        wait_for_line(self._process, log, "pgchorus: ready")
+        configuration = {
+            "cluster": "bench",
+            "listen": {"host": self.target.host, "port": self.target.port},
+            "auth": {"method": "trust"},
+            "limits": {"clients": {"max": clients + 10}},
+            "databases": {"idle": {"shards": shards, "home": "s0", "tables": {"cell": {"key": "k"}}}},
+        }
+        self._process = serve(stack, json.dumps(configuration), directory, "idle")
         psql(program, self.target, "CREATE TABLE cell (k int4 PRIMARY KEY, v int8 NOT NULL)")
         rows = ", ".join(f"({key}, 0)" for key in range(ROWS))
         psql(program, self.target, f"INSERT INTO cell VALUES {rows}")  # noqa: S608 - numbers of our own
@@ -170,14 +160,8 @@ def main(argv: Sequence[str]) -> None:
     given = arguments(argv)
     when = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
     allow_files(given.clients)
-    with tempfile.TemporaryDirectory(prefix="pgchorus-idle-") as temporary, ExitStack() as stack:
-        home = Path(temporary)
-        home.chmod(0o755)
-        servers = [EmbeddedServer(home / f"s{at}", durable=False) for at in range(given.shards)]
-        stack.callback(stop_all, servers)
-        start_all(servers)
-        facts = machine.describe({"PostgreSQL": [servers[0].program("postgres"), "--version"]}, {})
-        facts["pgchorus"] = machine.pgchorus_version()
+    with standing("idle", given.shards) as (servers, home, stack):
+        facts = facts_of(servers[0])
         before, found = measure(Place(servers, home, given.clients, stack), given.clients)
     text = PAGE.format(
         when=when,
@@ -186,10 +170,7 @@ def main(argv: Sequence[str]) -> None:
         facts="\n".join(f"- {label}: {fact}" for label, fact in facts.items()),
         **vars(given),
     )
-    directory = RESULTS / given.name
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "README.md").write_text(text)
-    sys.stdout.write(text)
+    store(given.name, text)
 
 
 if __name__ == "__main__":

@@ -9,29 +9,26 @@ of the proxy for each transaction: it should stay as it was, since workers share
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import machine
-from bench.contenders import child, initialise, pgchorus_configuration, pids_of, psql, wait_for_line
+from bench.contenders import initialise, pgchorus_configuration, pids_of, psql
 from bench.matrix import Matrix, Options, Programs
 from bench.model import SCENARIOS, Contender, Target
-from proxy.demo.embedded import EmbeddedServer, free_port, start_all, stop_all
+from bench.standing import facts_of, serve, standing, store
+from proxy.demo.embedded import EmbeddedServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
 
     from bench.model import Sample
 
-RESULTS = Path(__file__).parent / "results"
 DATABASE = "bench_workers"
 INTRODUCTION = """\
 {clients} clients, {shards} shards, scale {scale}, protocol {mode}; medians of {rounds} runs of {seconds} s in
@@ -46,12 +43,9 @@ def start(
     """Start a proxy with so many workers before all servers."""
     shards = [Target(server.port, DATABASE) for server in servers]
     target = Target(free_port([server.port for server in servers]), "bench")
-    configuration, log = home / f"{workers}.yaml", home / f"{workers}.log"
     # Links are divided between the workers and clients are not: enough for a worker that gets all of them.
     links = (given.clients + 4) * workers
-    configuration.write_text(pgchorus_configuration(target, shards, workers, links))
-    process = stack.enter_context(child([sys.executable, "-m", "proxy", "serve", "-c", str(configuration)], home, log))
-    wait_for_line(process, log, "pgchorus: ready")
+    process = serve(stack, pgchorus_configuration(target, shards, workers, links), home, str(workers))
     title = f"{workers} worker{'s' if workers > 1 else ''}"
     return Contender(str(workers), title, {given.mode: target}, tuple(shards), pids_of(servers), process.pid)
 
@@ -100,12 +94,7 @@ def main(argv: Sequence[str]) -> None:
     """Measure, and write the page."""
     given = arguments(argv)
     when = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    with tempfile.TemporaryDirectory(prefix="pgchorus-workers-") as temporary, ExitStack() as stack:
-        home = Path(temporary)
-        home.chmod(0o755)
-        servers = [EmbeddedServer(home / f"s{at}", durable=False) for at in range(given.shards)]
-        stack.callback(stop_all, servers)
-        start_all(servers)
+    with standing("workers", given.shards) as (servers, home, stack):
         for server in servers:
             psql(server.program("psql"), Target(server.port, "postgres"), f"CREATE DATABASE {DATABASE}")
         contenders = [start(count, servers, given, home, stack) for count in given.counts]
@@ -123,17 +112,12 @@ def main(argv: Sequence[str]) -> None:
         )
         matrix = Matrix(options, contenders, Programs(servers[0].program("pgbench"), servers[0].program("psql")))
         matrix.run()
-        facts = machine.describe({"PostgreSQL": [servers[0].program("postgres"), "--version"]}, {})
-        facts["pgchorus"] = machine.pgchorus_version()
+        facts = facts_of(servers[0])
     introduction = INTRODUCTION.format(**vars(given), cores=len(os.sched_getaffinity(0)))
     known = [f"- {name}: {value}" for name, value in facts.items()]
     lines = ["# Workers", "", f"`{given.command}`, {when}", "", introduction, ""]
     text = "\n".join([*lines, *page(matrix.samples, contenders, given), "", *known, ""])
-    directory = RESULTS / given.name
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "README.md").write_text(text)
-    (directory / "figures.json").write_text(json.dumps([asdict(one) for one in matrix.samples], indent=1) + "\n")
-    sys.stdout.write(text)
+    store(given.name, text, [asdict(one) for one in matrix.samples])
 
 
 if __name__ == "__main__":
