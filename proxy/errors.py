@@ -15,7 +15,6 @@ from proxy.wire.fields import ErrorFields
 if TYPE_CHECKING:
     from typing import Self
 
-    from proxy.wire.errors import WireFailure
     from router.errors import Refused
 
 # 01 - warning
@@ -123,17 +122,6 @@ class ProxyError(Exception):
     def of_refusal(cls, refused: Refused) -> Self:
         """Make an answer of what the catalogue of refusals says, where no statement is refused but a connection."""
         return cls(refused.sqlstate, refused.message, detail=refused.detail, hint=refused.hint)
-
-    @classmethod
-    def of_violation(cls, violation: WireFailure) -> Self:
-        """Make the answer to a peer that cannot be served."""
-        return cls(
-            violation.sqlstate,
-            violation.message,
-            severity=violation.severity,
-            detail=violation.detail,
-            hint=violation.hint,
-        )
 
     def fields(self) -> ErrorFields:
         """Return what goes into ErrorResponse."""

@@ -26,7 +26,6 @@ _MAX_DISPLAY_SCALE = 1000
 # Traps are off: NaN and Infinity are values here. The precision is more than any numeric has, so nothing is rounded by
 # it.
 _EXACT = Context(prec=400_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF_UP, traps=[])
-ZERO = Decimal(0)
 NAN = Decimal("NaN")
 assert _EXACT.prec <= MAX_PREC  # noqa: S101 - what the platform's decimal can do
 

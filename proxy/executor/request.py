@@ -204,13 +204,6 @@ async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -
         raise
 
 
-async def send_all(result: ResultStream, frontend: Frontend, *, describe_rows: bool = False) -> None:
-    """Write a whole answer: RowDescription when asked for and there is one, rows, CommandComplete."""
-    if describe_rows and result.row_description is not None:
-        frontend.write(backend.row_description(result.row_description))
-    await send(result, frontend)
-
-
 def proxy_error(failure: CombineFailure) -> ProxyError:
     """Translate a failure of the pure parts."""
     return ProxyError(failure.sqlstate, failure.message, detail=failure.detail, hint=failure.hint)

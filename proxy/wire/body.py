@@ -17,10 +17,8 @@ INVALID_STRING = "invalid string in message"
 
 NULL_LENGTH = -1
 
-INT16 = Struct(">h")
 UINT16 = Struct(">H")
 INT32 = Struct(">i")
-UINT32 = Struct(">I")
 
 
 class BodyReader:
@@ -48,11 +46,6 @@ class BodyReader:
         self._at = at + 1
         return self._body[at]
 
-    def int16(self) -> int:
-        """Read a signed int16."""
-        value: int = INT16.unpack_from(self._body, self._take(2))[0]
-        return value
-
     def uint16(self) -> int:
         """Read an unsigned int16: all counts are, so that 65535 parameters fit."""
         value: int = UINT16.unpack_from(self._body, self._take(2))[0]
@@ -61,11 +54,6 @@ class BodyReader:
     def int32(self) -> int:
         """Read a signed int32."""
         value: int = INT32.unpack_from(self._body, self._take(4))[0]
-        return value
-
-    def uint32(self) -> int:
-        """Read an unsigned int32, as OIDs are."""
-        value: int = UINT32.unpack_from(self._body, self._take(4))[0]
         return value
 
     def int16s(self) -> tuple[int, ...]:

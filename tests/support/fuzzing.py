@@ -11,10 +11,11 @@ from contextlib import closing, suppress
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
-from proxy.wire import backend, bind
+from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.frames import FrameReader, frame, walk
-from proxy.wire.frontend import CopyFail, Query, Sync, decode
+from proxy.wire.frontend import CopyFail, Query, Sync, decode, decode_bind
+from proxy.wire.pipeline import read_parameter, read_pipeline
 from proxy.wire.scram import ScramServer, Verifier
 from proxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage, StartupReader
 from proxy.wire.state import ProtocolState, State
@@ -121,14 +122,22 @@ def try_wire(chance: random.Random) -> None:
             state.client(kind)
         with suppress(WireFailure):
             decode(kind, body).encode()
-        if kind == ord("B"):
-            with suppress(WireFailure, IndexError):
-                bind.bind_names(body)
-                bind.bind_parameter(body, chance.randrange(1, 4))
-                bind.bind_parameter_count(body)
     with suppress(WireFailure):
         walk(data, 0, len(data), MESSAGE_BYTES)
+    _try_pipeline(chance, data)
     _try_others(chance)
+
+
+def _try_pipeline(chance: random.Random, data: bytes) -> None:
+    """What the fast lane reads of a pipeline is what its Bind says."""
+    cut = read_pipeline(data) if data else None
+    if cut is None:
+        return
+    count = chance.randrange(4)
+    index = chance.randrange(count) if count else -1
+    value = read_parameter(data, cut.name_end + 1, cut.bind_end, count, index)
+    if value is not None and index >= 0:
+        assert decode_bind(data[cut.bind + 5 : cut.bind_end]).parameters[index] == value.data, data
 
 
 def _try_others(chance: random.Random) -> None:

@@ -192,3 +192,26 @@ def test_one_changed_byte_gives_a_message_or_a_violation(message: Message, data:
         return
     if message.TYPE not in b"cfX":
         assert changed.encode()[5:] == bytes(body)
+
+
+BAD_BINDS = [
+    (b"", "invalid string in message"),
+    (b"ab", "invalid string in message"),
+    (b"ab\0", "invalid string in message"),
+    (b"\0\0", "insufficient data left in message"),
+    (b"\0\0\0", "insufficient data left in message"),
+    (b"\0\0\0\0", "insufficient data left in message"),
+    (b"\0\0\0\2\0\1", "insufficient data left in message"),
+    (b"\0\0\0\0\0\1", "insufficient data left in message"),
+    (b"\0\0\0\0\0\1" + pack(">i", 5) + b"abcd", "insufficient data left in message"),
+    (b"\0\0\0\0\0\1" + pack(">i", -2), "insufficient data left in message"),
+    (b"\0\0\0\0\0\1" + pack(">i", 2**31 - 1), "insufficient data left in message"),
+    (b"\0\0\0\2\0\0\0\0\0\1" + pack(">i", -1), "bind message has 2 parameter formats but 1 parameters"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BAD_BINDS)
+def test_a_bind_that_lies_is_a_violation(body: bytes, message: str) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        decode(ord("B"), body)
+    assert (caught.value.sqlstate, caught.value.message, caught.value.fatal) == ("08P01", message, False)

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.wire import backend
-from proxy.wire.bind import bind_parameters
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader, frame, walk
 from proxy.wire.frontend import (
@@ -32,6 +31,7 @@ from proxy.wire.frontend import (
     Sync,
     Terminate,
     decode,
+    decode_bind,
 )
 from proxy.wire.scram import Verifier
 from proxy.wire.startup import StartupMessage, StartupReader
@@ -345,7 +345,7 @@ def test_a_bind_that_postgres_takes_is_read_as_it_was_meant(wire: Wire) -> None:
     wire.send(Parse(b"", b"select $1::text, $2::int4, $3::text").encode() + message.encode())
     wire.send(Execute().encode() + SYNC)
     rows = [backend.decode_data_row(body) for kind, body in wire.read_to_ready() if kind == backend.DATA_ROW]
-    assert [[value for _, value in bind_parameters(message.encode()[5:], (1, 2, 3))]] == rows
+    assert [list(decode_bind(message.encode()[5:]).parameters)] == rows
 
 
 def test_verifiers_are_postgres_own(wire: Wire) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from proxy.errors import ProxyError
+from proxy.session.telling import error_frame
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure
 from proxy.wire.frames import FrameReader
@@ -48,7 +48,7 @@ def serve_one(listener: socket.socket, outcome: list[bool]) -> None:
             try:
                 connection.sendall(exchange.respond(message[1]))
             except WireFailure as failure:
-                connection.sendall(backend.error_response(ProxyError.of_violation(failure).fields()))
+                connection.sendall(error_frame(failure))
                 outcome.append(False)
                 return
         connection.sendall(
