@@ -27,7 +27,7 @@ from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
 from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
-from proxy.transaction import ClientTransaction
+from proxy.transaction import UNSEEN, ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
@@ -99,6 +99,13 @@ _ENCODING = """
 _BEGINNING = f"SELECT {_ENCODING}, current_user, " + ", ".join(
     f"pg_catalog.current_setting('{name}', true)" for name in ("default_transaction_isolation", *READING, *clocks.NAMES)
 )
+
+
+def _sees_its_own(session: Session) -> bool:
+    """Whether a session may have definitions that no other has: of its open block, or temporary ones."""
+    pins = session.transaction.pins
+    own = any(reason == UNSEEN or reason.startswith("temporary") for reason in pins) if pins else False
+    return own or session.planner_in_block is not None
 
 
 class LogicalDatabase:
@@ -431,9 +438,7 @@ class LogicalDatabase:
 
     def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
         """Whether describing this statement needs a shard."""
-        return (
-            session.planner_in_block is not None or self._description_key(session, text, oids) not in self._descriptions
-        )
+        return _sees_its_own(session) or self._description_key(session, text, oids) not in self._descriptions
 
     def known_description(self, session: Session, text: str, oids: tuple[int, ...]) -> Description | None:
         """Return what a shard has said of a statement, if it was asked."""
@@ -451,10 +456,11 @@ class LogicalDatabase:
         ``reads``: Postgres takes a snapshot to parse it.
         """
         key = self._description_key(session, text, oids)
-        if session.planner_in_block is None:
+        if not _sees_its_own(session):
             known = self._descriptions.get(key)
             if known is not None:
                 return known
+        version = self.catalog_version
         transaction = session.transaction
         shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
         if not transaction.links and transaction.isolation == SERIALIZABLE:
@@ -465,7 +471,7 @@ class LogicalDatabase:
             description = await ask_description(links[shard], text, oids)
         finally:
             transaction.finish_statement()
-        if session.planner_in_block is None:
+        if not _sees_its_own(session) and self.catalog_version == version:  # else it may be of before
             self._descriptions[key] = description
             if len(self._descriptions) > DESCRIPTIONS:
                 self._descriptions.popitem(last=False)
@@ -536,7 +542,7 @@ class LogicalDatabase:
         key = (role, settings.applied)
         known = self._role_starts.get(key)
         if known is None:
-            home = self.logical.home
+            home, defaults = self.logical.home, self._defaults
             transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
@@ -549,7 +555,7 @@ class LogicalDatabase:
             finally:
                 transaction.finish_statement()
             await self.know_role(acting)
-            if len(self._role_starts) < DESCRIPTIONS:
+            if len(self._role_starts) < DESCRIPTIONS and self._defaults == defaults:  # else it may be of before
                 self._role_starts[key] = known
         if known.encoding and "client_encoding" not in settings.startup:
             own = by_name(known.encoding)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from proxy.wire.backend import Field
     from router.plan import Executable, Statement
 
+#: In the place of a catalog's version: by what an open block had changed. No other block may go by that.
+UNCOMMITTED = -1
 _COMPLETE = ord("C")
 # Literals that mean a moment are read at Parse, whatever else is in them ('today 12:00', '{now}'): a statement that may
 # hold one is never shared or kept. Calls (now()) are none; of texts with escapes or in pieces nobody knows.
@@ -43,7 +45,8 @@ _MOMENT = re.compile(
 class PreparedStatement:
     """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them.
 
-    ``name`` and ``query`` are in UTF-8, whatever the client speaks.
+    ``name`` and ``query`` are in UTF-8, whatever the client speaks. ``catalog_version`` is the proxy's own count of
+    catalogs by which it was planned, or UNCOMMITTED.
     """
 
     name: bytes

@@ -22,7 +22,7 @@ from proxy.session.following import before_set_config, follow_set_config
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
-from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed, same_rows
+from proxy.session.prepared import UNCOMMITTED, Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK, relayed_shard
@@ -154,7 +154,8 @@ async def prepare(
     flush: Callable[[], Awaitable[None]] | None = None,
 ) -> PreparedStatement:
     """Plan one statement and let a shard describe it; raises what Postgres would raise at Parse."""
-    version = session.database.catalog_version  # describing may wait for somebody who changes it
+    # Describing may wait for somebody who changes it. What a block has changed may be taken back: planned anew then.
+    version = session.database.catalog_version if session.planner_in_block is None else UNCOMMITTED
     try:
         statements = await planning.plan(session, text, tuple(oids))
     except Refused:

@@ -100,6 +100,38 @@ def test_views_that_show_names_which_postgres_has_changed_are_refused(filled: Tw
         filled.query("drop view if exists alike; drop view shown")
 
 
+def test_what_was_prepared_by_definitions_of_a_block_goes_by_those_that_there_are(filled: Twins) -> None:
+    """By those of the block the statement would be home's alone; and so are the rows that it would find there."""
+    filled.query("create view seen as select k from notes")
+    try:
+        filled.query("begin")
+        filled.query("create or replace view seen as select k from notes where false")
+        filled.query("drop view seen; create view seen as select 1::int4 as k")
+        filled.query("prepare by_sql as select count(*) from seen")
+        filled.same(parse("select count(*) from seen", "by_name"), SYNC)
+        filled.same(bind(statement="by_name"), execute(), SYNC)
+        filled.query("rollback")
+        filled.query("execute by_sql")
+        filled.same(bind(statement="by_name"), execute(), SYNC)
+    finally:
+        filled.query("rollback; drop view seen")
+
+
+def test_a_temporary_table_is_described_to_its_own_session_alone(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    one, other, none = (connect(town.dsn) for _ in range(3))
+    one.rows("create temp table own (a int4)")
+    other.rows("create temp table own (a text, b int8)")
+    ask = (parse("select * from own"), describe("S"), SYNC)
+    for _ in range(2):
+        assert [name for name, *_ in one.ask(*ask)[-2][1:]] == ["a"]
+        assert [name for name, *_ in other.ask(*ask)[-2][1:]] == ["a", "b"]
+        assert none.ask(*ask)[0][1]["C"] == "42P01"
+    other.rows("drop table own")
+    assert other.ask(*ask)[0][1]["C"] == "42P01"
+
+
 # --- home tables and placed ones in one statement ---------------------------------------------------------------------
 
 TOGETHER = """
