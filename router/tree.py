@@ -39,6 +39,10 @@ BARE: Final = {
 }
 
 
+# Aggregates that have a grammar of their own, and are no FuncCall.
+JSON_AGGREGATES: Final = frozenset({"JsonArrayAgg", "JsonObjectAgg"})
+
+
 def unwrap(node: Node) -> tuple[str, Node]:
     """Split a wrapped node into its kind and body; an empty node is ``("", {})``."""
     for kind, body in node.items():

@@ -339,7 +339,7 @@ async def _run_on_link(
     script.append(Step(BIND_ENDS, forward=False))
     script.append(
         Step(frozenset(b"T"), forward=True)
-        if describe and portal.prepared.description.fields
+        if describe and portal.prepared.description.fields is not None
         else Step(DESCRIBE_ENDS, forward=False)
     )
     script.append(Step(EXECUTE_ENDS, forward=True))

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from router.plan import Executable
     from router.statement import Parsed
 
+_UNTYPED_PARAMETER = "42P18"
 _ALLOWED_IN_FAILED_BLOCK = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
 
@@ -180,7 +181,12 @@ class _Message:
         except Refused:
             if session.transaction.failed:
                 raise ProxyError("25P02", FAILED_BLOCK) from None
-            await session.database.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
+            try:
+                await session.database.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
+            except ShardError as error:
+                if error.sqlstate == _UNTYPED_PARAMETER:  # it was shown as if it might have some
+                    check_no_parameters(parsed)
+                raise
             if parsed.parameters:
                 check_no_parameters(parsed)
             raise

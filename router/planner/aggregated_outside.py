@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from router.tree import strings, walk
+from router.tree import JSON_AGGREGATES, strings, walk
 
 if TYPE_CHECKING:
     from router.planner.context import Context
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 _CLAUSES = ("targetList", "havingClause", "sortClause", "windowClause", "distinctClause")
+_CALLS = JSON_AGGREGATES | {"FuncCall"}
 
 
 def found(context: Context, scope: Scope, level: Level) -> Node | None:
@@ -44,15 +45,18 @@ class _Search:
         if not isinstance(value, dict):
             return None
         names = self.scope.names_of.get(id(value), names)
-        call = value.get("FuncCall")
-        if names is not self.outside and isinstance(call, dict) and "over" not in call and self._leaves(call, names):
-            return call
+        for kind in _CALLS & value.keys() if names is not self.outside else ():
+            call = value[kind]
+            if isinstance(call, dict) and self._leaves(kind, call, names):
+                return call
         return next((call for item in value.values() if (call := self.below(item, names))), None)
 
-    def _leaves(self, call: Node, names: Names) -> bool:
-        if not self.context.call_effect(call).aggregate:
+    def _leaves(self, kind: str, call: Node, names: Names) -> bool:
+        if "over" in call.get("constructor", call):
             return False
-        columns = [strings(body.get("fields")) for kind, body in walk({"FuncCall": call}) if kind == "ColumnRef"]
+        if kind == "FuncCall" and not self.context.call_effect(call).aggregate:
+            return False
+        columns = [strings(body.get("fields")) for of, body in walk({kind: call}) if of == "ColumnRef"]
         return bool(columns) and not any(self._stays(parts, names) for parts in columns)
 
     def _stays(self, parts: tuple[str, ...], names: Names) -> bool:

@@ -34,11 +34,11 @@ from router.planner.names import Place
 from router.planner.pushed import Pushed
 from router.planner.scope import Scope
 from router.planner.spread import ORDERLESS
-from router.planner.wanted import Wanted
+from router.planner.wanted import Wanted, tables
 from router.printer import expression, quoted
 from router.rewrite import group_end
 from router.statement import parse
-from router.tree import name_parts, same, strings, walk
+from router.tree import JSON_AGGREGATES, name_parts, same, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,14 +68,16 @@ def rewritten(context: Context, *, keeps: bool) -> tuple[Context, Asked] | None:
     if not _replaceable(current, chosen):
         return None
     _columns(current, found)
-    loads = [_load(current, item) for item in chosen]
-    loads += [views.permission_load(relation, 0) for relation in expanded]
-    if not loads or any(load is None for load in loads):
+    loads = [load for item in chosen if (load := _load(current, item)) is not None]
+    if len(loads) < len(chosen):
         return None
-    asked = [load for load in loads if load is not None]
+    # What is written twice reads the same lists: Postgres takes the two for one in GROUP BY and the select list.
+    asked = [*dict.fromkeys(loads), *(views.permission_load(relation, 0) for relation in expanded)]
+    if not asked:
+        return None
     if sum(len(load.columns) for load in asked) > MAX_COLUMNS:
         raise context.refuse("too-complex")
-    text = _text(current, chosen)
+    text = _text(current, chosen, loads)
     if text is None:
         return None
     read = Statement(
@@ -156,7 +158,36 @@ def _replaceable(context: Context, chosen: list[Occurrence]) -> bool:
     clash = {item.alias for item in named} & {target["relname"]} and "alias" not in target
     if clash and any(kind == "ColumnRef" and len(body["fields"]) > _PAIR for kind, body in parsed.nodes):
         return False  # schema.table.column may mean either
-    return all(_answers_alike(context, query, bodies) for query in _queries(parsed.body))
+    leans = any(kind == "SelectStmt" and _leans_on_a_key(context, body, chosen) for kind, body in parsed.nodes)
+    return not leans and all(_answers_alike(context, query, bodies) for query in _queries(parsed.body))
+
+
+def _leans_on_a_key(context: Context, body: Node, chosen: list[Occurrence]) -> bool:
+    """Whether columns stand beside GROUP BY because a primary key is grouped by, which lists do not have."""
+    grouped = {strings(item.get("ColumnRef", {}).get("fields"))[-1:] for item in body.get("groupClause", ())}
+    named = {id(node) for node in tables(body.get("fromClause", []))} if grouped else set()
+    for item in chosen:
+        key = item.relation.primary_key
+        if id(item.body) not in named or not key or not grouped.issuperset((name,) for name in key):
+            continue
+        for fields in _ungrouped(context, [body.get(part) for part in ("targetList", "havingClause", "sortClause")]):
+            mine = len(fields) == 1 or fields[-2] == item.alias
+            if mine and fields[-1:] not in grouped and (fields[-1] == "*" or item.relation.column(fields[-1])):
+                return True
+    return False
+
+
+def _ungrouped(context: Context, value: Any) -> Iterator[tuple[str, ...]]:
+    """Yield the names of columns that are not in the arguments of an aggregate."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _ungrouped(context, part)
+    elif isinstance(value, dict):
+        if "ColumnRef" in value:
+            yield strings(value["ColumnRef"]["fields"])
+        elif "FuncCall" not in value or not context.call_effect(value["FuncCall"]).aggregate:
+            for part in value.values():
+                yield from _ungrouped(context, part)
 
 
 def _is_column(chosen: list[Occurrence], fields: tuple[str, ...]) -> bool:
@@ -213,7 +244,7 @@ def _chooses(context: Context, kind: str, body: Node) -> bool:
     if kind == "SelectStmt":
         return "limitCount" in body or "limitOffset" in body or any(body.get("distinctClause", ()))
     if kind != "FuncCall":
-        return False
+        return kind in JSON_AGGREGATES
     effect = context.call_effect(body)
     aggregate = effect.aggregate and strings(body.get("funcname"))[-1] not in ORDERLESS
     return effect.volatile or "over" in body or aggregate
@@ -331,7 +362,7 @@ def _definition(column: Column) -> str:
 # --- the text --------------------------------------------------------------------------------------------------------
 
 
-def _text(context: Context, chosen: list[Occurrence]) -> str | None:
+def _text(context: Context, chosen: list[Occurrence], loads: list[Load]) -> str | None:
     """Return the statement with lists in the places of tables, parsed again and compared."""
     parsed = context.parsed
     number = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
@@ -341,10 +372,13 @@ def _text(context: Context, chosen: list[Occurrence]) -> str | None:
     for kind, body in parsed.nodes:
         if kind == "RangeVar":
             twins.setdefault(body.get("location", -1), []).append(id(body))
-    for item in chosen:
-        columns = [column for name in item.columns if (column := item.relation.column(name)) is not None]
-        rows = _rows(columns, number)
-        number += len(columns)
+    texts: dict[Load, str] = {}
+    for item, load in zip(chosen, loads, strict=True):
+        if load not in texts:
+            columns = [column for name in item.columns if (column := item.relation.column(name)) is not None]
+            texts[load] = _rows(columns, number)
+            number += len(columns)
+        rows = texts[load]
         edits += _table_edits(context, item, rows)
         (probe,) = parse(f"SELECT FROM {rows} AS x")
         node = dict(probe.body["fromClause"][0]["RangeSubselect"])

@@ -17,7 +17,7 @@ from router.keys import Reader
 from router.plan import Plan, Statement
 from router.server_values import of_one_server
 from router.statement import parse
-from router.tree import Node, constant, name_parts, same, strings, walk
+from router.tree import JSON_AGGREGATES, Node, constant, name_parts, same, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,6 +176,8 @@ class Context:
             return [FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))]
         if kind == "TypeCast":
             return [of_one_server(kind, body)]
+        if kind in JSON_AGGREGATES:
+            return [_AGGREGATES]
         return [self._operator(names) for names in _operators(kind, body)]
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
@@ -365,8 +367,9 @@ _READING: Final = {
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 _CALLING = frozenset(
     {"FuncCall", "TypeCast", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink",
-     "SortBy", "CaseExpr", "JoinExpr"}
+     "SortBy", "CaseExpr", "JoinExpr", *JSON_AGGREGATES}
 )  # fmt: skip
+_AGGREGATES: Final = FunctionEffect(aggregate=True)
 
 
 def _operators(kind: str, body: Node) -> list[list[Node]]:

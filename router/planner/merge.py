@@ -16,7 +16,7 @@ from router.planner.outputs import Output, expand, plain_order, sort_outputs
 from router.planner.placing import check_no_system_columns, placed
 from router.planner.spread import Part, Spread, check_no_home, target_of
 from router.planner.types import Types
-from router.tree import Node, constant, strings
+from router.tree import JSON_AGGREGATES, Node, constant, strings
 
 if TYPE_CHECKING:
     from router.keys import ColumnId
@@ -127,18 +127,19 @@ class Query:
         return self.context.refuse(refused, body.get("location") if isinstance(body, dict) else None)
 
     def _aggregates(self) -> bool:
-        for kind, body in _calls(self.node):
-            effect = self.context.call_effect(body)
-            if kind == "FuncCall" and effect.aggregate and "over" not in body:
-                return True
-        return bool(self.node.get("havingClause"))
+        calls = [(kind, body) for kind, body in _calls(self.node) if "over" not in body]
+        for kind, body in calls:
+            if kind in JSON_AGGREGATES:
+                raise self.refuse("aggregate", {kind: body})
+        called = any(self.context.call_effect(body).aggregate for _, body in calls)
+        return called or bool(self.node.get("havingClause"))
 
     def needs_merge(self) -> bool:
         """Whether groups may span shards; refuses what neither way can do."""
         self._check_windows()
         groups = self.group_nodes()
-        aggregates = self._aggregates()
         grouped_by_key = any(self.is_key(node) for node in groups)
+        aggregates = not grouped_by_key and self._aggregates()
         distinct = self.node.get("distinctClause")
         distinct_has_key = bool(distinct) and self._distinct_has_key(distinct or [])
         if not grouped_by_key:
@@ -208,6 +209,7 @@ def _calls(node: Node) -> list[tuple[str, Node]]:
                 continue
             if "FuncCall" in item:
                 found.append(("FuncCall", item["FuncCall"]))
+            found += [(kind, item[kind].get("constructor", {})) for kind in JSON_AGGREGATES & item.keys()]
             pending.extend(item.values())
     return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from router.keys import only
 from router.plan import AnyShard, ByKeys, EveryShard, HomeShard, Target
 from router.planner.names import Join, Leaf, Level, Merged, Place, Source, Tree
-from router.tree import strings, walk
+from router.tree import JSON_AGGREGATES, strings, walk
 
 if TYPE_CHECKING:
     from router.keys import ColumnId, Facts
@@ -157,6 +157,8 @@ class Spread:
                 "limitCount" in body or "limitOffset" in body or any(body.get("distinctClause", ()))
             ):
                 raise self._context.refuse("replicated-subquery")
+            if kind in JSON_AGGREGATES:
+                raise self._context.refuse("replicated-subquery", body.get("constructor", {}).get("location"))
             if kind != "FuncCall":
                 continue
             effect = self._context.call_effect(body)

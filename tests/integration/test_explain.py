@@ -135,6 +135,17 @@ def test_a_statement_in_steps_is_explained_and_not_run(
     assert town.everywhere("SELECT name FROM kinds") == [[("a",)]] * 3
 
 
+@pytest.mark.parametrize(
+    ("sql", "sqlstate"),
+    [
+        ("SELECT n FROM notes EXCEPT SELECT v FROM notes", "42804"),
+        ("SELECT a.k FROM notes a WHERE (SELECT max(v) FROM notes b) = 5", "42883"),
+    ],
+)
+def test_an_error_of_the_whole_is_told_although_no_part_has_it(client: WireClient, sql: str, sqlstate: str) -> None:
+    assert states(client.query(f"EXPLAIN {sql}")) == states(client.query(sql)) == [sqlstate]
+
+
 def test_explain_over_several_shards_in_the_extended_protocol(client: WireClient) -> None:
     trace = client.ask(parse("EXPLAIN SELECT * FROM notes"), describe("S"), bind(results=[1]), execute(), SYNC)
     assert trace[1:3] == [("parameters",), ("columns", ("QUERY PLAN", False, 0, 25, -1, 0))]

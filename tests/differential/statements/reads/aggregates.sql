@@ -221,3 +221,16 @@ select array_agg(ia order by id) from ty where array_length(ia, 1) = 2 and array
 select range_agg(r) from ty where r is not null;
 select bit_and(bi), bit_or(bi) from ty;
 select xmlagg(null) from customers where false;
+-- aggregates that have a grammar of their own
+select json_arrayagg(c.id order by c.id) from customers c;
+select json_arrayagg(c.name order by c.id null on null returning jsonb) from customers c where c.vip;
+select c.vip, json_arrayagg(c.id order by c.id) from customers c group by c.vip order by 1;
+select json_objectagg(c.id: c.name) is null, count(*) from customers c;
+select c.id, json_arrayagg(o.id order by o.id) from customers c join orders o on o.customer_id = c.id group by c.id order by 1 limit 5;
+select c.id, (select json_arrayagg(o.id order by o.id) from orders o where o.customer_id = c.id) from customers c order by 1 limit 5;
+select (select json_arrayagg(n.code order by n.code) from countries n) from customers c limit 2;
+select (select json_arrayagg(c.id order by c.id) from (values (1)) v(a)) from customers c;
+select json_arrayagg(o.id) over (partition by o.customer_id order by o.id) from orders o where o.customer_id < 5;
+select json_arrayagg(o.id) over (order by o.customer_id, o.id) from orders o where o.customer_id < 5;
+select x.j from (select json_arrayagg(c.id order by c.id) as j from customers c) x;
+select 1 from customers c having json_arrayagg(c.id) is not null;

@@ -167,3 +167,8 @@ merge into orders o using customers c on c.id = o.items when not matched and c.v
 update customers set (name, vip) = (city, (select bool_or(vip) from customers)) where id in (1, 2);
 update customers set (name, city) = (select max(note), min(note) from orders) where id > 3;
 update customers set (name, city) = row(name, (select max(note) from orders)) where id > 3 and vip is distinct from false;
+-- an expression that is written twice is one for GROUP BY
+delete from visits v where (v.seconds, v.customer_id) in (select z.m, z.n from (select (select max(o.items) from orders o where o.customer_id = x.id) as m, count(*) as n from customers x group by (select max(o.items) from orders o where o.customer_id = x.id)) z where z.n < v.seconds);
+update employees e set name = 'x' where exists (select 1 from (select (select max(o.items) from orders o where o.customer_id = x.id) as m, count(*) as n from customers x group by (select max(o.items) from orders o where o.customer_id = x.id)) z where z.m = e.boss);
+update customers c set name = 'x' where exists (select 1 from (select x.id, x.name, count(*) as n from customers x join visits v on v.customer_id = x.id group by x.id) z where z.name = c.email or z.n = c.id);
+update customers c set name = 'x' where exists (select 1 from (select x.id, max(x.name) as name, count(*) as n from customers x join visits v on v.customer_id = x.id group by x.id having count(*) > 0) z where z.name = c.email or z.n = c.id);

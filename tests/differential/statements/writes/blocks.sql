@@ -246,3 +246,11 @@ update d_one set v = 'x' where k in (1, 2, 3);
 select v, count(*) from d_one group by v order by v;
 drop table d_one;
 --! end script
+--! begin script
+prepare bare as select from customers where id = 5;
+execute bare;
+deallocate bare;
+prepare bare as select from countries;
+execute bare;
+deallocate bare;
+--! end script

@@ -142,3 +142,4 @@ insert into customers (id, id) values (9001, 9002);
 insert into orders (customer_id, id) select id, 9001 from customers where id < 9 returning (select count(*) from customers c where c.id in (1, 2, 3)), customer_id;
 insert into orders (customer_id, id) select id, 9001 from customers where id < 9 returning (select name from customers c where c.id = orders.customer_id);
 insert into orders (customer_id, id) select id, 9001 from customers where id = 5 returning (select count(*) from customers);
+insert into european values ('ZZ', $2);

@@ -131,6 +131,7 @@ class Scenes(Generator):
 
     def copied_in(self) -> Group:
         """COPY FROM STDIN, with mistakes."""
+        self.values = None
         table = self.pick(*self.schema.tables)
         names = [name for name in self._targets(table) if name != "p"]
         csv = self.odds(0.4)
@@ -171,6 +172,7 @@ class Scenes(Generator):
 
     def temporary(self) -> Group:
         """Temporary tables, alone and beside others."""
+        self.values = None
         source = self._plain_query().sql if self.odds(0.2) else self.select(self.pick("it", "ti", "in"), 1)
         table = self.pick(*self.schema.tables)
         steps = [self._made(f"create temp table tt {self.pick('', 'on commit drop ')}as {source}")]
@@ -186,6 +188,7 @@ class Scenes(Generator):
 
     def defined(self) -> Group:
         """DDL amid data: the rows that are there are changed by it, and read."""
+        self.values = None
         table = self.pick(*self.schema.tables)
         name = table.name
         column = self.pick(*[one for one in table.columns if one not in {"k", "id", "p", *table.computed}])
@@ -215,6 +218,7 @@ class Scenes(Generator):
 
     def several_in_one(self) -> Group:
         """Several statements in one simple query, which are one transaction."""
+        self.values = None
         table = self.pick(*self.schema.tables)
         query = self._plain_query()
         key = self.constant(table.columns["k"])
