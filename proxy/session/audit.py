@@ -107,6 +107,9 @@ class Audit:
         self._link = link
         self._before = before
         self._left_before = left_before
+        self._resettable = link.resettable
+        # What it has set is taken back with its transaction, but a custom setting that was NULL is '' from then on.
+        link.resettable = False
 
     @classmethod
     async def begin(cls, session: Session, statement: Statement) -> Audit:
@@ -151,6 +154,7 @@ class Audit:
                 raise refusal("audit-touched", table=str(name))
         await self._check_temporary(catalog)
         await self._end_session_state()
+        self._link.resettable = self._resettable
 
     async def _check_temporary(self, catalog: Catalog) -> None:
         """Refuse temporary relations that hide lasting ones: what comes after would mean the wrong rows."""

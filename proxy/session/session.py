@@ -22,18 +22,18 @@ from proxy.session import names, own_settings
 from proxy.session.changing import changed, changing
 from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
+from proxy.session.effects import note_effects, note_failure
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
 from proxy.session.outcome import RolledBack
-from proxy.session.roles import ROLE_SETTINGS, made_by, note_role, role_outside
+from proxy.session.roles import made_by, role_outside
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
 from proxy.session.telling import error_frame, sqlstate_of
 from proxy.session.temporary import check_names, compare_names, keep_temporary
-from proxy.settings import UNKNOWN, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
-from proxy.transaction import IDLE, UNSEEN, Block, ClientTransaction
+from proxy.transaction import IDLE, Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
@@ -65,10 +65,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.session")
 
-# Reported, and set by nobody: a change of role changes the first.
-_READ_ONLY_PARAMETERS = frozenset(
-    {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
-)
 KILL_GRACE_S = 1.0
 FAILED_BLOCK = "current transaction is aborted, commands ignored until end of transaction block"
 
@@ -97,7 +93,7 @@ class Session:
         self.parameters = dict(parameters)
         self._told = dict(parameters)
         self._changed_parameters: dict[str, None] = {}
-        self._changed_by_data: set[str] = set()  # of those: by a statement that is no SET
+        self.changed_by_data: set[str] = set()  # of those: by a statement that is no SET
         self.parameters_at_begin: dict[str, str] | None = None
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
@@ -294,11 +290,11 @@ class Session:
         if self.parameters.get(name) != value:
             self.parameters[name] = value
             self._changed_parameters[name] = None
-            self._changed_by_data.add(name)
+            self.changed_by_data.add(name)
 
     def parameters_are_noted(self) -> None:
         """What has changed came from SET and the like: whoever ran that has noted it, and how long it is to last."""
-        self._changed_by_data.clear()
+        self.changed_by_data.clear()
         self.settings.encoding = by_name(self.parameters.get("client_encoding", "UTF8")) or self.encoding
         for link in self.transaction.links.values():
             link.codec = self.encoding.codec
@@ -335,6 +331,7 @@ class Session:
         self.database.told(sqlstate_of(error), read_only=self.transaction.read_only)
         refused = error.refusal if isinstance(error, Refused) else ""
         self.meter.failed(tally, sqlstate=sqlstate_of(error), refusal=refused)
+        note_failure(self)
         self.transaction.fail()
         if self.clocks is not None:
             self.clocks.failed()
@@ -540,45 +537,9 @@ class Session:
         links = await self.transaction.join([shard], writes=writes, reads=reads)
         return links[shard]
 
-    def _note_on_link(self, statement: Statement, link: ShardLink) -> None:
-        if statement.dirties:
-            link.dirty = True
-        if statement.leaves_custom:
-            link.resettable = False
-        if statement.tag != "SELECT" and self.database.catalog.functions:
-            # A trigger may have called a function that sets something: the next user's settings are made anew.
-            link.settings = UNKNOWN
-
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""
-        transaction = self.transaction
-        if statement.declares:
-            self.cursors[statement.declares] = shards[0]
-            if statement.pins:
-                self.held_cursors.add(statement.declares)
-        if statement.must_commit:
-            transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
-        if statement.pins:
-            transaction.pin(statement.pins, shards)
-        if (statement.dirties or statement.leaves_custom) and transaction.shard_count == 1:
-            transaction.pin(UNSEEN, shards)  # until it has told what is set now
-        for shard in shards:
-            if shard in transaction.links:
-                self._note_on_link(statement, transaction.links[shard])
-        self._note_parameters(statement)
-
-    def _note_parameters(self, statement: Statement) -> None:
-        """A function has set what a shard reports: other links follow, or names would mean other tables there."""
-        transaction = self.transaction
-        noted = {name.lower() for name, _, _ in statement.set_config}  # with how long each is to last
-        for name in sorted(self._changed_by_data - _READ_ONLY_PARAMETERS):
-            if name.lower() not in noted:
-                value = self.encoding.heard(self.parameters[name].encode("utf-8", "surrogateescape"))
-                self.settings.set(name.lower(), set_config_sql(name, value))
-                if name in ROLE_SETTINGS:  # that of the session: there is no other then
-                    note_role(self, value, lasting=True)
-                transaction.settings_changed = transaction.settings_changed or transaction.in_block
-        self._changed_by_data.clear()
+        note_effects(self, statement, shards)
 
 
 async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:

@@ -115,6 +115,38 @@ def test_what_functions_set_is_not_left_on_a_link(
     assert not refused or (shards == "narrow_town" and maker in ("dynamic SQL", "an expression", "DO"))
 
 
+@pytest.mark.parametrize("shards", ["narrow_town", "pair_town"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "do $$ begin set app.x = 'v'; raise exception 'no'; end $$",
+        "do $$ begin set app.x = 'v'; set work_mem = '9MB'; raise exception 'no'; end $$",
+        "do $$ begin execute 'set app.x = 1'; perform 1 / 0; end $$",
+        "begin; do $$ begin set app.x = 'v'; raise exception 'no'; end $$; rollback",
+        "select fails()",
+        "begin; select fails(); rollback",
+        "select count(*), fails() from plain",
+    ],
+)
+def test_what_fails_is_not_left_on_a_link(
+    request: pytest.FixtureRequest, connect: Connect, text: str, shards: str
+) -> None:
+    town: Town = request.getfixturevalue(shards)
+    first = connect(town.dsn)
+    first.rows(
+        "create function fails() returns int language plpgsql as $$ begin set app.x = 'v'; raise exception 'no'; end $$"
+    )
+    try:
+        for query in text.split("; ", 1) if text.startswith("begin") else [text]:
+            first.query(query)
+        first.query("rollback")
+        second = connect(town.dsn)
+        for _ in range(2):
+            assert second.rows(SHOWN) == [(None, None)]
+    finally:
+        connect(town.dsn).rows("drop function fails()")
+
+
 WORK_MEM_AND_X = "select current_setting('work_mem'), current_setting('app.x', true)"
 OUT_OF_SIGHT = [
     "select makes('{0}')",

@@ -1,0 +1,75 @@
+"""What a statement leaves on the links that ran it, and with its session, when it has succeeded and when it has failed.
+
+Decides which links are reset or closed before their next user, what pins a link, and which settings are the session's
+from then on because a shard has reported them. Left to others: settings that are made by name (control, following).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.session.roles import ROLE_SETTINGS, note_role
+from proxy.settings import UNKNOWN, set_config_sql
+from proxy.transaction import UNSEEN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from router.plan import Statement
+
+# Reported, and set by nobody: a change of role changes the first.
+_READ_ONLY_PARAMETERS: Final = frozenset(
+    {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
+)
+
+
+def note_effects(session: Session, statement: Statement, shards: Sequence[int]) -> None:
+    """Remember what a statement leaves on its links."""
+    transaction = session.transaction
+    if statement.declares:
+        session.cursors[statement.declares] = shards[0]
+        if statement.pins:
+            session.held_cursors.add(statement.declares)
+    if statement.must_commit:
+        transaction.must_commit.update((shard, statement.must_commit) for shard in shards)
+    if statement.pins:
+        transaction.pin(statement.pins, shards)
+    if (statement.dirties or statement.leaves_custom) and transaction.shard_count == 1:
+        transaction.pin(UNSEEN, shards)  # until it has told what is set now
+    for shard in shards:
+        if shard in transaction.links:
+            _note_on_link(session, statement, transaction.links[shard])
+    _note_parameters(session, statement)
+
+
+def note_failure(session: Session) -> None:
+    """A statement has failed: rolled back, a custom setting of its making is '' and not NULL, as it was before."""
+    if any(one.leaves_custom for one in session.running):
+        for link in session.transaction.links.values():
+            link.resettable = False
+
+
+def _note_on_link(session: Session, statement: Statement, link: ShardLink) -> None:
+    if statement.dirties:
+        link.dirty = True
+    if statement.leaves_custom:
+        link.resettable = False
+    if statement.tag != "SELECT" and session.database.catalog.functions:
+        # A trigger may have called a function that sets something: the next user's settings are made anew.
+        link.settings = UNKNOWN
+
+
+def _note_parameters(session: Session, statement: Statement) -> None:
+    """A function has set what a shard reports: other links follow, or names would mean other tables there."""
+    transaction = session.transaction
+    noted = {name.lower() for name, _, _ in statement.set_config}  # with how long each is to last
+    for name in sorted(session.changed_by_data - _READ_ONLY_PARAMETERS):
+        if name.lower() not in noted:
+            value = session.encoding.heard(session.parameters[name].encode("utf-8", "surrogateescape"))
+            session.settings.set(name.lower(), set_config_sql(name, value))
+            if name in ROLE_SETTINGS:  # that of the session: there is no other then
+                note_role(session, value, lasting=True)
+            transaction.settings_changed = transaction.settings_changed or transaction.in_block
+    session.changed_by_data.clear()
