@@ -26,7 +26,7 @@ from proxy.executor.copy_client import out_of_place, receive_in_copy
 from proxy.executor.copy_dealt import Dealt, Numbering
 from proxy.executor.copy_fill import Writer, prefix_pattern, shown, without_counts
 from proxy.executor.copy_key import KeyPlacer
-from proxy.executor.copy_rows import CsvSplitter, TextSplitter
+from proxy.executor.copy_rows import CsvSplitter, Dealing, TextSplitter
 from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.shards.errors import ShardError
@@ -508,7 +508,7 @@ def _splitter(
             f"COPY into a sharded table is not supported while client_encoding is {request.encoding}",
             hint="SET client_encoding TO 'UTF8' and send UTF-8.",
         )
+    by = Dealing(copy_format, column, placer, dealt, writer, plan.clocked)
     if copy_format.format == "csv":
-        dot_ends = environment.server_version < 18  # noqa: PLR2004 - where that changed
-        return CsvSplitter(copy_format, column, placer, dealt, writer, clocked=plan.clocked, dot_ends=dot_ends)
-    return TextSplitter(copy_format, column, placer, dealt, writer, clocked=plan.clocked)
+        return CsvSplitter(by, dot_ends=environment.server_version < 18)  # noqa: PLR2004 - where that changed
+    return TextSplitter(by)

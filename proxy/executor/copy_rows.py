@@ -17,6 +17,7 @@ https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -45,33 +46,40 @@ _NOT_ALONE = "end-of-copy marker is not alone on its line"
 _OTHER_END = "end-of-copy marker does not match previous newline style"
 
 
+@dataclass(frozen=True, slots=True)
+class Dealing:
+    """What rows are cut and dealt out by: the key is in ``column``; no ``placer``: every row goes to every shard.
+
+    With a ``writer`` rows wait for the values in front of them; ``column`` counts these values too. ``clocked``:
+    columns in which a word of the clock is refused.
+    """
+
+    copy_format: CopyFormat
+    column: int
+    placer: KeyPlacer | None
+    dealt: Dealt
+    writer: Writer | None = None
+    clocked: Sequence[int] = ()
+
+
 class LineSplitter:
     """Deals out lines; what text and CSV have in common. ``feed`` data, then ``finish``; results are in ``dealt``.
 
-    ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures. No ``placer``: every
-    row goes to every shard. With a ``writer`` rows wait for the values in front of them (``waiting`` of them), until
-    ``fill`` deals them out; ``column`` counts these values too.
+    ``ended``: the end marker was read, whatever follows is ignored. Errors are CombineFailures. ``waiting``: so many
+    rows wait for values, until ``fill`` deals them out.
     """
 
-    def __init__(  # noqa: PLR0913 - what rows are dealt out by
-        self,
-        copy_format: CopyFormat,
-        column: int,
-        placer: KeyPlacer | None,
-        dealt: Dealt,
-        writer: Writer | None = None,
-        *,
-        clocked: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, by: Dealing) -> None:
+        copy_format, column, placer, dealt = by.copy_format, by.column, by.placer, by.dealt
         key_type = placer.key_type if placer is not None else ""
         self.dealt = dealt
         self.ended = False
         self.waiting = 0
-        self._writer = writer
+        self._writer = by.writer
         self._batches: list[tuple[list[bytes], bool, bool]] = []  # lines, whether plain, whether the last lacks an end
         self._placer = placer
         self._column = column
-        self._clocked = clocked
+        self._clocked = by.clocked
         self._delimiter = copy_format.delimiter.encode()
         self._null = copy_format.null.encode()
         self._header = copy_format.header
@@ -384,18 +392,9 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 class CsvSplitter(LineSplitter):
     r"""COPY's CSV format. ``dot_ends``: a line ``\.`` ends the data (servers before 18)."""
 
-    def __init__(  # noqa: PLR0913 - those of every splitter, and one
-        self,
-        copy_format: CopyFormat,
-        column: int,
-        placer: KeyPlacer | None,
-        dealt: Dealt,
-        writer: Writer | None = None,
-        *,
-        clocked: Sequence[int] = (),
-        dot_ends: bool = False,
-    ) -> None:
-        super().__init__(copy_format, column, placer, dealt, writer, clocked=clocked)
+    def __init__(self, by: Dealing, *, dot_ends: bool = False) -> None:
+        super().__init__(by)
+        copy_format = by.copy_format
         self._dot_ends = dot_ends
         self._quoted_null, self._never_null = copy_format.key_quoted_null, copy_format.key_never_null
         self._quote = copy_format.quote.encode()

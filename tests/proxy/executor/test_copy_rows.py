@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from proxy.executor.copy_binary import SIGNATURE, TRAILER, BinarySplitter
 from proxy.executor.copy_dealt import Dealt, Numbering
 from proxy.executor.copy_key import KeyPlacer
-from proxy.executor.copy_rows import CsvSplitter, LineSplitter, TextSplitter
+from proxy.executor.copy_rows import CsvSplitter, Dealing, LineSplitter, TextSplitter
 from proxy.executor.failure import CombineFailure
 from router.plan_copy import CopyFormat
 from router.sharding import slot_expression
@@ -62,7 +62,7 @@ def splitter_for(copy_format: CopyFormat, column: int, key_type: str) -> Splitte
     if copy_format.format == "binary":
         return BinarySplitter(column, placer, dealt)
     kind = CsvSplitter if copy_format.format == "csv" else TextSplitter
-    return kind(copy_format, column, placer, dealt)
+    return kind(Dealing(copy_format, column, placer, dealt))
 
 
 def deal(splitter: Splitter, pieces: Sequence[bytes]) -> list[bytes]:
