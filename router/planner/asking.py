@@ -11,13 +11,14 @@ query alone means nothing (:mod:`proxy.session.filling`). Those of FROM, USING a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
 from router.planner import asking_merge, asking_rows, asking_tables
 from router.planner.placing import locks
+from router.planner.typed import is_domain
 from router.rewrite import group_end
 from router.tree import conjuncts, is_wrapped, strings, walk
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
+_OF_A_TYPE: Final = frozenset({"EXPR_SUBLINK", "ARRAY_SUBLINK"})  # the others are compared, or yes and no
 ROW: Final = "MULTIEXPR_SUBLINK"  # SET (a, b) = (SELECT ...), which gives several values; the parser has no name for it
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
@@ -171,8 +173,17 @@ def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
     place = None if _looks_outside(query) or _names_outside(context, query) else _place(context.parsed, link)
     if place is None:
         return None
-    read = _read(context, context.parsed.text[place.opening : place.end - 1], place.shape)
-    return None if read is None else (place, read)
+    text = context.parsed.text[place.opening : place.end - 1]
+    read = _read(context, text, place.shape)
+    if read is None or link.get("subLinkType") not in _OF_A_TYPE:
+        return None if read is None else (place, read)
+    known = asking_rows.column_types(context, text)
+    if asking_rows.domain_lost(context, text, known):
+        return None
+    if len(known) == 1 and known[0] is not None and is_domain(known[0]) and known[0].definition:
+        cast = known[0].definition.replace("{", "{{").replace("}", "}}")
+        place = replace(place, text=f"{place.text}::{cast}{'[]' if place.shape is Shape.LIST else ''}")
+    return place, read
 
 
 def _read(context: Context, text: str, shape: Shape) -> Asked | None:

@@ -29,6 +29,7 @@ from router.planner import asking_rows, merge_into
 from router.planner.clauses import Edit, apply
 from router.planner.names import star_columns
 from router.planner.scope import Scope
+from router.planner.typed import may_have_domain, shows_types
 from router.planner.wanted import Wanted
 from router.printer import quoted
 from router.rewrite import at_top, outside_brackets
@@ -84,7 +85,7 @@ def rewritten(context: Context, read: Read) -> tuple[Context, tuple[tuple[Asked,
     shown = ", ".join(f"{quoted(label)}.{quoted(column.name)}" for column in columns)
     query = f"{pieces.before}SELECT {shown} FROM {pieces.source}"  # noqa: S608 - the client's own text
     source = read(context, query, Shape.ROWS)
-    if source is None:
+    if source is None or _domain_lost(context, columns, query):
         return None
     number = max(context.parsed.parameters, len(context.reader.parameter_oids)) + 1
     rows = _rows(columns, number)
@@ -205,6 +206,11 @@ def _is_row_of(context: Context, label: str, relation: Relation) -> bool:
     return any(
         fields[-2:-1] == (label,) and fields[-1] != "*" and relation.column(fields[-1]) is None for fields in named
     )
+
+
+def _domain_lost(context: Context, columns: list[_Column], query: str) -> bool:
+    unsure = any(not column.definition for column in columns)
+    return unsure and shows_types(context) and may_have_domain(context.rewritten(query))
 
 
 def _column(scope: Scope, name: str, column: ColumnId | None) -> _Column:

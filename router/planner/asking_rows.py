@@ -1,8 +1,8 @@
 """Subqueries in FROM, USING and WITH of a write, whose rows are asked first and come back as arrays, one per column.
 
 Decides which of them can be: those that read tables, stand in a text that is plain enough to be spliced, and whose
-columns have names that can be told. A column of a table keeps its collation, by a cast. The new text is parsed
-again and compared. A subquery that reads a name of WITH stays where it is.
+columns have names that can be told. A column of a table keeps its collation and its domain, by a cast. The new text
+is parsed again and compared. A subquery that reads a name of WITH stays where it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from router.errors import Refused, SyntaxFailure
 from router.planner.names import star_columns
 from router.planner.scope import Scope
+from router.planner.typed import is_domain, may_have_domain, shows_types
 from router.printer import quoted
 from router.rewrite import group_end
 from router.statement import parse
@@ -96,7 +97,9 @@ def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked
     if not columns or len(set(columns)) < len(columns):
         return None
     arrays = ", ".join(f"pg_catalog.unnest(${at})" for at in range(number, number + len(columns)))
-    own = {name: known.definition for name, known in found or () if known is not None and collated(known)}
+    if domain_lost(context, context.parsed.text[rows.start : rows.end], [known for _, known in found or ()]):
+        return None
+    own = {name: known.definition for name, known in found or () if known is not None and has_own_type(known)}
     shown = ", ".join(
         f"{quoted(name)}::{own[name]} AS {quoted(name)}" if own.get(name) else quoted(name) for name in columns
     )
@@ -111,6 +114,23 @@ def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked
 def collated(column: Column) -> bool:
     """Whether a column has a collation of its own, which a list of its values does not tell."""
     return column.collation not in {"", "default"}
+
+
+def has_own_type(column: Column) -> bool:
+    """Whether a column has more than the type that a list of its values has: a collation, a domain."""
+    return collated(column) or is_domain(column)
+
+
+def domain_lost(context: Context, text: str, known: list[Column | None]) -> bool:
+    """Whether a statement might notice that what it is told of a query are base types; ``known``: columns of tables."""
+    sure = all(column is not None and (column.definition or not is_domain(column)) for column in known)
+    return not sure and shows_types(context) and may_have_domain(context.rewritten(text))
+
+
+def column_types(context: Context, text: str) -> list[Column | None]:
+    """Return the columns of tables that a query's columns are; None for what is computed, or not certain."""
+    found = _named(context, text)
+    return [None] if found is None else [known for _, known in found]
 
 
 def may_collate(context: Context) -> bool:

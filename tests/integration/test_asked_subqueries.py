@@ -189,3 +189,26 @@ def test_subqueries_that_lock_are_run_only_where_postgres_runs_them(
     client = connect(town.dsn)
     client.rows("insert into notes values (1, 'a', 1), (2, 'b', 2); insert into words values ('a', 3), ('b', 4)")
     assert "".join(entry[1]["C"] for entry in client.query(text) if entry[0] == "error") == expected
+
+
+def test_domains_stay_domains(filled: Twins) -> None:
+    filled.query("create domain small as int8 check (value > 0)")
+    filled.query("create table made (k int8 primary key, d small)")
+    filled.query("insert into made values (1, 2), (2, 4), (3, 6)")
+    try:
+        for text in (
+            """update notes set v = 'q' from (select k + 1 kk, d x from made) s where s.kk = notes.k and notes.k = 3
+               returning pg_typeof(s.x)""",
+            "with x as (select d from made) update notes set n = d from x where d = k + 3 returning pg_typeof(d)",
+            "update notes set v = pg_typeof((select d from made where k = 3)) where k in (1, 7)",
+            "update notes set v = v || pg_typeof(array(select d from made)) where k in (1, 7)",
+            "update notes set v = v || pg_typeof((select d + 1 from made where k = 3)) where k in (1, 7)",
+            "update notes set v = v || pg_typeof((select coalesce(d, d) from made where k = 3)) where k in (1, 7)",
+            """merge into notes using (select d, k from made) s on notes.n = s.d + 1000
+               when not matched then insert values (s.k + 700, pg_typeof(s.d))""",
+            "select k, v, n from notes order by k",
+        ):
+            filled.query(text)
+    finally:
+        filled.query("drop table made")
+        filled.query("drop domain small")
