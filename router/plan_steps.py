@@ -58,6 +58,7 @@ class Asked:
     ``locks``: it locks its rows, so that both must be in one transaction. ``columns``: what ROWS are called, each of
     which becomes a parameter. TABLES are those of a ReadTables, in its order. ``unsure``: columns ('': the only one)
     whose texts may have a collation that nobody knows, and a parameter would not have: no text may be among them.
+    ``seen``: the same rows without their locks: all that it finds must be locked, or they are locked again.
     """
 
     read: Statement
@@ -65,6 +66,7 @@ class Asked:
     locks: bool = False
     columns: tuple[str, ...] = ()
     unsure: tuple[str, ...] = ()
+    seen: Statement | None = None
 
 
 @dataclass(frozen=True, slots=True)

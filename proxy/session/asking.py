@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import ProxyError
+from proxy.errors import SERIALIZATION_FAILURE, ProxyError
 from proxy.executor.request import Request
 from proxy.shards.errors import ShardError
 from router import asked_types
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from router.plan_steps import Asked
 
 _BOOL: Final = 16
+_LOOKS: Final = 10  # at rows that are moved again and again
 _TEXT, _BINARY = 0, 1
 _TEXTS: Final = frozenset({25, 1042, 1043})
 _UNDEFINED: Final = frozenset({"42703", "42P01"})
@@ -56,6 +57,8 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
     _check_collations(value, fields)
     formats = tuple(travelling_format(field.type_oid) for field in fields)
     rows = await _rows(session, read, parameters, formats)
+    if value.seen is not None:
+        rows = await _all_locked(session, value, value.seen, parameters, rows)
     if value.shape is Shape.ROWS:
         return [_array([[row[at]] for row in rows], field.type_oid) for at, field in enumerate(fields)]
     if value.shape is Shape.EXISTS:
@@ -97,6 +100,20 @@ async def _rows(
     rows = (await read_rows(session, start, executable, request)).rows
     session.transaction.finish_statement()
     return rows
+
+
+async def _all_locked(
+    session: Session, value: Asked, seen: Statement, parameters: Sequence[KeyParameter], rows: list[Row]
+) -> list[Row]:
+    """Return the rows that are locked when a look at all shards, at one moment, finds no others.
+
+    Locking one by one passes over a row that is moved to another shard while it is waited for.
+    """
+    for _ in range(_LOOKS):
+        if {row[0] for row in await _rows(session, seen, parameters, (_BINARY,))} <= {row[0] for row in rows}:
+            return rows
+        rows += await _rows(session, value.read, parameters, (_BINARY,))
+    raise ProxyError(SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
 
 
 async def _tables(

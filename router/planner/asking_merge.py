@@ -5,7 +5,9 @@ Decides how a MERGE runs whose source's rows may match on any shard. In three st
 1. The source is asked, whole, by a SELECT of its own: its rows become lists, and have numbers by their places in them.
 2. Every shard is asked which of these rows its target's rows match. Where a clause changes what matches, these rows are
    locked, so that they still match, in the same way, when they are changed; others' changes are waited for, and tried
-   again by Postgres, as MERGE itself would. The numbers of all shards together say what is matched.
+   again by Postgres, as MERGE itself would. A row whose key somebody has changed meanwhile is gone then from where it
+   was, and stands where no lock looked for it: so all shards are asked again, without locks and at one moment, until
+   that finds nothing but what is locked. The numbers of all shards together say what is matched.
 3. Every shard merges. A row of the source that matched nowhere is ``pgchorus_new``: it is put in by the shard that its
    key belongs to, and by no other. Rows that have come to the target since step 2 and would match such a row are let
    alone: the snapshot in which it matched nothing does not have them.
@@ -91,9 +93,12 @@ def rewritten(context: Context, read: Read) -> tuple[Context, tuple[tuple[Asked,
     rows = _rows(columns, number)
     lists = f"(SELECT {_shown(columns)}, {_NUMBER} FROM {rows}) AS {quoted(label)}"  # noqa: S608 - quoted
     text = f"SELECT {quoted(label)}.{_NUMBER} FROM {pieces.target}, {lists} WHERE ({pieces.condition})"  # noqa: S608 - the client's own text
-    found = read(context, text + _lock(context), Shape.LIST)
-    if found is None:
+    lock = _lock(context)
+    found = read(context, text + lock, Shape.LIST)
+    seen = read(context, text, Shape.LIST) if lock else None
+    if found is None or (lock and seen is None):
         return None
+    found = replace(found, seen=seen.read if seen is not None else None)
     new = f"{_NUMBER} <> ALL (${number + len(columns)}) AS {NEW}"
     merged = _text(context, pieces, label, f"(SELECT {_shown(columns)}, {new} FROM {rows}) AS {quoted(label)}")  # noqa: S608 - quoted
     if merged is None:

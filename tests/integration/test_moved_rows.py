@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from waiting import eventually
 from wire_client import SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
@@ -148,6 +150,35 @@ def test_a_key_changes_only_where_the_session_asks_for_it(town: Town, connect: C
     client.rows("set pgchorus.allow_key_update = on")
     assert client.rows("update notes set k = 2 returning k") == [("2",)]
     assert client.query("update parents set id = 2")[0][1]["C"] == "0A000"  # children refer to it
+
+
+def test_a_merge_finds_rows_that_move_while_it_waits_for_them(town: Town, connect: Callable[..., WireClient]) -> None:
+    """What it takes for unmatched would be inserted beside the row that it matches."""
+    key = town.spread[0]
+    moved = next(k for k in range(1000, 2000) if town.shard_of(k) != town.shard_of(key))
+    merge = """merge into notes using (select n + 0 g, 5 d from notes where n in (1, 2)) s on notes.n = s.g
+               when matched then update set v = v || d when not matched then insert values (g + 5000, 'new', 0)"""
+    answers = []
+    for dsn in (town.one, town.dsn):
+        first, second, third = connect(dsn), connect(dsn), connect(dsn)
+        first.rows("delete from notes")
+        first.rows(f"insert into notes values ({key}, 'a', 1), ({town.spread[1]}, 'b', 2)")
+        first.rows("set pgchorus.allow_key_update = on")
+        first.rows("begin")
+        first.rows(f"update notes set k = {moved} where n = 1")
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(second.query, merge)
+            eventually(
+                lambda: (
+                    third.rows("select 1 from pg_locks where not granted and pid <> pg_backend_pid()")
+                    if dsn == town.one
+                    else any(town.on_shard(n, "select 1 from pg_locks where not granted") for n in range(3))
+                ),
+                "nobody waits for the first",
+            )
+            first.rows("commit")
+            answers.append((waiting.result(), third.rows("select * from notes order by k")))
+    assert answers[1] == answers[0]
 
 
 def test_rows_that_are_gathered_and_moved_beside_another_number_of_returned_columns(filled: Twins) -> None:
