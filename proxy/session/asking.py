@@ -59,6 +59,11 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
     rows = await _rows(session, read, parameters, formats)
     if value.seen is not None:
         rows = await _all_locked(session, value, value.seen, parameters, rows)
+    return _answer(value, rows, fields, formats)
+
+
+def _answer(value: Asked, rows: list[Row], fields: Sequence[Field], formats: tuple[int, ...]) -> list[KeyParameter]:
+    """Return rows as parameters."""
     if value.shape is Shape.ROWS:
         return [_array([[row[at]] for row in rows], field.type_oid) for at, field in enumerate(fields)]
     if value.shape is Shape.EXISTS:

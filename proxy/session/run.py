@@ -336,6 +336,7 @@ async def shard_by_shard(session: Session, statement: Statement, executable: Exe
 
 async def _in_turn(session: Session, statement: Statement, executable: Executable) -> bytes:
     done: list[str] = []
+    told: list[object] = []
     tag = b""
     shards = session.database.logical.shards
     assert isinstance(executable, Execution)  # noqa: S101 - narrows the type
@@ -354,7 +355,10 @@ async def _in_turn(session: Session, statement: Statement, executable: Executabl
         finally:
             session.transaction.finish_statement()
         for notice in answer.notices:
-            session.write(backend.notice_response(notice))
+            # What all shards say the client hears once; that some lack an index is no news of the one that was dropped.
+            if notice.fields not in told and not (done and statement.tag == "DROP INDEX"):
+                told.append(notice.fields)
+                session.write(backend.notice_response(notice))
         tag = answer.tags[-1]
         done.append(shards[shard])
     return backend.command_complete(tag)

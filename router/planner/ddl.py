@@ -132,12 +132,15 @@ def alter_statistics(context: Context) -> Statement:
 
 def _drop_where_found(context: Context) -> Statement:
     """DROP of objects that shards other than home may lack: there with IF EXISTS."""
-    parsed, home = context.parsed, context.database.home
-    second = parsed.tokens[1].end
+    parsed, home, concurrent = context.parsed, context.database.home, bool(context.body.get("concurrent"))
+    second = parsed.tokens[2 if concurrent else 1].end
     lenient = None
     if not context.body.get("missing_ok"):
         lenient = f"{parsed.text[:second]} IF EXISTS{parsed.text[second:]}"
     texts = tuple(None if shard == home else lenient for shard in range(len(context.database.shards)))
+    if concurrent:
+        plan = ShardByShard(EveryShard(), texts=texts, catalog_changes=True)
+        return context.statement(plan, tag_of(parsed), transaction_block=False)
     return context.statement(Ddl(EveryShard(), texts=texts), tag_of(parsed))
 
 
@@ -273,7 +276,7 @@ def _drop(context: Context) -> Statement:
         if mixed.is_mixed(targets) and not body.get("concurrent"):
             return context.statement(Ddl(EveryShard(), texts=mixed.dropped(context, targets)), tag_of(context.parsed))
         target = together(context, targets)
-        index = kind == "OBJECT_INDEX" and target == EveryShard() and not body.get("concurrent")
+        index = kind == "OBJECT_INDEX" and target == EveryShard()
         # CREATE INDEX CONCURRENTLY that failed has left it on some shards.
         return _drop_where_found(context) if index else statement(context, target)
     if kind in _MAY_BE_ABSENT:
