@@ -51,10 +51,10 @@ def test_an_index_that_is_on_some_shards_only_is_dropped_where_it_is(client: Wir
 
 
 def test_an_index_that_a_shard_would_not_make_is_dropped_concurrently(client: WireClient, town: Town) -> None:
-    other = town.keys(1)[0]
-    client.rows(f"insert into made values ({town.keys(0)[0]}, 'x'), ({other}, 'same'), ({other}, 'same')")
+    client.rows(f"insert into made values ({town.keys(0)[0]}, 'x'), ({town.keys(1)[0]}, '')")
     for if_exists in ("", "if exists "):
-        assert client.query("create unique index concurrently made_later on made (k)")[0][1]["C"] == "23505"
+        made = client.query("create index concurrently made_later on made ((1 / length(v)))")
+        assert made[0][1]["C"] == "22012"
         assert town.on_shard(2, INDEXES) == [(0,)]
         assert client.query(f"drop index concurrently {if_exists}made_later")[0] == ("tag", "DROP INDEX")
         assert town.everywhere(INDEXES) == [[(0,)]] * 3
