@@ -434,7 +434,7 @@ class LogicalDatabase:
 
     def _description_key(self, session: Session, text: str, oids: tuple[int, ...]) -> object:
         settings = session.settings  # the names of columns are in the client's encoding
-        return text, oids, session.role, settings.applied.statements, settings.encoding.codec
+        return text, oids, session.role, session.search_path, settings.applied.statements, settings.encoding.codec
 
     def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
         """Whether describing this statement needs a shard."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import UTF8, Encoding
 from proxy.errors import ProxyError
+from router.builtins import names
 from router.errors import refusal
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ READING: Final = {
     "transform_null_equals": "off",
     "session_replication_role": "origin",
 }
+
+#: Settings that Postgres looks at when a statement runs, not when it is parsed, or for which it parses a prepared one
+#: anew (search_path, role). Others, as DateStyle, say how literals are read. '' is SET CONSTRAINTS and the like.
+WHEN_RUN: Final = names(
+    """
+    application_name client_min_messages constraint_exclusion cursor_tuple_fraction default_transaction_isolation
+    default_transaction_read_only deadlock_timeout extra_float_digits idle_in_transaction_session_timeout
+    idle_session_timeout jit lock_timeout log_min_duration_statement log_statement maintenance_work_mem plan_cache_mode
+    random_page_cost role row_security search_path session_authorization statement_timeout synchronous_commit
+    temp_buffers transaction_timeout work_mem
+    """
+) | {""}
 
 
 def check_reading(values: Sequence[str]) -> None:

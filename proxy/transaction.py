@@ -36,7 +36,7 @@ from proxy.isolation import (
 )
 from proxy.links import Replay, find_savepoint, put_begin, read_only_after, what_stays
 from proxy.replica_reads import matching_link
-from proxy.settings import UNKNOWN, Applied, SessionSettings
+from proxy.settings import UNKNOWN, WHEN_RUN, Applied, SessionSettings
 from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
@@ -111,6 +111,7 @@ class ClientTransaction:
     log: list[Replay] = field(default_factory=list)
     settings_at_begin: dict[str, str] = field(default_factory=dict)
     settings_changed: bool = False
+    reads_otherwise: bool = False  # one of them is looked at when a statement is parsed
     custom_settings: bool = False  # one of them was not Postgres's own
     settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
     cancel_requested: bool = False  # by the client, for the statement that runs
@@ -403,6 +404,7 @@ class ClientTransaction:
         """A SET ran inside the block on the joined links: later ones must see it, and links are not what they were."""
         self.settings_changed = True
         self.custom_settings = self.custom_settings or "." in name
+        self.reads_otherwise = self.reads_otherwise or not ("." in name or name.lower() in WHEN_RUN)
         self.log.append(Replay(sql, codec=self.settings.encoding.codec))
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
@@ -561,7 +563,7 @@ class ClientTransaction:
             if shard not in self.pinned:
                 self.database.release(link)
         self.settings_sent.clear()
-        self.custom_settings = False
+        self.custom_settings = self.reads_otherwise = False
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
         self.snapshot_fixed = self.locked_tables = self.locks_released = False

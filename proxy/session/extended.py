@@ -373,7 +373,7 @@ class ExtendedProtocol:
             portal.prepared,
             session.settings.applied,
             limit=session.database.limits.statements_per_link,
-            shared=session.planner_in_block is None,
+            shared=session.planner_in_block is None and not session.transaction.reads_otherwise,
         )
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)

@@ -4,7 +4,8 @@ Theory of operation. A session that waits for its client's next message *arms* i
 out of the ordinary. The connection then shows the lane each chunk of bytes before it cuts frames. If a chunk is one
 whole statement for which there is a shortcut (router.shortcut), the lane finds the shard, takes a link, writes, and is
 itself the receiver of the answer, which it passes on as it came, in one write. No task is woken, no frame is copied.
-Anything else is left to the session (proxy.session.loop) with nothing consumed: ``take`` answers False.
+Anything else is left to the session (proxy.session.loop) with nothing consumed: ``take`` answers False. What each trick
+has gained is in docs/hot-path.md.
 
 Rules:
 
@@ -15,8 +16,6 @@ Rules:
 3. Bytes that arrive meanwhile wait in the connection's inbox; the session is woken when the statement is over.
 4. What the lane has noted when it was armed (settings, search_path, pins) can change only on the long road, which arms
    it anew, or in an answer that is not plain, after which it arms itself anew. Only the catalog can change at any time.
-
-What each trick has gained is in docs/hot-path.md.
 """
 
 from __future__ import annotations
@@ -156,6 +155,7 @@ class FastLane:
             or transaction.block is Block.IMPLICIT
             or (transaction.block is Block.NONE and (transaction.links or session.portals))
             or session.planner_in_block is not None
+            or transaction.reads_otherwise
             or session.has_changed_parameters
             or self._extended.under_way
             or self.left

@@ -65,7 +65,7 @@ class PreparedStatement:
         """Return the name on links; b'' when it must be parsed anew for each use."""
         if not self.name or reads_clock(self.statement.text):
             return b""
-        key = repr((self.query, self.oids, applied.statements, self.catalog_version)).encode()
+        key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version)).encode()
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
 
 
@@ -141,7 +141,8 @@ def ensure_parsed(
     """Return (name on the link, frames that make sure it is parsed there, the script of their answers).
 
     The least recently used statement goes when the link has ``limit`` of them. Not ``shared``: the transaction has
-    changed the catalog, so nothing that was parsed before it may be used, nor what is parsed in it afterwards.
+    changed the catalog, or how literals are read, so nothing that was parsed before it may be used, nor what is parsed
+    in it afterwards.
     """
     name = prepared.link_name(applied) if shared else b""
     key = name.decode()

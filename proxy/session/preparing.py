@@ -332,7 +332,7 @@ async def _run_on_link(
         portal.prepared,
         session.settings.applied,
         limit=session.database.limits.statements_per_link,
-        shared=session.planner_in_block is None,
+        shared=session.planner_in_block is None and not session.transaction.reads_otherwise,
     )
     script = deque(steps)
     await settle_before(session, [shard])

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from proxy.wire.frontend import Sync
-from wire_client import Twins, bind, execute, parse
+from wire_client import Twins, bind, describe, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,3 +219,59 @@ def test_rights_that_a_role_inherits(homes: Twins, town: Town) -> None:
         looked_up(homes, "SET ROLE bobx", "RESET ROLE")
     finally:
         town.direct("REVOKE annx FROM bobx")
+
+
+# --- what is set for a block alone ------------------------------------------------------------------------------------
+
+
+def test_what_a_block_has_described_by_its_own_search_path_is_not_told_to_others(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    one, other = connect(town.dsn), connect(town.dsn)
+    one.rows("create table shown (b text); create schema elsewhere; create table elsewhere.shown (a int4)")
+    ask = (parse("select * from shown"), describe("S"), Sync())
+    try:
+        one.rows("begin")
+        one.rows("set local search_path = elsewhere")
+        assert columns(one.ask(*ask)) == ["a"]
+        assert columns(other.ask(*ask)) == ["b"]
+        assert columns(one.ask(*ask)) == ["a"]
+        one.rows("rollback")
+        assert columns(one.ask(*ask)) == ["b"]
+    finally:
+        one.query("rollback; drop schema elsewhere cascade; drop table shown")
+
+
+def columns(trace: list[Any]) -> list[str]:
+    (found,) = (entry[1:] for entry in trace if entry[0] == "columns")
+    return [name for name, *_ in found]
+
+
+def test_literals_that_a_block_reads_by_settings_of_its_own_stay_with_it(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    """One link serves both, and statements are prepared there once for all who prepare them."""
+    key = town.spread[1]
+    one, other = connect(town.dsn), connect(town.dsn)
+    one.rows(f"insert into notes values ({key}, 'x')")
+    text = f"select to_char(date '01/02/2020', 'YYYY-MM-DD') from notes where k = {key}"
+    january, february = [("row", [b"2020-01-02"])], [("row", [b"2020-02-01"])]
+
+    def prepared(client: WireClient, name: str) -> list[Any]:
+        trace = client.ask(parse(text, name), bind(statement=name), execute(), Sync())
+        return [entry for entry in trace if entry[0] in {"row", "error"}]
+
+    one.rows("begin")
+    one.rows("set local datestyle = 'SQL, DMY'")
+    assert prepared(one, "before") == february
+    one.rows("rollback")
+    assert prepared(other, "s") == january
+    for _ in range(3):
+        assert prepared(other, "") == january
+    other.rows("begin")
+    assert prepared(other, "") == january
+    other.rows("set local datestyle = 'SQL, DMY'")
+    for name in ("", "", "t"):
+        assert prepared(other, name) == february
+    other.rows("rollback")
+    assert prepared(other, "u") == january
