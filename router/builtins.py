@@ -178,6 +178,14 @@ ONE_SERVER_PREFIXES: Final = (
     "pg_wal_",
 )
 
+SERVER_PROCESS: Final = names(
+    """
+    pg_replication_origin_session_setup pg_create_physical_replication_slot pg_create_logical_replication_slot
+    pg_copy_physical_replication_slot pg_copy_logical_replication_slot pg_backup_start pg_start_backup
+    """
+)
+"""They leave something in the server's process that lasts as long as it: the link stays with the session."""
+
 CLOSED_EXTENSIONS: Final = names(
     """
     bloom btree_gin btree_gist citext cube dict_int dict_xsyn earthdistance fuzzystrmatch hstore intagg intarray isn
@@ -185,6 +193,25 @@ CLOSED_EXTENSIONS: Final = names(
     """
 )
 """Extensions whose C functions touch no table of the user's (contrib by its documentation, and pgvector)."""
+
+FORGETFUL_EXTENSIONS: Final = CLOSED_EXTENSIONS | names(
+    """
+    adminpack amcheck autoinc file_fdw insert_username lo moddatetime pageinspect pg_buffercache pg_freespacemap
+    pg_logicalinspect pg_overexplain pg_prewarm pg_stat_statements pg_surgery pg_visibility pg_walinspect pgrowlocks
+    pgstattuple plpgsql postgres_fdw refint sslinfo tablefunc tcn test_decoding xml2
+    """
+)
+"""Extensions whose C functions leave nothing in the server's process that a later caller would notice.
+
+Left out: the symbols below. What any other volatile function in C leaves (``dblink_connect``) nobody can tell: its link
+stays with the session.
+"""
+
+REMEMBERING_SYMBOLS: Final = {
+    "set_limit": "SET pg_trgm.similarity_threshold is followed",
+    "accept_weak_input": "isn_weak() changes what is let in",
+}
+"""C functions of those extensions (pg_proc.prosrc) that make something like a setting: why one shard must not do it."""
 
 # The names below stand in for pg_proc where a catalog was made without a server (tests): everything else that a server
 # would know as a function of pg_catalog counts as immutable then.

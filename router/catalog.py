@@ -89,10 +89,25 @@ class _Maps:
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
     custom: set[FunctionName] = field(default_factory=set)
+    keeping: set[str] = field(default_factory=set)
     once: set[TableName] = field(default_factory=set)
     setting: set[FunctionName] = field(default_factory=set)
     unknown: set[FunctionName] = field(default_factory=set)
     set_off: dict[tuple[TableName, bool], FunctionEffect] = field(default_factory=dict)
+
+    def add_function(self, function: Function) -> None:
+        """Note what is asked of functions by name."""
+        self.functions[function.name] = (*self.functions.get(function.name, ()), function)
+        if function.sets_custom or function.keeps:
+            self.custom.add(function.name)
+        if function.sets or function.uses.unknown or not _SETTERS.isdisjoint(function.uses.functions):
+            self.setting.add(function.name)
+        if function.uses.unknown:
+            self.unknown.add(function.name)
+        if function.keeps:
+            self.keeping.add(function.name.name)
+        if function.row_argument:
+            self.fields[function.name.name] = (*self.fields.get(function.name.name, ()), function.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +145,7 @@ class Catalog:
             if not all(trigger.row for trigger in relation.triggers):
                 maps.once.add(relation.name)
         for function in self.functions:
-            maps.functions[function.name] = (*maps.functions.get(function.name, ()), function)
-            if function.sets_custom:
-                maps.custom.add(function.name)
-            if function.sets or function.uses.unknown or not _SETTERS.isdisjoint(function.uses.functions):
-                maps.setting.add(function.name)
-            if function.uses.unknown:
-                maps.unknown.add(function.name)
-            if function.row_argument:
-                maps.fields[function.name.name] = (*maps.fields.get(function.name.name, ()), function.name)
+            maps.add_function(function)
         for operator in self.operators:
             maps.operators[operator.symbol] = (*maps.operators.get(operator.symbol, ()), operator)
         for kind in self.types:
@@ -404,6 +411,11 @@ class Catalog:
         """Whether some function may set what no DISCARD removes."""
         return bool(self._maps.custom)
 
+    @property
+    def keeping(self) -> frozenset[str]:
+        """Names of functions that may leave something in the server's process, other than a setting."""
+        return frozenset(self._maps.keeping)
+
     def user_effect(self, name: FunctionName) -> FunctionEffect:
         """Return what a user function of exactly this name may do, all its overloads together."""
         known = self._maps.effects.get(name)
@@ -460,6 +472,7 @@ class Catalog:
             reason=reason,
             sets=reach.sets,
             sets_custom=reach.sets_custom,
+            pins=reach.keeps,
         )
         return merge([own, *(replace(effect, aggregate=False, window=False, returns_set=False) for effect in effects)])
 

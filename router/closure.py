@@ -25,7 +25,8 @@ class Reach:
 
     ``escapes``: something of it cannot be asked for afterwards, see :class:`~router.relation.Uses`.
     ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
-    ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes.
+    ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes. ``keeps``: what a function
+    may leave in the server's process besides, '' for nothing.
     """
 
     reads: set[TableName] = field(default_factory=set)
@@ -38,6 +39,7 @@ class Reach:
     local: str = ""
     sets: bool = False
     sets_custom: bool = False
+    keeps: str = ""
 
     @property
     def tables(self) -> frozenset[TableName]:
@@ -142,7 +144,9 @@ class _Walk:
                 reach.unknown = reach.unknown or f"function {name} is not known"
             return
         reach.sets |= any(function.sets for function in overloads)
-        reach.sets_custom |= any(function.sets_custom for function in overloads)
+        reach.sets_custom |= any(function.sets_custom or function.keeps for function in overloads)
+        if any(function.keeps for function in overloads):
+            reach.keeps = reach.keeps or f"what {name}() leaves behind"
         if vouch is Vouch.HOME:
             reach.home = reach.home or f"function {name} is vouched for the home shard"
         elif vouch is Vouch.LOCAL:

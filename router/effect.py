@@ -149,6 +149,8 @@ def _harmless(name: str) -> bool:
 def _pins(name: str) -> str:
     if name in builtins.SESSION_LOCKS and "unlock" not in name:
         return "session advisory lock"
+    if name in builtins.SERVER_PROCESS:
+        return f"what {name}() leaves behind"
     return "random seed" if name == "setseed" else ""
 
 

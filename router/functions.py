@@ -55,6 +55,7 @@ class Names:
     sets: bool = False
     sets_custom: bool = False  # a setting with a dot in its name, or one whose name is computed
     escapes: bool = False  # it ends transactions
+    keeps: bool = False  # it may leave something in the server's process
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,13 +371,21 @@ class Body:
     extension: str = ""
 
 
+def _names_of_c(body: Body) -> Names:
+    remembering = builtins.REMEMBERING_SYMBOLS.get(body.text)
+    if remembering is not None:
+        return Names(unknown=f"sets what only one shard would know; {remembering}", escapes=True, keeps=True)
+    closed = body.volatile == "i" or body.extension in builtins.CLOSED_EXTENSIONS
+    keeps = body.volatile == "v" and body.extension not in builtins.FORGETFUL_EXTENSIONS
+    return Names(unknown="" if closed else "is written in C", keeps=keeps)
+
+
 def uses_of(body: Body, directory: Directory) -> tuple[Uses, Names]:
     """Return what a function's body uses, and what it names."""
     if body.language == "internal":
         return Uses(functions=frozenset({FunctionName("pg_catalog", body.text)})), _NO_NAMES
     if body.language == "c":
-        closed = body.volatile == "i" or body.extension in builtins.CLOSED_EXTENSIONS
-        names = _NO_NAMES if closed else Names(unknown="is written in C")
+        names = _names_of_c(body)
     elif body.language == "plpgsql":
         names = names_of_plpgsql(body.definition)
     elif body.language == "sql":

@@ -232,7 +232,7 @@ class Function:
     ``arguments``: (least, most) number of arguments; most is None for VARIADIC. ``volatile`` as declared: i, s or v.
     ``kind``: f function, p procedure, a aggregate, w window. ``uses``: what its body names, or why nobody can tell.
     ``sets``: its body changes settings of the session. ``row_argument``: it takes one row, so ``t.f`` may call it.
-    ``sets_custom``: it may set what no DISCARD removes.
+    ``sets_custom``: it may set what no DISCARD removes. ``keeps``: it may leave something else in the server's process.
     """
 
     name: FunctionName
@@ -245,6 +245,7 @@ class Function:
     sets: bool = False
     row_argument: bool = False
     sets_custom: bool = False
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

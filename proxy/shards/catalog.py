@@ -283,6 +283,7 @@ class _Builder:
             names.sets,
             row_argument,
             names.sets_custom,
+            names.keeps,
         )
 
     def custom_settings(self) -> frozenset[str]:

@@ -271,7 +271,8 @@ class Context:
         """Whether what the statement calls or sets off may leave a setting behind that no DISCARD removes."""
         parsed = self.parsed
         if parsed.kind == "DoStmt":
-            return "set" in parsed.text.lower() or "execute" in parsed.text.lower()
+            text = parsed.text.lower()
+            return any(word in text for word in ("set", "execute", *self.catalog.keeping))
         for kind, body in parsed.nodes:
             if (
                 kind == "FuncCall"

@@ -210,3 +210,48 @@ def test_what_is_set_out_of_sight_stays_with_the_session(pair_town: Town, connec
 
 def failed(trace: list[tuple[object, ...]]) -> bool:
     return any(entry[0] == "error" for entry in trace)
+
+
+CONNECTIONS = "select count(*) from dblink_get_connections() c where 'secret' = any (c)"
+LET_IN = "select '978-0-393-04002-4'::isbn13"
+# Extension, what a session does, what it finds afterwards, what others find; whether one of several shards may do it.
+KEPT: dict[str, tuple[str, str, str, object, object, bool]] = {
+    "dblink": ("dblink", "select dblink_connect('secret', '{dsn}')", CONNECTIONS, [("1",)], [("0",)], True),
+    "isn": ("isn", "select isn_weak(true)", LET_IN, [("978-0-393-04002-9!",)], "22P02", False),
+    "pg_trgm": ("pg_trgm", "select set_limit(0.9)", "select show_limit()", [("0.9",)], [("0.3",)], False),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+@pytest.mark.parametrize("shards", ["narrow_town", "pair_town"])
+def test_what_functions_in_c_keep_is_of_one_session(
+    request: pytest.FixtureRequest, connect: Connect, what: str, shards: str
+) -> None:
+    """Their link stays with the session, and is closed behind it; DO's is closed at once."""
+    town: Town = request.getfixturevalue(shards)
+    extension, text, look, own, others, spread = KEPT[what]
+    first, second = connect(town.dsn), connect(town.dsn)
+    first.rows(f"create extension {extension}")
+    try:
+        if shards == "narrow_town" and not spread:
+            assert [entry[1]["C"] for entry in first.query(text) if entry[0] == "error"] == ["0A000"]
+            return
+        made = text.format(dsn=town.shards[0])
+        first.rows(made)
+        assert [first.rows(look) for _ in range(2)] == [own] * 2
+        first.close()
+        assert answer(second, look) == others
+        second.query("discard all")
+        second.rows(f"do $$ begin {made.replace('select', 'perform')}; end $$")
+        assert answer(connect(town.dsn), look) == others
+    finally:
+        second.query("discard all")
+        second.query(f"drop extension {extension} cascade")
+
+
+def answer(client: WireClient, text: str) -> object:
+    """Return the rows of a query, or the SQLSTATE of its error."""
+    trace = client.query(text)
+    errors = [entry[1]["C"] for entry in trace if entry[0] == "error"]
+    rows = [entry[1] for entry in trace if entry[0] == "row"]
+    return errors[0] if errors else [tuple(value.decode() for value in row) for row in rows]
