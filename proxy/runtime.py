@@ -101,7 +101,7 @@ async def open_database(
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)  # what one died of is in the log (proxy.tasks)
             await served.coordinator.drain()
             await served.versions.leave()
     finally:

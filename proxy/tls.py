@@ -183,7 +183,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
                 chunks.append(chunk)
             ended = True
         except ssl.SSLWantReadError:
-            pass
+            pass  # all that has come so far
         except ssl.SSLZeroReturnError:
             ended = True
         return chunks[0] if len(chunks) == 1 else b"".join(chunks), ended

@@ -84,7 +84,7 @@ class ConsoleSession:
                     self._skipping = True
                     self._error(ProxyError("0A000", "the console knows the simple query protocol only"))
         except ClientGone:
-            pass
+            pass  # nobody is left to be told anything
         except ProtocolViolation as violation:
             fields = ErrorFields.make("FATAL", violation.sqlstate, violation.message, detail=violation.detail)
             self.connection.write(backend.error_response(fields))

@@ -7,7 +7,6 @@ slot that the proxy computes, and the slot must be this shard's.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from proxy.doctor import scripts
 from proxy.doctor.finding import HAND, PSQL, SHELL, Command
 from proxy.doctor.look import listed, words
 from proxy.shards.errors import ShardError
+from proxy.tasks import all_ended
 from router.cluster import Sharded
 from router.own_schema import SLOT_CONSTRAINT, guard_call, quote_identifier, quote_table, told
 from router.sharding import hash_family, slot_check, slot_expression
@@ -97,10 +97,7 @@ async def look_at_slots(look: Look) -> None:
     """Look at the CHECKs of every sharded table, and at its rows if that is wanted; shards side by side."""
     if not look.many:
         return
-    results = await asyncio.gather(*(_shard(look, shard) for shard in look.up), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    await all_ended([_shard(look, shard) for shard in look.up])
 
 
 async def _shard(look: Look, shard: int) -> None:

@@ -27,6 +27,7 @@ from proxy.executor.failure import CombineFailure
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
+from proxy.shards.link import end_all
 from proxy.shards.relay import IDLE
 from proxy.tasks import all_ended
 from proxy.wire import backend
@@ -132,23 +133,14 @@ class CopyOutResult:
                 raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
 
     async def _on_all(self, sql: str) -> None:
-        results = await asyncio.gather(*(link.run(sql) for link in self._links), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await all_ended([link.run(sql) for link in self._links])
 
     async def _end_own_transactions(self) -> None:
         """End what was opened for the snapshot; nothing in it was for keeping. A link that fails is closed."""
         if not self._own_transactions:
             return
         self._own_transactions = False
-        links = [link for link in self._links if not link.closed and link.status != IDLE]
-        results = await asyncio.gather(*(link.run("COMMIT") for link in links), return_exceptions=True)
-        for link, result in zip(links, results, strict=True):
-            if isinstance(result, ShardError):
-                link.abort()
-            elif isinstance(result, BaseException):
-                raise result
+        await end_all(self._links, "COMMIT")
 
     async def next_rows(self, max_rows: int = 0) -> RowBatch:  # noqa: ARG002 - COPY knows no row limit
         """Return the next messages."""

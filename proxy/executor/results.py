@@ -7,7 +7,6 @@ Ordered merging and aggregates are computed by the pure ordered.py and aggregate
 
 from __future__ import annotations
 
-import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, ProxyError
 from proxy.executor import tags
 from proxy.executor.failure import CombineFailure
 from proxy.executor.request import Limits, RowBatch, proxy_error
+from proxy.tasks import all_ended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -245,10 +245,7 @@ class ListResult:
 
 async def run_after(after: Sequence[tuple[ShardLink, Task]]) -> None:
     """Run what follows a statement, on all links in parallel; raises the first error when all have answered."""
-    results = await asyncio.gather(*(_run_texts(link, task.after) for link, task in after), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    await all_ended([_run_texts(link, task.after) for link, task in after])
 
 
 async def _run_texts(link: ShardLink, texts: Sequence[str]) -> None:

@@ -142,7 +142,7 @@ class ShardHealth:
         tasks += self._doubts.values()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)  # what one died of is in the log (proxy.tasks)
 
     async def _watch(self, shard: int, watch: _Watch) -> None:
         pause = 0.0

@@ -71,7 +71,7 @@ class Channel:
             while line := await self._reader.readline():
                 self._take(json.loads(line))
         except ConnectionError:
-            pass
+            pass  # the other side has died: as when it ends
         finally:
             self.close()
 

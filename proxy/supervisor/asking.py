@@ -151,7 +151,7 @@ class Asking:
         """Return the sums."""
         serving = self.serving()
         for slot, found in zip(serving, await _gather(serving, "metrics", None, _ANSWER_S), strict=True):
-            if not isinstance(found, BaseException):
+            if not isinstance(found, BaseException):  # who does not answer is shown with its figures of the last time
                 slot.metrics = found
         parts = [part for slot in self.slots for part in (slot.metrics, slot.departed)]
         return Totals(added_up(parts), len(serving), len(self.slots), sum(slot.restarts for slot in self.slots))

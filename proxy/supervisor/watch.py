@@ -113,7 +113,7 @@ class Supervisor:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)  # what one died of is in the log (proxy.tasks)
 
     # --- starting -------------------------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class Supervisor:
         others.sort(key=lambda one: self._family.headcount.of(one.number))
         for one in others:
             slot.stand_in = one
-            with suppress(ChannelGoneError):
+            with suppress(ChannelGoneError):  # it has died as well: the next one is asked
                 assert one.channel is not None  # noqa: S101 - narrows the type: it serves
                 await one.channel.ask("adopt", slot.number)
                 return
@@ -269,7 +269,7 @@ class Supervisor:
 
     async def _relieve(self, stand_in: Slot, slot: Slot) -> None:
         if stand_in.channel is not None:
-            with suppress(ChannelGoneError):
+            with suppress(ChannelGoneError):  # it has died, and accepts nothing any more
                 await stand_in.channel.ask("release", slot.number)
 
     # --- stopping -------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class Supervisor:
 
 
 async def _tell(channel: Channel, how: dict[str, bool]) -> None:
-    with suppress(ChannelGoneError):
+    with suppress(ChannelGoneError):  # it has ended
         await channel.ask("stop", how)
 
 

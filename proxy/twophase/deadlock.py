@@ -247,7 +247,7 @@ class DeadlockDetector:
 
         async def read(shard: int) -> None:
             pids = {waiter.links[shard].pid for waiter in waiting if shard in waiter.links}
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # a shard that does not answer has no rows here: the next look asks again
                 async with asyncio.timeout(ASK_TIMEOUT_S), self.control.connection(shard) as connection:
                     found = await _waits_on(connection, self.timeout_s / 2)
                     blockers = {blocker for row in found for blocker in row[3]}

@@ -98,7 +98,7 @@ def _with_subqueries(
         try:
             inner = planner(inside)
         except Refused:
-            continue
+            continue  # another way may do; where none does, the first refusal is told
         return context.like(inner, Filled(inner, (*found.values, *asked)))
     raise refused or AssertionError
 
