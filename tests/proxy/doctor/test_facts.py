@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from proxy.config import load
-from proxy.doctor.configuration import look_at_configuration
+from proxy.config import ConfigError, load
+from proxy.doctor.configuration import look_at_configuration, mistakes
+from proxy.doctor.kind import Severity
 from proxy.doctor.look import Look, Options, psql_target
 from proxy.doctor.servers import look_at_servers
 from proxy_process import write_config
@@ -76,6 +77,17 @@ async def test_servers(look: Look, shard_1: dict[str, Any], kinds: list[str]) ->
 
 def test_no_password_is_printed() -> None:
     assert psql_target("postgres://u:p@h:1/d?sslmode=require&password=x") == "postgres://u@h:1/d?sslmode=require"
+
+
+def test_a_file_that_is_wrong_says_where_and_what_would_be_right(tmp_path: Path) -> None:
+    file = write_config(tmp_path / "c.yaml", {"d": ["postgres://p@a/d"]}, workers="many")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    (finding,) = mistakes(caught.value.mistakes)
+    assert (finding.kind.name, finding.kind.severity) == ("config-mistake", Severity.ERROR)
+    assert f"{file}:" in str(finding)
+    assert [command.on for command in finding.mend] == ["configuration"]
+    assert load(write_config(file, {"d": ["postgres://p@a/d"]}, workers=2)).workers == 2
 
 
 def test_the_configuration_alone(tmp_path: Path) -> None:

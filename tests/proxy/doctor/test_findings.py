@@ -19,6 +19,7 @@ import pytest
 from proxy import commands
 from proxy.config import load
 from proxy.demo.binaries import find_installation
+from proxy.doctor import rows
 from proxy.doctor.examine import examine
 from proxy.doctor.finding import FILE, HAND, PSQL, SHELL
 from proxy.doctor.look import Options, psql_target
@@ -239,6 +240,7 @@ ROUNDS = {
     ],
     "definitions": [
         Case("drift-schema", {1: "DROP SCHEMA shop"}),
+        Case("drift-extension", {0: "CREATE EXTENSION pg_trgm", 1: "DROP EXTENSION IF EXISTS pg_trgm"}, "pg_trgm"),
         Case("drift-type", {0: "ALTER TYPE colour ADD VALUE 'pink' AFTER 'red'"}, "colour: differs ('red', 'green'"),
         Case("drift-type", {1: "ALTER TYPE pair ALTER ATTRIBUTE b TYPE varchar(5)"}, "b differs"),
         Case(
@@ -415,6 +417,43 @@ def test_planted_found_mended_and_found_no_more(ward: Ward, name: str) -> None:
             ward.run(shard, text.replace("{db}", ward.name))
     left = ward.look()
     assert kinds(left) == set(), "\n".join(map(str, left))
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "placement"),
+    [
+        ("key-unfit", "items", {"key": "nobody"}),
+        ("key-unfit", "kinds", {"key": "at"}),
+        ("placement-contradicts", "parts_low", "reference"),
+        ("placement-contradicts", "cheap", "reference"),
+    ],
+)
+def test_what_the_configuration_says_of_a_table(
+    ward: Ward, tmp_path: Path, kind: str, table: str, placement: Any
+) -> None:
+    """Its mend is an edit of the file: the one that stood there before."""
+    given = ward.config
+    more = {"auth": {"method": "scram-sha-256", "users": {ROLE: "any", SECOND: "any"}, "shards": "trust"}}
+    file = write_config(tmp_path / "other.yaml", {ward.name: ward.dsns}, {**TABLES, table: placement}, **more)
+    ward.config = load(file)
+    try:
+        found = [one for one in ward.look(rows=False) if one.kind.name == kind]
+        assert found, "\n".join(map(str, ward.look(rows=False)))
+        assert any(table in str(one) for one in found), "\n".join(map(str, found))
+        assert all(command.on == FILE for one in found for command in one.mend)
+    finally:
+        ward.config = given
+    assert kinds(ward.look(rows=False)) == set()
+
+
+def test_a_server_that_hashes_otherwise(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it did: the rows are asked by an expression that is not its own hash."""
+    right = rows.slot_expression
+    monkeypatch.setattr(rows, "slot_expression", lambda *given: f"((({right(*given)}) + 1) & 4095)")
+    found = [one for one in ward.look() if one.kind.name == "hash-differs"]
+    assert {one.thing.rpartition(".")[2] for one in found} >= {"items", "words"}
+    monkeypatch.undo()
+    assert kinds(ward.look()) == set()
 
 
 def test_what_is_prepared_and_stays_is_for_recovery(ward: Ward) -> None:

@@ -20,6 +20,14 @@ def test_every_finding_has_one_name_and_is_on_the_page_once() -> None:
         assert sum(line.startswith(f"| `{name}` |") for line in document().splitlines()) == 1
 
 
+def test_each_finding_is_made_to_be_found_by_a_test() -> None:
+    """Planted on servers (test_findings), or where none can be made so, in what servers have said (test_facts)."""
+    here = Path(__file__)
+    others = [here.with_name("test_findings.py"), here.with_name("test_facts.py"), here.parents[1] / "test_cli.py"]
+    text = "".join(path.read_text() for path in others)
+    assert [name for name in KINDS if not re.search(rf"[\" ]{name}[\":]", text)] == []
+
+
 def test_what_is_found_is_a_kind_and_each_kind_can_be_found() -> None:
     text = "".join(path.read_text() for path in (ROOT / "proxy" / "doctor").glob("*.py") if "kind" not in path.name)
     named = set(re.findall(r'"([a-z]+(?:-[a-z0-9]+)+)"', text)) & KINDS.keys()
