@@ -12,6 +12,7 @@
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md
 # make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
+# make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
 # make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire and of the fast lane
 # make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
@@ -35,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs screens suites bench clean \
-	wheel test-compiled
+	wheel demo-wheel test-compiled
 
 demo: $(VENV)/.demo
 	@exec $(RUN) -m proxy demo --data .demo $(ARGS)
@@ -89,6 +90,9 @@ suites: $(VENV)/.test
 
 wheel: $(VENV)/.made
 	PGCHORUS_COMPILE=1 $(RUN) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+demo-wheel: $(VENV)/.made
+	$(RUN) tests/wheel/demos.py $(ARGS)
 
 # Packages from .compiled/ come before those of the checkout, in whatever the tests start as well.
 test-compiled: $(VENV)/.test

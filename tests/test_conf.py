@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import shutil
 import subprocess
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -52,6 +53,46 @@ def test_the_alert_rules_are_tested_and_fire_when_they_should() -> None:
     for arguments in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
         done = subprocess.run([promtool, *arguments], cwd=directory, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_one_of_grafanas() -> None:
+    """By Grafana's own published model of a dashboard: nothing in the file is unknown to it, or of another form."""
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason="pip install grafana-foundation-sdk")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    written = json.loads((CONF / "grafana" / "pgchorus.json").read_text())
+    read = models.Dashboard.from_json(written)
+    assert parts_missing(written, json.loads(encoder.JSONEncoder(sort_keys=True).encode(read))) == []
+
+
+def test_the_dashboard_lies_flat() -> None:
+    """Numbers are given once, panels do not cover each other, and all ask the data source that is chosen above."""
+    dashboard = json.loads((CONF / "grafana" / "pgchorus.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    covered: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & covered, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        covered |= cells
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+    assert [one["name"] for one in dashboard["templating"]["list"]] == ["datasource"]
+
+
+def parts_missing(written: Any, read: Any, where: str = "") -> list[str]:
+    """Return the places at which something was read otherwise than it was written."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return [
+            place
+            for key, value in written.items()
+            for place in (parts_missing(value, read[key], f"{where}.{key}") if key in read else [f"{where}.{key}"])
+        ]
+    if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
+        pairs = zip(written, read, strict=True)
+        return [place for number, pair in enumerate(pairs) for place in parts_missing(*pair, f"{where}[{number}]")]
+    return [] if written == read else [where]
 
 
 def test_the_unit_of_systemd_starts_what_there_is() -> None:
