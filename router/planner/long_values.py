@@ -11,8 +11,8 @@ Decides which texts are plain enough for that, and which plans; whatever is in d
    each other and hold nothing but numbers, strings without backslashes, NULL, TRUE, FALSE and ``$n``; nothing stands
    behind them but ON CONFLICT or RETURNING. The short text is parsed as any other, and must have just these rows.
 2. No string may be a word of the clock (``now``, ``today``): they are values that no shard may read by itself.
-3. The plan sends the text whole, or splits it at its rows. A plan with values to be filled in, a refusal and a syntax
-   error are made from the whole text.
+3. The plan sends the text whole, splits it at its rows, or puts values behind each row for columns that are left out
+   (:mod:`router.planner.long_filled`). Other plans, refusals and syntax errors are made from the whole text.
 4. Keys are read by :func:`router.keys.value_term`, like everywhere, and those of the two rows must be what the
    ordinary planner has found.
 """
@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from router.errors import Refused, SyntaxFailure
 from router.keys import value_term
 from router.plan import ByKeys, Constant, HomeShard, Same, Scatter, Single, SplitInsert
+from router.plan_steps import Filled
 from router.planner import dml
 from router.planner.context import OWN_SCHEMA, Context
+from router.planner.long_filled import AllRows, filled
 from router.statement import parse
 from router.tree import items
 
@@ -82,10 +84,11 @@ class _Head(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The rows, what each has for its key, as it is written, and what stands behind them."""
+    """The rows, what each has for its key, as it is written, what stands between the rows and what behind them."""
 
     rows: list[str]
     keys: list[str]
+    between: list[str]
     tail: str
 
 
@@ -134,17 +137,22 @@ class LongValues:
         short = _insert(f"{head.text}{cut.rows[0]}, {cut.rows[other]}{cut.tail}", 2, head.width)
         if short is None:
             return None
-        statement = self._plan_one(short, search_path, parameter_oids)
-        highest = max(statement.parameters, _highest(cut.rows))
-        plan = _whole(statement, cut, terms, other)
+        highest = max(short.parameters, _highest(cut.rows))
+        # Values that are filled in are numbered behind all parameters, also those of the other rows.
+        oids = parameter_oids + (0,) * (highest - len(parameter_oids))
+        statement = self._plan_one(short, search_path, oids)
+        plan = _whole(statement.plan, cut, terms, other)
+        if isinstance(statement.plan, Filled):
+            alone = None if statement.plan.alone is None else _whole(statement.plan.alone, cut, terms, other)
+            every = AllRows(cut.rows, cut.between, other)
+            plan = filled(statement.plan, every, terms, max(highest, len(parameter_oids)), alone)
         if plan is None or (isinstance(plan, Scatter) and (head.words or bool(statement.parameters) != bool(highest))):
             return None  # which rows a reference table can take may depend on words and on there being parameters
         return replace(statement, text=text, plan=plan, parameters=highest)
 
 
-def _whole(statement: Statement, cut: _Rows, terms: list[KeyTerm], other: int) -> Plan | None:
+def _whole(plan: Plan, cut: _Rows, terms: list[KeyTerm], other: int) -> Plan | None:
     """Return the plan of all rows by that of the first and another one; None: it is not one that has no more to it."""
-    plan = statement.plan
     if isinstance(plan, SplitInsert):
         if not terms or plan.keys != (terms[0], terms[other]) or plan.rows != (cut.rows[0], cut.rows[other]):
             return None
@@ -198,6 +206,7 @@ def _cut(text: str, head: _Head, key: int) -> _Rows | None:
     match, group = _row(head.width, key).match, 1 if key < 0 else 2
     rows: list[str] = []
     keys: list[str] = []
+    between: list[str] = []
     end = at = len(head.text)
     while (found := match(text, at)) is not None:
         rows.append(found[1])
@@ -205,10 +214,11 @@ def _cut(text: str, head: _Head, key: int) -> _Rows | None:
         end, at = found.end(1), found.end()
         if end == at:
             break
+        between.append(text[end:at])
     tail = text[end:]
     if len(rows) < _FEWEST or len(tail) > _MAX_END_CHARACTERS or _BEHIND.match(tail) is None:
         return None
-    return _Rows(rows, keys, tail)
+    return _Rows(rows, keys, between, tail)
 
 
 @lru_cache(maxsize=256)
