@@ -463,7 +463,8 @@ class LogicalDatabase:
         version = self.catalog_version
         transaction = session.transaction
         shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
-        if not transaction.links and transaction.isolation == SERIALIZABLE:
+        own = _sees_its_own(session) and self._names_home(session, text)
+        if not transaction.links and transaction.isolation == SERIALIZABLE and not own:
             # It may use one shard only, and which one is not known yet.
             transaction = ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
         try:
@@ -479,11 +480,15 @@ class LogicalDatabase:
 
     def _knowing_shard(self, session: Session, text: str | bytes) -> int:
         """Return a shard that has everything that a text names: home, or one that the transaction has used already."""
-        if session.settings_shard != self.logical.home and self.has_catalog and isinstance(text, str):
-            planner = session.planner_in_block or self.planner
-            if planner.names_home(text, session.search_path):
-                return self.logical.home
-        return session.settings_shard
+        shard, home = session.settings_shard, self.logical.home
+        return home if shard != home and self._names_home(session, text) else shard
+
+    def _names_home(self, session: Session, text: str | bytes) -> bool:
+        """Whether a text names what home alone has; temporary relations of the session are among that."""
+        if not self.has_catalog or not isinstance(text, str):
+            return False
+        planner = session.planner_in_block or self.planner
+        return planner.names_home(text, session.search_path, temporary=_sees_its_own(session))
 
     async def let_a_shard_speak(self, session: Session, text: str | bytes, oids: tuple[int, ...] = ()) -> None:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.

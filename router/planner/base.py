@@ -101,21 +101,26 @@ class Planner:
             return (Statement(text, Empty(), ""),)
         return tuple(self.plan_one(parsed, search_path, parameter_oids) for parsed in found)
 
-    def names_home(self, text: str, search_path: tuple[str, ...]) -> bool:
-        """Whether a message names a relation that the home shard alone has: no other can say what it gives."""
+    def names_home(self, text: str, search_path: tuple[str, ...], *, temporary: bool = False) -> bool:
+        """Whether a message names a relation that the home shard alone has: no other can say what it gives.
+
+        ``temporary``: a name that nobody knows may be that of a temporary relation, which is there.
+        """
         try:
             found = parse(text)
         except SyntaxFailure:
             return False
         return any(
-            kind == "RangeVar" and self._at_home(name_parts(body), search_path)
+            kind == "RangeVar" and self._at_home(name_parts(body), search_path, temporary=temporary)
             for parsed in found
             for kind, body in parsed.nodes
         )
 
-    def _at_home(self, name: tuple[str, ...], search_path: tuple[str, ...]) -> bool:
+    def _at_home(self, name: tuple[str, ...], search_path: tuple[str, ...], *, temporary: bool) -> bool:
         relation = self.catalog.resolve(name, search_path)
-        if relation is None or relation.name.schema in _EVERYWHERE:
+        if relation is None:
+            return temporary
+        if relation.name.schema in _EVERYWHERE:
             return False
         return isinstance(self.catalog.effective_placement(relation), Home)
 

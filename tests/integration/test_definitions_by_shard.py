@@ -139,6 +139,15 @@ def test_a_temporary_table_is_described_to_its_own_session_alone(
         assert [name for name, *_ in one.ask(*ask)[-2][1:]] == ["a"]
         assert [name for name, *_ in other.ask(*ask)[-2][1:]] == ["a", "b"]
         assert none.ask(*ask)[0][1]["C"] == "42P01"
+    ran = (parse("select * from own"), describe("S"), bind(), execute(), SYNC)
+    for begin in ("begin", "begin isolation level serializable"):
+        one.rows(begin)
+        assert one.ask(*ran)[-2] == ("tag", "SELECT 0")
+        one.rows("rollback")
+    one.rows("begin")
+    one.rows(f"select v from notes where k = {town.spread[2]}")  # another shard is known before home is
+    assert one.ask(*ran)[-2] == ("tag", "SELECT 0")
+    one.rows("rollback")
     other.rows("drop table own")
     assert other.ask(*ask)[0][1]["C"] == "42P01"
 
