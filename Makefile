@@ -24,9 +24,9 @@ PYTHON ?=
 ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Whole stretches of the suite for each worker: what a module starts is started once.
 TESTS_OF_BOTH_BUILDS := tests/test_build.py tests/router tests/golden tests/proxy/wire tests/proxy/shards \
 	tests/proxy/session tests/proxy/test_connection.py tests/integration/test_fast_lane.py
+# Whole stretches of the suite for each worker: what a module starts is started once.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
