@@ -25,6 +25,7 @@ COMPILED = (
     "proxy/connection.py",
     "proxy/session/known_binds.py",
     "proxy/session/lane.py",
+    "proxy/session/lane_answer.py",
     "proxy/session/lane_block.py",
     "proxy/session/lane_commit.py",
     "proxy/shards/cut.py",

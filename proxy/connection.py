@@ -267,9 +267,10 @@ class ClientConnection:
         return self._eof
 
     def send(self, data: bytes | memoryview) -> None:
-        """Write at once, behind what is queued; into the void when the client is gone. Does not count in ``sent``."""
+        """Write at once, behind what is queued; into the void when the client is gone."""
         if self._out:
             self.flush()
+        self.sent += len(data)
         transport = self._transport
         if transport is not None and not self._eof:
             transport.write(data)

@@ -16,6 +16,8 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from mypy_extensions import i64
+
     from router.plan import KeyValue
 
 HASH_PARTITION_SEED: Final = 8816678312871386365
@@ -117,26 +119,42 @@ def _seeded(length: int) -> tuple[int, int, int]:
     return _mix((start + (HASH_PARTITION_SEED >> 32)) & _MASK, (start + HASH_PARTITION_SEED) & _MASK, start)
 
 
-_INT_A, _INT_B, _INT_C = _seeded(4)
-# The first step of the finish does not see the key of an integer, which only enters ``a``.
-_INT_C1: Final = ((_INT_C ^ _INT_B) - _rotate(_INT_B, 14)) & _MASK
-_INT_R1: Final = _rotate(_INT_C1, 11)
+# ``_seeded(4)``, and what the first step of the finish makes of it: that step does not see the key of an integer, which
+# only enters ``a``. Written out for the compiler's sake; tests/router/test_sharding.py computes them again.
+_INT_A: Final = 0xE933553E
+_INT_B: Final = 0xC5DA07A8
+_INT_C1: Final = 0xB63D60CF  # ((c ^ b) - rotate(b, 14)) mod 2^32
+_INT_R1: Final = 0xEB067DB1  # rotate(_INT_C1, 11)
+_COMBINED_LOW: Final = COMBINE_WITH_ZERO & (MAX_SLOTS - 1)
 _SEEDED: Final = tuple(_seeded(length) for length in range(65))
 _UNPACK_WORDS: Final = tuple(struct.Struct(f"<{3 * rounds}I").unpack for rounds in range(1, 7))
 
 
 def integer_slot(value: int, slots: int) -> int:
-    """Return the slot of an int2, int4 or int8 (their hashes agree)."""
+    """Return the slot of an int2, int4 or int8 (their hashes agree).
+
+    What is above 32 bits is cut off where it would be seen: rotations may leave it, and the last step needs 24 bits. 64
+    steps of the interpreter instead of 107; in native integers when compiled, a tenth of a microsecond instead of one.
+    """
+    if not 0 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - hashint8extended folds the upper half in
+        value = _folded(value)
+    low: i64 = value
+    a: i64 = (((_INT_A + low) ^ _INT_C1) - _INT_R1) & _MASK
+    b: i64 = ((_INT_B ^ a) - ((a << 25) | (a >> 7))) & _MASK
+    c: i64 = ((_INT_C1 ^ b) - ((b << 16) | (b >> 16))) & _MASK
+    a = ((a ^ c) - ((c << 4) | (c >> 28))) & _MASK
+    b = (b ^ a) - ((a << 14) | (a >> 18))
+    last: i64 = slots - 1
+    return ((c ^ b) - (b >> 8) + _COMBINED_LOW) & last
+
+
+def _folded(value: int) -> int:
+    """Return the 32 bits that are hashed of an integer that is not among them as it is."""
     low = value & _MASK
-    if not -0x80000000 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - hashint8extended folds the upper half in
+    if not -0x80000000 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - as in hashint8extended
         high = (value >> 32) & _MASK
         low ^= high if value >= 0 else high ^ _MASK
-    a = ((((_INT_A + low) & _MASK) ^ _INT_C1) - _INT_R1) & _MASK
-    b = ((_INT_B ^ a) - (((a << 25) | (a >> 7)) & _MASK)) & _MASK
-    c = ((_INT_C1 ^ b) - (((b << 16) | (b >> 16)) & _MASK)) & _MASK
-    a = ((a ^ c) - (((c << 4) | (c >> 28)) & _MASK)) & _MASK
-    b = ((b ^ a) - (((a << 14) | (a >> 18)) & _MASK)) & _MASK
-    return (((c ^ b) - (b << 24 | b >> 8)) + COMBINE_WITH_ZERO) & (slots - 1)
+    return low
 
 
 def bytes_slot(data: bytes, slots: int) -> int:

@@ -63,6 +63,7 @@ class KnownBind:
         "_sent",
         "_shape",
         "_shard",
+        "_short_heads",
         "_slots",
         "control",
         "following",
@@ -103,6 +104,7 @@ class KnownBind:
         self._assigned: int | None = None
         self._portals: dict[int, Portal] = {}
         self._shape: Shape | None = None
+        self._short_heads: dict[int, bytes] = {}  # how a Bind like the shape begins on links, by the message's length
         #: What has come after it, the latest first.
         self.following: list[KnownBind] = []
         self.tally: Tally | None = None  # where it is counted, once it has run
@@ -148,6 +150,16 @@ class KnownBind:
         shape = self._shape
         key = shape.match(data) if shape is not None else None
         return None if key is None else self._owners[integer_slot(int(key), self._slots)]
+
+    def sent_alike(self, data: bytes) -> bytes:
+        """Return what a shard gets of a pipeline that has matched; of a statement with a name and without moments."""
+        head = self._short_heads.get(len(data))
+        shape = self._shape
+        assert shape is not None  # noqa: S101 - it has matched
+        if head is None:
+            length = shape.cut(data).bind_end - 1 + self._name_delta
+            head = self._short_heads[len(data)] = HEADER.pack(_BIND, length) + self._bind_head
+        return head + data[shape.body :]
 
     def cut(self, data: bytes) -> Pipeline:
         """Return the places in a pipeline that has matched."""

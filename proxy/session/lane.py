@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.admin.statements import Tally
 from proxy.errors import ProxyError
 from proxy.session.known_binds import KnownBinds
-from proxy.session.lane_block import begin_at_once, can_bring_up, filled_in, is_plain, joined, must_settle
+from proxy.session.lane_answer import pass_on
+from proxy.session.lane_block import (
+    begin_at_once,
+    can_bring_up,
+    filled_in,
+    is_ordinary,
+    is_plain,
+    joined,
+    must_settle,
+)
 from proxy.session.lane_commit import LaneCommit
 from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
@@ -36,7 +45,6 @@ from proxy.timings import LAST, Histogram
 from proxy.transaction import Block
 from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE, SETTLE_S
 from proxy.wire import backend
-from proxy.wire.backend import decode_error, decode_parameter_status
 from proxy.wire.frames import HEADER, HEADER_BYTES, walk
 from proxy.wire.frontend import Query
 from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
@@ -56,11 +64,12 @@ if TYPE_CHECKING:
 
 _QUERY: Final = ord("Q")
 _SHORTEST_QUERY: Final = HEADER_BYTES + 1
-_READY, _ERROR, _PARAMETER = backend.READY_FOR_QUERY, backend.ERROR_RESPONSE, backend.PARAMETER_STATUS
+_READY: Final = backend.READY_FOR_QUERY
 _PIPELINES: Final = frozenset(b"PB")
 _PARSED: Final = backend.parse_complete()
 _BOUND: Final = backend.bind_complete()
 _BOUND_NO_DATA: Final = _BOUND + backend.no_data()
+_OUTSIDE: Final = Block.NONE  # a look into an enumeration is ten into a module
 _DIGIT_0, _BLANK = ord("0"), ord(" ")
 NOBODYS: Final = Tally("", "", Histogram())
 _unpack_header: Final = HEADER.unpack_from
@@ -145,22 +154,9 @@ class FastLane:
 
     def arm(self) -> None:
         """The session waits for a message and nothing of one has arrived: see whether the lane may look at the next."""
-        session, transaction = self._session, self._transaction
+        session = self._session
         self.armed = False
-        if (
-            transaction.pinned
-            or transaction.failed
-            or transaction.elsewhere is not None
-            or not session.encoding.is_utf8
-            or transaction.block is Block.IMPLICIT
-            or (transaction.block is Block.NONE and (transaction.links or session.portals))
-            or session.planner_in_block is not None
-            or transaction.reads_otherwise
-            or session.has_changed_parameters
-            or self._extended.under_way
-            or self.left
-            or self._database.definitions.changing
-        ):
+        if self.left or self._extended.under_way or not is_ordinary(session):
             return
         self._version = self._database.catalog_version
         self._applied = session.settings.applied
@@ -223,10 +219,10 @@ class FastLane:
                 return False
         else:
             block = self._transaction.block
-            link = self._borrow(shard) if block is Block.NONE else self._join(shard, writes=shortcut.writes)
+            link = self._borrow(shard) if block is _OUTSIDE else self._join(shard, writes=shortcut.writes)
             if link is None:
                 return False
-            sent = filled_in(self._session, shortcut, data) if shortcut.filled and block is not Block.NONE else data
+            sent = filled_in(self._session, shortcut, data) if shortcut.filled and block is not _OUTSIDE else data
             self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
             self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
         self._connection.received += size
@@ -278,7 +274,28 @@ class FastLane:
         if replaced is not None and replaced.result is not None:
             return False
         self._before = known
-        return self._bind(data, known.cut(data), known, shard, parses=not name)
+        if self._transaction.block is not _OUTSIDE or known.control is not None or known.moments:
+            return self._bind(data, known.cut(data), known, shard, parses=not name)
+        # One statement alone, as ``_bind`` does it: half of its steps are for what it cannot be here.
+        link = self._borrow(shard)
+        if link is None:
+            return False
+        counts = self._counts
+        if name:
+            if not known.is_on(link):
+                self._transaction.finish_statement()
+                return False
+            sent = known.sent_alike(data)
+        else:
+            sent = data
+            counts.client_parses += 1
+            counts.server_parses += 1
+            session.statements[b""] = known.prepared
+        counts.binds += 1
+        self._connection.received += len(data)
+        self._tally = known.tally or session.meter.tally_in_lane(known)
+        self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
+        return True
 
     def _bind(self, data: bytes, cut: Pipeline, known: KnownBind, shard: int, *, parses: bool) -> bool:
         """Run a pipeline whose statement and shard are known."""
@@ -325,7 +342,7 @@ class FastLane:
     def _join(self, shard: int, *, writes: bool, statement: KnownBind | None = None) -> ShardLink | None:
         """Return the block's link to a shard or one from the pool, with a statement prepared; None: none is at hand."""
         transaction = self._transaction
-        if transaction.block is Block.NONE:
+        if transaction.block is _OUTSIDE:
             link = self._borrow(shard)
             if link is not None and statement is not None and not statement.is_on(link):
                 transaction.finish_statement()
@@ -459,11 +476,10 @@ class FastLane:
         """Pass on an answer that is whole and plain, as most are."""
         transaction = self._transaction
         link, pool, session, connection = self._link, self._pool, self._session, self._connection
-        outside = transaction.block is Block.NONE
-        if self._special or self.left or link is None or link.status != (IDLE if outside else IN_TRANSACTION):
+        outside = transaction.block is _OUTSIDE
+        if self._special or self.left or link is None or data[-1] != (IDLE if outside else IN_TRANSACTION):
             return False
         connection.send(data)
-        connection.sent += link.size
         took, tally, counts = link.took, self._tally, self._counts
         tally.recent[tally.count & LAST] = took  # as proxy.timings says
         tally.count += 1
@@ -476,12 +492,13 @@ class FastLane:
             counts.alone_seconds += took
         if took > counts.notable_s:
             session.meter.notable(tally, took, self._shard)
-        self._looked = False
         if pool is not None:
             transaction.links.clear()
             pool.take_back(link)
         elif outside:
             transaction.finish_statement()
+        else:
+            self._looked = False
         session.in_query = self.busy = False
         if session.clocks is not None:
             session.clocks.rested(in_block=not outside)
@@ -493,7 +510,7 @@ class FastLane:
             self.armed = True
         return True
 
-    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:  # noqa: C901, PLR0912 - one walk over the frames
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
         """Pass on a part of a longer answer, or one with an error, a notice or a changed setting in it."""
         over = index[-1][0] == _READY
         if self.left:
@@ -501,37 +518,12 @@ class FastLane:
         if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
             # Behind a prefix, or the last piece of a long answer.
             start, stop = index[0][1], index[-1][2]
-            if self._link is not None:
-                self._link.size = stop - start
             if self.whole(chunk if stop - start == len(chunk) else chunk[start:stop]):
                 return True
-        run_start = run_end = 0
-        connection = self._connection
-        for kind, start, end in index:
-            if kind == _READY:
-                break
-            if kind == _PARAMETER:
-                self._special = True
-                self._session.on_parameter(*decode_parameter_status(bytes(chunk[start + HEADER_BYTES : end])))
-                continue
-            if kind == _ERROR:
-                error = decode_error(bytes(chunk[start + HEADER_BYTES : end]))
-                instead = self._transaction.explain(error)
-                self._special = self._failed = True
-                self._sqlstate = (instead or error).sqlstate
-                if instead is not None:
-                    if run_end > run_start:
-                        connection.write(bytes(chunk[run_start:run_end]))
-                    run_start = run_end = end
-                    connection.write(backend.error_response(instead))
-                    continue
-            if run_end != start:
-                if run_end > run_start:
-                    connection.write(bytes(chunk[run_start:run_end]))
-                run_start = start
-            run_end = end
-        if run_end > run_start:
-            connection.write(bytes(chunk[run_start:run_end]))
+        special, sqlstate = pass_on(self._session, chunk, index)
+        self._special = self._special or special
+        if sqlstate is not None:
+            self._failed, self._sqlstate = True, sqlstate
         if over:
             self._end()
         return over
@@ -563,13 +555,13 @@ class FastLane:
             self._finish_failed()
         else:
             took = self._link.took if self._link is not None else 0.0
-            self.counted(took, alone=self._transaction.block is Block.NONE)
+            self.counted(took, alone=self._transaction.block is _OUTSIDE)
             session.note_effects(self._statement, [self._shard])
             self.finish()
 
     def _finish_failed(self) -> None:
         """After an error; a block over several shards lets go of its locks on the others before the client hears."""
-        if self._transaction.block is Block.NONE or len(self._transaction.links) < 2:  # noqa: PLR2004 - several
+        if self._transaction.block is _OUTSIDE or len(self._transaction.links) < 2:  # noqa: PLR2004 - several
             self.finish()
         else:
             spawn(self._let_go(), name="release of a failed block's locks")

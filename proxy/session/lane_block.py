@@ -30,6 +30,23 @@ _BEGIN: Final = backend.command_complete(b"BEGIN") + backend.ready_for_query(IN_
 _START: Final = backend.command_complete(b"START TRANSACTION") + backend.ready_for_query(IN_BLOCK)
 
 
+def is_ordinary(session: Session) -> bool:
+    """Whether nothing about a session is out of the ordinary, so that its lane may look at what comes next."""
+    transaction = session.transaction
+    return not (
+        transaction.pinned
+        or transaction.failed
+        or transaction.elsewhere is not None
+        or not session.encoding.is_utf8
+        or transaction.block is Block.IMPLICIT
+        or (transaction.block is Block.NONE and (transaction.links or session.portals))
+        or session.planner_in_block is not None
+        or transaction.reads_otherwise
+        or session.has_changed_parameters
+        or session.database.definitions.changing
+    )
+
+
 def begin_at_once(session: Session, statement: Statement, answers: bytes) -> bool:
     """BEGIN is noted and answered, behind ``answers``; it goes to a shard with the first statement there."""
     transaction, connection = session.transaction, session.connection
@@ -40,7 +57,6 @@ def begin_at_once(session: Session, statement: Statement, answers: bytes) -> boo
     session.begin(Block.EXPLICIT)
     answers += _START if statement.tag == "START TRANSACTION" else _BEGIN
     connection.send(answers)
-    connection.sent += len(answers)
     if session.clocks is not None:
         session.clocks.rested(in_block=True)
     return True

@@ -181,7 +181,6 @@ class LaneCommit:
         if not self._lane.left:
             answers += COMMITTED
             session.connection.send(answers)
-            session.connection.sent += len(answers)
             if session.clocks is not None:
                 session.clocks.rested(in_block=False)
             self._lane.rest()

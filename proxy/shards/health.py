@@ -23,7 +23,7 @@ from proxy.shards.errors import ShardError, unreachable
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class ShardHealth:
         self._callbacks: list[Callable[[int], Awaitable[None]]] = []
         self._on_down: list[Callable[[int], None]] = []
         self._down: dict[int, _Watch] = {}
+        #: The shards that are down, for those who look at each statement; always the same object.
+        self.down: Mapping[int, object] = self._down
         self._doubts: dict[int, asyncio.Task[None]] = {}
         self._closed = False
 

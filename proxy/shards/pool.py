@@ -92,7 +92,10 @@ class LinkPool:
         self.limits = limits
         self.password = password  # for links that are opened from now on
         self._health = health
+        self._down: Mapping[int, object] = {} if health is None else health.down
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._idle_check_s = limits.idle_check_s
         self._size = 0
         self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
         self._lent: set[ShardLink] = set()
@@ -125,18 +128,17 @@ class LinkPool:
 
         ``preferred``: the one to lend if it is idle.
         """
-        if self._health is not None and not self._health.shard_is_up(self.endpoint.index):
+        idle = self._idle
+        if not idle or self._size - len(idle) >= self._lendable or (self._down and self.endpoint.index in self._down):
             return None
-        if not self._idle or self._used >= self._lendable:
-            return None
-        if preferred is not None and preferred in self._idle:
+        if preferred is not None and preferred in idle:
             link = preferred
-            del self._idle[link]
+            del idle[link]
         else:
-            link, _ = self._idle.popitem()
-        idle_s = self._loop.time() - link.idle_since
-        if idle_s > self.limits.idle_check_s or idle_s > link.trusted_s:
-            self._idle[link] = None
+            link, _ = idle.popitem()
+        idle_s = self._time() - link.idle_since
+        if idle_s > self._idle_check_s or idle_s > link.trusted_s:
+            idle[link] = None
             return None
         self._lent.add(link)
         self.lent += 1
@@ -200,7 +202,7 @@ class LinkPool:
             self.release(link)
             return
         self._lent.remove(link)
-        link.idle_since = self._loop.time()
+        link.idle_since = self._time()
         self._idle[link] = None
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)

@@ -30,7 +30,7 @@ from proxy.shards.cut import CutFrame
 from proxy.shards.doomed import Doomed
 from proxy.shards.draining import Drain
 from proxy.shards.errors import ShardError, broken_protocol, is_fatal, lost_link, spoken, unhandled
-from proxy.shards.prefix import Prefix, SentPrefix
+from proxy.shards.prefix import Prefix, SentPrefix, without_notifications
 from proxy.shards.translating import Known, Translating
 from proxy.shards.types import AS_AT_HOME
 from proxy.timings import LAST, Timings
@@ -61,6 +61,7 @@ READY_HEADER: Final = b"Z\0\0\0\5"
 READY_BYTES: Final = len(READY_HEADER) + 1
 #: Frames that the link itself looks at, wherever they turn up.
 _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
+_LONG_HEAD: Final = 1024
 _TERMINATE: Final = frame(b"X", b"")
 _NOBODYS: Final = Timings()  # of links that no pool has
 
@@ -80,6 +81,8 @@ class Relay:
         "_drain",
         "_fatal",
         "_gone",
+        "_head",
+        "_head_types",
         "_known_columns",
         "_loop",
         "_plain",
@@ -102,7 +105,6 @@ class Relay:
         "parameters",
         "prefix_failed",
         "shard",
-        "size",
         "status",
         "took",
         "types",
@@ -138,11 +140,14 @@ class Relay:
         self.asked_at = 0.0  # when the exchange under way went out, by time.monotonic(); 0 once it was answered
         self.watcher: Callable[[str, float, float], None] | None = None  # hears of each answer: name, asked_at, took
         self.took = 0.0  # the seconds of the last one, and
-        self.size = 0  # the bytes of its answer, where that was taken whole
         self.types = AS_AT_HOME  # or how user-defined types are called here (proxy.shards.types)
         self._translating: Translating | None = None
         self._untranslated: TypeMap | None = None  # of the exchange under way, as long as it needs no translating
         self._known_columns = Known()
+        self._head = (
+            b""  # how the last plain answer began, up to its columns' description: the next one most often does
+        )
+        self._head_types: TypeMap | None = None  # by which it needed no translation
         self._doomed = False
         self._tail: CutFrame | None = None
         self._fatal: ShardError | None = None
@@ -221,8 +226,9 @@ class Relay:
         # Almost every shard calls some table's row type as home does not. A Translating for each point query cost
         # 25 us of 55: here only descriptions of columns are looked at, and those that have come before are known.
         self._translating, self._untranslated = None, types
-        if types is not None:
-            self._known_columns.passed_by(data)
+        known = self._known_columns
+        if known.portals or known.statements:
+            known.passed_by(data)
         self._serial += 1
         self._receiver = receiver
         self.asked_at = monotonic()
@@ -289,18 +295,24 @@ class Relay:
         plain = self._plain
         if plain is not None and plain is self._receiver and self._tail is None and self._ahead is None:
             # Most answers are a few plain frames in one piece: no index is made of them (2 us of 12 for a point query).
-            start, last = 0, len(data) - READY_BYTES
-            if data.startswith(READY_HEADER, max(0, last)):
-                unpack, types = HEADER.unpack_from, self._untranslated
+            last = len(data) - READY_BYTES
+            if last >= 0 and data.startswith(READY_HEADER, last):
+                unpack, types, head = HEADER.unpack_from, self._untranslated, self._head
+                start = described = 0
+                if types is self._head_types and data.startswith(head):
+                    start = len(head)
                 while start < last:
                     kind, length = unpack(data, start)
                     if kind not in PLAIN or length < LENGTH_BYTES:
                         break
-                    if kind == _COLUMNS and types is not None and not types.is_same(data[start : start + length + 1]):
-                        break
+                    if kind == _COLUMNS:
+                        described = start + length + 1
+                        if types is not None and not types.is_same(data[start:described]):
+                            break
                     start += length + 1
                 if start == last:
-                    self.size = last + READY_BYTES
+                    if 0 < described < _LONG_HEAD:
+                        self._head, self._head_types = data[:described], types
                     if self._take_whole(plain, data):
                         return
         chunk: Chunk = data
@@ -354,9 +366,8 @@ class Relay:
 
     def _take_whole(self, receiver: WholeReceiver, data: bytes) -> bool:
         """Give an answer to a receiver in one piece, as ``_route`` gives frames; False if it wants frames."""
-        serial = self._serial
         self.status = data[-1]
-        self._at_ready = True
+        self._receiver = None  # not busy any more: what it asks next goes out as it would from anybody
         load = self.load  # as proxy.timings says
         load.recent[load.count & LAST] = self.took = monotonic() - self.asked_at
         if self.watcher is not None:
@@ -369,14 +380,14 @@ class Relay:
             taken = receiver.whole(data)
         except Exception as error:  # noqa: BLE001 - as in _route
             _log.exception("%r: the receiver of an answer failed", self)
+            if self._receiver is None:
+                self._receiver = receiver
             self._lose(unhandled(self.shard, self.name, error))
             return True
-        finally:
-            self._at_ready = False
-        if taken and serial == self._serial:
-            self._receiver = None
-            if not self._reading:
-                self.resume_reading()
+        if not taken:
+            self._receiver = receiver
+        elif not self._reading and self._receiver is None:
+            self.resume_reading()
         return taken
 
     def eof_received(self) -> None:
@@ -446,7 +457,7 @@ class Relay:
             if not index:
                 return
         if self.on_notification is not None:
-            index = self._take_notifications(chunk, index)
+            index = without_notifications(chunk, index, self._notify)
             if not index:
                 return
         receiver = self._receiver
@@ -491,16 +502,6 @@ class Relay:
                 what = f"message of type {chr(kind)!r} outside an exchange"
                 self._lose(broken_protocol(self.shard, self.name, what))
                 return
-
-    def _take_notifications(self, chunk: Chunk, index: list[Frame]) -> list[Frame]:
-        """Notifications are for whoever listens, not for whoever has an exchange under way; returns the rest."""
-        rest = []
-        for entry in index:
-            if entry[0] == _NOTIFICATION:
-                self._notify(chunk, entry[1], entry[2])
-            else:
-                rest.append(entry)
-        return rest
 
     def _notify(self, chunk: Chunk, start: int, stop: int) -> None:
         if self.on_notification is not None:

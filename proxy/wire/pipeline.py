@@ -24,6 +24,8 @@ _TAILS: Final = {
 TAIL_BYTES: Final = min(map(len, _TAILS))
 DESCRIBED_TAIL_BYTES: Final = max(map(len, _TAILS))
 _SHORT: Final = re.compile(rb"-?[0-9]{1,9}")
+_LONGEST_SHORT: Final = 10
+_LONGEST_BYTE: Final = 255
 _unpack_header: Final = HEADER.unpack_from
 _COUNT: Final = Struct(">H")
 _LENGTH: Final = Struct(">i")
@@ -70,22 +72,21 @@ class Shape:
     says that everything but the integers is the same, byte for byte; the lengths before them are compared.
     """
 
-    __slots__ = ("_beginning", "_bind", "_described", "_fixed", "_key", "_name_end", "_pattern", "_sizes", "_tail")
+    __slots__ = ("_bind", "_described", "_key", "_name_end", "_pattern", "_rest", "_sizes", "_tail", "body")
 
     def __init__(self, data: bytes, cut: Pipeline, places: list[tuple[int, int]], key: int) -> None:
-        pieces = [re.escape(data[: cut.bind]), b"B(.{4})"]
+        pieces = [re.escape(data[: cut.bind]), b"B\0\0\0(.)"]
         at = cut.bind + HEADER_BYTES
-        fixed = cut.bind_end - cut.bind - 1
         for number, (start, end) in enumerate(places):
             pieces.append(re.escape(data[at : start - 1]))
             pieces.append(b"(.)([1-9][0-9]{0,8})" if number == key else b"(.)(-?[0-9]{1,9})")
-            fixed -= end - start
             at = end
         pieces.append(re.escape(data[at:]))
         self._pattern = re.compile(b"".join(pieces), re.DOTALL).fullmatch
         self._key = 2 * key + 2
-        self._sizes = range(1, 2 * len(places) + 1, 2)
-        self._fixed = fixed
+        self._sizes = range(3, 2 * len(places) + 1, 2)
+        self._rest = cut.bind + 1 + len(data) - cut.bind_end  # what the length of Bind does not count
+        self.body = cut.name_end + 1  # where what is Bind's own begins, behind the statement's name
         self._bind, self._name_end, self._described = cut.bind, cut.name_end, cut.described
         self._tail = len(data) - cut.bind_end
 
@@ -94,14 +95,14 @@ class Shape:
         found = self._pattern(data)
         if found is None:
             return None
+        # The lengths are bytes: one is compared by number, and the Bind's is right if the whole message's is.
         groups = found.groups()
-        length = self._fixed
+        if groups[0][0] != len(data) - self._rest or groups[1][0] != len(groups[2]):
+            return None
         for at in self._sizes:
-            size = len(groups[at + 1])
-            if groups[at][0] != size:
+            if groups[at][0] != len(groups[at + 1]):
                 return None
-            length += size
-        return groups[self._key] if int.from_bytes(groups[0], "big") == length else None
+        return groups[self._key]
 
     def cut(self, data: bytes) -> Pipeline:
         """Return the places in a pipeline that has matched."""
@@ -109,9 +110,10 @@ class Shape:
 
 
 def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:
-    """Return the shape of a pipeline with ``count`` parameters; None when not all of them are short integers in text.
+    """Return the shape of a pipeline with ``count`` parameters.
 
-    ``read_parameter`` must have accepted it.
+    None when not all of them are short integers in text, or Bind may be longer than a byte can say. ``read_parameter``
+    must have accepted it.
     """
     at = cut.name_end + 1
     (formats,) = _unpack_count(data, at)
@@ -126,6 +128,8 @@ def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:
             return None
         places.append((at, at + length))
         at += length
+    if not places or cut.bind_end - cut.bind + _LONGEST_SHORT * count > _LONGEST_BYTE:
+        return None
     return Shape(data, cut, places, key)
 
 
