@@ -56,6 +56,7 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
         database=SimpleNamespace(sessions=_Sessions(), session_ended=lambda _: None),
         meter=SimpleNamespace(arrived=lambda: None, over=lambda: None),
         in_query=False,
+        clocks=None,
         close=_close,
     )
     serving = asyncio.ensure_future(serve_session(cast("Session", session)))
