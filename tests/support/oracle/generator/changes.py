@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oracle.generator.literals import quote
-from oracle.generator.rarer import Rarer
 from oracle.generator.schema import SHARDED, Table
+from oracle.generator.traps import Traps
 
 if TYPE_CHECKING:
     from oracle.generator.expressions import Scope
@@ -24,7 +24,7 @@ class Change:
     small: bool = False
 
 
-class Changes(Rarer):
+class Changes(Traps):
     """Makes changes."""
 
     _next_id = 1000

@@ -16,6 +16,8 @@ from oracle.generator.queries import Queries, Query
 from oracle.generator.schema import HOME, Relation, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from oracle.generator.expressions import Scope
 
 _EXCLUSIONS = ("", "", " exclude current row", " exclude group", " exclude ties", " exclude no others")
@@ -32,14 +34,18 @@ class Rarer(Queries):
         """Return a query of these or of the others."""
         if not self.odds(self.rarer):
             return super().query()
-        made = self.made_query(
+        made = self.made_query(*self.rare_makers())
+        self._settle(made.sql)
+        return made
+
+    def rare_makers(self) -> list[Callable[[], Query]]:
+        """Return what makes rarer queries."""
+        return [
             self.framed, self.named_windows, self.over_groups, self.using, self.using, self.nested_joins, self.renamed,
             self.lateral, self.lateral_rows, self.mixed, self.levels, self.sets_of_rows, self.whole_rows, self.locked,
             self.odd_values, self.odd_values, self.odd_keys, self.odd_keys, self.walk, self.placed_subqueries,
             self.placed_subqueries, self.common_tables, self.no_columns, self.of_documents,
-        )  # fmt: skip
-        self._settle(made.sql)
-        return made
+        ]  # fmt: skip
 
     def _settle(self, sql: str) -> None:
         """Give parameters that stand in no form that was chosen a type, which nothing else would."""

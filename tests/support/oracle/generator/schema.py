@@ -37,6 +37,13 @@ DEFINED = (
     "create domain whole as int4 check (value > -1000)",
     "create function twice(int8) returns int8 language sql immutable as 'select $1 * 2'",
     "create function shout(text) returns text language sql immutable strict return upper($1) || '!'",
+    "create aggregate most(int8) (sfunc = int8larger, stype = int8)",
+    "create aggregate joined(text) (sfunc = textcat, stype = text, initcond = '')",
+    "create function up_to(int8) returns setof int8 language sql immutable as 'select generate_series(1, $1)'",
+    "create function plus(int8, int8 default 1) returns int8 language sql immutable as 'select $1 + $2'",
+    "create function any_of(variadic int8[]) returns int8 language sql immutable as 'select $1[1]'",
+    "create type halved as (first text, rest text)",
+    "create function halves(text) returns halved language sql immutable as 'select left($1, 1), substr($1, 2)'",
     "create function same(text) returns text language plpgsql stable as 'begin return $1; end'",
 )
 KEY_TYPES = ("int8", "int4", "int2", "text", "varchar(8)", 'text collate "C"', "uuid", "char(4)")
