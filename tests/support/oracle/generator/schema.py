@@ -58,6 +58,7 @@ ARRAYS = ("{}", "{1}", "{1,2}", "{2,1}", "{1,NULL}", "{3,3,3}")
 DOCUMENTS = ('{"a": 1}', '{"a": [1, 2], "b": "x"}', "[]", "null", '"t"', "7")
 MOODS = ("sad", "ok", "happy")
 BYTES = (r"\x", r"\x00", r"\x61ff", r"\x6162")
+ODD_NAMES = ('"{} {}"', '"{}É{}"', '"{}.{}"', '"{}""{}"', '"Select{}{}"', "é{}{}", "{}$1{}")  # $1 is no parameter there
 SHARDED, REFERENCE, HOME = "sharded", "reference", "home"
 
 
@@ -154,8 +155,9 @@ class Schema:
         kinds = ["i", "t", "n", "d", "b", *"imfqzucajey"[: draw.below(12)]]
         if number >= 4:
             draw.chance.shuffle(kinds)
+        named = draw.pick(*ODD_NAMES) if number >= 2 and draw.odds(0.25) else "{}{}"
         for position, kind in enumerate(kinds[: draw.pick(4, 5, 6, 8)]):
-            types[f"{kind}{position}"] = draw.pick(*TYPES[kind])
+            types[named.format(kind, position)] = draw.pick(*TYPES[kind])
         draft = _Draft(types, [f"{name} {type_name}" for name, type_name in types.items()])
         partitioned = number == 3 and draw.odds(0.6)
         if number == 5 or place != SHARDED or (not partitioned and draw.odds(0.4)):
