@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
 _OF_A_TYPE: Final = frozenset({"EXPR_SUBLINK", "ARRAY_SUBLINK"})  # the others are compared, or yes and no
 ROW: Final = "MULTIEXPR_SUBLINK"  # SET (a, b) = (SELECT ...), which gives several values; the parser has no name for it
+_CHOOSING: Final = frozenset({"limitCount", "limitOffset", "lockingClause"})
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
@@ -114,7 +115,15 @@ def _subqueries(
     found_links = _links([node.get("whereClause"), node.get("targetList")])
     links = list({link.get("location"): link for link in found_links}.values())
     links = [link for link in links if wanted(link) and not asking_rows.mentions(link, names)]
-    values = [_unconditional(context, link, _value(context, link)) for link in links]
+    for link in filter(_chooses_rows, links):
+        query = _row_list(context, link, number)
+        if query is not None:
+            asked.append(query[0])
+            splices.append(query[1])
+            number += len(query[0].columns)
+        elif every:
+            return None
+    values = [_unconditional(context, link, _value(context, link)) for link in links if not _chooses_rows(link)]
     if every and None in values:
         return None
     for at, (place, read) in enumerate(filter(None, values), number):
@@ -126,6 +135,25 @@ def _subqueries(
     for start, end, text in sorted(splices, reverse=True):
         changed = changed[:start] + text + changed[end:]
     return changed, tuple(asked)
+
+
+def _chooses_rows(link: Node) -> bool:
+    """Whether it is ``(a, b) IN (SELECT ... LIMIT n)``: shards that see the same tables may choose other rows."""
+    query = link["subselect"]["SelectStmt"]
+    listed = link.get("subLinkType") == "ANY_SUBLINK" and "RowExpr" in link.get("testexpr", {})
+    return listed and "operName" not in link and not _CHOOSING.isdisjoint(query)
+
+
+def _row_list(context: Context, link: Node, number: int) -> tuple[Asked, tuple[int, int, str]] | None:
+    """Return the rows that a row is looked for in, and what goes in their place; None where they cannot be asked."""
+    query = link["subselect"]
+    rows = None if _looks_outside(query) else asking_rows.placed(context.parsed, query["SelectStmt"])
+    if rows is None or _names_outside(context, query):
+        return None
+    read = _read(context, context.parsed.text[rows.start : rows.end], Shape.ROWS)
+    if read is not None and read.locks and not _surely_run(context.body, link):
+        raise context.refuse("subquery-locks", link.get("location"))
+    return None if read is None else asking_rows.asked(context, read, rows, number)
 
 
 def _unconditional(context: Context, link: Node, value: tuple[_Place, Asked] | None) -> tuple[_Place, Asked] | None:

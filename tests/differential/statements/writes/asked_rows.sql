@@ -38,3 +38,14 @@ update people p set age = 2 from (select id, lower(name) as l from people order 
 update people p set age = 3 from (select id, upper(name) as l from people) q where q.id = p.id and q.l < 'b' and q.l > 'A';
 update people set age = 4 where 'b' < (select max(name) from people);
 update people set age = 5 where name in (select name from people where id < 5) and id < (select count(*) from people where name > 'a');
+-- a row looked for among the first rows of an order, as queues do
+update orders set note = 'first' where (customer_id, id) in (select customer_id, id from orders order by id, customer_id limit 3);
+delete from orders where (customer_id, id) in (select customer_id, id from orders where total > 10 order by id, customer_id limit 2 for update skip locked) returning customer_id, id;
+delete from orders o where (o.customer_id, o.id) in (select x.customer_id, x.id from orders x where x.customer_id = 5 order by x.id limit 2 for update) returning o.*;
+update orders set note = 'rest' where (customer_id, id) not in (select customer_id, id from orders order by id desc, customer_id offset 5) and customer_id < 20;
+update customers set name = 'x' where (city, vip) in (select city, vip from customers where city is not null order by city, vip limit 2);
+delete from orders o where (o.customer_id, o.id) in (select x.customer_id, x.id from orders x where x.id = o.items order by 1, 2 limit 1);
+update orders set note = 'first' where (customer_id, id) in (select customer_id, id + 0 from orders order by id, customer_id limit 3);
+update orders set note = 'both' where (customer_id, id) in (select customer_id, id from orders order by id, customer_id limit 3) and items > (select min(items) from orders);
+--! params 5::int8
+delete from orders where (customer_id, id) in (select customer_id, id from orders where customer_id > $1 order by id, customer_id limit 2) returning id;
