@@ -100,23 +100,14 @@ def _subqueries(
     if names is None:
         return None
     number = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
-    asked, splices = [], []
-    for table in filter(wanted, asking_rows.tables(context, names)):
-        rows = asking_rows.placed(parsed, table)
-        found = None if rows is None else _read(context, parsed.text[rows.start : rows.end], Shape.ROWS)
-        query = None if found is None or rows is None else asking_rows.asked(context, found, rows, number)
-        if query is not None:
-            asked.append(query[0])
-            splices.append(query[1])
-            number += len(query[0].columns)
-        elif every:
-            return None
     # The parser repeats the source of SET (a, b) = ... for each column: once is enough.
     found_links = _links([node.get("whereClause"), node.get("targetList")])
     links = list({link.get("location"): link for link in found_links}.values())
     links = [link for link in links if wanted(link) and not asking_rows.mentions(link, names)]
-    for link in filter(_chooses_rows, links):
-        query = _row_list(context, link, number)
+    asked: list[Asked] = []
+    splices: list[tuple[int, int, str]] = []
+    for item in (*filter(wanted, asking_rows.tables(context, names)), *filter(_chooses_rows, links)):
+        query = _row_list(context, item, number) if "subselect" in item else _table(context, item, number)
         if query is not None:
             asked.append(query[0])
             splices.append(query[1])
@@ -135,6 +126,13 @@ def _subqueries(
     for start, end, text in sorted(splices, reverse=True):
         changed = changed[:start] + text + changed[end:]
     return changed, tuple(asked)
+
+
+def _table(context: Context, table: Node, number: int) -> tuple[Asked, tuple[int, int, str]] | None:
+    """Return a subquery of FROM, USING or WITH, and what goes in its place; None where it cannot be asked."""
+    rows = asking_rows.placed(context.parsed, table)
+    found = None if rows is None else _read(context, context.parsed.text[rows.start : rows.end], Shape.ROWS)
+    return None if found is None or rows is None else asking_rows.asked(context, found, rows, number)
 
 
 def _chooses_rows(link: Node) -> bool:
