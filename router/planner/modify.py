@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from router.cluster import Home, Reference, Sharded
 from router.errors import Refused
 from router.plan import AtCursor, EveryShard, HomeShard, Plan, Scatter, Single, Statement, SumTags
-from router.planner import dml, merge_into, moving_key, reference
+from router.planner import dml, merge_into, moving_key, reference, table_names
 from router.planner.placing import check_no_system_columns, check_reads, placed
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
@@ -78,8 +78,10 @@ def _route(context: Context, scope: Scope, written: Written, *, modifying: bool)
         raise context.refuse("modifying-cte", at)
     check_no_home(scope)
     placed(context, EveryShard(), many_rows=True)
-    check_no_system_columns(context)
     if context.parsed.kind == "MergeStmt":
+        check_no_system_columns(context)
         return merge_into.plan(context, scope, written)
+    returned = context.body.get("returningClause", {}).get("exprs", [])
+    check_no_system_columns(context, table_names.meant_alike(context, returned))
     part = Spread(scope).level(written.level)
     return Scatter(target_of(written.level, part, scope), SumTags(), writes=True)

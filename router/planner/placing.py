@@ -5,7 +5,8 @@ Decides nothing about routes; takes a target and refuses it, or moves what could
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from router.effect import Runs
 from router.plan import AnyShard, HomeShard, Target
@@ -13,6 +14,8 @@ from router.planner.names import Place
 from router.tree import strings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from router.planner.context import Context
     from router.planner.scope import Scope
 
@@ -48,14 +51,15 @@ def check_reads(context: Context, scope: Scope) -> None:
             context.check_access(source.relation, write=False, at=source.location)
 
 
+NOTHING_ALIKE: Final[Mapping[int, bool]] = MappingProxyType({})
 _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
 
-def check_no_system_columns(context: Context) -> None:
-    """Refuse columns whose values mean something on one shard only."""
+def check_no_system_columns(context: Context, alike: Mapping[int, bool] = NOTHING_ALIKE) -> None:
+    """Refuse columns whose values mean something on one shard only; not those that are ``alike`` (by id)."""
     for kind, body in context.parsed.nodes:
         name = strings(body.get("fields"))[-1:] if kind == "ColumnRef" else ()
-        if name and name[0] in _SYSTEM_COLUMNS:
+        if name and name[0] in _SYSTEM_COLUMNS and id(body) not in alike:
             raise context.refuse("system-columns", body.get("location"), name=name[0])
 
 

@@ -43,6 +43,7 @@ _CASTS: Final = {
     "int2": INT2, "int4": INT4, "int8": INT8, "numeric": NUMERIC, "date": DATE, "timestamp": TIMESTAMP,
     "timestamptz": TIMESTAMPTZ, "bool": BOOL, "uuid": UUID, "float8": FLOAT8, "float4": FLOAT4,
 }  # fmt: skip
+_NAMES: Final = frozenset({("regclass",), ("pg_catalog", "regclass")})
 _RESULTS: Final = {"count": INT8, "char_length": INT4}
 # length() is float8 of an lseg or a path: int4 where the argument is seen to be none.
 _WITH_LENGTH: Final = frozenset({BYTEA, NAME, TEXT, BPCHAR, VARCHAR, 1560, 1562})
@@ -112,6 +113,9 @@ class Types:
             return None
         if len(names) == 1 and self._context.reader.types_hidden:
             return None
+        inner = body["arg"].get("TypeCast", {}).get("typeName", {})
+        if names[-1:] == ("text",) and strings(inner.get("names")) in _NAMES:
+            return Type(TEXT, bytewise=False)  # of the database's own collation, and no other
         oid = _CASTS.get(names[-1]) if names else None
         return None if oid is None else Type(oid)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.integration.conftest import Lane, Town
+    from wire_client import Twins
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -205,3 +206,33 @@ async def test_a_type_that_a_shard_lacks_is_refused(connection: Connection, apar
     finally:
         with psycopg.connect(apart.shards[0], autocommit=True) as admin:
             admin.execute("DROP TYPE lonely")
+
+
+def test_tables_are_told_by_their_names(twins: Twins) -> None:
+    """A table's number is each server's own; as a name it is the same on all."""
+    twins.query("create table made (k int8, n int4) partition by range (n)")
+    twins.query("create table made_low partition of made for values from (0) to (10)")
+    twins.query("create table made_high partition of made for values from (10) to (100)")
+    try:
+        twins.query("insert into made select g, g from generate_series(1, 25) g")
+        for text in (
+            "select tableoid::regclass, k from made order by k",
+            "select m.tableoid::regclass as part, k from made m order by k desc limit 4",
+            "select k from made where tableoid = 'made_low'::regclass order by k",
+            "select k from made where 'made_low'::regclass <> tableoid::regclass order by k",
+            "select k from made where tableoid::regclass::text like '%high' order by k",
+            """select k from made a where exists (select 1 from made b where tableoid = 'made_low'::regclass
+               and b.k = a.k) order by k""",
+            "delete from made where tableoid = 'made_high'::regclass and k > 15",
+            "select count(*) from made",
+        ):
+            twins.query(text)
+        for text in (
+            "select tableoid::regclass::text, count(*) from made group by 1",
+            "select distinct tableoid::regclass::text from made",
+            "update made set n = n where k < 12 returning tableoid::regclass, k",
+        ):
+            answers = [client.rows(text) for client in (twins.one, twins.proxy)]
+            assert sorted(map(str, answers[1])) == sorted(map(str, answers[0]))
+    finally:
+        twins.query("drop table made")
