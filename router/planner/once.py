@@ -59,6 +59,8 @@ def runs_once(context: Context) -> str:
             found = next(fired, "")
             if found:
                 return found
+        if "truncate" in write.events:  # which fires those of partitions and children as well; nothing else does
+            pending += [(child, write) for child in relation.children]
         for table, key in relation.referenced_by:
             pending += [(table, follows) for follows in _followed(relation, key, write, cascade=cascade)]
     return ""

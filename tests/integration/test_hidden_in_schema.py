@@ -222,7 +222,12 @@ def test_a_trigger_that_fires_once_for_a_statement_needs_one_shard(client: WireC
         client.rows("update notes set v = 'h' where k = 7")
         client.rows("delete from notes where v in ('a', 'h')")
         assert client.rows("select count(*) from notes") == [("5",)]
+        client.rows("create table made (k int8, v text) partition by list (v)")
+        client.rows("create table made_x partition of made for values in ('x')")
+        client.rows("create trigger few_x before truncate on made_x for each statement execute function few()")
+        assert message(client.query("truncate made")).startswith("trigger few_x")
     finally:
+        client.rows("drop table if exists made")
         client.rows("drop function few cascade")
 
 
