@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from proxy.shards.control import ControlLinks
     from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
-    from proxy.shards.pool import LinkPool, PoolSet
+    from proxy.shards.pool import LinkPool, PoolLimits, PoolSet
     from proxy.shards.replicas import Replicas
     from proxy.tracing import Tracing
     from proxy.twophase.coordinator import Coordinator, Outcome
@@ -202,6 +202,11 @@ class LogicalDatabase:
         for pools in (self.pools, self.scratch_pools):
             pools.use_passwords(passwords)
         self.replicas.use_passwords(passwords.get)
+
+    def use_pool_limits(self, limits: PoolLimits) -> None:
+        """Go by other limits of pools from now on; links for gathers are as many as before."""
+        self.pools.use_limits(limits)
+        self.replicas.use_limits(limits)
 
     async def acquire(
         self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False

@@ -1,8 +1,8 @@
 """SIGHUP: who may log in and how, and with which certificate, is read again; nobody who is in is sent away.
 
 Decides what may change while the proxy runs: the sections ``auth`` (rules, users and their passwords, those in files as
-well), ``tls``, ``console`` and ``log``, all or none. A file with a mistake anywhere leaves all as it was. What else has
-changed waits for a restart, and the log says that it does.
+well), ``tls``, ``console`` and ``log``, and of ``limits`` those of pools, clients and draining, all or none. A file
+with a mistake anywhere leaves all as it was. What else has changed waits for a restart, and the log says that it does.
 
 With workers the supervisor reads the file, once, and every worker makes ready what it will need (``prepare``) before
 the first begins to go by it (``Prepared.apply``).
@@ -20,6 +20,7 @@ import structlog
 from proxy import logs, systemd
 from proxy.authentication import Credentials
 from proxy.config import ConfigError, load
+from proxy.limits import Limits
 from proxy.tls import TlsError, TlsServer
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.reload")
 
 _RELOADED = ("auth", "tls", "console", "log")
+_RELOADED_LIMITS = tuple(
+    one.name for one in fields(Limits) if one.name.startswith("pool_") or one.name in {"clients_max", "drain_timeout_s"}
+)
 
 
 class Reloadable(Protocol):
@@ -46,6 +50,9 @@ class Reloadable(Protocol):
 
     def use_log(self, log: Log) -> None:
         """Log what this says from now on."""
+
+    def use_limits(self, limits: Limits) -> None:
+        """Go by the limits that may change from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class Prepared:
         if self.config.log != server.config.log:
             logs.set_up(self.config.log.level, self.config.log.format)
             server.use_log(self.config.log)
+        if self.config.limits != server.config.limits:
+            server.use_limits(self.config.limits)
         server.config = self.config
 
 
@@ -84,12 +93,10 @@ def read_again(before: Config) -> tuple[Config, list[str]]:
     Raises ConfigError.
     """
     found = load(Path(before.file))
-    waiting = [
-        one.name
-        for one in fields(found)
-        if one.name not in _RELOADED and getattr(found, one.name) != getattr(before, one.name)
-    ]
-    return replace(before, auth=found.auth, tls=found.tls, console=found.console, log=found.log), waiting
+    limits = replace(before.limits, **{name: getattr(found.limits, name) for name in _RELOADED_LIMITS})
+    renewed = replace(before, limits=limits, **{name: getattr(found, name) for name in _RELOADED})
+    waiting = [one.name for one in fields(found) if getattr(found, one.name) != getattr(renewed, one.name)]
+    return renewed, waiting
 
 
 def say_done(file: str, waiting: list[str]) -> None:

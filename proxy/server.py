@@ -39,6 +39,7 @@ from proxy.login import serve_client
 from proxy.reload import reload
 from proxy.runtime import open_database
 from proxy.session.planning import SWITCH_SECONDS
+from proxy.shards.pool import PoolLimits
 from proxy.siblings.place import Place
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Config, Log
     from proxy.database import LogicalDatabase
+    from proxy.limits import Limits
     from proxy.session.session import Session
     from proxy.siblings.family import Family
     from proxy.twophase.points import Checkpoint
@@ -192,6 +194,12 @@ class Server:
         """Log in to the shards with these from now on."""
         for database in self._databases.values():
             database.use_passwords(passwords)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Go by the sizes of pools that these say; ``clients.max`` and ``drain`` are looked up when they are needed."""
+        own = PoolLimits(**self._place.limits(limits).group("pool"))
+        for database in self._databases.values():
+            database.use_pool_limits(own)
 
     def use_log(self, log: Log) -> None:
         """Log what this says from now on; the level is set already."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,21 @@ def parts_missing(written: Any, read: Any, where: str = "") -> list[str]:
         pairs = zip(written, read, strict=True)
         return [place for number, pair in enumerate(pairs) for place in parts_missing(*pair, f"{where}[{number}]")]
     return [] if written == read else [where]
+
+
+def test_the_container_file_copies_what_there_is_and_starts_what_there_is() -> None:
+    """Nobody builds it here: what it says about this project is compared with the project."""
+    text = (CONF / "container" / "Containerfile").read_text()
+    copied = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY") and "--from" not in line]
+    needed = {"pyproject.toml", "setup.py", "LICENSE", "proxy", "router"}  # what a wheel is made of
+    assert {name for names in copied for name in names} == needed
+    assert all((CONF.parent / name).exists() for name in needed)
+    (command,) = [json.loads(line.removeprefix("CMD ")) for line in text.splitlines() if line.startswith("CMD ")]
+    assert parser().parse_args(command).command == "serve"
+    project = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"/source\[([a-z,]+)\]", text)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    assert "pgchorus" in project["scripts"]
 
 
 def test_the_unit_of_systemd_starts_what_there_is() -> None:

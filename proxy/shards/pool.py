@@ -247,6 +247,23 @@ class LinkPool:
         self._lendable = self.limits.size
         self._resumed.set()
 
+    def use_limits(self, limits: PoolLimits) -> None:
+        """Go by other limits from now on: those who wait get the places that are new, idle links beyond all places go.
+
+        Links that are lent beyond a smaller size stay until they come back; nobody gets their places.
+        """
+        self.limits = limits
+        if self._lendable:
+            self._lendable = limits.size
+        # Those that are being closed go anyway.
+        surplus = len(self._idle) + len(self._lent) - limits.size - limits.extra
+        for link in list(self._idle)[: max(0, surplus)]:
+            del self._idle[link]
+            spawn(self._retire(link), f"retire {link!r}")
+        while self._used < limits.size and (waiter := self._next_waiter()) is not None:
+            self._size += 1
+            waiter.set_result(None)
+
     def renew(self) -> None:
         """Lend no link again that was opened before now: what a role begins with has changed."""
         self._generation += 1
@@ -491,6 +508,12 @@ class PoolSet:
                 pool.pause()
             self._pools[key] = pool
         return pool
+
+    def use_limits(self, limits: PoolLimits) -> None:
+        """Go by other limits from now on."""
+        self._limits = limits
+        for pool in self:
+            pool.use_limits(limits)
 
     async def forget(self, role: str) -> None:
         """Close a role's pools, because its password has changed or it is gone; they are made anew when asked for."""

@@ -225,6 +225,12 @@ class Replicas:
         for pool in self:
             pool.renew()
 
+    def use_limits(self, limits: PoolLimits) -> None:
+        """Go by other limits from now on."""
+        self._limits = limits
+        for pool in self:
+            pool.use_limits(limits)
+
     def use_passwords(self, password_of: Callable[[str], str | None]) -> None:
         """Open links with other passwords from now on."""
         for pool in self:

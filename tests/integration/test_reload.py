@@ -81,7 +81,7 @@ def test_users_and_rules_are_renewed_and_sessions_stay(house: House, tmp_path: P
         house.reload("users, rules and certificate reloaded")
         assert "rejects connection" in house.refused("three")
         assert stays.execute("select 1").fetchone() == (1,)
-        house.change(auth=auth_of("four", rules={}), limits={"clients": {"max": 7}})
+        house.change(auth=auth_of("four", rules={}), limits={"merge": {"max_rows": 7}})
         assert "sections=limits" in house.reload("other changes wait for a restart")
         house.connect("four").close()
         assert stays.execute("select 1").fetchone() == (1,)
@@ -164,3 +164,21 @@ def slow(client: psycopg.Connection[Any], house: House) -> bool:
     before = len(house.process.log.read_text())
     client.execute("select pg_sleep(0.02)", prepare=False)
     return "slow statement" in house.process.log.read_text()[before:]
+
+
+def test_the_sizes_of_pools_are_renewed_and_what_waits_for_a_restart_is_named(house: House) -> None:
+    """With pools of one link, two blocks at a time wait for each other; then there is room."""
+    house.change(limits={"pool": {"size": 1, "extra": 1, "wait_timeout_s": 0.3}})
+    house.reload("users, rules and certificate reloaded")
+    with house.connect("one") as first, house.connect("one") as second:
+        first.execute("BEGIN; SELECT 1")
+        with pytest.raises(psycopg.OperationalError) as caught:
+            second.execute("SELECT 1")
+        assert caught.value.sqlstate == "53300"
+        limits = {"pool": {"size": 2, "extra": 1}, "clients": {"max": 2}, "merge": {"max_rows": 7}}
+        house.change(limits=limits)
+        said = house.reload("other changes wait for a restart")
+        assert "sections=limits" in said
+        assert second.execute("SELECT 1").fetchone() == (1,)
+        assert "too many clients" in house.refused("one")
+        first.execute("COMMIT")

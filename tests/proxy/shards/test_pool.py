@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -136,6 +137,31 @@ async def test_who_holds_a_link_elsewhere_does_not_wait_for_those_who_may_wait_f
     assert pool.take() is None, "the others are there, but for those who hold one elsewhere"
     pool.release(await pool.acquire(further=True))
     pool.release(lent)
+
+
+async def test_places_that_are_new_go_to_those_who_wait_and_fewer_are_kept(make_pool: Pools) -> None:
+    pool = make_pool(size=1, extra=0)
+    held = [await pool.acquire()]
+    tasks = await waiting(pool, 3)
+    pool.use_limits(replace(pool.limits, size=3))
+    held += await asyncio.gather(*tasks[:2])
+    assert len({link.pid for link in held}) == 3
+    assert not tasks[2].done()
+    pool.use_limits(replace(pool.limits, size=1))
+    pool.release(held.pop())
+    pool.release(held.pop())
+    assert not tasks[2].done(), "one is lent still, and more than one is not"
+    pool.release(held.pop())
+    last = await tasks[2]
+    pool.use_limits(replace(pool.limits, size=1))
+    await eventually(lambda: pool.stats.closed == 2)
+    pool.release(last)
+    pool.pause()
+    pool.use_limits(replace(pool.limits, size=2))
+    assert pool.take() is None, "a pause is a pause"
+    pool.resume()
+    assert await pool.acquire() is last
+    pool.release(last)
 
 
 async def test_cancelling_those_who_wait_takes_nothing_along(make_pool: Pools) -> None:
