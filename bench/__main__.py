@@ -112,6 +112,7 @@ def start_contenders(
             notices.append("PgBouncer is not installed here, so nothing is compared with it.")
         else:
             found.append(stack.enter_context(contenders.pgbouncer(program, servers[0], options.links)))
+        notices.append(contenders.others_notice())
     if "pgchorus" in given.through:
         for count in given.shards:
             way = contenders.pgchorus(servers[:count], options.scale, given.workers, options.links, home)

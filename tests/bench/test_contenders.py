@@ -7,7 +7,7 @@ import configparser
 import pytest
 import yaml
 
-from bench.contenders import parse_pgbouncer_version, pgbouncer_configuration, pgchorus_configuration
+from bench.contenders import others_notice, parse_pgbouncer_version, pgbouncer_configuration, pgchorus_configuration
 from bench.model import SCENARIOS, BenchError, Target
 
 
@@ -54,3 +54,11 @@ def test_every_script_of_our_own_is_there() -> None:
         if not scenario.builtin:
             with open(scenario.script[1], encoding="utf-8") as script:  # noqa: PTH123
                 assert script.read().strip().endswith(";")
+
+
+def test_other_proxies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, **_: "/usr/sbin/pgpool" if name == "pgpool" else None)
+    assert others_notice() == (
+        "Not compared: not installed here: PgDog, PgCat, SPQR; "
+        "installed, but without a configuration in this benchmark: Pgpool-II."
+    )
