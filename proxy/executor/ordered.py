@@ -211,12 +211,10 @@ class Merge:
         encoding: str = _UTF_8,
     ) -> None:
         self._sources = sources
-        self._visible = visible
-        self._columns = [key.column for key in keys]
-        self._key = key_reader(keys, encoding)
+        self._split = splitter(keys, visible, encoding)
         self._left = limit
         self._skip = offset
-        self._heap: list[tuple[tuple[Any, ...], int, bytes]] = []
+        self._heap: list[tuple[Any, int, bytes]] = []
         self._waiting = list(range(len(sources)))  # sources without a row in the heap
 
     @property
@@ -240,23 +238,22 @@ class Merge:
 
     def rows(self) -> Iterator[bytes]:
         """Give the rows that are known now; ends when :attr:`blocked` or :attr:`finished`."""
-        heap, sources, columns, visible = self._heap, self._sources, self._columns, self._visible
-        waiting, key = self._waiting, self._key
+        heap, sources, waiting, split = self._heap, self._sources, self._waiting, self._split
         while self._left != 0:
             for position in tuple(waiting):
                 if not self._ready(position):
                     return
                 waiting.remove(position)
                 if sources[position].has_rows:
-                    row, values = cut(sources[position].take_row(), visible, columns)
-                    heapq.heappush(heap, (key(values), position, row))
+                    row, key = split(sources[position].take_row())
+                    heapq.heappush(heap, (key, position, row))
             if not heap:
                 return
             _, position, row = heap[0]
             source = sources[position]
             if source.has_rows:
-                following, values = cut(source.take_row(), visible, columns)
-                heapq.heapreplace(heap, (key(values), position, following))
+                following, key = split(source.take_row())
+                heapq.heapreplace(heap, (key, position, following))
             else:
                 heapq.heappop(heap)
                 waiting.append(position)
@@ -271,7 +268,43 @@ class Merge:
 _HEADER = Struct(">BIH")
 _HEADER_BYTES = _HEADER.size
 _LENGTH = Struct(">i")
+_LENGTH_BYTES = 4
+_NULL = b"\xff\xff\xff\xff"  # a length, and nothing behind it
 _DATA_ROW = ord("D")
+# Bytes of values that all have as many, in binary.
+_SIZES = {INT8: 8, INT2: 2, INT4: 4, OID: 4, FLOAT4: 4, FLOAT8: 8, DATE: 4, TIME: 8, TIMESTAMP: 8, TIMESTAMPTZ: 8,
+          UUID: 16}  # fmt: skip
+
+
+def splitter(keys: Sequence[SortKey], visible: int, encoding: str = _UTF_8) -> Callable[[bytes], tuple[bytes, Any]]:
+    """Return what cuts a DataRow message to its first ``visible`` columns and reads its key, which compares."""
+    columns = [key.column for key in keys]
+    if len(keys) == 1 and columns == [visible] and keys[0].type_oid in _SIZES:
+        return _fixed_splitter(keys[0], visible)
+    key = key_reader(keys, encoding)
+
+    def split(message: bytes) -> tuple[bytes, Any]:
+        row, values = cut(message, visible, columns)
+        return row, key(values)
+
+    return split
+
+
+def _fixed_splitter(key: SortKey, visible: int) -> Callable[[bytes], tuple[bytes, Any]]:
+    """Return a splitter for one key that all rows have so many bytes of: it is at the end, nothing need be walked."""
+    size = _SIZES[key.type_oid]
+    behind = size + _LENGTH_BYTES
+    read = item_reader(key.type_oid, descending=key.descending, nulls_first=key.nulls_first)
+    pack, columns = _HEADER.pack, [key.column]
+
+    def split(message: bytes) -> tuple[bytes, Any]:
+        if message.endswith(_NULL):  # or the value does
+            row, values = cut(message, visible, columns)
+            return row, read(values[0])
+        cut_row = pack(_DATA_ROW, len(message) - 1 - behind, visible) + message[_HEADER_BYTES:-behind]
+        return cut_row, read(message[-size:])
+
+    return split
 
 
 def cut(message: bytes, visible: int, columns: Sequence[int]) -> tuple[bytes, list[bytes | None]]:

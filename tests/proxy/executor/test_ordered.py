@@ -55,6 +55,24 @@ def postgres(module_databases: list[str]) -> Iterator[psycopg.Connection[tuple[o
         yield connection
 
 
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("visible", [0, 1, 2])
+def test_keys_at_the_end_of_a_row_are_cut_as_any_other(visible: int, descending: bool) -> None:  # noqa: FBT001
+    dice = random.Random(SEED)
+    for oid, size in ordered._SIZES.items():
+        keys = [SortKey(visible, oid, descending, nulls_first=False)]
+        split, key = ordered.splitter(keys, visible), key_reader(keys)
+        texts = [None, bytes(size), b"\xff" * size, *(dice.randbytes(size) for _ in range(20))]
+        for value in texts:
+            shown = [dice.choice([None, b"", b"\xff\xff\xff\xff", b"abc"]) for _ in range(visible)]
+            message = backend.data_row([*shown, value])
+            row, (value_read,) = cut(message, visible, [visible])
+            assert value_read == value
+            found, found_key = split(message)
+            assert found == row == backend.data_row(shown)
+            assert (found_key,) == key([value])
+
+
 def test_every_comparable_type_is_sampled() -> None:
     assert {oid for oid, _ in SAMPLES.values()} | {ordered.CHAR} == set(ordered.COMPARABLE)
 
