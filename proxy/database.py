@@ -443,10 +443,12 @@ class LogicalDatabase:
 
     def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
         """Whether describing this statement needs a shard."""
-        return _sees_its_own(session) or self._description_key(session, text, oids) not in self._descriptions
+        return self.known_description(session, text, oids) is None
 
     def known_description(self, session: Session, text: str, oids: tuple[int, ...]) -> Description | None:
-        """Return what a shard has said of a statement, if it was asked."""
+        """Return what a shard has said of a statement, if it was asked, and would say it again."""
+        if _sees_its_own(session) or self.definitions.altered_by_others(session):
+            return None
         return self._descriptions.get(self._description_key(session, text, oids))
 
     def known_plans(
@@ -460,11 +462,10 @@ class LogicalDatabase:
 
         ``reads``: Postgres takes a snapshot to parse it.
         """
+        known = self.known_description(session, text, oids)
+        if known is not None:
+            return known
         key = self._description_key(session, text, oids)
-        if not _sees_its_own(session):
-            known = self._descriptions.get(key)
-            if known is not None:
-                return known
         version = self.catalog_version
         transaction = session.transaction
         shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
@@ -517,6 +518,7 @@ class LogicalDatabase:
     def session_ended(self, session: Session) -> None:
         """A session is no more; what it has moved stays counted."""
         self.sessions.discard(session)
+        self.definitions.altering.discard(session)
         if session.clocks is not None:
             session.clocks.stop()
         self.counts.received += session.connection.received

@@ -56,6 +56,11 @@ class Definitions:
         self.lock = asyncio.Lock()
         self._settled = asyncio.Event()
         self._settled.set()
+        self.altering: set[Session] = set()  # over one shard: who has DDL under way
+
+    def altered_by_others(self, session: Session) -> bool:
+        """Whether definitions may become others on the only shard while a statement of this session waits there."""
+        return bool(self.altering) and self.altering != {session}
 
     @property
     def changing(self) -> bool:

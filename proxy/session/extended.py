@@ -23,6 +23,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
+from proxy.session.altering import check_rows, note_altering
 from proxy.session.audit import Audit
 from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
@@ -283,6 +284,7 @@ class ExtendedProtocol:
         session.running = tuple(batch.bound)
         if batch.statements:
             session.meter.runs(batch.statements)
+            note_altering(session, batch.statements)
         alone = batch.begins_itself or (last and batch.executes <= 1)
         if any(simple.changes_definitions(session, statement) for statement in batch.statements):
             alone = False  # others must not run by the new definitions before they are read
@@ -367,6 +369,7 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
+        await check_rows(session, portal.prepared, shard, self._send_batch)
         batch = await self._batch_for(shard, writes=_writes(portal), bound=portal.prepared.statement)
         name, frames, script = ensure_parsed(
             batch.link,

@@ -14,6 +14,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import explaining, own_settings, planning
+from proxy.session.altering import changed_rows, check_rows
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
@@ -254,7 +255,7 @@ async def current(
     text = prepared.query.decode("utf-8", "surrogateescape")
     renewed = await prepare(session, prepared.name, text, oids, flush)
     if not same_rows(prepared.description.fields, renewed.description.fields):
-        raise ProxyError("0A000", "cached plan must not change result type", routine="RevalidateCachedQuery")
+        raise changed_rows()
     session.statements[prepared.name] = renewed
     return renewed
 
@@ -326,6 +327,7 @@ async def _told(link: ShardLink, frames: bytes) -> None:
 async def _run_on_link(
     session: Session, portal: Portal, executable: Executable, shard: int, *, describe: bool
 ) -> bytes:
+    await check_rows(session, portal.prepared, shard)
     link = await session.join(portal.prepared.statement, shard, writes=writes_of(executable))
     name, frames, steps = ensure_parsed(
         link,

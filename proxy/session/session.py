@@ -268,6 +268,8 @@ class Session:
             self._end(refusal("strings-changed"))
             return
         self.write(backend.ready_for_query(self.transaction.status))
+        if self.database.definitions.altering and not self.transaction.in_block:
+            self.database.definitions.altering.discard(self)
         if self.clocks is not None:
             self.clocks.rested(in_block=self.transaction.block is Block.EXPLICIT)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control, explaining, following, planning
+from proxy.session.altering import note_altering
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, read_text, sets_encoding
@@ -268,6 +269,7 @@ async def run_statement(session: Session, statement: Statement, *, held: bool) -
     if sets_encoding(statement):
         check_change(session)
     await following.before_set_config(session, statement)
+    note_altering(session, [statement])
     tag = await relay(session, statement, shard, writes=writes_of(executable), held=held)
     session.note_effects(statement, [shard])
     await following.follow_set_config(session, statement, shard)

@@ -645,6 +645,67 @@ def test_a_view_that_is_another_over_the_same_table(changed: Changed, text: str)
     assert first_error(trace) == SERIALIZATION_FAILURE or len([entry for entry in trace if entry[0] == "row"]) == 4
 
 
+def raced(town: Town, dsn: str, connect: Callable[..., WireClient], text: str, way: str) -> list[Any]:
+    """What a client hears of a statement that waits for new columns; `way`: what it has said of it, who alters how."""
+    described, alters = way.split(", ")
+
+    def until_waiting(count: int) -> None:
+        eventually(lambda: waiting(town, dsn, count), f"{count} do not wait")
+
+    ddl, reader, holder = connect(dsn), connect(dsn), connect(dsn)
+    ddl.rows("insert into notes select n, 'v', 0 from generate_series(1, 4) n")
+    asked = [parse("select * from notes order by k" if text == "execute w" else text, "w"), describe("S", "w")]
+    if described == "described":
+        reader.ask(*asked, SYNC)
+        asked.clear()
+    alter = Query(b"alter table notes add column later int default 5")
+    if alters == "in a block":
+        ddl.query("begin")
+        ddl.ask(alter)
+    else:
+        holder.query("begin")
+        holder.query("select from notes")
+        ddl.send(alter)
+        until_waiting(1)
+    messages = [Query(text.encode())] if text == "execute w" else [*asked, bind(statement="w"), execute(), SYNC]
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(reader.ask, *messages)
+        until_waiting(1 if alters == "in a block" else 2)
+        (ddl if alters == "in a block" else holder).query("commit")
+        if alters == "alone":
+            ddl.read()
+        heard = [reading.result(20), reader.query("select 1")]
+    ddl.rows("alter table notes drop column later; truncate notes")
+    return heard
+
+
+@pytest.mark.parametrize("alters", ["in a block", "alone"])
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("select * from notes where k < 3", "described"),
+        ("select * from notes where k < 3", "new"),
+        ("update notes set n = n where k < 3 returning *", "described"),
+        ("update notes set n = n", "described"),
+        ("select k, n from notes", "described"),
+        ("execute w", "described"),
+    ],
+)
+def test_over_one_shard_columns_change_as_in_postgres(
+    town_of_1: Town, connect: Callable[..., WireClient], text: str, described: str, alters: str
+) -> None:
+    """A statement that waits for new columns: described already, or parsed while it waits."""
+    expected, got = (
+        raced(town_of_1, dsn, connect, text, f"{described}, {alters}") for dsn in (town_of_1.one, town_of_1.dsn)
+    )
+    assert got == expected
+
+
+def waiting(town: Town, dsn: str, count: int) -> bool:
+    with psycopg.connect(town.one if dsn == town.one else town.shards[0], autocommit=True) as direct:
+        return direct.execute(WAITS).fetchone() == (count,)
+
+
 @pytest.mark.parametrize(
     "text",
     [
