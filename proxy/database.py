@@ -221,7 +221,7 @@ class LogicalDatabase:
 
     def release(self, link: ShardLink) -> None:
         """Give a link back."""
-        link.watcher = None
+        link.watcher = link.on_notification = None
         assert link.lender is not None  # noqa: S101 - links of transactions come from pools
         link.lender.release(link)
 

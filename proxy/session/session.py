@@ -117,6 +117,7 @@ class Session:
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.meter = Meter(self)
+        self._heard: list[bytes] = []  # notifications that are not passed on yet
         self.clocks: Clocks | None = None  # of a session with timeouts
         self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
@@ -253,6 +254,8 @@ class Session:
     def ready(self) -> None:
         """Tell the client that it may go on, and which of the settings that it knows have changed."""
         self.outrun = False
+        if self._heard:
+            self._pass_on()
         if self._changed_parameters:
             for name in reversed(self._changed_parameters):
                 if self._told.get(name) != self.parameters[name]:
@@ -280,7 +283,15 @@ class Session:
     def notified(self, link: ShardLink, body: bytes) -> None:
         """Pass on what a link heard that listens for this client; its own words come from the process it knows."""
         pid = int.from_bytes(body[:4], "big")
-        self.write(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
+        self._heard.append(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
+        if not self.in_query:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell the client of notifications: as in Postgres before ReadyForQuery or while it is idle, in no block."""
+        if not self.transaction.in_block:
+            heard, self._heard = self._heard, []
+            self.write(b"".join(heard))
 
     @property
     def has_changed_parameters(self) -> bool:
@@ -536,8 +547,10 @@ class Session:
             return await self.sequences.join(self, statement, shard, writes=writes)
         if not self.transaction.links:
             self.transaction.command = statement.tag  # by which it is chosen where it reads
-        links = await self.transaction.join([shard], writes=writes, reads=reads)
-        return links[shard]
+        link = (await self.transaction.join([shard], writes=writes, reads=reads))[shard]
+        if statement.pins and link.on_notification is None:  # it may hear something before it is pinned
+            link.on_notification = partial(self.notified, link)
+        return link
 
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""

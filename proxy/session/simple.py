@@ -221,7 +221,8 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     sequences = next((use for use in (SequenceUse.ASKS, SequenceUse.ADVANCES) if use in uses), SequenceUse.NONE)
     session.running = tuple(statements)
     session.meter.runs(statements)
-    whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences)
+    pins = next((one.pins for one in statements if one.pins), "")
+    whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences, pins=pins)
     await settle_before(session, [shard])
     await relay(session, whole, shard, writes=writes, held=False)
     for statement in statements:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.wire.frontend import Query
+from wire_client import SYNC, Twins, bind, execute, parse
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -106,3 +109,34 @@ def test_a_trigger_may_not_notify_on_another_shard_than_home(town: Town, connect
     finally:
         client.query("drop trigger if exists tells on notes")
         client.query("drop function tells()")
+
+
+def test_what_a_client_says_to_itself(twins: Twins, any_town: Town, connect: Connect) -> None:
+    """From the process that it knows, behind the answer, and not inside of a block."""
+
+    def told(client: WireClient, *messages: Any) -> list[tuple[Any, ...]]:
+        trace = client.ask(*messages)
+        own = client.key[0].to_bytes(4, "big")
+        return [(entry[0], entry[1].replace(own, b"own ")) if entry[0] == "notification" else entry for entry in trace]
+
+    speaker = connect(any_town.one), connect(any_town.dsn)
+    for text in (
+        "listen ch; notify ch, '1'",
+        "notify ch, '2'",
+        "select pg_notify('ch', '3'), 5; set application_name = 'x'",
+        "begin; notify ch, '4'",
+        "notify ch, '5'; commit",
+        "begin; notify ch; rollback",
+    ):
+        expected, got = (told(client, Query(text.encode())) for client in (twins.one, twins.proxy))
+        assert got == expected
+    expected, got = (
+        told(client, parse("notify ch, '6'"), bind(), execute(), SYNC) for client in (twins.one, twins.proxy)
+    )
+    assert got == expected
+    twins.query("begin; select 1")
+    for client in speaker:
+        client.query("notify ch, '7'")
+    twins.query("select 2")
+    traces = [[entry[0] for entry in client.query("commit")] for client in (twins.one, twins.proxy)]
+    assert traces == [["tag", "notification", "ready"]] * 2
