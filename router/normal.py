@@ -43,6 +43,12 @@ _LIST: Final = re.compile("\\( ?\0 ?(?:, ?\0 ?)+\\)")
 _LISTED: Final = re.compile(r"\bin ?$", re.IGNORECASE)
 _MANY_DIGITS: Final = 6
 _ROWS: Final = re.compile(r"(\bvalues ?\([^()]*\))(?: ?, ?\([^()]*\))+", re.IGNORECASE)
+#: Where a word is a value: SET of a setting that somebody has made up; those of Postgres take names and switches.
+_SET: Final = re.compile(
+    r"""((?:^|;)\ ?(?:alter\b[^;]*?\ )?set\ (?:(?:session|local)\ )?[\w$"]+\ ?\.\ ?[\w$".]+\ ?(?:=|\bto\b))([^;]*)""",
+    re.IGNORECASE,
+)
+_WORD: Final = re.compile(r'"(?:[^"]|"")*"|[^\W\d][\w$]*')
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
@@ -51,6 +57,7 @@ def normalised(text: str) -> str:
     read = text[:READ_CHARACTERS]
     parts, whole = _without_constants(read)
     found = "".join(parts).strip(" ;")
+    found = _SET.sub(lambda match: match[1] + _WORD.sub(_hidden, match[2]), found)
     found = _ROWS.sub(r"\1, " + CUT, found)
     found = _LIST.sub(lambda match: _shortened(found, match), found)
     taken = max((int(number) for number in _PARAMETER.findall(found) if len(number) < _MANY_DIGITS), default=0)
@@ -59,6 +66,10 @@ def normalised(text: str) -> str:
     if whole and len(read) == len(text) and len(shown) <= SHOWN_CHARACTERS:
         return shown
     return shown[:SHOWN_CHARACTERS].rstrip() + CUT
+
+
+def _hidden(word: re.Match[str]) -> str:
+    return word[0] if word[0].lower() == "default" else _HOLE
 
 
 def _shortened(found: str, match: re.Match[str]) -> str:

@@ -30,6 +30,26 @@ def test_values_go_and_all_else_stays(text: str) -> None:
     assert normalised(text) == PAIRS[text]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("SET app.y TO secret", "SET app.y TO $1"),
+        ('set local app.y = "a secret"', "set local app.y = $1"),
+        (
+            "set session app.y to secret, 'b', secret_too; select a from t",
+            "set session app.y to $1, $2, $3; select a from t",
+        ),
+        ("set app.y to default", "set app.y to default"),
+        ("set search_path to a, b", "set search_path to a, b"),
+        ("alter role r in database d set app.y to secret", "alter role r in database d set app.y to $1"),
+        ("update t set a = b", "update t set a = b"),
+        ("update t set c.a = b", "update t set c.a = b"),
+    ],
+)
+def test_a_bare_word_is_a_value_where_a_setting_is_made(text: str, shown: str) -> None:
+    assert normalised(text) == shown
+
+
 @pytest.mark.parametrize("text", ["select 'a\\' secret'", "select 'secret", "select $$secret", 'select "secret'])
 def test_what_cannot_be_read_with_certainty_is_not_shown(text: str) -> None:
     shown = normalised(text)
