@@ -188,13 +188,17 @@ class Relay:
         """The link died."""
         self._lost = error
         if not self._future.done():
-            self._future.set_exception(error)
+            self._end_with(error)
+
+    def _end_with(self, error: ShardError) -> None:
+        self._future.set_exception(error)
+        self._future.exception()  # who has gone in the middle of COPY waits for nothing: asyncio would complain
 
     def _go_on(self) -> None:
         """Wait for something new."""
         self._future = asyncio.get_running_loop().create_future()
         if self._lost is not None:
-            self._future.set_exception(self._lost)
+            self._end_with(self._lost)
 
     async def wait(self, link: ShardLink) -> None:
         """Wait for the end of the exchange, or for the shard to ask for COPY data; raises ShardError if it dies."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections import deque
 from typing import Any, cast
 
 import pytest
 
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, PARSE_ENDS, Relay, Step
-from proxy.shards.errors import ShardError
+from proxy.shards.errors import ShardError, lost_link
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import walk
@@ -113,3 +115,20 @@ async def test_a_lost_link_is_raised_to_whoever_waits() -> None:
     relay.lost(ShardError(ErrorFields.make("FATAL", "57P01", "terminated"), 0))
     with pytest.raises(ShardError, match="terminated"):
         await relay.wait(cast("Any", None))
+
+
+async def test_a_link_that_ends_while_nobody_waits_leaves_no_complaint_in_the_log() -> None:
+    """A client that hangs up in the middle of COPY."""
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    relay = Relay(cast("Any", Client()), Heard())
+    relay.lost(lost_link(0, "s0"))
+    with pytest.raises(ShardError):
+        await relay.wait(cast("Any", None))
+    relay = Relay(cast("Any", Client()), Heard())
+    relay.lost(lost_link(0, "s0"))
+    del relay
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not complaints
