@@ -178,6 +178,9 @@ ONE_SERVER_PREFIXES: Final = (
     "pg_wal_",
 )
 
+SERVER_VALUE: Final = "a server's own value"
+"""Stands in what a function uses for an expression of :mod:`router.server_values`; nothing can have this name."""
+
 SERVER_PROCESS: Final = names(
     """
     pg_replication_origin_session_setup pg_create_physical_replication_slot pg_create_logical_replication_slot

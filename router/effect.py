@@ -171,6 +171,8 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         runs, reason = Runs.HOME, f"{name}() uses large objects, which live on the home shard"
     elif name in builtins.SESSION_LOCKS or name in builtins.TRANSACTION_LOCKS:
         runs, reason = Runs.HOME, f"{name}() uses advisory locks, which live on the home shard"
+    elif name == builtins.SERVER_VALUE:
+        runs, reason = Runs.HOME, "it reads what is each server's own"
     elif name in builtins.ONE_SERVER or name.startswith(builtins.ONE_SERVER_PREFIXES):
         runs, reason = Runs.HOME, f"{name}() tells of one server only"
     elif volatile and name not in builtins.FREE_VOLATILE:

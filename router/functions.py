@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pglast.parser import ParseError, parse_plpgsql_json, parse_sql_json, scan
 
 from router import builtins
+from router.effect import NO_EFFECT
 from router.relation import NOTHING, FunctionName, Uses
+from router.server_values import of_one_server
 from router.tree import Node, constant, name_parts, strings, walk
 
 if TYPE_CHECKING:
@@ -260,6 +262,8 @@ class _Collector:
                 self._expression(kind, body)
 
     def _expression(self, kind: str, body: Node) -> None:
+        if kind in {"FuncCall", "TypeCast"} and of_one_server(kind, body) is not NO_EFFECT:
+            self.functions.add(("pg_catalog", builtins.SERVER_VALUE))
         if kind == "FuncCall":
             self._call(body)
         elif kind == "ColumnRef":

@@ -44,7 +44,7 @@ def check_column(context: Context, column: Node, table: TableName, placement: Pl
     effect = context.effect(value)
     if effect.runs is not Runs.ANYWHERE:
         raise context.refuse("add-column", at, column=column["colname"], table=table)
-    if isinstance(placement, Reference) and effect.volatile:
+    if isinstance(placement, Reference) and (effect.volatile or effect.touches):
         raise context.refuse("reference-write", at, table=table)
 
 
@@ -64,7 +64,7 @@ def check_using(context: Context, column: Node, table: TableName, placement: Pla
         raise context.refuse("definition-clock", at, table=table)
     if effect.runs is not Runs.ANYWHERE:
         raise context.refuse("definition-value", at, table=table)
-    if isinstance(placement, Reference) and effect.volatile:
+    if isinstance(placement, Reference) and (effect.volatile or effect.touches):
         raise context.refuse("reference-write", at, table=table)
 
 

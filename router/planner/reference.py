@@ -11,6 +11,8 @@ text, its parameters and each row's own columns alone; else it is refused.
 from __future__ import annotations
 
 import re
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from router.effect import Runs
@@ -20,6 +22,7 @@ from router.plan_steps import ApplyRows
 from router.planner import dml
 from router.planner.moving import quoted, sql_type
 from router.planner.spread import sharded
+from router.relation import NOTHING
 from router.server_values import names_object
 from router.tree import constant, items
 
@@ -53,6 +56,7 @@ def plan(context: Context, scope: Scope, written: Written) -> Plan:
         raise context.refuse("reference-write", at, table=relation.name if relation else "")
     check_expressions(context, written)
     if relation is not None:
+        check_triggers(context, relation, at)
         check_column_defaults(context, relation, [name for name, _ in dml.set_to_default(context.body)], at)
     if context.parsed.kind == "InsertStmt":
         check_insert_defaults(context, written)
@@ -85,7 +89,8 @@ def check_expressions(context: Context, written: Written) -> None:
     effect = context.whole_effect
     if effect.clock:
         raise context.refuse("reference-clock", at, table=table)
-    if effect.volatile or effect.runs is not Runs.ANYWHERE or effect.aggregate or effect.window:
+    # What a function finds in tables may depend on the order of their rows, which is each copy's own.
+    if effect.volatile or effect.runs is not Runs.ANYWHERE or effect.aggregate or effect.window or effect.touches:
         raise context.refuse("reference-write", at, table=table)
     for kind, body in context.parsed.nodes:
         if kind in {"SubLink", "SelectStmt", "CurrentOfExpr"} and "valuesLists" not in body:
@@ -120,8 +125,20 @@ def check_column_defaults(context: Context, relation: Relation, names: Iterable[
         effect = context.effect(value)
         if value is None or effect.clock:
             raise context.refuse("reference-clock", at, table=relation.name)
-        if effect.volatile or effect.runs is not Runs.ANYWHERE:
+        if effect.volatile or effect.runs is not Runs.ANYWHERE or effect.touches:
             raise context.refuse("reference-write", at, table=relation.name)
+
+
+def check_triggers(context: Context, relation: Relation, at: int | None) -> None:
+    """Refuse a write whose rows a trigger makes of what it finds in tables, or of what is each server's own."""
+    before = [trigger for trigger in relation.triggers if trigger.timing != "after"]
+    uses = reduce(or_, (trigger.uses for trigger in before), NOTHING)
+    effect = context.catalog.effect_of(context.catalog.closure.follow(uses))
+    if effect.clock:
+        raise context.refuse("reference-clock", at, table=relation.name)
+    if effect.touches or effect.volatile or effect.runs is Runs.HOME:
+        detail = f"A trigger before the write ({before[0].name}) may find other rows, or other values, on each copy."
+        raise context.refuse("reference-write", at, table=relation.name, detail=detail)
 
 
 # --- by row ----------------------------------------------------------------------------------------------------------

@@ -162,3 +162,46 @@ def test_no_answer_of_several_shards_has_what_is_each_servers_own(codes: Twins) 
         "select 'notes'::regclass::text, k from notes where k = 1",
     ):
         codes.query(text)
+
+
+FUNCTIONS = """create function first_kind() returns text language sql stable as 'select name from kinds limit 1';
+    create function port() returns text language plpgsql stable as 'begin return current_setting(''port''); end';
+    create function number() returns text language sql immutable as $$select 'notes'::regclass::oid::text$$;
+    create function sees() returns trigger language plpgsql as
+        'begin new.v := (select string_agg(name, '','') from kinds); return new; end';
+    create function tells() returns trigger language plpgsql as
+        'begin new.v := current_setting(''port''); return new; end';
+    create function times() returns trigger language plpgsql as 'begin new.at := now(); return new; end'"""
+
+
+def test_what_functions_find_is_found_once(town: Town, connect: Callable[..., WireClient]) -> None:
+    """Rows lie in another order on each shard, and each has settings and numbers of its own."""
+    client = connect(town.dsn)
+    for text in (CODES, *FUNCTIONS.split(";\n")):
+        client.rows(text)
+    try:
+        client.rows("insert into codes (v) values ('a'), ('b'), ('c')")
+        client.rows("insert into kinds values (1, 'k1'), (2, 'k2'), (3, 'k3')")
+        town.on_shard(2, "update kinds set name = name where id = 1 returning 1")  # it is the last one there now
+        for value in ("first_kind()", "port()", "number()"):
+            client.rows(f"insert into codes (id, v) values (1000, {value})")
+            client.rows(f"update codes set v = v || {value} where id < 9")
+            copies(town)
+            client.rows("delete from codes where id = 1000")
+            assert refused(client.query(f"alter table codes add column made text default {value}"))
+        for maker in ("sees", "tells", "times"):
+            client.rows(
+                f"create trigger makes before insert or update on codes for each row execute function {maker}()"
+            )
+            assert refused(client.query("insert into codes (id, v) values (1001, 'x')"))
+            assert refused(client.query("update codes set v = 'y' where id = 1"))
+            client.rows("drop trigger makes on codes")
+        copies(town)
+    finally:
+        client.rows("drop table codes")
+        for name in ("first_kind", "port", "number", "sees", "tells", "times"):
+            client.rows(f"drop function {name}()")
+
+
+def refused(trace: list[Any]) -> bool:
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["0A000"]
