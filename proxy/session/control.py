@@ -501,7 +501,7 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
     """FETCH, MOVE and CLOSE go to the shard where the cursor was declared."""
     if plan.name is None:  # CLOSE ALL
         await session.spread_cursors.close_all(session)
-        for shard in set(session.cursors.values()):
+        for shard in set(session.cursors.values()) | set(session.transaction.links):
             links = await session.transaction.join([shard], writes=False)
             await links[shard].run(statement.text)
         session.cursors.clear()

@@ -520,13 +520,16 @@ class Session:
             raise ProxyError("25P02", FAILED_BLOCK)
 
     def cursor_shard(self, name: str) -> int:
-        """Return where a cursor was declared; a portal of the protocol is one as well."""
+        """Return where a cursor was declared; a portal of the protocol is one as well, and functions open others."""
         portal = self.portals.get(name.encode())
         shard = self.cursors.get(name, portal.shard if portal is not None else None)
         if shard is not None:
             return shard
         if portal is not None and portal.executable is not None:
             raise refusal("cursor-fetch", name=name)
+        home = self.database.logical.home
+        if self.transaction.shard_count == 1 or home in self.transaction.links:
+            return home  # a function may have opened it; Postgres knows
         raise ProxyError("34000", f'cursor "{name}" does not exist')
 
     @property

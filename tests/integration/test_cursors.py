@@ -291,3 +291,42 @@ def test_where_current_of_a_cursor_over_several_shards_is_refused(town: Town, co
     client.query("begin; declare c cursor for select * from notes; fetch c")
     assert sqlstates(client.query("update notes set v = 'x' where current of c")) == ["0A000"]
     client.query("rollback")
+
+
+def test_cursors_that_functions_open(twins: Twins) -> None:
+    twins.query(
+        "create function opens(refcursor) returns refcursor language plpgsql as "
+        "'begin open $1 for select id from plain order by id; return $1; end'"
+    )
+    try:
+        twins.query("insert into plain select g, 'x' from generate_series(1, 9) g")
+        for text in (
+            "begin",
+            "select opens('mine')",
+            "fetch 2 from mine",
+            "move mine",
+            'fetch "mine"',
+            "select opens(null)",
+            'fetch all in "<unnamed portal 1>"',
+            "close mine",
+            "savepoint s",
+            "fetch mine",
+            "rollback to s",
+            "do $$ declare c refcursor := 'other'; begin open c for select 5; end $$",
+            "fetch other",
+            "close all",
+            "savepoint s",
+            "fetch other",
+            "rollback",
+            "begin",
+            "select opens('mine')",
+        ):
+            twins.query(text)
+        fetch = (bind(), describe("P"), execute(), SYNC)
+        twins.same(parse("fetch 3 in mine"), *fetch)
+        twins.same(parse("close mine"), *fetch)
+        twins.same(parse("fetch 3 in mine"), *fetch)
+        twins.query("rollback")
+    finally:
+        twins.query("rollback")
+        twins.query("drop function opens(refcursor)")
