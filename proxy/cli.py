@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import uvloop
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Chains of operators are as deep in the tree as they are long: some thousand terms, as Postgres takes them.
+RECURSION_LIMIT: Final = 20_000
 OK = 0
 FAILED = 1
 MISTAKEN = 2
@@ -52,6 +54,7 @@ _QUIET = {"demo": "warning", "top": "error"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
     options = parser().parse_args(arguments)
+    sys.setrecursionlimit(RECURSION_LIMIT)
     logs.set_up(options.log_level or _QUIET.get(options.command, "info"))
     return guarded(lambda: int(options.run(options)))
 

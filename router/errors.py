@@ -133,6 +133,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "column {column} of {table} takes its value from a sequence, and each shard has its own",
         "Give the value in the INSERT.",
     ),
+    "too-deep": (
+        "the statement is nested too deeply, or has too long a chain of operators",
+        "Write values as a list (IN, ANY, VALUES), or in several statements.",
+    ),
     "too-many-values": (
         "the statement has too many values from sequences and defaults",
         "Insert fewer rows at a time, or give the values.",

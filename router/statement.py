@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pglast.parser import ParseError, parse_sql_json, scan
 
-from router.errors import SyntaxFailure
+from router.errors import SyntaxFailure, refusal
 from router.tree import Node, unwrap, walk
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Parsed:
 
 
 def parse(text: str) -> tuple[Parsed, ...]:
-    """Parse a message's text; raises SyntaxFailure with a 1-based position in characters."""
+    """Parse a message's text; raises SyntaxFailure with a 1-based position in characters, Refused if it is too deep."""
     try:
         tree = json.loads(parse_sql_json(text))
     except ParseError as error:
@@ -115,6 +115,8 @@ def parse(text: str) -> tuple[Parsed, ...]:
         raise SyntaxFailure(str(error.args[0]), place + 1 if isinstance(place, int) else None) from error
     except UnicodeEncodeError as error:
         raise SyntaxFailure("the text is not valid Unicode", None) from error
+    except RecursionError as error:
+        raise refusal("too-deep", sqlstate="54001") from error
     found = tree["stmts"]
     if len(found) == 1:
         return (Parsed(text, 0, found[0]["stmt"], 0),)

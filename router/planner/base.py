@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.cluster import Home
-from router.errors import SyntaxFailure
+from router.errors import SyntaxFailure, refusal
 from router.plan import Empty, Statement
 from router.planner import (
     auditing,
@@ -128,7 +128,13 @@ class Planner:
         self, parsed: Parsed, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()
     ) -> Statement:
         """Plan one statement of :func:`router.statement.parse`: a message may change the catalog as it goes on."""
-        context = Context(self.database, self.catalog, parsed, search_path, parameter_oids)
+        try:
+            return self._plan_one(Context(self.database, self.catalog, parsed, search_path, parameter_oids))
+        except RecursionError as error:
+            raise refusal("too-deep", sqlstate="54001") from error
+
+    def _plan_one(self, context: Context) -> Statement:
+        parsed, search_path = context.parsed, context.search_path
         kind = parsed.kind
         session = _SESSION.get(kind)
         if kind == "ExplainStmt" and "ExecuteStmt" in parsed.body.get("query", {}):

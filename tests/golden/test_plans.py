@@ -83,9 +83,10 @@ def test_no_statement_is_recorded_twice() -> None:
 
 def test_every_refusal_is_recorded() -> None:
     recorded = {entry.get("refused") for path in FILES for entry in entries(path)}
-    # A statement that is too long here (tests/router/test_filling.py); what a session chooses (tests/integration).
+    # What is too long (test_filling.py, test_planner.py); what a session chooses (tests/integration).
     elsewhere = {
         "too-many-values",
+        "too-deep",
         "key-update-off",
         "cross-shard-off",
         "explain-execute",

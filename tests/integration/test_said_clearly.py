@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from conftest import Town
 
-    from wire_client import WireClient
+    from wire_client import Twins, WireClient
 
 REFUSED = [
     "select currval('made_k_seq')",
@@ -64,3 +64,11 @@ def test_sequences_are_unique_over_shards(client: WireClient, town: Town) -> Non
     found = town.stored("select k, n from made")
     assert [k for k, _ in found] == list(range(501, 511))
     assert sorted(n for _, n in found) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("text", ["select 1{}", "select k from notes where k = 1{}"])
+def test_long_chains_of_operators(twins: Twins, text: str) -> None:
+    twins.query(text.format(" + 1" * 3000))
+    trace = twins.proxy.query(text.format(" + 1" * 60_000))
+    assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["54001"]
+    twins.query("select 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,11 @@ def test_an_operator_hides_equality_only_if_it_could_be_meant(
 def test_whole_rows_whose_columns_postgres_may_have_renamed_are_seen(definition: str, *, renamed: bool) -> None:
     (parsed,) = parse(definition)
     assert whole_rows_renamed(parsed) == renamed
+
+
+def test_what_is_too_deep_is_refused() -> None:
+    depth = sys.getrecursionlimit()
+    for text in ("SELECT " + "1+" * depth + "1", "SELECT 1 WHERE " + "NOT " * depth + "true"):
+        with pytest.raises(Refused) as refused:
+            PLANNER.plan(text)
+        assert (refused.value.refusal, refused.value.sqlstate) == ("too-deep", "54001")
