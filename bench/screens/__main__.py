@@ -17,6 +17,7 @@ import time
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from bench.screens.panels import draw
 from bench.screens.series import Samples
@@ -114,25 +115,53 @@ def mistake(demo: Demo, number: int) -> None:
     subprocess.run(command, check=False, capture_output=True)
 
 
-def scrape(demo: Demo, samples: Samples, stop: threading.Event) -> None:
-    """Ask the metrics each second until told to stop, and make a mistake now and then."""
-    number = 0
-    while not stop.is_set():
-        begun = time.monotonic()
-        with urllib.request.urlopen(demo.metrics) as answer:  # noqa: S310 - of our own demo
-            samples.add(begun, answer.read().decode())
-        number += 1
-        if number % 3 == 0:
-            mistake(demo, number // 3)
-        stop.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
+class Scraper:
+    """Asks the metrics each second until told to stop, and makes a mistake now and then."""
+
+    def __init__(self, demo: Demo) -> None:
+        self.samples = Samples()
+        self._demo = demo
+        self._stop = threading.Event()
+        self._more = threading.Condition()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def until_more(self, count: int) -> None:
+        """Return when so many more answers have come."""
+        with self._more:
+            enough = len(self.samples.moments) + count
+            if not self._more.wait_for(lambda: len(self.samples.moments) >= enough, READY_S):
+                msg = "the demo does not answer"
+                raise RuntimeError(msg)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            with urllib.request.urlopen(self._demo.metrics) as answer:  # noqa: S310 - of our own demo
+                page = answer.read().decode()
+            with self._more:
+                self.samples.add(begun, page)
+                self._more.notify_all()
+            number += 1
+            if number % 3 == 0:
+                mistake(self._demo, number // 3)
+            self._stop.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
 
 
-async def look(demo: Demo) -> str:
-    """Return a screen of ``pgchorus top``, after some looks."""
+async def look(demo: Demo, scraper: Scraper) -> str:
+    """Return a screen of ``pgchorus top``, after some looks at a demo that has gone on in between."""
     app = Top(Console(demo.dsn("pgchorus")), interval_s=2.0)
     async with app.run_test(size=SIZE) as pilot:
         for _ in range(3):
-            await asyncio.sleep(2.0)
+            await asyncio.to_thread(scraper.until_more, 2)
             await app.look()
         await pilot.pause()
         return app.export_screenshot(title="pgchorus top")
@@ -149,7 +178,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.screens", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="how long the demo is under load (%(default)s)")
     options = parser.parse_args()
-    samples, stop = Samples(), threading.Event()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgchorus-screens-")))
         demo = Demo(directory, stack)
@@ -160,17 +188,12 @@ def main() -> int:
         stack.callback(psql.stdin.close)
         psql.stdin.write(IDLE + ";\n")
         psql.stdin.flush()
-        scraping = threading.Thread(target=scrape, args=(demo, samples, stop))
-        scraping.start()
-        try:
-            time.sleep(options.seconds / 3)
-            (IMAGES / "top.svg").write_text(without_fonts(asyncio.run(look(demo))), encoding="utf-8")
-            time.sleep(options.seconds / 3)
-        finally:
-            stop.set()
-            scraping.join()
+        with Scraper(demo) as scraper:
+            scraper.until_more(options.seconds // 3)
+            (IMAGES / "top.svg").write_text(without_fonts(asyncio.run(look(demo, scraper))), encoding="utf-8")
+            scraper.until_more(options.seconds // 3)
     caption = f"make screens: {options.seconds} s of load on the demo; rates and quantiles over {WINDOW_S:g} s"
-    draw(ROOT / "conf" / "grafana" / "pgchorus.json", samples, WINDOW_S, IMAGES / "dashboard.png", caption)
+    draw(ROOT / "conf" / "grafana" / "pgchorus.json", scraper.samples, WINDOW_S, IMAGES / "dashboard.png", caption)
     print(f"written: {IMAGES / 'top.svg'}, {IMAGES / 'dashboard.png'}")
     return 0
 
