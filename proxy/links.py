@@ -101,6 +101,7 @@ class Replay:
     unlocked: bool = False  # by the release of its own savepoint before COMMIT
     read_only: bool | None = None  # what it chose for the block
     codec: str = UTF_8  # in which it was sent, and is sent again: what is replayed before it has set client_encoding
+    setting: str = ""  # what it sets
 
     @property
     def message(self) -> bytes:

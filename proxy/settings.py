@@ -20,7 +20,7 @@ from router.builtins import names
 from router.errors import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # SET SESSION AUTHORIZATION and ROLE are not reset by RESET ALL; the former takes the latter with it, but only when it
 # changes.
@@ -48,6 +48,25 @@ WHEN_RUN: Final = names(
     temp_buffers transaction_timeout work_mem
     """
 ) | {""}
+
+#: Settings by which Postgres reads literals (and "= NULL") when it parses a statement: what they say is said then.
+READ_AT_PARSE: Final = names(
+    """
+    array_nulls backslash_quote datestyle intervalstyle lc_monetary standard_conforming_strings timezone
+    timezone_abbreviations transform_null_equals xmloption
+    """
+)
+
+RESET_ALL: Final = "reset all"  # in the place of a setting's name
+
+#: Which of them are set, by what SQL: in the order of their names. Equal ones read a text alike.
+Reading = tuple[tuple[str, str], ...]
+
+
+def reading_of(made: Iterable[tuple[str, str]]) -> Reading:
+    """Return what settings, in the order they were made, come to for literals."""
+    found = {name.lower(): sql for name, sql in made}
+    return tuple(sorted((name, sql) for name, sql in found.items() if name in READ_AT_PARSE))
 
 
 def check_reading(values: Sequence[str]) -> None:
@@ -146,6 +165,7 @@ class SessionSettings:
     custom: dict[str, str] = field(default_factory=dict)
     own: dict[str, str] = field(default_factory=dict)  # start-up parameters of the proxy's own, which no shard gets
     applied: Applied = NOTHING_APPLIED
+    reading: Reading = ()  # of ``applied``
     encoding: Encoding = UTF8  # what client_encoding is now, which a SET LOCAL may have changed as well
     idle_limit_s: float = inf  # after which a server closes an idle link that has these settings
 
@@ -155,6 +175,7 @@ class SessionSettings:
         if len(_known) >= MANY_SETTINGS:
             _known.clear()
         self.applied = _known.setdefault(applied, applied)
+        self.reading = reading_of(applied.statements)
 
     def touch(self, name: str) -> None:
         """Note that a custom setting was named: from then on it is '' for this session when it is nothing else.

@@ -405,7 +405,7 @@ class ClientTransaction:
         self.settings_changed = True
         self.custom_settings = self.custom_settings or "." in name
         self.reads_otherwise = self.reads_otherwise or not ("." in name or name.lower() in WHEN_RUN)
-        self.log.append(Replay(sql, codec=self.settings.encoding.codec))
+        self.log.append(Replay(sql, codec=self.settings.encoding.codec, setting=name))
 
     def pin(self, reason: str, shards: Iterable[int]) -> None:
         """Keep the links of ``shards`` for the session: they hold state that cannot travel."""

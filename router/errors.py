@@ -434,6 +434,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "function calls by protocol message are not supported over several shards",
         "Call the function by SELECT.",
     ),
+    "literals-read": (
+        "this statement was prepared when other settings said how its literals are read, which is not known any more",
+        "Prepare it again, or set DateStyle, TimeZone and the like before statements are prepared.",
+    ),
     "explain-execute-message": ("EXPLAIN EXECUTE is supported as a simple query only", "EXPLAIN the statement itself."),
     "cursor-query": (
         "this query cannot be read by a cursor over several shards",

@@ -199,7 +199,7 @@ class Scene:
             (statement,) = planner.plan(numbered, PATH, (23,) * len(kinds))
             described = Description((23,) * len(kinds), None)
             name = b"P_%d" % number
-            prepared = PreparedStatement(name, numbered.encode(), (), statement, described, 1, PATH)
+            prepared = PreparedStatement(name, numbered.encode(), (), statement, described, 1, PATH, ())
             session.statements[name] = prepared
             on_links, _ = with_moments(prepared) or (prepared, ())
             key = on_links.link_name(session.settings.applied)

@@ -109,7 +109,7 @@ class Scene:
         self.connection.start_frames()
         session = Session(self.connection, database, "postgres", SessionSettings(), {"search_path": '"$user", public'})
         statement = Statement(PREPARED_TEXT, keyed, "SELECT")
-        prepared = PreparedStatement(b"P_0", PREPARED_TEXT.encode(), (), statement, described, 1, PATH)
+        prepared = PreparedStatement(b"P_0", PREPARED_TEXT.encode(), (), statement, described, 1, PATH, ())
         session.statements[b"P_0"] = prepared
         name = prepared.link_name(session.settings.applied).decode()
         for wire in self.links:

@@ -30,6 +30,7 @@ from proxy.session.preparing import (
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import padded, relay
 from proxy.session.session import relayed_shard
+from proxy.settings import RESET_ALL
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend
@@ -222,7 +223,7 @@ async def setting_control(
     _note_setting(session, statement, plan)
     if transaction.in_block:
         await all_but(session, session.settings_shard, statement.text)
-        transaction.note_setting(plan.name, statement.text)
+        transaction.note_setting(RESET_ALL if plan.setting is Setting.RESET_ALL else plan.name, statement.text)
     await _back_to_startup(session, plan)
     await _follow_isolation(session, plan)
     await _follow_timeouts(session, plan)

@@ -131,6 +131,7 @@ async def _make_elsewhere(session: Session, execution: CreateExecution, columns:
 async def insert_rows(session: Session, statement: Statement, text: str, request: Request, start: Start) -> bytes:
     """Run an INSERT ... SELECT; return the number of its rows."""
     from proxy.session.filling import fill_bind  # noqa: PLC0415 - it runs statements
+    from proxy.session.literals import reading  # noqa: PLC0415 - the same
     from proxy.session.prepared import Portal, PreparedStatement  # noqa: PLC0415 - the same
     from proxy.session.preparing import key_parameters, request_of, resolve_bind  # noqa: PLC0415 - the same
     from proxy.session.run import settle_before, shards_of, writes_of  # noqa: PLC0415 - the same
@@ -140,7 +141,7 @@ async def insert_rows(session: Session, statement: Statement, text: str, request
     described = Description(oids, None)
     prepared = PreparedStatement(
         b"", text.encode("utf-8", "surrogateescape"), oids, statement, described, database.catalog_version,
-        session.search_path,
+        session.search_path, reading(session),
     )  # fmt: skip
     bind = frontend.Bind(b"", b"", request.parameter_formats, request.parameters, ())
     prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))

@@ -23,19 +23,28 @@ from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import control, simple
-from proxy.session.altering import check_rows, note_altering
+from proxy.session.altering import note_altering
 from proxy.session.audit import Audit
 from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
+from proxy.session.literals import before_bind
 from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
-from proxy.session.prepared import Portal, PreparedStatement, ensure_parsed
-from proxy.session.preparing import current, key_parameters, prepare, read_parameters, request_of, resolve_bind
+from proxy.session.prepared import Portal, PreparedStatement
+from proxy.session.preparing import (
+    current,
+    key_parameters,
+    parsed_on,
+    prepare,
+    read_parameters,
+    request_of,
+    resolve_bind,
+)
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
 from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.session import relayed_shard
@@ -369,15 +378,9 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
-        await check_rows(session, portal.prepared, shard, self._send_batch)
+        await before_bind(session, portal.prepared, shard, self._send_batch)
         batch = await self._batch_for(shard, writes=_writes(portal), bound=portal.prepared.statement)
-        name, frames, script = ensure_parsed(
-            batch.link,
-            portal.prepared,
-            session.settings.applied,
-            limit=session.database.limits.statements_per_link,
-            shared=session.planner_in_block is None and not session.transaction.reads_otherwise,
-        )
+        name, frames, script = await parsed_on(session, batch.link, portal.prepared)
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
         session.database.counts.server_parses += bool(frames)

@@ -18,6 +18,7 @@ from proxy.encodings import written
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session.asking import asked, nothing
+from proxy.session.literals import check_reading
 from proxy.session.unasked import marked, with_marks
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block, ClientTransaction
@@ -111,8 +112,10 @@ async def fill_bind(
     own = alone(session, prepared.statement, parameters)
     if own is not None:
         return replace(prepared, statement=own), bind
-    if flush is not None and any(isinstance(value, Computed | Asked) for row in plan.values for value in row):
-        await flush()
+    if any(isinstance(value, Computed | Asked) for row in plan.values for value in row):
+        check_reading(session, prepared)
+        if flush is not None:
+            await flush()
     _begin_for_locks(session, plan)
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids

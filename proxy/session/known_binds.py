@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
 from proxy.session.filling import moment_values, with_moments
+from proxy.session.literals import has_changed
 from proxy.session.planning import LONG_CHARACTERS
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
@@ -249,6 +250,7 @@ class KnownBinds:
     def _ready(self, prepared: PreparedStatement) -> KnownBind | None:
         session, database = self._session, self._session.database
         current = prepared.catalog_version == database.catalog_version and prepared.search_path == session.search_path
+        current = current and not has_changed(session, prepared)
         sent = with_moments(prepared)
         if sent is None or not current:
             return None
@@ -295,7 +297,14 @@ def prepare_at_once(session: Session, frame: bytes) -> PreparedStatement | None:
         return None
     statement, description = found
     return PreparedStatement(
-        b"", message.query, oids, statement, description, database.catalog_version, session.search_path
+        b"",
+        message.query,
+        oids,
+        statement,
+        description,
+        database.catalog_version,
+        session.search_path,
+        session.settings.reading,
     )
 
 

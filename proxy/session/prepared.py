@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxy.description import Description
     from proxy.executor.request import ResultStream
     from proxy.links import Replay
-    from proxy.settings import Applied
+    from proxy.settings import Applied, Reading
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import Executable, Statement
@@ -46,7 +46,7 @@ class PreparedStatement:
     """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them.
 
     ``name`` and ``query`` are in UTF-8, whatever the client speaks. ``catalog_version`` is the proxy's own count of
-    catalogs by which it was planned, or UNCOMMITTED.
+    catalogs by which it was planned, or UNCOMMITTED; ``reading`` the settings by which its literals are read.
     """
 
     name: bytes
@@ -56,16 +56,20 @@ class PreparedStatement:
     description: Description
     catalog_version: int
     search_path: tuple[str, ...]
+    reading: Reading
 
     def query_on(self, link: ShardLink) -> bytes:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""
         return self.query if link.codec == UTF_8 else link.encode(self.query.decode("utf-8", "surrogateescape"))
 
-    def link_name(self, applied: Applied) -> bytes:
-        """Return the name on links; b'' when it must be parsed anew for each use."""
+    def link_name(self, applied: Applied, then: Reading | None = None) -> bytes:
+        """Return the name on links; b'' when it must be parsed anew for each use.
+
+        ``then``: it was parsed there by other settings than those that are applied.
+        """
         if not self.name or reads_clock(self.statement.text):
             return b""
-        key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version)).encode()
+        key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version, then)).encode()
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
 
 

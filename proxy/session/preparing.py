@@ -20,6 +20,7 @@ from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config
+from proxy.session.literals import check_reading, has_changed, parse_as_then, reading
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
@@ -75,6 +76,19 @@ async def resolve_bind(
     """Find the shards of a Bind; a key that only Postgres can read is read by a shard, which may complain about it."""
     parameters = key_parameters(bind, prepared)
     session.check_settings(prepared.statement)
+    executable = await _resolved(session, prepared, bind, parameters, flush)
+    if relayed_shard(executable, prepared.statement) is None:
+        check_reading(session, prepared)
+    return executable
+
+
+async def _resolved(
+    session: Session,
+    prepared: PreparedStatement,
+    bind: frontend.Bind,
+    parameters: Sequence[KeyParameter],
+    flush: Callable[[], Awaitable[None]] | None,
+) -> Executable:
     try:
         plan = located(session, prepared.statement.plan)
         return await planning.resolved(session, plan, parameters)
@@ -193,6 +207,7 @@ async def prepare(
         description,
         version,
         session.search_path,
+        reading(session),
     )
 
 
@@ -254,6 +269,9 @@ async def current(
     oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
     text = prepared.query.decode("utf-8", "surrogateescape")
     renewed = await prepare(session, prepared.name, text, oids, flush)
+    if prepared.search_path == renewed.search_path:
+        # Postgres reads it anew if what has changed concerns it, which nobody knows here.
+        check_reading(session, prepared)
     if not same_rows(prepared.description.fields, renewed.description.fields):
         raise changed_rows()
     session.statements[prepared.name] = renewed
@@ -298,6 +316,7 @@ async def explain_prepared(
     shard = relayed_shard(executable, statement)
     if shard is None:
         raise refusal("explain-execute")
+    check_reading(session, prepared)
     link = await session.join(statement, shard, writes=plan.runs and writes_of(executable))
     await settle_before(session, [shard])
     await _told(link, frontend.Parse(b"pgchorus_explained", prepared.query_on(link), prepared.oids).encode())
@@ -324,20 +343,24 @@ async def _told(link: ShardLink, frames: bytes) -> None:
             raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
 
 
+async def parsed_on(session: Session, link: ShardLink, prepared: PreparedStatement) -> tuple[bytes, bytes, list[Step]]:
+    """Return what ``ensure_parsed`` does; a statement that would mean something else by now has been parsed already."""
+    limit = session.database.limits.statements_per_link
+    shared = session.planner_in_block is None and not session.transaction.reads_otherwise
+    if has_changed(session, prepared):
+        await settle_before(session, [link.shard])
+        return await parse_as_then(session, link, prepared, limit=limit, shared=shared), b"", []
+    return ensure_parsed(link, prepared, session.settings.applied, limit=limit, shared=shared)
+
+
 async def _run_on_link(
     session: Session, portal: Portal, executable: Executable, shard: int, *, describe: bool
 ) -> bytes:
     await check_rows(session, portal.prepared, shard)
     link = await session.join(portal.prepared.statement, shard, writes=writes_of(executable))
-    name, frames, steps = ensure_parsed(
-        link,
-        portal.prepared,
-        session.settings.applied,
-        limit=session.database.limits.statements_per_link,
-        shared=session.planner_in_block is None and not session.transaction.reads_otherwise,
-    )
-    script = deque(steps)
     await settle_before(session, [shard])
+    name, frames, steps = await parsed_on(session, link, portal.prepared)
+    script = deque(steps)
     script.append(Step(BIND_ENDS, forward=False))
     script.append(
         Step(frozenset(b"T"), forward=True)

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxy.wire.frontend import Query
-from wire_client import SYNC, bind, describe, execute, parse
+from wire_client import SYNC, Twins, bind, describe, execute, parse
 
 if TYPE_CHECKING:
-    from wire_client import Twins
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
 
 
 @pytest.mark.parametrize(
@@ -93,3 +99,96 @@ def test_a_table_of_a_prepared_statement_and_of_parameters(twins: Twins) -> None
     text = "create temp table four as select k, v || $2 as v from notes where k < $1"
     twins.same(parse(text), bind(b"4", b"!"), describe("P"), execute(), SYNC)
     twins.query("select * from four order by k")
+
+
+# What Postgres reads when it parses a literal: a statement, and what changes the reading between Parse and Execute.
+READ_AT_PARSE = [
+    ("select '01/02/2020'::date", "set datestyle = 'iso, dmy'"),
+    ("select '2020-01-01 10:00'::timestamptz at time zone 'UTC'", "set timezone = 'Asia/Tokyo'"),
+    ("select '2020-01-01 10:00 EST'::timestamptz at time zone 'UTC'", "set timezone_abbreviations = 'Australia'"),
+    ("select '10:00'::timetz at time zone 'UTC'", "set timezone = 'Asia/Tokyo'"),
+    ("select extract(epoch from interval '-1 2:03')", "set intervalstyle = 'sql_standard'"),
+    ("select '{1,null}'::text[] = array['1', null]", "set array_nulls = off"),
+    ("select '<a/><b/>'::xml is document", "set xmloption = document"),
+    ("select n.k from notes n where n.k = 1 and date '2020-02-01' = '01/02/2020'", "set datestyle = 'iso, dmy'"),
+    ("select 'plain'::text", "set datestyle = 'iso, dmy'"),
+    ("select to_char(date '2020-02-03', 'DD'), 'a b'::tsvector", "set default_text_search_config = 'simple'"),
+]
+
+
+@pytest.mark.parametrize(("text", "change"), READ_AT_PARSE)
+def test_literals_mean_what_they_meant_when_they_were_parsed(twins: Twins, text: str, change: str) -> None:
+    twins.query(f"prepare p as {text}")
+    twins.same(parse(text, "s"), SYNC)
+    twins.query("execute p")
+    twins.query(change)
+    for _ in range(2):
+        twins.query("execute p")
+        twins.same(bind(statement="s"), describe("P"), execute(), SYNC)
+    twins.query("begin")
+    twins.query("execute p")
+    twins.same(bind(statement="s"), execute(), bind(statement="s"), execute(), SYNC)
+    twins.query("savepoint a; rollback to a; commit")
+    twins.query("deallocate p")
+    twins.query(f"prepare p as {text}")
+    twins.query("execute p")
+    twins.query(text)
+    twins.query("reset all")
+    twins.query("execute p")
+    twins.same(bind(statement="s"), execute(), SYNC)
+
+
+@pytest.mark.parametrize("local", ["", "local "])
+@pytest.mark.parametrize("end", ["rollback", "commit", "rollback to a"])
+def test_literals_that_a_block_has_parsed(twins: Twins, local: str, end: str) -> None:
+    text = "select '01/02/2020'::date"
+    twins.query("begin")
+    twins.query("savepoint a")
+    twins.query(f"set {local}datestyle = 'iso, dmy'")
+    twins.query(f"prepare p as {text}")
+    twins.same(parse(text, "s"), bind(statement="s"), execute(), SYNC)
+    twins.query("execute p")
+    twins.query(end)
+    for _ in range(2):
+        twins.query("execute p")
+        twins.same(bind(statement="s"), execute(), SYNC)
+    twins.query("rollback")
+    twins.query("execute p")
+    twins.query("show datestyle")
+    twins.query("reset datestyle")
+    twins.query("execute p")
+
+
+def test_the_unnamed_statement_and_one_pipeline_keep_their_reading(twins: Twins) -> None:
+    text, change = "select '01/02/2020'::date", "set datestyle = 'iso, dmy'"
+    twins.same(parse(text), parse(change, "c"), bind(statement="c"), execute(), bind(), execute(), SYNC)
+    twins.query("show datestyle")
+
+
+def test_several_shards_do_not_read_what_was_prepared_by_other_settings(town: Town, connect: Connect) -> None:
+    twins = Twins(connect(town.one), connect(town.dsn))
+    twins.query("insert into notes (k, v) values " + ", ".join(f"({k}, 'v{k}')" for k in range(1, 10)))
+    dated = "select count(*) from notes where '2020-02-01' = date '01/02/2020'"
+    plain = "select count(*) from notes where v <> 'open' and k < 5"
+    keyed = "update notes set v = '01/02/2020'::date where k = $1 returning v"
+    for name, text in (("d", dated), ("p", plain), ("k", keyed)):
+        twins.query(f"prepare {name} as {text}")
+        twins.same(parse(text, name * 2), SYNC)
+    twins.query("execute d")
+    twins.query("execute k(1)")
+    twins.query("set datestyle = 'iso, dmy'")
+    twins.query("execute p")
+    twins.query("execute k(2)")
+    for _ in range(3):  # a statement of the fast lane
+        twins.same(bind(b"3", statement="kk"), describe("P"), execute(), SYNC)
+    for message in ([Query(b"execute d")], [bind(statement="dd"), execute(), SYNC]):
+        twins.proxy.send(*message)
+        ((kind, error), *_) = twins.proxy.read("Z")
+        assert (kind, error["C"]) == ("error", "0A000")
+        assert "prepared when other settings" in error["M"]
+    twins.query("reset datestyle")
+    twins.query("execute d")
+    twins.same(bind(statement="dd"), execute(), SYNC)
+    for name in "set datestyle = 'iso, dmy'", "deallocate d", f"prepare d as {dated}", "execute d":
+        twins.query(name)
+    twins.query("select k, v from notes order by k")
