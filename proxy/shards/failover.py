@@ -16,6 +16,7 @@ A promotion that nobody told the proxy of, while the old primary lives, is notic
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from proxy.errors import CANNOT_CONNECT_NOW
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from proxy.shards.health import ShardHealth
     from proxy.shards.pool import PoolSet
     from proxy.shards.replicas import Replicas
+
+_log = logging.getLogger(__name__)
 
 
 class Failover:
@@ -69,3 +72,5 @@ async def _watch(shard: int, finder: Finder, health: ShardHealth, every_s: float
             await finder.find()
         except ShardError as error:
             health.failed(shard, error)
+        except Exception:  # noqa: BLE001 - a bug must not end all looking: promotions would go unnoticed from then on
+            _log.exception("looking at the hosts of shard %s failed", finder.endpoint.name)

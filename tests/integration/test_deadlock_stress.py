@@ -35,6 +35,7 @@ def test_who_is_ended(make_databases: MakeDatabases, start_proxy: StartProxy, *,
     with crowd.at_work():
         time.sleep(SECONDS)  # the load's length, not a synchronisation
         before = sum(crowd.committed)
-        eventually(lambda: sum(crowd.committed) > before + CLIENTS, "the crowd stands still")
+        # In any order most are ended, also on one Postgres: two commits a second are a crowd that goes on.
+        eventually(lambda: sum(crowd.committed) > before + CLIENTS // 3, "the crowd stands still")
     print(f"{sum(crowd.committed)} commits, {len(crowd.errors)} ended")  # noqa: T201 - figures for whoever looks
     crowd.check()
