@@ -72,7 +72,8 @@ class Limits:
 
     plan_cache_entries: int = _limit(5000, "plans kept for each database", minimum=1)
 
-    merge_max_rows: int = _limit(1_000_000, "groups of an aggregate held at a time; beyond: 54000", minimum=1)
+    merge_max_rows: int = _limit(1_000_000, "groups of an aggregate held at a time; beyond: 53400", minimum=1)
+    merge_max_bytes: int = _limit(256 * MIB, "values of such groups held at a time; beyond: 53400", minimum=1024)
     merge_max_buffer_bytes: int = _limit(MIB, "answers read ahead from one link before it is paused", minimum=1024)
     merge_max_parked_bytes: int = _limit(
         64 * MIB, "rows of suspended portals that are kept so that their links are free"

@@ -21,7 +21,7 @@ from proxy.wire import backend
 from router.plan import AggregateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from proxy.wire.backend import Field
     from router.plan import Aggregate, AggregateColumn
@@ -30,11 +30,15 @@ _HEADER_BYTES = 5
 Cells = list[bytes | None]
 
 
+def _size(cells: Iterable[bytes | None]) -> int:
+    return sum([len(cell) for cell in cells if cell is not None])
+
+
 class State(Protocol):
     """One output column of one group, while rows come in."""
 
-    def add(self, row: Cells) -> None:
-        """Take one shard's partial row."""
+    def add(self, row: Cells) -> int:
+        """Take one shard's partial row; returns how many bytes of values more are held."""
 
     def binary(self) -> bytes | None:
         """Return the value in binary."""
@@ -46,48 +50,53 @@ class State(Protocol):
 class _Group:
     """A grouping column: any row's value, all being equal."""
 
-    __slots__ = ("_inputs", "_row")
+    __slots__ = ("_cells", "_inputs")
 
     def __init__(self, inputs: tuple[int, ...]) -> None:
         self._inputs = inputs
-        self._row: Cells = []
+        self._cells: Cells = []
 
-    def add(self, row: Cells) -> None:
-        if not self._row:
-            self._row = row
+    def add(self, row: Cells) -> int:
+        if self._cells:
+            return 0
+        self._cells = [row[column] for column in self._inputs]
+        return _size(self._cells)
 
     def binary(self) -> bytes | None:
-        return self._row[self._inputs[0]]
+        return self._cells[0]
 
     def output(self) -> bytes | None:
-        return self._row[self._inputs[-1]]
+        return self._cells[-1]
 
 
 class _Extreme:
-    """MIN or MAX: the row whose value is smallest or largest; NULLs do not count."""
+    """MIN or MAX: the smallest or largest value, in each format that it has come in; NULLs do not count."""
 
-    __slots__ = ("_best", "_inputs", "_largest", "_read", "_row")
+    __slots__ = ("_best", "_cells", "_inputs", "_largest", "_read")
 
     def __init__(self, inputs: tuple[int, ...], read: Callable[[bytes], Any], *, largest: bool) -> None:
         self._inputs = inputs
         self._read = read
         self._largest = largest
         self._best: Any = None
-        self._row: Cells | None = None
+        self._cells: Cells = []
 
-    def add(self, row: Cells) -> None:
+    def add(self, row: Cells) -> int:
         data = row[self._inputs[0]]
         if data is None:
-            return
+            return 0
         value = self._read(data)
-        if self._row is None or (self._best < value if self._largest else value < self._best):
-            self._best, self._row = value, row
+        if self._cells and not (self._best < value if self._largest else value < self._best):
+            return 0
+        before = _size(self._cells)
+        self._best, self._cells = value, [row[column] for column in self._inputs]
+        return _size(self._cells) - before
 
     def binary(self) -> bytes | None:
-        return None if self._row is None else self._row[self._inputs[0]]
+        return self._cells[0] if self._cells else None
 
     def output(self) -> bytes | None:
-        return None if self._row is None else self._row[self._inputs[-1]]
+        return self._cells[-1] if self._cells else None
 
 
 class _Total:
@@ -113,12 +122,12 @@ class _Total:
         self.format = wire_format
         self.value: Any = start
 
-    def add(self, row: Cells) -> None:
+    def add(self, row: Cells) -> int:
         data = row[self._input]
-        if data is None:
-            return
-        value = self._codec.decode(data)
-        self.value = value if self.value is None else self._combine(self.value, value)
+        if data is not None:
+            value = self._codec.decode(data)
+            self.value = value if self.value is None else self._combine(self.value, value)
+        return 0
 
     def binary(self) -> bytes | None:
         return None if self.value is None else self._codec.encode(self.value)
@@ -139,9 +148,8 @@ class _Average:
         self._count = count
         self._average = average
 
-    def add(self, row: Cells) -> None:
-        self._sum.add(row)
-        self._count.add(row)
+    def add(self, row: Cells) -> int:
+        return self._sum.add(row) + self._count.add(row)
 
     def _value(self) -> Any:
         total, count = self._sum.value, self._count.value
@@ -162,7 +170,8 @@ class Combiner:
     """Takes the partial rows of all shards, then gives the combined ones.
 
     ``fields`` describes the partial columns, ``formats`` are the client's for the visible output columns. At most
-    ``max_groups`` groups are held (CombineFailure 53400). ``encoding`` is the Python codec in which texts have come.
+    ``max_groups`` groups and ``max_bytes`` of their values are held (CombineFailure 53400). ``encoding`` is the Python
+    codec in which texts have come.
     """
 
     def __init__(  # noqa: PLR0913 - what a combination goes by
@@ -172,12 +181,14 @@ class Combiner:
         formats: Sequence[int],
         *,
         max_groups: int,
+        max_bytes: int,
         extra_float_digits: int = 1,
         encoding: str = "utf-8",
     ) -> None:
         self._node = node
         self._encoding = encoding
         self._max_groups = max_groups
+        self._max_bytes = self._left = max_bytes
         self._makers: list[Callable[[], State]] = [
             _maker(column, fields, formats[number] if number < node.visible else BINARY, extra_float_digits, encoding)
             for number, column in enumerate(node.columns)
@@ -206,8 +217,15 @@ class Combiner:
                     hint="Group by the sharding key, restrict the rows, or raise merge.max_rows.",
                 )
             states = self._groups[key] = self._new_group()
+            self._left -= _size(key)
         for state in states:
-            state.add(row)
+            self._left -= state.add(row)
+        if self._left < 0:
+            raise CombineFailure(
+                "53400",
+                f"more than {self._max_bytes} bytes of groups would have to be combined",
+                hint="Group by the sharding key, restrict the rows, or raise merge.max_bytes.",
+            )
 
     def rows(self, *, limit: int | None, offset: int) -> tuple[int, Iterator[bytes]]:
         """Return how many combined rows there are, sorted and cut as the node says, and each as a DataRow message."""

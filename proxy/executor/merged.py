@@ -77,6 +77,7 @@ async def aggregate(
             fields,
             expand(request.result_formats, node.visible),
             max_groups=limits.max_rows,
+            max_bytes=limits.max_bytes,
             extra_float_digits=request.extra_float_digits,
             encoding=request.encoding,
         )

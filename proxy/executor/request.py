@@ -84,6 +84,7 @@ class Limits:
     """What one execution may hold. Named in the configuration as ``merge.<field>``."""
 
     max_rows: int = 1_000_000  # groups of an aggregate held at once
+    max_bytes: int = 256 << 20  # their values
     max_buffer_bytes: int = 1 << 20  # answers read ahead from one link before it is paused
     max_parked_bytes: int = 64 << 20  # rows of suspended portals kept so that their links are free
 

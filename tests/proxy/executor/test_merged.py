@@ -271,6 +271,20 @@ async def test_too_many_groups(pair: Pair) -> None:
     pair.shards.check_idle()
 
 
+@pytest.mark.parametrize("kind", [AggregateKind.GROUP, AggregateKind.MAX])
+async def test_groups_of_too_many_bytes(pair: Pair, kind: AggregateKind) -> None:
+    await pair.fill(100, random.Random(SEED))
+    node = Aggregate((AggregateColumn(kind, (1, 2), 25),), (0,), 1)
+    execution = Execution((Task(0), Task(1), Task(2)), node, writes=False)
+    query = "SELECT k, repeat('x', 1000) AS t, repeat('x', 1000) AS u FROM part GROUP BY k"
+    with pytest.raises(ProxyError) as raised:
+        await pair.shards.answer(execution, query, limits=Limits(max_bytes=100_000))
+    assert raised.value.sqlstate == "53400"
+    assert "merge.max_bytes" in raised.value.hint
+    pair.shards.check_idle()
+    await pair.shards.answer(execution, query, limits=Limits(max_bytes=250_000))
+
+
 async def test_a_sum_that_overflows(pair: Pair) -> None:
     await pair.shards.everywhere("CREATE TABLE big (v int8); INSERT INTO big VALUES (9223372036854775807)")
     node = Aggregate((AggregateColumn(AggregateKind.SUM, (0,), 20),), (), 1)
