@@ -9,7 +9,6 @@ concerned: Postgres reads them at Bind.
 from __future__ import annotations
 
 import re
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from proxy.bringing import starting_settings
@@ -41,7 +40,7 @@ _READ: Final = re.compile(r"[0-9]|null|now|today|tomorrow|yesterday", re.IGNOREC
 _IS_NULL: Final = re.compile(r"=\s*\(*\s*null|null\s*\)*\s*=", re.IGNORECASE)  # transform_null_equals
 _SAVEPOINT: Final = "SAVEPOINT pgchorus_read"
 _ROLLBACK_TO: Final = "ROLLBACK TO SAVEPOINT pgchorus_read; RELEASE SAVEPOINT pgchorus_read"
-_serial = count(1)
+_NAME: Final = b"pgchorus_read"
 
 
 def reading(session: Session) -> Reading:
@@ -90,33 +89,25 @@ async def before_bind(
         await flush()
 
 
-async def parse_as_then(
-    session: Session, link: ShardLink, prepared: PreparedStatement, *, limit: int, shared: bool
-) -> bytes:
+async def parse_as_then(session: Session, link: ShardLink, prepared: PreparedStatement) -> bytes:
     """Return the name on a link under which a statement is parsed by the settings of its Parse.
 
-    They are set for that alone, and a rollback takes them back. ``shared`` as for ``ensure_parsed``.
+    They are set for that alone, and a rollback takes them back. It is parsed for each use: when a table has changed in
+    any way (TRUNCATE, ANALYZE), Postgres reads a statement that is there anew, by the settings of now.
     """
-    applied = session.settings.applied
-    name = prepared.link_name(applied, prepared.reading) if shared else b""
-    if name and name.decode() in link.statements:
-        link.statements.move_to_end(name.decode())
-        return name
-    # A rollback takes no named statement with it, but the unnamed one goes with the next simple query.
-    name = name or b"pgchorus_read_%d" % next(_serial)
     changed = dict.fromkeys([*dict(reading(session)), *dict(prepared.reading)])
     sets = [*(f"RESET {setting}" for setting in changed), *(sql for _, sql in prepared.reading)]
-    inside = session.transaction.in_block
-    begin, end = (_SAVEPOINT, _ROLLBACK_TO) if inside else ("BEGIN", "ROLLBACK")
-    frames = frontend.Query(link.encode("; ".join([begin, *sets]))).encode()
-    while len(link.statements) >= limit:
-        oldest, _ = link.statements.popitem(last=False)
-        frames += frontend.Close(b"S", oldest.encode()).encode()
-    frames += frontend.Parse(name, prepared.query_on(link), prepared.oids).encode() + frontend.Sync().encode()
-    frames += frontend.Query(end.encode()).encode()
+    begin, end = (_SAVEPOINT, _ROLLBACK_TO) if session.transaction.in_block else ("BEGIN", "ROLLBACK")
+    # A rollback takes no named statement with it, but the unnamed one goes with the next simple query.
+    frames = (
+        frontend.Query(link.encode("; ".join([begin, *sets]))).encode()
+        + frontend.Close(b"S", _NAME).encode()
+        + frontend.Parse(_NAME, prepared.query_on(link), prepared.oids).encode()
+        + frontend.Sync().encode()
+        + frontend.Query(end.encode()).encode()
+    )
     for kind, body in await link.collect(frames, _CYCLES):
         if kind == backend.ERROR_RESPONSE:
             raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))
-    link.statements[name.decode()] = None
     session.database.counts.server_parses += 1
-    return name
+    return _NAME

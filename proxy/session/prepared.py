@@ -62,14 +62,11 @@ class PreparedStatement:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""
         return self.query if link.codec == UTF_8 else link.encode(self.query.decode("utf-8", "surrogateescape"))
 
-    def link_name(self, applied: Applied, then: Reading | None = None) -> bytes:
-        """Return the name on links; b'' when it must be parsed anew for each use.
-
-        ``then``: it was parsed there by other settings than those that are applied.
-        """
+    def link_name(self, applied: Applied) -> bytes:
+        """Return the name on links; b'' when it must be parsed anew for each use."""
         if not self.name or reads_clock(self.statement.text):
             return b""
-        key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version, then)).encode()
+        key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version)).encode()
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
 
 

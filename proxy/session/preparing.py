@@ -345,11 +345,11 @@ async def _told(link: ShardLink, frames: bytes) -> None:
 
 async def parsed_on(session: Session, link: ShardLink, prepared: PreparedStatement) -> tuple[bytes, bytes, list[Step]]:
     """Return what ``ensure_parsed`` does; a statement that would mean something else by now has been parsed already."""
-    limit = session.database.limits.statements_per_link
-    shared = session.planner_in_block is None and not session.transaction.reads_otherwise
     if has_changed(session, prepared):
         await settle_before(session, [link.shard])
-        return await parse_as_then(session, link, prepared, limit=limit, shared=shared), b"", []
+        return await parse_as_then(session, link, prepared), b"", []
+    limit = session.database.limits.statements_per_link
+    shared = session.planner_in_block is None and not session.transaction.reads_otherwise
     return ensure_parsed(link, prepared, session.settings.applied, limit=limit, shared=shared)
 
 

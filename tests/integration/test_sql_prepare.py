@@ -165,6 +165,39 @@ def test_the_unnamed_statement_and_one_pipeline_keep_their_reading(twins: Twins)
     twins.query("show datestyle")
 
 
+def test_what_is_prepared_again_is_read_again(twins: Twins) -> None:
+    twins.query("insert into notes (k, v) values (1, 'a')")
+    for change in ("truncate notes", "analyze notes"):  # Postgres parses statements over it anew
+        twins.query("prepare p as select v, '01/02/2020'::date from notes where k = $1")
+        twins.query("set datestyle = 'iso, dmy'")
+        for begin in ("begin isolation level repeatable read", "begin read only"):
+            twins.query(begin)
+            twins.query("execute p(1)")
+            twins.query("execute p(1)")
+            twins.query("commit")
+        twins.query("reset datestyle")
+        twins.query("deallocate p")
+        twins.query(change)
+        twins.query("insert into notes (k, v) values (1, 'a') on conflict do nothing")
+
+
+def test_reset_in_a_block(twins: Twins) -> None:
+    twins.query("set datestyle = 'iso, dmy'")
+    twins.query("begin")
+    twins.query("reset all")
+    twins.query("prepare p as select '01/02/2020'::date")
+    twins.query("execute p")
+    twins.query("rollback")
+    twins.query("execute p")
+    twins.query("begin")
+    twins.query("savepoint a")
+    twins.query("reset datestyle")
+    twins.query("execute p")
+    twins.query("rollback to a")
+    twins.query("execute p")
+    twins.query("commit")
+
+
 def test_several_shards_do_not_read_what_was_prepared_by_other_settings(town: Town, connect: Connect) -> None:
     twins = Twins(connect(town.one), connect(town.dsn))
     twins.query("insert into notes (k, v) values " + ", ".join(f"({k}, 'v{k}')" for k in range(1, 10)))
