@@ -164,6 +164,15 @@ def sqlstate_of(client: psycopg.Connection[Any], query: str, *values: object) ->
     return caught.value.sqlstate
 
 
+def answered(client: psycopg.Connection[Any], query: str, *values: object) -> bool:
+    """Whether there are rows, and no link that was lost under the statement."""
+    try:
+        client.execute(query.encode(), values)
+    except psycopg.errors.ConnectionFailure:
+        return False
+    return True
+
+
 def until_it_waits(thread: ThreadPoolExecutor, work: Callable[[], T]) -> Future[T]:
     """Do something again and again until it is not answered within a second; each worker looks at hosts for itself."""
     deadline = time.monotonic() + WAITED
@@ -464,7 +473,7 @@ def test_an_old_primary_is_left_when_another_proxy_has_seen_a_new_one(ledger: Re
             inside.execute(READ, (key,))
         assert caught.value.sqlstate == "08006"
         inside.rollback()
-        answer = until_it_waits(thread, lambda: client.execute(READ, (key,)))
+        answer = until_it_waits(thread, lambda: answered(client, READ, key))
         # What the handbook says to do when a person knows better.
         ledger.on_shard(0, "DELETE FROM pgchorus.timeline WHERE shard = 's1' RETURNING 1")
         ledger.process.restart()
