@@ -306,8 +306,6 @@ def test_cursors_that_functions_open(twins: Twins) -> None:
             "fetch 2 from mine",
             "move mine",
             'fetch "mine"',
-            "select opens(null)",
-            'fetch all in "<unnamed portal 1>"',
             "close mine",
             "savepoint s",
             "fetch mine",
@@ -322,6 +320,9 @@ def test_cursors_that_functions_open(twins: Twins) -> None:
             "select opens('mine')",
         ):
             twins.query(text)
+        # Postgres makes up a name by counting in the server's process: other clients of a link have counted before.
+        ((name,),) = twins.proxy.rows("select opens(null)")
+        assert twins.proxy.rows(f'fetch all in "{name}"') == twins.one.rows("select id from plain order by id")
         fetch = (bind(), describe("P"), execute(), SYNC)
         twins.same(parse("fetch 3 in mine"), *fetch)
         twins.same(parse("close mine"), *fetch)
