@@ -77,7 +77,10 @@ class Timelines:
         while self._names:
             await asyncio.sleep(every_s)
             for endpoint in self._names.values():
-                await self._exchange(endpoint.index)
+                try:
+                    await self._exchange(endpoint.index)
+                except Exception:  # noqa: BLE001 - a bug must not end all exchange: old primaries would be taken again
+                    _log.exception("exchanging what is noted of shard %s failed", endpoint.name)
 
     async def _exchange(self, of: int) -> None:
         others = [shard for shard in range(len(self._control)) if shard != of and self._health.shard_is_up(shard)]

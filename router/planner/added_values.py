@@ -37,8 +37,11 @@ def check_column(context: Context, column: Node, table: TableName, placement: Pl
         return
     if "CONSTR_IDENTITY" in kinds or (names and names[-1] in _SERIAL):
         raise context.refuse("add-column", at, column=column["colname"], table=table)
+    if "CONSTR_GENERATED" in kinds:
+        check_computed(context, _expression_of(column, "CONSTR_GENERATED"), table, placement, at)
+        return
     value = default_of(column)
-    if value is None and not kinds & {"CONSTR_DEFAULT", "CONSTR_GENERATED"}:
+    if value is None and "CONSTR_DEFAULT" not in kinds:
         _check_domain(context, names, table, at)
         return
     effect = context.effect(value)
@@ -57,9 +60,14 @@ def _check_domain(context: Context, names: tuple[str, ...], table: TableName, at
         raise context.refuse("definition-value", at, table=table)
 
 
-def check_using(context: Context, column: Node, table: TableName, placement: Placement, at: int | None) -> None:
-    """ALTER COLUMN TYPE ... USING: every row is computed anew, on its shard, or on each that has a copy."""
-    effect = context.effect(column.get("raw_default"))
+def check_computed(
+    context: Context, value: Node | None, table: TableName, placement: Placement, at: int | None
+) -> None:
+    """USING, or a generated column: every row is computed anew, on its shard, or on each that has a copy.
+
+    What a generated column names is immutable by the word of whoever has defined it, which nobody has proved.
+    """
+    effect = context.effect(value)
     if effect.clock:
         raise context.refuse("definition-clock", at, table=table)
     if effect.runs is not Runs.ANYWHERE:
@@ -87,8 +95,12 @@ def _is_word(literal: tuple[str, object], type_name: str) -> bool:
 
 def default_of(column: Node) -> Node | None:
     """Return the default in a column's definition."""
+    return _expression_of(column, "CONSTR_DEFAULT")
+
+
+def _expression_of(column: Node, kind: str) -> Node | None:
     for item in column.get("constraints", ()):
-        if item["Constraint"].get("contype") == "CONSTR_DEFAULT":
+        if item["Constraint"].get("contype") == kind:
             found: Node | None = item["Constraint"].get("raw_expr")
             return found
     return None

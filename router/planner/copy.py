@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from router.clock_words import reads_words
 from router.cluster import Reference, Sharded
+from router.effect import Runs
 from router.errors import Refused
 from router.plan import EveryShard, Gather, HomeShard, Plan, Single, Statement
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
 from router.planner import copy_filling, dml, gather, placing, views
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
-from router.planner.reference import check_column_defaults
+from router.planner.reference import check_column_defaults, check_triggers
 from router.planner.scope import Scope
 from router.planner.spread import Spread, check_no_home, one_shard, sharded, target_of
 from router.printer import quoted
@@ -86,9 +87,10 @@ def _in(context: Context, relation: Relation) -> Plan:
     context.check_access(relation, write=True, defaults=defaults, at=at)
     placing.placed(context, EveryShard(), many_rows=True)
     if isinstance(placement, Reference):
+        check_triggers(context, relation, at)
         check_column_defaults(context, relation, [c.name for c in relation.columns if c.name not in columns], at)
         effect = context.effect(body.get("whereClause"))
-        if effect.volatile or effect.clock:
+        if effect.volatile or effect.clock or effect.touches or effect.runs is not Runs.ANYWHERE:
             raise context.refuse("reference-write", at, table=relation.name)
         _check_default_marker(context, relation, listed, placement)
         return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill, clocked=clocked)

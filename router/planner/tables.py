@@ -403,8 +403,9 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
         definition.types[added["colname"]] = type_name(added.get("typeName", {}))
         check_column(context, added, definition)
         added_values.check_column(context, added, definition.name, placement)
-    if kind == "AT_AlterColumnType" and not isinstance(placement, Home):
-        added_values.check_using(context, detail.get("ColumnDef", {}), definition.name, placement, at)
+    computed = detail if kind == "AT_SetExpression" else detail.get("ColumnDef", {}).get("raw_default")
+    if kind in {"AT_AlterColumnType", "AT_SetExpression"} and not isinstance(placement, Home):
+        added_values.check_computed(context, computed, definition.name, placement, at)
     if kind in {"AT_AttachPartition", "AT_AddInherit"}:
         _check_attach(context, detail, kind, definition, at)
         return

@@ -189,13 +189,20 @@ def test_what_functions_find_is_found_once(town: Town, connect: Callable[..., Wi
             copies(town)
             client.rows("delete from codes where id = 1000")
             assert refused(client.query(f"alter table codes add column made text default {value}"))
+        numbered = "generated always as (number()) stored"
+        assert refused(client.query(f"alter table codes add column made text {numbered}"))
+        client.rows("alter table codes add column made text generated always as (upper(v)) stored")
+        assert refused(client.query("alter table codes alter made set expression as (number())"))
+        client.rows("alter table codes drop column made")
         for maker in ("sees", "tells", "times"):
             client.rows(
                 f"create trigger makes before insert or update on codes for each row execute function {maker}()"
             )
             assert refused(client.query("insert into codes (id, v) values (1001, 'x')"))
             assert refused(client.query("update codes set v = 'y' where id = 1"))
+            assert refused(client.query("copy codes (id, v) from stdin"))
             client.rows("drop trigger makes on codes")
+        assert refused(client.query("copy codes (id, v) from stdin where v <> first_kind()"))
         copies(town)
     finally:
         client.rows("drop table codes")
