@@ -10,7 +10,7 @@
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
 # make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
-# make docs    what is made from the source: docs/refusals.md, docs/doctor.md
+# make docs    what is made from the source: docs/refusals.md, docs/doctor.md, docs/configuration.md and its JSON Schema
 # make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
 # make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
@@ -68,6 +68,8 @@ deadlocks: $(VENV)/.test
 docs: $(VENV)/.test
 	$(RUN) -m router.refusals > docs/refusals.md
 	$(RUN) -m proxy.doctor.page > docs/doctor.md
+	$(RUN) -m proxy.config.page > docs/configuration.md
+	$(RUN) -m proxy.config.schema > conf/pgchorus.schema.json
 
 screens: $(VENV)/.test
 	$(RUN) -m bench.screens $(ARGS)

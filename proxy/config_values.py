@@ -6,6 +6,7 @@ Names of tables and columns are read as Postgres reads them in SQL: folded to lo
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -15,7 +16,6 @@ from proxy.wire.scram import Verifier
 from router.cluster import TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from ipaddress import IPv4Network, IPv6Network
 
 MAX_IDENTIFIER_BYTES = 63
@@ -50,32 +50,47 @@ def text(given: str) -> str:
     return given
 
 
-def choice(*words: str, more: str = "") -> Callable[[str], str]:
-    """Return a reader of one of some words."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Reads one of some words. ``more`` says what else would be right where the word stands."""
 
-    def read(given: str) -> str:
-        if given not in words:
-            raise Wrong(
-                f"{given or 'nothing'} is not possible here", " ".join(["use", " or ".join(words), more]).strip()
-            )
+    words: tuple[str, ...]
+    more: str = ""
+
+    def __call__(self, given: str) -> str:
+        """Return the word; raises Wrong."""
+        if given not in self.words:
+            right = " ".join(["use", " or ".join(self.words), self.more]).strip()
+            raise Wrong(f"{given or 'nothing'} is not possible here", right)
         return given
 
-    return read
+
+def choice(*words: str, more: str = "") -> Choice:
+    """Return a reader of one of some words."""
+    return Choice(words, more)
 
 
-def number(*, whole: bool, least: float) -> Callable[[str], float]:
-    """Return a reader of numbers of at least ``least``; underscores may part the digits of a whole one."""
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Reads a number of at least ``least``; underscores may part the digits of a whole one."""
 
-    def read(given: str) -> float:
-        kind = "a whole number" if whole else "a number"
-        if not (_WHOLE if whole else _FRACTION).fullmatch(given):
-            raise Wrong(f"{given!r} is not {kind}", f"give {kind} of at least {least:g}")
-        value = int(given) if whole else float(given)
-        if value < least:
-            raise Wrong(f"{given} is too small", f"give {kind} of at least {least:g}")
+    whole: bool
+    least: float
+
+    def __call__(self, given: str) -> float:
+        """Return the number; raises Wrong."""
+        kind = "a whole number" if self.whole else "a number"
+        if not (_WHOLE if self.whole else _FRACTION).fullmatch(given):
+            raise Wrong(f"{given!r} is not {kind}", f"give {kind} of at least {self.least:g}")
+        value = int(given) if self.whole else float(given)
+        if value < self.least:
+            raise Wrong(f"{given} is too small", f"give {kind} of at least {self.least:g}")
         return value
 
-    return read
+
+def number(*, whole: bool, least: float) -> Number:
+    """Return a reader of numbers of at least ``least``."""
+    return Number(whole, least)
 
 
 def share(given: str) -> float:

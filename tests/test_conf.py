@@ -11,17 +11,15 @@ import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from proxy.cli import parser
-from proxy.config import FORM, Either, Form, Named, Section, known_keys, load, load_tables
+from proxy.config import FORM, known_keys, load, load_tables
+from proxy.config.explained import places
 from proxy.limits import Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CONF = Path(__file__).parents[1] / "conf"
 TABLE_FILES = {"demo-tables.yaml"}
@@ -125,30 +123,15 @@ def test_the_unit_of_systemd_starts_what_there_is() -> None:
     assert sockets["Socket"]["ListenStream"] == "6432"
 
 
-def documented(node: yaml.Node | None, form: Form, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the path (names of the user's choice as `*`) and the line of every key in a file."""
-    if isinstance(form, Either):
-        form = form.section
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        if isinstance(form, Named):
-            yield f"{prefix}*", key.start_mark.line
-            yield from documented(value, form.form, f"{prefix}*.")
-        elif isinstance(form, Section):
-            yield f"{prefix}{key.value}", key.start_mark.line
-            yield from documented(value, form.keys[key.value].form, f"{prefix}{key.value}.")
-
-
 def test_the_reference_has_every_key_and_no_other() -> None:
-    found = {path for path, _ in documented(yaml.compose(REFERENCE.read_text()), FORM)}
+    found = {path for path, _ in places(yaml.compose(REFERENCE.read_text()), FORM)}
     assert found == set(known_keys())
 
 
 def test_the_reference_says_something_about_every_key() -> None:
     lines = REFERENCE.read_text().splitlines()
     explained: dict[str, bool] = {}
-    for path, line in documented(yaml.compose(REFERENCE.read_text()), FORM):
+    for path, line in places(yaml.compose(REFERENCE.read_text()), FORM):
         above = lines[line - 1].lstrip().startswith("# ") if line else False
         explained[path] = explained.get(path, False) or above or " # " in lines[line]
     assert [path for path, said in explained.items() if not said] == []
