@@ -20,7 +20,7 @@ class CopyFormat:
     header: bool = False
     quote: str = '"'
     escape: str = '"'
-    utf8: bool = False  # by the option ENCODING, whatever client_encoding is
+    encoding: str = ""  # by the option ENCODING, whatever client_encoding is
     default: str | None = None  # what stands for a column's default
     key_quoted_null: bool = False  # FORCE_NULL of the key: what NULL looks like is NULL in quotes, too
     key_never_null: bool = False  # FORCE_NOT_NULL of the key

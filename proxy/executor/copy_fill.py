@@ -12,7 +12,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from router.plan_copy import CopyFormat
 
@@ -44,23 +44,28 @@ class Values(Protocol):
 
 
 class Writer:
-    """Writes the values of one row as what stands in front of it. ``columns``: how many values there are."""
+    """Writes the values of one row as what stands in front of it.
 
-    def __init__(self, copy_format: CopyFormat, columns: int, names: Sequence[str]) -> None:
+    ``columns``: how many values there are; ``encode`` puts a text in the encoding of the data.
+    """
+
+    def __init__(
+        self, copy_format: CopyFormat, columns: int, names: Sequence[str], encode: Callable[[str], bytes] = str.encode
+    ) -> None:
         self.columns = columns
-        self._names = [name.encode() for name in names]
         self._binary = copy_format.format == "binary"
         if self._binary:
             return
+        self._names = [encode(name) for name in names]
         self._csv = copy_format.format == "csv"
-        self._delimiter, self._null = copy_format.delimiter.encode(), copy_format.null.encode()
+        self._delimiter, self._null = copy_format.delimiter.encode(), encode(copy_format.null)
         quote, escape = copy_format.quote.encode(), copy_format.escape.encode()
         self._quote = quote
         special = {self._delimiter, b"\r", b"\n", *((quote, escape) if self._csv else (b"\\",))}
         self._special = re.compile(b"[" + b"".join(map(re.escape, sorted(special))) + b"]")
         self._inside = re.compile(b"[" + b"".join(map(re.escape, sorted({quote, escape}))) + b"]")
         self._escaped = escape.replace(b"\\", b"\\\\") + rb"\g<0>"
-        taken = [self._null] if copy_format.default is None else [self._null, copy_format.default.encode()]
+        taken = [self._null] if copy_format.default is None else [self._null, encode(copy_format.default)]
         self._taken = frozenset([*taken, b"", b"\\."])
 
     def header(self) -> bytes:

@@ -18,7 +18,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.encodings import UTF_8, written
+from proxy.encodings import UTF_8, by_name, written
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
-    from router.plan_copy import CopyFill, CopyIn, CopyInExecution
+    from router.plan_copy import CopyFill, CopyFormat, CopyIn, CopyInExecution
 
 _HEADER_BYTES = 5
 _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
@@ -78,10 +78,12 @@ class Splitter(Protocol):
 class Filling:
     """What is filled in: where it comes from, how it is written, and what the client sees of it, which is nothing."""
 
-    def __init__(self, plan: CopyIn, fill: CopyFill, values: Values) -> None:
+    def __init__(self, plan: CopyIn, fill: CopyFill, values: Values, codec: str) -> None:
         count = len(fill.columns)
         self.values = values
-        self.writer = Writer(plan.format, count, [column.name for column in fill.columns])
+        self.writer = Writer(
+            plan.format, count, [column.name for column in fill.columns], partial(written, codec=codec)
+        )
         self._count = count
         binary = plan.format.format == "binary"
         self.response = backend.copy_in_response(int(binary), (int(binary),) * (plan.columns - count))
@@ -469,7 +471,7 @@ async def start_copy_in(
     fill, by_key = execution.plan.fill, execution.plan.key_column is not None
     filling = None
     if fill is not None and environment.copy_values is not None:
-        filling = Filling(execution.plan, fill, environment.copy_values)
+        filling = Filling(execution.plan, fill, environment.copy_values, _codec(execution.plan.format, request))
     try:
         cuts = by_key or filling is not None or execution.plan.clocked
         splitter = _splitter(execution, request, environment, filling) if cuts else None
@@ -491,24 +493,33 @@ def _splitter(
     plan, copy_format = execution.plan, execution.plan.format
     column, placer = plan.key_column or 0, None
     positions = {shard: position for position, shard in enumerate(execution.shards)}
-    binary = copy_format.format == "binary"  # then ENCODING says nothing about texts
-    encoding = UTF_8 if copy_format.utf8 and not binary else request.encoding
+    binary = copy_format.format == "binary"
+    codec = _codec(copy_format, request)
     if plan.key_type is not None:
         owners = [positions[owner] for owner in execution.slot_owners]
-        placer = KeyPlacer(plan.key_type, owners, plan.key_modifier, encoding)
+        placer = KeyPlacer(plan.key_type, owners, plan.key_modifier, codec if binary else UTF_8)
     dealt = Dealt(len(positions), Numbering(len(positions), everywhere=placer is None))
     writer = None if filling is None else filling.writer
     if binary:
         return BinarySplitter(column, placer, dealt, writer)
-    if not copy_format.null.isascii() and encoding != UTF_8:
-        raise ProxyError(FEATURE_NOT_SUPPORTED, "NULL of a COPY into a sharded table must be ASCII", hint="Use UTF8.")
-    if _UNSAFE_ENCODINGS.search(encoding.lower()):
+    if _UNSAFE_ENCODINGS.search(codec.lower()):
         raise ProxyError(
             FEATURE_NOT_SUPPORTED,
-            f"COPY into a sharded table is not supported while client_encoding is {request.encoding}",
-            hint="SET client_encoding TO 'UTF8' and send UTF-8.",
+            f"COPY into a sharded table is not supported while the encoding of its data is {codec}",
+            hint="Send UTF-8, with the option ENCODING 'UTF8' or after SET client_encoding TO 'UTF8'.",
         )
-    by = Dealing(copy_format, column, placer, dealt, writer, plan.clocked)
+    by = Dealing(copy_format, column, placer, dealt, writer, plan.clocked, codec)
     if copy_format.format == "csv":
         return CsvSplitter(by, dot_ends=environment.server_version < 18)  # noqa: PLR2004 - where that changed
     return TextSplitter(by)
+
+
+def _codec(copy_format: CopyFormat, request: Request) -> str:
+    """Return Python's name for the encoding of the data. Raises Refused for one that is not read here as by a shard."""
+    # ENCODING says nothing about binary data.
+    if copy_format.format == "binary" or not copy_format.encoding:
+        return request.encoding
+    encoding = by_name(copy_format.encoding)
+    if encoding is None or not encoding.several:
+        raise refusal("copy-option", name=f"ENCODING {copy_format.encoding}")
+    return encoding.codec

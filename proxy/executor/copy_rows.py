@@ -51,7 +51,8 @@ class Dealing:
     """What rows are cut and dealt out by: the key is in ``column``; no ``placer``: every row goes to every shard.
 
     With a ``writer`` rows wait for the values in front of them; ``column`` counts these values too. ``clocked``:
-    columns in which a word of the clock is refused.
+    columns in which a word of the clock is refused. ``codec``: Python's name for the encoding of the data, in which no
+    byte below 0x80 is a part of another character.
     """
 
     copy_format: CopyFormat
@@ -60,6 +61,7 @@ class Dealing:
     dealt: Dealt
     writer: Writer | None = None
     clocked: Sequence[int] = ()
+    codec: str = "utf-8"
 
 
 class LineSplitter:
@@ -80,6 +82,7 @@ class LineSplitter:
         self._placer = placer
         self._column = column
         self._clocked = by.clocked
+        self._codec = None if by.codec == "utf-8" else by.codec
         self._delimiter = copy_format.delimiter.encode()
         self._null = copy_format.null.encode()
         self._header = copy_format.header
@@ -147,8 +150,17 @@ class LineSplitter:
         raise NotImplementedError
 
     def _field(self, line: bytes, column: int) -> tuple[bool, bytes | None]:
-        """Find a column in a line: (False, None) when the line has too few fields, (True, None) for NULL."""
+        """Find a column in a line, in UTF-8: (False, None) when there are too few fields, (True, None) for NULL."""
         raise NotImplementedError
+
+    def _utf8(self, field: bytes) -> bytes:
+        r"""Convert a field before anything in it is read: ``\xC3`` is a byte of the server's encoding."""
+        if self._codec is None or field.isascii():
+            return field
+        try:
+            return field.decode(self._codec).encode()
+        except UnicodeError:
+            return field  # whichever server gets it says what is wrong
 
     def _check_words(self, lines: list[bytes], block: bytes | None) -> None:
         """Refuse words that each shard would read off its own clock."""
@@ -350,13 +362,13 @@ class TextSplitter(LineSplitter):
             fields = line.split(delimiter, column + 1)
             if len(fields) <= column:
                 return False, None
-            value = fields[column]
+            value = self._utf8(fields[column])
             return True, None if value == self._null else value
         start = 0
         for number in range(column + 1):
             end = _text_field_end(line, start, delimiter)
             if number == column:
-                raw = line[start:end]
+                raw = self._utf8(line[start:end])
                 return True, None if raw == self._null else _ESCAPE.sub(_unescape, raw)
             if end == len(line):
                 return False, None
@@ -480,7 +492,7 @@ class CsvSplitter(LineSplitter):
         if quote not in line or not any(quote in field for field in fields[: column + 1]):
             if len(fields) <= column:
                 return False, None
-            value = fields[column]
+            value = self._utf8(fields[column])
             return True, None if value == self._null and not self._never_null else value
         at = 0
         for number in range(column + 1):
@@ -488,6 +500,7 @@ class CsvSplitter(LineSplitter):
                 return False, None
             value, was_quoted, at = _csv_field(line, at, delimiter[0], quote[0], self._escape[0])
             if number == column:
+                value = self._utf8(value)
                 is_null = self._quoted_null if was_quoted else not self._never_null
                 return True, None if is_null and value == self._null else value
         return False, None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.encodings import by_name, written
+from proxy.errors import ProxyError
 from proxy.session.filling import collect, compute, moment_parameter, packet_of
 from proxy.transaction import ClientTransaction
 from router.errors import refusal
@@ -30,7 +32,7 @@ class CopyValues:
         self._session = session
         self._columns = fill.columns
         self._format = int(plan.format.format == "binary")
-        self._utf8 = plan.format.utf8 or session.encoding.codec.lower().replace("-", "") in {"utf8", "ascii"}
+        self._encoding = (by_name(plan.format.encoding) or session.encoding) if not self._format else session.encoding
         self._each = tuple(column.value for column in fill.columns if column.each)
         self._moments = [moment_parameter(session, moment) for moment in fill.moments]
         self._once: list[bytes | None] = []
@@ -66,9 +68,17 @@ class CopyValues:
             found = await compute(self._session, rows, self._moments, self._format)
         else:
             found = await collect(link, packet_of(self._session, rows, self._moments, self._format))
-        if not self._format and not self._utf8 and any(value.data and not value.data.isascii() for value in found):
-            raise refusal("client-encoding-shards", value=self._session.encoding.codec)
-        return [value.data for value in found]
+        return [self._recoded(value.data) for value in found]
+
+    def _recoded(self, data: bytes | None) -> bytes | None:
+        """Return a value, which is in the client's encoding, in that of the data."""
+        own, wanted = self._session.encoding, self._encoding
+        if data is None or data.isascii() or own.codec == wanted.codec:
+            return data
+        try:
+            return written(own.heard(data), wanted.codec)
+        except ProxyError as error:
+            raise refusal("client-encoding-shards", value=wanted.name) from error
 
     def end(self) -> None:
         """Give the link back."""

@@ -122,13 +122,14 @@ _TEXTS = {
     "quote": "quote",
     "escape": "escape",
     "default": "default",
+    "encoding": "encoding",
 }
 
 
 def copy_format(context: Context) -> CopyFormat:
     """Read the options that say where a row ends; defaults depend on the format."""
     found: dict[str, str] = {}
-    header = utf8 = False
+    header = False
     for option in context.body.get("options", ()):
         element = option["DefElem"]
         name, argument = element["defname"], element.get("arg")
@@ -136,7 +137,6 @@ def copy_format(context: Context) -> CopyFormat:
             found[name] = _text(argument)
         elif name == "header":
             header = option_is_on(argument)
-        utf8 = utf8 or name == "encoding"  # no other is accepted
     kind = found.get("format", "text").lower()
     csv = kind == "csv"
     quote = found.get("quote", '"')
@@ -147,7 +147,7 @@ def copy_format(context: Context) -> CopyFormat:
         header,
         quote,
         found.get("escape", quote),
-        utf8,
+        found.get("encoding", ""),
         found.get("default"),
     )
 
@@ -159,9 +159,7 @@ def _text(argument: Node) -> str:
     return str(argument.get("String", {}).get("sval", ""))
 
 
-_PLAIN_OPTIONS = frozenset(
-    {*_TEXTS, "header", "freeze", "force_not_null", "force_null", "encoding", "on_error", "log_verbosity"}
-)
+_PLAIN_OPTIONS = frozenset({*_TEXTS, "header", "freeze", "force_not_null", "force_null", "on_error", "log_verbosity"})
 
 
 def _check_options(context: Context, at: int | None) -> None:
@@ -169,8 +167,6 @@ def _check_options(context: Context, at: int | None) -> None:
     for option in context.body.get("options", ()):
         element = option["DefElem"]
         name = element["defname"]
-        if name == "encoding" and _text(element.get("arg", {})).lower().replace("-", "") not in {"utf8", "unicode"}:
-            raise context.refuse("copy-option", at, name="ENCODING")
         if name == "on_error" and _text(element.get("arg", {})).lower() not in {"stop", "ignore"}:
             raise context.refuse("copy-option", at, name="ON_ERROR")
         if name not in _PLAIN_OPTIONS:

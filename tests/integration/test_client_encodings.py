@@ -282,6 +282,61 @@ def test_explain_says_what_it_says_in_the_clients_encoding(town: Town, connect: 
         assert "Жук" in b"".join(rows).decode("koi8-r") or "route" in text
 
 
+@pytest.mark.parametrize("encoding", ["UTF8", "KOI8R"])
+def test_copy_in_an_encoding_of_its_own(speaking: Callable[[str], Speaking], encoding: str, any_town: Town) -> None:
+    both = speaking(encoding)
+
+    def copied(text: str, data: bytes) -> None:
+        both.twins.same(Query(both.bytes(text)), frame(b"d", data), frame(b"c", b""))
+
+    number = 0
+    for name, codec in (("WIN1251", "cp1251"), ("koi8-r", "koi8-r"), ("UTF-8", "utf-8"), ("sql_ascii", "utf-8")):
+        for options in ("delimiter '|', null 'ж'", "format csv, quote '$', escape '!', delimiter '|', null 'ж'"):
+            number += 1
+            quote = "$" * ("csv" in options)
+            lines = [f"{quote}{word}{number}{quote}|1\n" for word in RUSSIAN]
+            lines.append(f"ж{number}|ж\n")
+            copied(f"copy words from stdin ({options}, encoding '{name}')", "".join(lines).encode(codec))
+    # What is written by number is of the server's encoding.
+    copied("copy words from stdin (encoding 'win1251')", "ц\\xD0\\xb1\\321\\217\t7\n".encode("cp1251"))
+    assert both.rows("select n from words where word = 'цбя'") == [("7",)]
+    assert len(any_town.stored("SELECT word FROM words")) == 8 * (len(RUSSIAN) + 1) + 1
+    for at in range(1, number + 1):
+        for word in RUSSIAN:
+            assert both.rows(f"select n from words where word = '{word}{at}'") == [("1",)]
+        assert both.rows(f"select n from words where word = 'ж{at}'") == [(None,)]
+    copied("copy words from stdin (encoding 'win1251')", b"a\t1\n\x98\t1\n")  # which WIN1251 has not
+    for options in ("(encoding 'win1251', format csv, header)", "(encoding 'gbk')", "(encoding 'euc_jp')"):
+        for client in (both.twins.one, both.twins.proxy):
+            client.send(Query(f"copy words to stdout {options}".encode()))
+        traces = [client.read() for client in (both.twins.one, both.twins.proxy)]
+        assert sorted(map(str, traces[0])) == sorted(map(str, traces[1]))
+    for name in ("euc_jp", "gbk", "nothing"):
+        text = f"copy words from stdin (encoding '{name}')"
+        if len(any_town.shards) > 1:
+            assert both.twins.proxy.query(text)[0][1]["C"] == "0A000"
+        else:
+            both.twins.same(Query(text.encode()), frame(b"d", b"a\t1\n"), frame(b"f", b"no\0"))
+
+
+def test_copy_fills_in_values_in_the_encoding_of_the_data(speaking: Callable[[str], Speaking]) -> None:
+    both = speaking("LATIN1")
+    both.query("create sequence made_k")
+    both.query("create table made (k text primary key default 'ü' || nextval('made_k'), \"ö\" text, n int4)")
+    try:
+        for options, codec in (("", "latin-1"), ("encoding 'utf8'", "utf-8"), ("encoding 'win1252'", "cp1252")):
+            for more in ("null 'é'", "format csv, header match, null 'é'"):
+                header = "ö,n\n" if "csv" in more else ""
+                comma = "," if "csv" in more else "\t"
+                data = f"{header}à{comma}1\né{comma}2\n".encode(codec)
+                text = f'copy made ("ö", n) from stdin ({more}{", " if options else ""}{options})'
+                both.twins.same(Query(both.bytes(text)), frame(b"d", data), frame(b"c", b""))
+        assert len(both.rows('select k, "ö", n from made order by length(k), k')) == 12
+    finally:
+        both.query("drop table made")
+        both.query("drop sequence made_k")
+
+
 @pytest.mark.parametrize("encoding", ["KOI8R", "LATIN5"])
 def test_copy(speaking: Callable[[str], Speaking], encoding: str, any_town: Town) -> None:
     both = speaking(encoding)

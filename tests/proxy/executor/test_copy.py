@@ -145,7 +145,7 @@ async def test_text_keys_in_another_encoding(shards: Shards) -> None:
     await shards.answer(copy_in(CopyFormat(), "text"), Request("COPY c FROM STDIN", encoding="latin-1"))
     await shards.everywhere("SET client_encoding TO 'UTF8'")
     assert await all_rows(shards, "k") == sorted(key.encode() for key in keys)
-    with pytest.raises(ProxyError, match="client_encoding is sjis"):
+    with pytest.raises(ProxyError, match="encoding of its data is sjis"):
         await shards.answer(copy_in(CopyFormat(), "text"), Request("COPY c FROM STDIN", encoding="sjis"))
 
 
