@@ -68,6 +68,8 @@ def take_back(script: deque[Step]) -> None:
 class Relay:
     """Receiver of one exchange. ``script`` None: a simple query, everything is passed on."""
 
+    takes_runs = True  # proxy.shards.receiver.RunReceiver
+
     def __init__(
         self,
         client: ClientConnection,

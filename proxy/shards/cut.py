@@ -1,7 +1,7 @@
-"""A frame that the socket has cut: its beginning is kept until the rest of it has come.
+"""How what the socket gave is cut: a frame that it has cut is kept until the rest of it has come.
 
 Decides what is copied: the beginning, and of a frame above ``JOIN_BYTES`` nothing else. How many bytes are missing is
-known from the header, so that a row of 30 MB is not walked again for each piece of it.
+known from the header, so that a row of 30 MB is not walked again for each piece of it. And who is given rows in runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from proxy.wire.errors import malformed
 from proxy.wire.frames import HEADER, HEADER_BYTES, LARGEST_MESSAGE_BYTES, LENGTH_BYTES
 
 if TYPE_CHECKING:
-    from proxy.shards.receiver import Chunk
+    from proxy.shards.receiver import Chunk, Receiver
 
 #: Up to here a chunk whose first frame came in pieces is made one bytes object again; above, a view of what was
 #: collected.
@@ -45,3 +45,8 @@ class CutFrame:
             return b"".join((kept, data))
         kept += data
         return memoryview(kept)
+
+
+def may_have_runs(receiver: Receiver | None, chunk: Chunk) -> bool:
+    """Whether rows of a chunk that stand together are one entry for a receiver (``receiver.RunReceiver``)."""
+    return isinstance(chunk, bytes) and getattr(receiver, "takes_runs", False)

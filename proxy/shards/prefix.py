@@ -65,14 +65,3 @@ class SentPrefix:
             elif kind == _COPY_IN:
                 raise malformed("a prefix that copies in")
         return 0
-
-
-def without_notifications(chunk: Chunk, index: list[Frame], notify: Callable[[Chunk, int, int], None]) -> list[Frame]:
-    """Notifications are for whoever listens, not for whoever has an exchange under way; returns the rest."""
-    rest = []
-    for entry in index:
-        if entry[0] == _NOTIFICATION:
-            notify(chunk, entry[1], entry[2])
-        else:
-            rest.append(entry)
-    return rest

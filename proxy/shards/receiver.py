@@ -35,6 +35,16 @@ class Receiver(Protocol):
         ...
 
 
+class RunReceiver(Receiver, Protocol):
+    """A receiver that does not look at rows one by one.
+
+    An entry of its index may be a run of DataRow or of CopyData messages: from the start of the first to the end of the
+    last. An attribute that others lack, so that they need not say so.
+    """
+
+    takes_runs: bool
+
+
 class WholeReceiver(Receiver, Protocol):
     """A receiver that would rather have a plain answer in one piece."""
 

@@ -26,17 +26,18 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy.shards.cut import CutFrame
+from proxy.shards.cut import CutFrame, may_have_runs
 from proxy.shards.doomed import Doomed
 from proxy.shards.draining import Drain
 from proxy.shards.errors import ShardError, broken_protocol, is_fatal, lost_link, spoken, unhandled
-from proxy.shards.prefix import Prefix, SentPrefix, without_notifications
+from proxy.shards.prefix import Prefix, SentPrefix
+from proxy.shards.strays import unsolicited, without_notifications
 from proxy.shards.translating import Known, Translating
 from proxy.shards.types import AS_AT_HOME
 from proxy.timings import LAST, Timings
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, frame
+from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, frame, run_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +53,7 @@ _DATA_ROW: Final = backend.DATA_ROW
 _READY: Final = backend.READY_FOR_QUERY
 _ERROR: Final = backend.ERROR_RESPONSE
 _PARAMETER: Final = backend.PARAMETER_STATUS
-_NOTICE: Final = backend.NOTICE_RESPONSE
 _COLUMNS: Final = backend.ROW_DESCRIPTION
-_NOTIFICATION: Final = backend.NOTIFICATION_RESPONSE
 #: Frames of an answer that neither the link nor a session looks at: rows and what stands around them.
 PLAIN: Final = frozenset(b"TDC12nI")
 READY_HEADER: Final = b"Z\0\0\0\5"
@@ -62,6 +61,8 @@ READY_BYTES: Final = len(READY_HEADER) + 1
 #: Frames that the link itself looks at, wherever they turn up.
 _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
 _LONG_HEAD: Final = 1024
+_RUNS: Final = frozenset({_DATA_ROW, backend.COPY_DATA})
+_LONG_CHUNK: Final = 2048  # in less there are not many rows
 _TERMINATE: Final = frame(b"X", b"")
 _NOBODYS: Final = Timings()  # of links that no pool has
 
@@ -330,11 +331,15 @@ class Relay:
         last_header = end - HEADER_BYTES
         ready_count = 0
         notable = False
+        # Whether rows that stand together are one entry: an index of each was half of what passing them on costs.
+        runs = end > _LONG_CHUNK and self._ahead is None and may_have_runs(self._receiver, chunk)
         while start <= last_header:
             kind, length = unpack(chunk, start)
             stop = start + 1 + length
             if stop > end or length < LENGTH_BYTES:
                 break
+            if runs and kind in _RUNS:
+                stop = run_end(cast("bytes", chunk), start, end)
             add((kind, start, stop))
             if kind != _DATA_ROW:
                 if kind == _READY:
@@ -344,6 +349,7 @@ class Relay:
                     notable = True
                 elif kind == _COLUMNS and self._untranslated is not None:
                     self._look_at_columns(bytes(chunk[start:stop]))
+                    runs = runs and may_have_runs(self._receiver, chunk)
             start = stop
         if start < end and not self._keep(chunk, start, end):
             return
@@ -492,16 +498,9 @@ class Relay:
             self.load.add(self.took)
 
     def _unsolicited(self, chunk: Chunk, index: list[Frame]) -> None:
-        """Handle frames between exchanges: the three asynchronous kinds are allowed (parameters are noted already)."""
-        for kind, start, stop in index:
-            if kind == _NOTIFICATION:
-                self._notify(chunk, start, stop)
-            elif kind == _NOTICE:
-                _log.info("%r: %s", self, backend.decode_error(bytes(chunk[start + HEADER_BYTES : stop])))
-            elif kind != _PARAMETER:
-                what = f"message of type {chr(kind)!r} outside an exchange"
-                self._lose(broken_protocol(self.shard, self.name, what))
-                return
+        stray = unsolicited(self, chunk, index, self._notify)
+        if stray is not None:
+            self._lose(broken_protocol(self.shard, self.name, f"message of type {chr(stray)!r} outside an exchange"))
 
     def _notify(self, chunk: Chunk, start: int, stop: int) -> None:
         if self.on_notification is not None:

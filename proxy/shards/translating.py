@@ -73,7 +73,7 @@ class _Asked(NamedTuple):
 class Translating:
     """The receiver of one exchange in translation."""
 
-    __slots__ = ("_asked", "_forms", "_known", "_missing", "_name", "_receiver", "_types")
+    __slots__ = ("_asked", "_forms", "_known", "_missing", "_name", "_receiver", "_types", "takes_runs")
 
     def __init__(self, types: TypeMap, known: Known, name: str, receiver: Receiver) -> None:
         self._types = types
@@ -83,6 +83,7 @@ class Translating:
         self._asked: deque[_Asked] = deque()
         self._forms: tuple[Form | None, ...] | None = _NO_FORMS  # of the rows that come; None: not to be looked at
         self._missing = 0
+        self.takes_runs: bool = getattr(receiver, "takes_runs", False)
 
     # --- to the shard -----------------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class Translating:
         for entry in index:
             kind, start, stop = entry
             if kind == _ROW:
-                self._row(chunk, start, patches)
+                self._rows(chunk, start, stop, patches)
             elif kind == _COLUMNS:
                 if self._described(column_oids(self._types, chunk, start, stop, patches)):
                     continue
@@ -178,14 +179,16 @@ class Translating:
         """Pass it on."""
         self._receiver.lost(error)
 
-    def _row(self, chunk: Chunk, start: int, patches: Patches) -> None:
+    def _rows(self, chunk: Chunk, start: int, stop: int, patches: Patches) -> None:
+        """Look at a row, or at a run of them (proxy.shards.receiver.RunReceiver)."""
         forms = self._forms
         if forms is _NO_FORMS:
             head = self._asked[0] if self._asked else None
             columns = self._known.portals.get(head.portal or b"", ()) if head is not None else ()
             forms = self._forms = self._types.forms_of(columns)
         if forms is not None:
-            row_oids(self._types, chunk, start, forms, patches)
+            for _, begin, _ in walk(chunk, start, stop)[0]:
+                row_oids(self._types, chunk, begin, forms, patches)
 
     def _described(self, columns: tuple[Column, ...]) -> bool:
         """Note the columns that a Describe has found, or that a Query's rows have; True if the Describe was ours."""

@@ -28,6 +28,11 @@ _SMALL = b"CDEHSXcf"
 _LARGE = b"QPBFd"
 _COMPACT_BYTES = 1 << 16
 
+# Frames of one length in a row that make jumping over them pay, and how many are walked before it is tried again.
+_WORTH_JUMPING = 16
+_FIRST_PAUSE = 16
+_LONGEST_PAUSE = 1024
+
 
 def frame(type: bytes, body: bytes) -> bytes:  # noqa: A002 - the protocol's word
     """Build one message from its type byte and its body."""
@@ -151,3 +156,52 @@ def walk(
         add((kind, start, stop))
         start = stop
     return found, start
+
+
+def run_end(data: bytes, start: int, end: int) -> int:
+    """Return where the run of messages of one type ends that begins at ``start``, of those complete in ``data[:end]``.
+
+    A large answer is nothing but such runs, a message for each row. Rows of fixed columns have one length, and then the
+    headers stand at even distances: five slices with a stride show how far, at 10 ns for a row instead of 110. Where
+    lengths vary, each look for that is in vain, so it is taken less and less often.
+
+    Stops as well at a length that cannot be; ``start`` is the beginning of a complete message.
+    """
+    kind = data[start]
+    unpack = HEADER.unpack_from
+    last_header = end - HEADER_BYTES
+    pause = _FIRST_PAUSE
+    while start <= last_header:
+        same, length = unpack(data, start)
+        step = length + 1
+        if same != kind or length < LENGTH_BYTES or start + step > end:
+            break
+        head = data[start : start + HEADER_BYTES]
+        if data.startswith(head, start + step) and data.startswith(head, start + 2 * step):
+            count = _alike(data, start, end, step)
+            start += count * step
+            if count > _WORTH_JUMPING:
+                continue
+        walked_to = start + pause * step
+        if pause < _LONGEST_PAUSE:
+            pause *= 2
+        if walked_to > last_header:
+            walked_to = last_header + 1
+        while start < walked_to:
+            same, length = unpack(data, start)
+            stop = start + 1 + length
+            if same != kind or stop > end or length < LENGTH_BYTES:
+                return start
+            start = stop
+    return start
+
+
+def _alike(data: bytes, start: int, end: int, step: int) -> int:
+    """Count the messages that have the same header, each ``step`` bytes behind the one before."""
+    count = (end - start) // step
+    for first in range(start + LENGTH_BYTES, start - 1, -1):  # what differs first is the last byte of the length
+        column = data[first : first + (count - 1) * step + 1 : step]
+        byte = column[:1]
+        if column.count(byte) != count:
+            count = len(column) - len(column.lstrip(byte))
+    return count

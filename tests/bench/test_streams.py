@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.streams import COPY_IN, WAYS, WORK, Figures, rows_of, table_of
 from proxy.wire.frames import walk
 
 
-def test_rows_are_whole_messages() -> None:
-    data = b"".join(rows_of(2000))
+@pytest.mark.parametrize(("vary", "lengths"), [(0, 4), (50, 103)])
+def test_rows_are_whole_messages(vary: int, lengths: int) -> None:
+    data = b"".join(rows_of(2000, vary))
     index, rest = walk(data, 0, len(data))
     assert rest == len(data)
     assert {kind for kind, _, _ in index} == {ord("d")}
     lines = b"".join(data[start + 5 : end] for _, start, end in index).splitlines()
     assert [int(line.partition(b"\t")[0]) for line in lines] == list(range(2000))
     assert 95 <= len(data) / 2000 <= 105
+    assert len({len(line) for line in lines}) == lengths
 
 
 def test_the_table_has_medians_and_their_ratios() -> None:

@@ -13,7 +13,7 @@ from proxy.shards.relay import FAILED, IDLE, IN_TRANSACTION, Relay
 from proxy.shards.types import ShardTypes
 from proxy.wire import backend, frontend
 from proxy.wire.fields import ErrorFields
-from proxy.wire.frames import frame
+from proxy.wire.frames import frame, walk
 from proxy.wire.oids import ARRAY, TypeMap
 
 if TYPE_CHECKING:
@@ -95,6 +95,23 @@ class Taker:
 
     def lost(self, error: ShardError, /) -> None:
         self.errors.append(error)
+
+
+class RunTaker(Taker):
+    """A receiver to which rows that stand together are one entry."""
+
+    takes_runs = True
+
+    def frames(self, chunk: Chunk, index: list[Frame], /) -> bool:
+        for kind, start, stop in index:
+            found, rest = walk(chunk, start, stop)
+            assert {one for one, _, _ in found} == {kind}
+            assert rest == stop
+            assert len(found) == 1 or kind in b"Dd"
+            self.got += bytes(chunk[start:stop])
+            self.cycles -= kind == backend.READY_FOR_QUERY
+        self.calls.append([kind for kind, _, _ in index])
+        return self.cycles == 0
 
 
 @pytest.fixture
@@ -542,3 +559,76 @@ async def test_what_was_known_of_the_unnamed_portal_is_forgotten_when_it_is_repl
     link.exchange(execute + SYNC, taker)
     link.data_received(backend.data_row([array]) + backend.portal_suspended() + READY_T)
     assert taker.got == backend.data_row([array]) + backend.portal_suspended() + READY_T
+
+
+ROWS = b"".join(backend.data_row([b"%d" % number, b"x" * (number % 40)]) for number in range(120))
+LARGE = ANSWER + NOTICE + ROWS + PARAMETER + ROW * 300 + backend.copy_data(b"D\0\0\0\4") * 300 + ERROR + READY_E
+
+
+def a_few_cuts() -> Iterator[list[bytes]]:
+    for size in (len(LARGE), 1, 977, 4096):
+        yield [LARGE[at : at + size] for at in range(0, len(LARGE), size)]
+    for at in range(len(LARGE) - 400, len(LARGE)):
+        yield [LARGE[:at], LARGE[at:]]
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+async def test_rows_that_stand_together_are_one_entry_for_whom_that_is_enough(link: Relay, *, prefixed: bool) -> None:
+    """Nothing else is different: parameters and errors are seen, and what a prefix is answered does not get through."""
+    link.on_notification = lambda _body: None
+    for pieces in a_few_cuts():
+        link.parameters.clear()
+        taker = RunTaker(link)
+        if prefixed:
+            link.prefix(BEGIN)
+        link.exchange(QUERY, taker)
+        feed(link, [DONE_BEGIN + pieces[0], *pieces[1:]] if prefixed else pieces)
+        assert taker.got == LARGE
+        assert (link.busy, link.closed, link.status) == (False, False, FAILED)
+        assert link.parameters == {"TimeZone": "Europe/Berlin"}
+        if len(pieces) == 1 and not prefixed:
+            assert bytes(taker.calls[0]) == b"TDCNDSDdEZ"
+
+
+async def test_others_have_an_entry_for_each_row(link: Relay) -> None:
+    taker = Taker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(LARGE)
+    assert taker.got == LARGE
+    assert bytes(taker.calls[0]).count(b"D") == 421
+
+
+async def test_a_length_that_cannot_be_ends_the_link_among_rows_that_stand_together(link: Relay) -> None:
+    taker = RunTaker(link)
+    link.exchange(QUERY, taker)
+    link.data_received(ROW * 1000 + b"D\0\0\0\3" + ROW * 1000)
+    assert link.closed
+    assert len(taker.errors) == 1
+
+
+class WholeOrRuns(RunTaker, Whole):
+    """Takes both."""
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_rows_that_stand_together_are_translated(link: Relay, *, whole: bool) -> None:
+    """Also in the middle of a chunk, where the description of the columns is what tells that they must be."""
+    moods, moods_at_home = 16_401, 16_501
+    link.types = ShardTypes(TypeMap({OWN: HOMES, moods: moods_at_home}, {HOMES: OWN}, {moods: (ARRAY, OWN)}))
+
+    def answer(moods: int, oid: int) -> bytes:
+        array = (1).to_bytes(4, "big") + bytes(4) + oid.to_bytes(4, "big") + bytes(4) + (1).to_bytes(4, "big")
+        described = backend.row_description([backend.Field(b"m", 0, 0, moods, format=1)])
+        rows = backend.data_row([array]) * 100
+        return ROW * 100 + described + rows + backend.command_complete(b"SELECT 100") + READY_I
+
+    said = answer(moods, OWN)
+    for pieces in ([said], [said[:3000], said[3000:]]):
+        if whole:
+            receiver: Any = WholeOrRuns(link)
+            link.ask(QUERY, receiver)
+        else:
+            receiver = RunTaker(link)
+            link.exchange(QUERY, receiver)
+        feed(link, pieces)
+        assert receiver.got == answer(moods_at_home, HOMES)

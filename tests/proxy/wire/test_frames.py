@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.frames import LARGEST_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, FrameReader, frame, walk
+from proxy.wire.frames import LARGEST_MESSAGE_BYTES, SMALL_MESSAGE_BYTES, FrameReader, frame, run_end, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -251,3 +251,39 @@ def test_walk_never_loses_a_byte(data: bytes) -> None:
         assert end >= start + 5
         at = end
     assert rest == at <= len(data)
+
+
+# Bodies that look like headers, of few lengths and of many, in runs that are long enough to be jumped over.
+rows = st.lists(
+    st.tuples(
+        st.sampled_from([b"D", b"D", b"D", b"d", b"C"]),
+        st.sampled_from([b"", b"D\0\0\0\4", b"\0\0\0\7D\0\0\0\4", b"x" * 11, b"D" * 300, b"\0" * 251, b"\0" * 252]),
+        st.integers(1, 70),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@DETERMINISTIC
+@given(wanted=rows, before=st.binary(max_size=3), missing=st.integers(0, 12), behind=st.binary(max_size=12))
+def test_a_run_ends_where_walking_says_that_it_does(
+    wanted: list[tuple[bytes, bytes, int]], before: bytes, missing: int, behind: bytes
+) -> None:
+    whole = b"".join(frame(kind, body) * count for kind, body, count in wanted)
+    end = len(before) + max(len(whole) - missing, 0)
+    data = before + whole + behind  # what lies behind the end may be anything, and is not there yet
+    start = len(before)
+    for kind, at, _ in (found := walk(data, start, end)[0]):
+        others = (other for other, place, _ in found if place >= at)
+        run = next((number for number, other in enumerate(others) if other != kind), None)
+        rest = [entry for entry in found if entry[1] >= at]
+        assert run_end(data, at, end) == (rest[-1] if run is None else rest[run - 1])[2]
+
+
+@pytest.mark.parametrize("length", [0, 3, 0x8000_0000, 0xFFFF_FFFF])
+@pytest.mark.parametrize("row", [b"D\0\0\0\7abc", b"D\0\0\0\7abcD\0\0\0\4"])
+def test_a_run_ends_before_a_length_that_cannot_be(length: int, row: bytes) -> None:
+    run = row * 40
+    data = run + b"D" + pack(">I", length) + bytes(100)
+    assert run_end(data, 0, len(data)) == len(run)
