@@ -57,9 +57,10 @@ PAGE = """\
 Written by `{command}`, {when}.
 
 {rows:,} rows of about a hundred bytes ({lengths}), medians of {rounds} rounds in which the ways take turns;
-one client, TCP on one machine, fsync off. *One shard* has the same rows of the same server as *direct*; over {shards} shards
-ORDER BY is merged by the proxy. Everything shares {cores}, so over several shards more servers work beside the proxy on
-the same cores, and where others have a part of these (the load below), the CPU says more than the rate.
+one client, TCP on one machine, fsync off. *One shard* has the same rows of the same server as *direct*; over
+{shards} shards ORDER BY is merged by the proxy. Everything shares {cores}, so over several shards
+more servers work beside the proxy on the same cores, and where others have a part of these (the load below),
+the CPU says more than the rate.
 
 | | direct, MiB/s | one shard | to direct | {shards} shards | to direct | proxy CPU, one shard | {shards} shards |
 |---|---:|---:|---:|---:|---:|---:|---:|
