@@ -11,6 +11,7 @@
 # make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md, docs/configuration.md and its JSON Schema
+# make site    the documentation as a site, in build/docs/site; a link that leads nowhere fails it
 # make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
 # make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
@@ -35,7 +36,7 @@ export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs screens suites bench clean \
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs site screens suites bench clean \
 	wheel demo-wheel test-compiled
 
 demo: $(VENV)/.demo
@@ -70,6 +71,9 @@ docs: $(VENV)/.test
 	$(RUN) -m proxy.doctor.page > docs/doctor.md
 	$(RUN) -m proxy.config.page > docs/configuration.md
 	$(RUN) -m proxy.config.schema > conf/pgchorus.schema.json
+
+site: $(VENV)/.test
+	$(RUN) docs/make_site.py build/docs
 
 screens: $(VENV)/.test
 	$(RUN) -m bench.screens $(ARGS)

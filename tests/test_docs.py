@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,24 @@ def test_commands_are_there(page: Path) -> None:
         assert importlib.util.find_spec(module) is not None, f"no module {module}"
     for script in re.findall(r"python ([\w/]+\.py)", text):
         assert (ROOT / script).is_file(), f"no script {script}"
+    for run in re.findall(r"-m pytest ([^`\n#]*)", text):
+        for path in [word for word in run.split() if word.startswith("tests/")]:
+            assert (ROOT / path).exists(), f"no tests {path}"
+
+
+def test_the_site_is_built_and_has_every_page(tmp_path: Path) -> None:
+    """MkDocs is strict: a link or an anchor that leads nowhere, or a page that is in no menu, fails it."""
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_site.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    for page in PAGES:
+        if page.relative_to(ROOT).parts[0] == "docs":
+            assert (tmp_path / "site" / page.relative_to(ROOT)).with_suffix(".html").is_file(), page
+    assert (tmp_path / "site" / "index.html").is_file()
 
 
 def test_there_are_pages() -> None:
