@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import MakeDatabases
+
     from proxy.demo.embedded import EmbeddedServer
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
