@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SLOTS = 4096
 START = 1000
 PER_SHARD = 4
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, 'pgchorus:')"
 # The messages of a commit, as they can be told by on a wire.
 PREPARE = "PREPARE TRANSACTION '"

@@ -22,6 +22,7 @@ SETTINGS = {
     "wal_receiver_status_interval": "1",
     "wal_retrieve_retry_interval": "100ms",
 }
+STREAMING = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
 
 
 def copy_of(primary: EmbeddedServer, directory: Path) -> EmbeddedServer:
@@ -35,9 +36,7 @@ def copy_of(primary: EmbeddedServer, directory: Path) -> EmbeddedServer:
     backup = standby._spawn("pg_basebackup", [*options, "-R", "--checkpoint=fast", "--no-sync"], directory)
     assert backup.wait(60) == 0, standby.log.read_text()
     standby.start()
-    eventually(
-        lambda: asked(primary, "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), "no standby streams"
-    )
+    eventually(lambda: asked(primary, STREAMING), "no standby streams")
     return standby
 
 
@@ -62,13 +61,16 @@ class ReplicatedShard:
 
     def wait_for_standby(self) -> None:
         """Let COMMIT on the primary wait until the standby has the WAL, as an operator must."""
-        with psycopg.connect(self.primary.dsn(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            connection.execute("SELECT pg_reload_conf()")
+        self._configure("ALTER SYSTEM SET synchronous_standby_names = '*'")
         eventually(
             lambda: asked(self.primary, "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"),
             "none is in sync",
         )
+
+    def _configure(self, command: str) -> None:
+        with psycopg.connect(self.primary.dsn(), autocommit=True) as connection:
+            connection.execute(command.encode())
+            connection.execute("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
         """Make the standby the primary, whatever the old one does."""
@@ -90,9 +92,16 @@ class ReplicatedShard:
         rewind = old._spawn("pg_rewind", ["--source-server", source, "-R", "--no-sync"], old.directory)
         assert rewind.wait(60) == 0, old.log.read_text()
         old.start()
-        eventually(
-            lambda: asked(new, "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), "it does not stream"
-        )
+        eventually(lambda: asked(new, STREAMING), "it does not stream")
+
+    def mend(self) -> None:
+        """Have the primary run, waiting for nobody, and the standby stream from it, whatever was left behind."""
+        if not self.primary.running:
+            self.primary.start()
+        if asked(self.primary, "SHOW synchronous_standby_names") != [("",)]:
+            self._configure("ALTER SYSTEM RESET synchronous_standby_names")
+        if not (self.standby.running and asked(self.primary, STREAMING)):
+            self.follow()
 
     def close(self) -> None:
         """Stop both."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psycopg
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Transfers:
-    """They go on until they are told to stop; one whose connection is ended between two transactions connects again."""
+    """They go on until they are told to stop; one whose connection is ended between two transactions connects again.
+
+    As a context manager they stop at its end, also when what is done meanwhile fails.
+    """
 
     def __init__(self, ledger: Ledger, clients: int) -> None:
         self.ledger = ledger
@@ -73,3 +76,11 @@ class Transfers:
         for one in self._running:
             one.result()
         self._threads.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        if failed is None:
+            self.end()
