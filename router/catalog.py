@@ -316,6 +316,16 @@ class Catalog:
         """Whether every shard has a full copy of it."""
         return isinstance(self.table_placement(table), Reference)
 
+    def is_alone(self, name: TableName) -> bool:
+        """Whether the home shard alone has a table, a materialized view, or a view that needs one of these."""
+        relation = self._maps.relations.get(name)
+        if relation is None or relation.kind is RelationKind.SEQUENCE or len(self.database.shards) == 1:
+            return False
+        if not relation.is_view:
+            return isinstance(self.effective_placement(relation), Home)
+        reach = self.closure.follow(relation.read_uses)
+        return any(self.is_alone(table) for table in (reach.tables | reach.rows) - {name})
+
     def _unless_sharded(self, relation: Relation, reach: Reach) -> Unplaceable | None:
         sharded = self.sharded_among(reach.tables)
         if sharded:
@@ -388,7 +398,7 @@ class Catalog:
             candidates = self._maps.functions.get(FunctionName(schema, name), ())
             if any(_accepts(candidate, arguments) for candidate in candidates):
                 effects.append(self.user_effect(FunctionName(schema, name)))
-        effects += self._type_effects(parts, search_path)
+        effects += self._type_effects(parts, search_path, rows=False)
         return merge(effects) if effects else _not_found(".".join(parts))
 
     def _builtin(self, name: str) -> builtins.Builtin | None:
@@ -455,6 +465,8 @@ class Catalog:
             runs, reason = Runs.HOME, reach.home
         elif any(not self.is_reference(table) for table in reach.tables):
             runs, reason = Runs.HOME, "it touches tables of the home shard"
+        elif any(self.is_alone(table) for table in reach.rows):
+            runs, reason = Runs.HOME, "it uses rows of tables that only the home shard has"
         if reach.local and runs is not Runs.NOWHERE:
             runs = run_together(runs, Runs.LOCAL)
             reason = reason or reach.local
@@ -506,18 +518,19 @@ class Catalog:
 
     def type_effect(self, parts: Sequence[str], search_path: Sequence[str]) -> FunctionEffect:
         """Return what a cast to a type of this name may do: a domain's checks, user-defined casts from and to it."""
-        return merge([NO_EFFECT, *self._type_effects(parts, search_path)])
+        return merge([NO_EFFECT, *self._type_effects(parts, search_path, rows=True)])
 
-    def _type_effects(self, parts: Sequence[str], search_path: Sequence[str]) -> list[FunctionEffect]:
+    def _type_effects(self, parts: Sequence[str], search_path: Sequence[str], *, rows: bool) -> list[FunctionEffect]:
         name = parts[-1]
         schemas = effective_path(search_path) if len(parts) == 1 else (parts[-2],)
         found: list[FunctionEffect] = []
-        if not self._maps.types and not self.casts:
-            return found
         for schema in schemas:
-            kind = self._maps.types.get(TableName(schema, name))
-            if kind is not None:
-                found.append(self.effect_of(self.closure.follow(kind.uses)))
+            kind = self._maps.types.get(table := TableName(schema, name))
+            uses = kind.uses if kind is not None else NOTHING
+            if rows and self.is_alone(table):
+                uses |= Uses(rows=frozenset({table}))
+            if uses != NOTHING:
+                found.append(self.effect_of(self.closure.follow(uses)))
         found += [
             self.user_effect(c.function) for c in self.casts if c.function is not None and name in {c.source, c.target}
         ]

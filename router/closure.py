@@ -26,7 +26,7 @@ class Reach:
     ``escapes``: something of it cannot be asked for afterwards, see :class:`~router.relation.Uses`.
     ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
     ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes. ``keeps``: what a function
-    may leave in the server's process besides, '' for nothing.
+    may leave in the server's process besides, '' for nothing. ``rows`` as in :class:`~router.relation.Uses`.
     """
 
     reads: set[TableName] = field(default_factory=set)
@@ -40,6 +40,7 @@ class Reach:
     sets: bool = False
     sets_custom: bool = False
     keeps: str = ""
+    rows: set[TableName] = field(default_factory=set)
 
     @property
     def tables(self) -> frozenset[TableName]:
@@ -116,6 +117,7 @@ class _Walk:
         reach = self._reach
         reach.unknown = reach.unknown or uses.unknown
         reach.escapes = reach.escapes or uses.escapes
+        reach.rows |= uses.rows
         for table in uses.writes - reach.writes:
             reach.writes.add(table)
             self._queue(table, write=True)
@@ -151,12 +153,13 @@ class _Walk:
             reach.home = reach.home or f"function {name} is vouched for the home shard"
         elif vouch is Vouch.LOCAL:
             reach.local = reach.local or f"function {name} is vouched to stay on its shard"
-        if vouch is None:
-            for function in overloads:
-                uses = function.uses
+        for function in overloads:
+            uses = function.uses
+            reach.rows |= uses.rows  # whatever it does, it is where these are
+            if vouch is None:
                 if uses.unknown:
                     reach.unknown = reach.unknown or f"function {name} {uses.unknown}"
-                    uses = Uses(uses.reads, uses.writes, uses.functions, escapes=uses.escapes)
+                    uses = replace(uses, unknown="")
                 self.uses(uses)
 
     def run(self) -> Reach:

@@ -404,6 +404,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "nobody could tell afterwards what this statement touches: {reason}",
         "Run it in a transaction of its own.",
     ),
+    "home-alone": (
+        "this needs something that only the home shard has, and every shard would have to have it",
+        "Use types, functions and views of reference tables alone; pgchorus doctor says where shards differ.",
+    ),
     "key-form": (
         "cannot tell the shard of this sharding key: {reason}",
         "Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",

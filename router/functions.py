@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, Final
 
 from pglast.parser import ParseError, parse_plpgsql_json, parse_sql_json, scan
 
 from router import builtins
+from router.declared_types import declared_types
 from router.effect import NO_EFFECT
 from router.relation import NOTHING, FunctionName, Uses
 from router.server_values import of_one_server
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 Parts = tuple[str, ...]
 
 CACHED_TEXTS: Final = 8192
+ANY_TYPE: Final = ("*",)
+#: Types of pg_catalog, which is searched first, that a table may be called like.
+_BUILT_IN: Final = frozenset({"bit", "box", "circle", "date", "interval", "json", "jsonb", "line", "money", "name",
+                              "numeric", "oid", "path", "point", "polygon", "record", "text", "time", "timestamp",
+                              "uuid", "xml"})  # fmt: skip
 
 _PLAIN_STATEMENTS: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt",
                                       "ReturnStmt", "VariableShowStmt"})  # fmt: skip
@@ -65,7 +72,7 @@ class Directory:
     """The names of one database, to resolve :class:`Names` with. ``functions`` has those outside pg_catalog.
 
     ``row_functions``: functions that can be called as ``row.f``. ``operators``: user-defined ones by symbol.
-    ``types``: what using a user-defined type runs (a domain's checks), only where that is something.
+    ``types``: what using a user-defined type runs (the checks of a domain in it), only where that is something.
     """
 
     relations: Mapping[str, tuple[TableName, ...]] = field(default_factory=dict)
@@ -74,8 +81,8 @@ class Directory:
     operators: Mapping[str, tuple[tuple[str, FunctionName], ...]] = field(default_factory=dict)
     types: Mapping[str, tuple[tuple[str, Uses], ...]] = field(default_factory=dict)
 
-    def resolve(self, names: Names, text: str = "") -> Uses:
-        """Return what the names may mean. ``text``: the body, searched for types that its parser does not report."""
+    def resolve(self, names: Names) -> Uses:
+        """Return what the names may mean."""
         functions = set(self._functions(names.functions))
         for name in names.fields & self.row_functions:
             functions.update(self.functions.get(name, ()))
@@ -90,10 +97,22 @@ class Directory:
             names.unknown,
             names.escapes,
         )
-        for name, meanings in self.types.items():
-            for schema, of_type in meanings:
-                if (name,) in names.types or (schema, name) in names.types or (text and name in text):
-                    uses |= of_type
+        for parts in names.types:
+            uses |= self.type_uses(parts)
+        return uses
+
+    def type_uses(self, parts: Parts) -> Uses:
+        """Return what a name of a type may mean; ``ANY_TYPE`` means all there are."""
+        if parts == ANY_TYPE:
+            return reduce(or_, (uses for meanings in self.types.values() for _, uses in meanings), NOTHING)
+        name = parts[-1]
+        if name not in self.types and name.startswith("_"):
+            name = name.lstrip("_")  # an array
+        rows = (table for table in self.relations.get(name, ()) if len(parts) == 1 or table.schema == parts[-2])
+        uses = Uses(rows=frozenset(rows)) if (name,) != parts or name not in _BUILT_IN else NOTHING
+        for schema, of_type in self.types.get(name, ()):
+            if len(parts) == 1 or schema == parts[-2]:
+                uses |= of_type
         return uses
 
     def _relations(self, all_parts: Iterable[Parts]) -> Iterator[TableName]:
@@ -396,7 +415,9 @@ def uses_of(body: Body, directory: Directory) -> tuple[Uses, Names]:
         names = names_of_definition(body.definition) if body.atomic else names_of_statements(body.text)
     else:
         names = Names(unknown=f"is written in {body.language}")
-    uses = directory.resolve(names, body.definition or body.text)
+    uses = directory.resolve(names)
+    if body.language == "plpgsql":
+        uses |= directory.resolve(Names(types=declared_types(body.text)))
     if body.defaults:
         uses |= directory.resolve(names_of_expression(body.defaults))
     if names.unknown and body.language != "c":

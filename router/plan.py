@@ -223,11 +223,13 @@ class Same:
     ``home_first``: run on the home shard, then in parallel on the others (one lock order for reference tables).
     ``lock``: a statement that keeps others from writing, run on the home shard before all else.
     ``moment``: in the tasks' texts every ``MOMENT`` stands for the time of the transaction, a timestamptz.
+    ``defines``: it is a definition, which may need what the home shard alone has.
     """
 
     home_first: bool = False
     lock: str = ""
     moment: bool = False
+    defines: bool = False
 
 
 MOMENT = "\0"  # no statement has one
@@ -324,6 +326,7 @@ class Ddl:
     original), where a copy of an object is brought in line in another way; the tag must be the same.
     ``catalog_changes``: the catalog is read again before the client hears of success. ``absent``: the errors (SQLSTATE,
     or the name of Postgres's routine) by which a shard other than home says that it lacks the object, as it may.
+    ``alike``: all these shards must have it, or none. ``lacking``: runs on one that said so ('' for nothing).
     ``home_first`` and ``moment`` as in Same.
     """
 
@@ -333,6 +336,8 @@ class Ddl:
     before: tuple[tuple[str, ...], ...] = ()
     texts: tuple[str | None, ...] = ()
     absent: tuple[str, ...] = ()
+    alike: bool = False
+    lacking: str = ""
     home_first: bool = False
     moment: bool = False
 

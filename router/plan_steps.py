@@ -10,6 +10,7 @@ from router.cluster import TableName  # noqa: TC001 - read at run time by tools 
 
 if TYPE_CHECKING:
     from router.plan import (
+        Ddl,
         Executable,
         Execution,
         KeyTerm,
@@ -301,10 +302,10 @@ class SchemaExecution:
 
 @dataclass(frozen=True, slots=True)
 class FoundExecution:
-    """Ddl on ``shards``, home first; one that says ``absent`` lacks the object, and is left as it is."""
+    """Ddl on ``shards``, home first; one that says ``plan.absent`` lacks the object, and is left as it is."""
 
     shards: tuple[int, ...]
-    absent: tuple[str, ...]
+    plan: Ddl
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class Uses:
     ``writes`` are relations that it changes (INSERT, UPDATE, DELETE, MERGE, COPY FROM, TRUNCATE, DDL), ``reads`` all
     others that it names. ``functions`` are user functions and built-in ones with an effect of their own
     (``pg_catalog.nextval``). ``unknown``: why it may do anything at all ('' = it may not). ``escapes``: it ends its
-    transaction, or runs at the end of it, so that nobody could ask afterwards what it has touched.
+    transaction, or runs at the end of it, so that nobody could ask afterwards what it has touched. ``rows``: relations
+    whose row type it names, and whose rows it need not read: it can be only where they are.
     """
 
     reads: frozenset[TableName] = frozenset()
@@ -42,6 +43,7 @@ class Uses:
     functions: frozenset[FunctionName] = frozenset()
     unknown: str = ""
     escapes: bool = False
+    rows: frozenset[TableName] = frozenset()
 
     def __or__(self, other: Uses) -> Uses:
         if self == NOTHING:
@@ -54,6 +56,7 @@ class Uses:
             self.functions | other.functions,
             self.unknown or other.unknown,
             self.escapes or other.escapes,
+            self.rows | other.rows,
         )
 
 

@@ -295,7 +295,7 @@ def _definition(
     if isinstance(plan, CreateSchema):
         return SchemaExecution(plan, resolver.shards(plan.target))
     if plan.absent:
-        return FoundExecution(resolver.shards(plan.target), plan.absent)
+        return FoundExecution(resolver.shards(plan.target), plan)
     return _execution(plan, resolver)
 
 
@@ -365,7 +365,11 @@ def _execution(plan: Plan, resolver: _Resolver) -> Execution:
             tasks = (Task(shard, plan.texts[shard] if plan.texts else None) for shard in resolver.shards(plan.target))
             return Execution(tuple(tasks), Same(), writes=True)
         tasks = (_ddl_task(plan, shard) for shard in resolver.shards(plan.target))
-        return Execution(tuple(tasks), Same(home_first=plan.home_first, moment=plan.moment), writes=True)
+        return Execution(
+            tuple(tasks),
+            Same(home_first=plan.home_first, moment=plan.moment, defines=plan.catalog_changes),
+            writes=True,
+        )
     raise TypeError(f"{type(plan).__name__} is the session's own")
 
 

@@ -90,10 +90,12 @@ async def _run_same(
     tasks, same = execution.tasks, execution.combine
     after = [(joined[task.shard], task) for task in tasks if task.after]
     options = replace(options, notices_from_all=False)
+    if isinstance(same, Same) and same.defines and len(tasks) > 1:
+        options = replace(options, defines=True)
     if not (isinstance(same, Same) and same.home_first and len(tasks) > 1):
         scatter = await Scatter.start(tasks, request, request.result_formats, joined, options)
         return SameResult(scatter, limits, after)
-    silent = replace(options, on_notice=None)
+    silent = replace(options, on_notice=None, home_is_over=True)
 
     async def start_rest() -> Scatter:
         return await Scatter.start(tasks[1:], request, request.result_formats, joined, silent)

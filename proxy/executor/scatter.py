@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from proxy.encodings import written
 from proxy.errors import INTERNAL_ERROR, ProxyError
+from proxy.executor.home_alone import is_lacking, told_of
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
 from proxy.wire.frontend import Bind, Describe, Execute, Flush, Parse, Sync
@@ -53,6 +54,8 @@ class Options:
 
     ``notices_from_all``: False takes them from the first shard only. (The same work everywhere gives the same notices,
     and a client of one Postgres sees them once.) ``same_columns``: False lets shards differ in what they call types.
+    ``defines``: it is a definition, of which the home shard has the word, see :mod:`proxy.executor.home_alone`: that is
+    the first one, if not ``home_is_over`` by now.
     """
 
     high_water_bytes: int = 1 << 20
@@ -60,6 +63,8 @@ class Options:
     on_notice: Callable[[bytes], None] | None = None
     notices_from_all: bool = True
     same_columns: bool = True
+    defines: bool = False
+    home_is_over: bool = False
     fence: Fence | None = None
 
 
@@ -184,9 +189,7 @@ class Scatter:
             if failure is None:
                 failure = next((stream.error for stream in self.streams if stream.error is not None), None)
             if failure is not None:
-                self._failure = failure
-                await self.finish()
-                raise failure
+                await self._end_with(failure)
             if ready():
                 return
             self._wake.clear()
@@ -195,6 +198,23 @@ class Scatter:
             except asyncio.CancelledError:
                 self._abort()
                 raise
+
+    async def _end_with(self, failure: ShardError) -> NoReturn:
+        """Bring all links back, and raise an error; of a definition, home says whether it is the client's fault."""
+        defined = self.options.defines and is_lacking(failure)
+        home = self.streams[0]
+        try:
+            while defined and not (self.options.home_is_over or home.over):
+                self._wake.clear()
+                await self._wake.wait()
+        except asyncio.CancelledError:
+            self._abort()
+            raise
+        if defined and not self.options.home_is_over and home.error is not None:
+            failure, defined = home.error, False
+        self._failure = failure
+        await self.finish()
+        raise told_of(failure) if defined else failure
 
     def _compare_descriptions(self) -> None:
         first = self.streams[0]

@@ -7,8 +7,9 @@ not have. Left to others: where objects belong.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from proxy.executor.home_alone import told_of
 from proxy.executor.results import ListResult
 from proxy.session.filling import moment_literal
 from proxy.shards.errors import ShardError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from router.plan import Statement
     from router.plan_steps import FoundExecution
+
+
+#: Where Postgres says that there is no such role, which is no word about the object.
+_OF_ROLES: Final = frozenset({"get_role_oid", "get_rolespec_oid", "get_rolespec_tuple"})
 
 
 async def has_news(session: Session, statement: Statement) -> bool:
@@ -74,17 +79,32 @@ async def start_where_found(
     finally:
         await result.close()
     links = await session.transaction.join(others, writes=True)
-    for shard in others:
-        await _run_if_found(links[shard], request.text, execution.absent)
+    plan, lacking = execution.plan, []
+    try:
+        for shard in others:
+            text = (plan.texts[shard] if plan.texts else None) or request.text
+            failure = await _run_if_found(links[shard], text, plan)
+            lacking += [] if failure is None else [failure]
+        if plan.alike and 0 < len(lacking) < len(others):
+            raise lacking[0]
+    except ShardError as error:
+        raise told_of(error) from error
     return ListResult(iter(()), None, result.tag)
 
 
-async def _run_if_found(link: ShardLink, text: str, absent: tuple[str, ...]) -> None:
+async def _run_if_found(link: ShardLink, text: str, plan: Ddl) -> ShardError | None:
+    """Run it; returns what a shard says that does without."""
+    failure = None
     await link.run("SAVEPOINT pgchorus_found")
     try:
         await link.run(text)
     except ShardError as error:
-        if error.fields.sqlstate not in absent and error.fields.fields.get("R") not in absent:
+        routine = error.fields.fields.get("R")
+        if routine in _OF_ROLES or (error.sqlstate not in plan.absent and routine not in plan.absent):
             raise
+        failure = error
         await link.run("ROLLBACK TO SAVEPOINT pgchorus_found")
+        if plan.lacking:
+            await link.run(plan.lacking)
     await link.run("RELEASE SAVEPOINT pgchorus_found")
+    return failure

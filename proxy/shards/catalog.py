@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.shards.catalog_known import Document, Known, Row, without_versions
@@ -196,7 +197,12 @@ class _Builder:
         self._function_names = {row[0]: FunctionName(row[1], row[2]) for row in self._list("functions")}
         self._directory = self._names_only()
         self._expressions: dict[str, Uses] = {}
-        self.types = [self._type(row) for row in self._list("types")]
+        own = [self._type(row) for row in self._list("types")]
+        self._type_uses = self._whole_types({kind.oid: kind.uses for kind in own if kind.uses != NOTHING})
+        composites = [UserType(schema, name, oid, "c") for oid, schema, name in self._list("composites")]
+        composites += self._rows_with_uses()
+        whole = [replace(kind, uses=self._type_uses.get(kind.oid, NOTHING)) for kind in (*own, *composites)]
+        self.types = [kind for kind in whole if kind.kind != "c" or kind.uses != NOTHING]
         used: defaultdict[str, list[tuple[str, Uses]]] = defaultdict(list)
         for kind in self.types:
             if kind.uses != NOTHING:
@@ -209,7 +215,7 @@ class _Builder:
             {name: tuple(meanings) for name, meanings in used.items()},
         )
         self._expressions = {}  # those of types were read before types had uses
-        self._domain_uses = {kind.oid: kind.uses for kind in self.types if kind.uses != NOTHING}
+        self._signatures: dict[int, list[int]] = {row[0]: row[1] for row in self._list("signatures")}
         self._aggregates = dict(self._list("aggregates"))
         self.functions = [self._function(row) for row in self._list("functions")]
 
@@ -251,7 +257,7 @@ class _Builder:
 
     def _uses(self, names: Names) -> Uses:
         uses = self._directory.resolve(names)
-        plain = not (uses.reads or uses.writes or uses.functions or uses.unknown)
+        plain = not (uses.reads or uses.writes or uses.functions or uses.unknown or uses.rows)
         return NOTHING if plain else uses
 
     # --- types, functions, operators ---------------------------------------------------------------------------------
@@ -263,6 +269,35 @@ class _Builder:
             uses |= self._expression(check)
         return UserType(schema, name, oid, kind, base, uses)
 
+    def _whole_types(self, own: Mapping[int, Uses]) -> dict[int, Uses]:
+        """Return what each type uses, by OID, with all that it is made of."""
+        parts = self._grouped("type_parts")
+        rows = {row_type: self._tables[relation] for row_type, relation in self._list("row_types")}
+        found: dict[int, Uses] = {}
+
+        def follow(oid: int) -> Uses:
+            known = found.get(oid)
+            if known is None:
+                found[oid] = NOTHING  # what comes back to itself adds nothing
+                known = own.get(oid, NOTHING)
+                if oid in rows:
+                    known |= Uses(rows=frozenset({rows[oid]}))
+                for (part,) in parts.get(oid, ()):
+                    known |= follow(part)
+                found[oid] = known
+            return known
+
+        for oid in (*own, *rows, *parts):
+            follow(oid)
+        return found
+
+    def _rows_with_uses(self) -> Iterable[UserType]:
+        """Yield the row types of relations that hold more than plain columns."""
+        for oid, relation in self._list("row_types"):
+            name = self._tables[relation]
+            if self._type_uses.get(oid, NOTHING) != Uses(rows=frozenset({name})):
+                yield UserType(name.schema, name.name, oid, "c")
+
     def _function(self, row: Row) -> Function:
         (oid, _, _, kind, volatile, language, arguments, defaults, variadic, returns_set) = row[:10]
         (source, definition, atomic, default_texts, extension, row_argument, _) = row[10:]
@@ -272,6 +307,8 @@ class _Builder:
         else:
             body = Body(language, source, definition or "", default_texts or "", volatile, atomic, extension or "")
             uses, names = uses_of(body, self._directory)
+        for type_oid in self._signatures.get(oid, ()):
+            uses |= self._type_uses.get(type_oid, NOTHING)
         return Function(
             self._function_names[oid],
             uses,
@@ -337,7 +374,7 @@ class _Builder:
             )
             write_uses |= self._all_expressions(text for row in indexes.get(oid, ()) for text in row[7:9])
             for column in own_columns:
-                write_uses |= self._domain_uses.get(column.type_oid, NOTHING)
+                write_uses |= replace(self._type_uses.get(column.type_oid, NOTHING), rows=frozenset())
             found.append(
                 Relation(
                     name,

@@ -164,6 +164,32 @@ _LISTS: Final = {
   FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace
   WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm') AND t.typelem = 0 OR t.typtype = 'd'
 """,
+    # Composite types that are not a relation's.
+    "composites": """
+  SELECT json_agg(json_build_array(t.oid::bigint, s.name, t.typname))
+  FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace JOIN pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
+""",
+    "row_types": """
+  SELECT json_agg(json_build_array(c.reltype::bigint, c.oid::bigint))
+  FROM relations r JOIN pg_class c ON c.oid = r.oid WHERE c.reltype <> 0
+""",
+    "type_parts": """
+  SELECT json_agg(json_build_array(p.whole::bigint, p.part::bigint))
+  FROM (SELECT t.oid, t.typelem FROM pg_type t WHERE t.typelem >= 16384
+        UNION SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.typbasetype >= 16384
+        UNION SELECT g.rngtypid, g.rngsubtype FROM pg_range g WHERE g.rngsubtype >= 16384
+        UNION SELECT g.rngmultitypid, g.rngtypid FROM pg_range g WHERE g.rngtypid >= 16384
+        UNION SELECT c.reltype, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+              WHERE c.reltype <> 0 AND a.atttypid >= 16384 AND a.attnum > 0) AS p(whole, part)
+""",
+    "signatures": """
+  SELECT json_agg(json_build_array(p.oid::bigint,
+      (SELECT json_agg(t::bigint) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype) t
+       WHERE t >= 16384)))
+  FROM pg_proc p JOIN function_schemas s ON s.oid = p.pronamespace
+  WHERE p.oid >= 16384
+    AND 16383 < ANY (coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype)
+""",
     "schemas": "SELECT json_agg(name) FROM schemas",
     "hidden": "SELECT json_agg(oid::bigint) FROM hidden",
     "roles": "SELECT json_agg(json_build_array(rolname, rolsuper)) FROM pg_roles",

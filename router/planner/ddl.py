@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from router.catalog import effective_path
 from router.cluster import Home, Placement, Sharded, TableName
-from router.errors import SyntaxFailure
 from router.own_schema import CATALOG_BUMP
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import copies, creating, mixed, schemas, stored, tables
+from router.planner import copies, creating, dependent, mixed, schemas, stored, tables
 from router.planner.control import setting_values
 from router.planner.names import Place
 from router.planner.passthrough import is_temporary, no_block, tag_of
-from router.statement import parse
-from router.tree import Node, items, name_parts, strings, walk
+from router.tree import Node, items, name_parts, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,11 +29,20 @@ _RELATIONS: Final = frozenset(
     {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_INDEX", "OBJECT_SEQUENCE", "OBJECT_FOREIGN_TABLE"}
 )
 _HOME_KINDS: Final = frozenset({"OBJECT_FDW", "OBJECT_FOREIGN_SERVER", "OBJECT_LARGEOBJECT"})
-_NO_FUNCTION, _NO_RELATION = "42883", "42P01"
+_NO_RELATION: Final = "42P01"
+_NEEDING: Final = frozenset(
+    {"CompositeTypeStmt", "CreateRangeStmt", "DefineStmt", "CreateDomainStmt", "CreateOpClassStmt", "CreateCastStmt",
+     "CreateTransformStmt"}
+)  # fmt: skip
 _MAY_BE_ABSENT: Final = {
-    **dict.fromkeys(("OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE"), (_NO_FUNCTION,)),
+    **dict.fromkeys(
+        ("OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE", "OBJECT_AGGREGATE", "OBJECT_OPERATOR", "OBJECT_CAST",
+         "OBJECT_TYPE", "OBJECT_DOMAIN", "OBJECT_DOMCONSTRAINT", "OBJECT_ATTRIBUTE", "OBJECT_OPCLASS",
+         "OBJECT_OPFAMILY", "OBJECT_TRANSFORM"),
+        dependent.UNDEFINED,
+    ),
     "OBJECT_STATISTIC_EXT": ("get_statistics_object_oid",),  # 42704 may mean a role
-}
+}  # fmt: skip
 _ON_RELATION: Final = frozenset(
     {"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY", "OBJECT_TABCONSTRAINT", "OBJECT_COLUMN"}
 )
@@ -51,7 +58,9 @@ def statement(context: Context, target: Target, **flags: str) -> Statement:
 
 def everywhere(context: Context) -> Statement:
     """Objects that every shard has: types, functions, roles, extensions."""
-    _check_lasting(context)
+    check_lasting(context)
+    if context.parsed.kind in _NEEDING and context.many:
+        return context.statement(dependent.where_it_can_be(), tag_of(context.parsed))
     if not _changes_rights(context):
         return statement(context, EveryShard())
     # No event trigger fires for roles, or says which GRANT is one that names depend on: other proxies must hear of it.
@@ -73,7 +82,7 @@ _RIGHTS: Final = frozenset(
 _WITH_RIGHTS: Final = frozenset({"OBJECT_SCHEMA", "OBJECT_DATABASE", "OBJECT_ROLE"})
 
 
-def _check_lasting(context: Context) -> None:
+def check_lasting(context: Context) -> None:
     """Refuse functions, types and the like in pg_temp: one shard could commit with them, and that is all."""
     for _, body in context.parsed.nodes:
         for value in body.values():
@@ -82,35 +91,10 @@ def _check_lasting(context: Context) -> None:
                 raise context.refuse("temporary-object", name=tag_of(context.parsed))
 
 
-def create_function(context: Context) -> Statement:
-    """CREATE FUNCTION everywhere, but a SQL function of home tables at home: Postgres reads its body right away."""
-    _check_lasting(context)
-    options = {
-        option["DefElem"]["defname"]: option["DefElem"].get("arg", {}) for option in context.body.get("options", ())
-    }
-    text = strings(items(options.get("as")))
-    ranges = [body for kind, body in walk(context.body.get("sql_body")) if kind == "RangeVar"]
-    if options.get("language", {}).get("String", {}).get("sval", "sql").lower() == "sql" and text:
-        try:
-            ranges += [body for parsed in parse(text[0]) for kind, body in walk(parsed.body) if kind == "RangeVar"]
-        except SyntaxFailure:
-            return everywhere(context)  # the shards say what is wrong
-    known = [context.catalog.resolve(name_parts(body), context.search_path) for body in ranges]
-    at_home_only = any(relation is not None and _is_home_table(context, relation.name) for relation in known)
-    return statement(context, HomeShard() if at_home_only else EveryShard())
-
-
-def _is_home_table(context: Context, name: TableName) -> bool:
-    relation = context.catalog.relation(name.schema, name.name)
-    if relation is None or name.schema in {"pg_catalog", "information_schema"} or relation.kind.value == "S":
-        return False
-    return isinstance(where(context, relation), HomeShard)
-
-
 def where_it_is(context: Context, kind: str, *, several: bool = False) -> Statement:
     """Statements about one object that is no relation: where there are such objects, or where this one is found.
 
-    The home shard may be the only one that has a function, as :func:`create_function` put it, or statistics.
+    The home shard may be the only one that has what needs its tables, as :mod:`router.planner.dependent` says.
     """
     if kind in _HOME_KINDS:
         return at_home(context)
@@ -125,6 +109,19 @@ def alter_function(context: Context) -> Statement:
     return where_it_is(context, "OBJECT_FUNCTION")
 
 
+def alter_type(context: Context) -> Statement:
+    """ALTER DOMAIN, TYPE, OPERATOR ... where it is: what only home has may not come into one that others have."""
+    return context.statement(Ddl(EveryShard(), absent=_ALTERED[context.parsed.kind]), tag_of(context.parsed))
+
+
+_ALTERED: Final = {
+    "AlterDomainStmt": ("42704",),
+    "AlterTypeStmt": ("42704",),
+    "AlterOpFamilyStmt": ("42704",),
+    "AlterOperatorStmt": ("42883",),
+}
+
+
 def alter_statistics(context: Context) -> Statement:
     """ALTER STATISTICS where their table is."""
     return where_it_is(context, "OBJECT_STATISTIC_EXT")
@@ -133,7 +130,8 @@ def alter_statistics(context: Context) -> Statement:
 def _drop_where_found(context: Context) -> Statement:
     """DROP of objects that shards other than home may lack: there with IF EXISTS."""
     parsed, home, concurrent = context.parsed, context.database.home, bool(context.body.get("concurrent"))
-    second = parsed.tokens[2 if concurrent else 1].end
+    longer = concurrent or context.body.get("removeType") in {"OBJECT_OPCLASS", "OBJECT_OPFAMILY"}
+    second = parsed.tokens[2 if longer else 1].end
     lenient = None
     if not context.body.get("missing_ok"):
         lenient = f"{parsed.text[:second]} IF EXISTS{parsed.text[second:]}"
@@ -201,21 +199,12 @@ def where(context: Context, relation: Relation) -> Target:
 
 def _view(context: Context, relation: Relation) -> Target:
     """A view is where its tables are: everywhere if it reads placed tables only."""
-    if relation.kind.value == "m":
+    catalog = context.catalog
+    if relation.kind.value == "m" or catalog.is_alone(relation.name):
         return HomeShard()
-    pending, seen, placed = [relation.name], set(), False
-    while pending:
-        name = pending.pop()
-        found = context.catalog.relation(name.schema, name.name)
-        if found is None or name in seen or name.schema in {"pg_catalog", "information_schema"}:
-            continue
-        seen.add(name)
-        if found.is_view:
-            pending.extend(found.read_uses.reads)
-        elif isinstance(context.catalog.effective_placement(found), Home):
-            return HomeShard()
-        else:
-            placed = True
+    reached = catalog.closure.follow(relation.read_uses).tables
+    known = (found for name in reached if (found := catalog.relation(name.schema, name.name)) is not None)
+    placed = any(found.is_table and not catalog.is_system(found.name) for found in known)
     return EveryShard() if placed else HomeShard()
 
 
@@ -280,6 +269,7 @@ def _drop(context: Context) -> Statement:
         # CREATE INDEX CONCURRENTLY that failed has left it on some shards.
         return _drop_where_found(context) if index else statement(context, target)
     if kind in _MAY_BE_ABSENT:
+        check_lasting(context)
         return _drop_where_found(context)
     if kind in _ON_RELATION:
         names = [strings(items(entry))[:-1] for entry in objects]
@@ -402,8 +392,11 @@ def view(context: Context) -> Statement:
             raise context.refuse("mixed-tables")
         tables.check_temporary(context, context.body["view"])
         return statement(context, HomeShard(), pins="temporary view", must_commit="temporary view")
-    target: Target = EveryShard() if places and Place.HOME not in places else HomeShard()
-    return statement(context, target)
+    if not places or Place.HOME in places:
+        return statement(context, HomeShard())
+    if Place.SHARDED in places or not context.many:
+        return statement(context, EveryShard())
+    return context.statement(dependent.where_it_can_be(), tag_of(context.parsed))
 
 
 def default_setting(context: Context) -> Statement:
@@ -471,7 +464,6 @@ _EVERYWHERE: Final = [
     "CreateRangeStmt",
     "DefineStmt",
     "CreateDomainStmt",
-    "AlterDomainStmt",
     "CreateExtensionStmt",
     "AlterExtensionStmt",
     "AlterExtensionContentsStmt",
@@ -481,9 +473,6 @@ _EVERYWHERE: Final = [
     "GrantRoleStmt",
     "CreateOpClassStmt",
     "CreateOpFamilyStmt",
-    "AlterOpFamilyStmt",
-    "AlterOperatorStmt",
-    "AlterTypeStmt",
     "CreateCastStmt",
     "CreateConversionStmt",
     "CreateTransformStmt",
@@ -539,6 +528,7 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     **dict.fromkeys(_AT_HOME, at_home),
     **dict.fromkeys(_REFUSED, refuse),
     **dict.fromkeys(_ON_TABLES, on_relation),
+    **dict.fromkeys(_ALTERED, alter_type),
     "AlterStatsStmt": alter_statistics,
     "AlterRoleSetStmt": default_setting,
     "AlterDatabaseSetStmt": default_setting,
@@ -547,7 +537,7 @@ PLANNERS: Final[dict[str, Callable[[Context], Statement]]] = {
     "CreateForeignTableStmt": create_foreign_table,
     "AlterTableStmt": tables.alter,
     "IndexStmt": tables.index,
-    "CreateFunctionStmt": create_function,
+    "CreateFunctionStmt": dependent.create_function,
     "AlterFunctionStmt": alter_function,
     "CreateSeqStmt": create_sequence,
     "AlterSeqStmt": alter_sequence,

@@ -363,7 +363,7 @@ def alter(context: Context) -> Statement:
     parts = name_parts(range_var)
     kind = body.get("objtype")
     if kind == "OBJECT_TYPE":
-        return _ddl(context, EveryShard())
+        return context.statement(Ddl(EveryShard(), absent=("42P01",)), tag_of(context.parsed))
     target = locate(context, parts) or HomeShard()
     relation = context.catalog.resolve(parts, context.search_path)
     if relation is None or not relation.is_table:
