@@ -20,18 +20,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
-from proxy.executor.request import send
 from proxy.isolation import WITHOUT_SNAPSHOT
-from proxy.session import control, simple
+from proxy.session import simple
 from proxy.session.altering import note_altering
-from proxy.session.audit import Audit
 from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
+from proxy.session.executing import execute_on_shards, run_control, sync_is_next, unfold
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.literals import before_bind
-from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
@@ -46,7 +44,7 @@ from proxy.session.preparing import (
     resolve_bind,
 )
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
-from proxy.session.run import call_function, needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
+from proxy.session.run import call_function, settle_before, writes_of
 from proxy.session.session import relayed_shard
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.transaction import Block
@@ -56,7 +54,6 @@ from router.errors import refusal
 from router.plan import Ddl, DeclareSpread, Empty, ExplainRoute, ExplainShards, ShardByShard, Statement
 from router.plan_control import (
     CursorControl,
-    Prepared,
     PreparedControl,
     Setting,
     SettingControl,
@@ -448,52 +445,13 @@ class ExtendedProtocol:
         if portal.ended is not None:
             session.write(portal.again())
             return
-        if message.row_limit > 0 and await self._unfold(portal):
+        if message.row_limit > 0 and await unfold(session, portal):
             await self._execute(message)
-        elif not await self._run_control(portal, statement):
-            await self._execute_on_shards(portal, statement, message.row_limit)
+        elif not await run_control(session, portal, statement):
+            await execute_on_shards(session, portal, statement, message.row_limit)
 
     def _executes_before(self) -> bool:
         return self.batch is not None and self.batch.executes > 0
-
-    async def _execute_on_shards(self, portal: Portal, statement: Statement, row_limit: int) -> None:
-        if portal.executable is None:
-            raise ProxyError("55000", "this portal was bound in a transaction that had failed")
-        if isinstance(statement.plan, ShardByShard):
-            self.session.write(await shard_by_shard(self.session, statement, portal.executable))
-        else:
-            await self._execute_parted(portal, statement, max(row_limit, 0))
-
-    async def _run_control(self, portal: Portal, statement: Statement) -> bool:
-        """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends."""
-        session, plan = self.session, statement.plan
-        lasting = (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW) or (
-            isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
-        )
-        if lasting and not session.transaction.in_block and not self._sync_is_next():
-            if isinstance(plan, SettingControl) and plan.local:
-                words = "SET CONSTRAINTS" if plan.setting is Setting.SET_CONSTRAINTS else "SET LOCAL"
-                session.notice("WARNING", "25P01", f"{words} can only be used in transaction blocks")
-            session.begin(Block.IMPLICIT)
-        answer = await simple.run_control(
-            session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
-        )
-        if answer is None:
-            return False
-        portal.answered(answer)
-        session.write(answer)
-        session.transaction.finish_statement()
-        return True
-
-    async def _unfold(self, portal: Portal) -> bool:
-        """Make of a portal of EXECUTE one of the statement that it names, which can be suspended; False: it is none."""
-        plan = portal.prepared.statement.plan
-        unfolded = (
-            await control.executed_portal(self.session, portal, plan) if isinstance(plan, PreparedControl) else None
-        )
-        if unfolded is not None:
-            self.session.portals[portal.name] = unfolded
-        return unfolded is not None
 
     async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute) -> None:
         session, statement = self.session, portal.prepared.statement
@@ -508,38 +466,7 @@ class ExtendedProtocol:
         batch.execute(message.encode(), statement)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
         if statement.tag == "COPY" or new_encoding or len(batch.frames) > BATCH_BYTES:
-            await self._send_batch(last=self._sync_is_next())
-
-    async def _execute_parted(self, portal: Portal, statement: Statement, row_limit: int) -> None:
-        session = self.session
-        assert portal.executable is not None  # noqa: S101 - narrows the type
-        session.running = (statement,)
-        if not session.transaction.in_block and (
-            needs_block(session, statement, portal.executable) or row_limit or not self._sync_is_next()
-        ):
-            session.begin(Block.IMPLICIT)
-        if portal.result is None:
-            if writes_of(portal.executable):
-                await settle_before(session, shards_of(portal.executable))
-            audit = None if statement.audit is None else await Audit.begin(session, statement)
-            portal.result = await start(session, portal.executable, request_of(portal))
-            if audit is not None:
-                await portal.result.park()  # it runs to its end, whatever becomes of the portal
-                await audit.end()
-        done = await send(portal.result, session.connection, max_rows=row_limit)
-        if done:
-            session.meter.rows += rows_of_tag(portal.result.tag)
-            portal.ended = portal.result.tag
-            await portal.close()
-            session.note_effects(statement, shards_of(portal.executable))
-            if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:
-                await session.catalog_changed()
-        else:
-            await portal.result.park()
-
-    def _sync_is_next(self) -> bool:
-        inbox = self.session.connection.inbox
-        return bool(inbox) and inbox[0][0] == _SYNC
+            await self._send_batch(last=sync_is_next(self.session))
 
     async def _close(self, message: frontend.Close) -> None:
         session = self.session

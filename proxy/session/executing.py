@@ -1,0 +1,100 @@
+"""Execute of a portal that no link has: a statement over several shards, or about the session itself.
+
+Decides when such a portal is a transaction of its own and when it is part of what the next Sync ends, and what is left
+of it afterwards. The order of messages, and portals on links, are ``extended``'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import ProxyError
+from proxy.executor.request import send
+from proxy.session import control, simple
+from proxy.session.audit import Audit
+from proxy.session.meter import rows_of_tag
+from proxy.session.preparing import request_of
+from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
+from proxy.transaction import Block
+from router.plan import Ddl, ShardByShard, Statement
+from router.plan_control import Prepared, PreparedControl, Setting, SettingControl
+
+if TYPE_CHECKING:
+    from proxy.session.prepared import Portal
+    from proxy.session.session import Session
+
+_SYNC: Final = ord("S")
+
+
+def sync_is_next(session: Session) -> bool:
+    """Whether the client has sent a Sync behind the message under way."""
+    inbox = session.connection.inbox
+    return bool(inbox) and inbox[0][0] == _SYNC
+
+
+async def execute_on_shards(session: Session, portal: Portal, statement: Statement, row_limit: int) -> None:
+    """Run a statement of several shards, or more of its rows."""
+    if portal.executable is None:
+        raise ProxyError("55000", "this portal was bound in a transaction that had failed")
+    if isinstance(statement.plan, ShardByShard):
+        session.write(await shard_by_shard(session, statement, portal.executable))
+    else:
+        await _execute_parted(session, portal, statement, max(row_limit, 0))
+
+
+async def run_control(session: Session, portal: Portal, statement: Statement) -> bool:
+    """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends."""
+    plan = statement.plan
+    lasting = (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW) or (
+        isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
+    )
+    if lasting and not session.transaction.in_block and not sync_is_next(session):
+        if isinstance(plan, SettingControl) and plan.local:
+            words = "SET CONSTRAINTS" if plan.setting is Setting.SET_CONSTRAINTS else "SET LOCAL"
+            session.notice("WARNING", "25P01", f"{words} can only be used in transaction blocks")
+        session.begin(Block.IMPLICIT)
+    answer = await simple.run_control(
+        session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
+    )
+    if answer is None:
+        return False
+    portal.answered(answer)
+    session.write(answer)
+    session.transaction.finish_statement()
+    return True
+
+
+async def unfold(session: Session, portal: Portal) -> bool:
+    """Make of a portal of EXECUTE one of the statement that it names, which can be suspended; False: it is none."""
+    plan = portal.prepared.statement.plan
+    unfolded = await control.executed_portal(session, portal, plan) if isinstance(plan, PreparedControl) else None
+    if unfolded is not None:
+        session.portals[portal.name] = unfolded
+    return unfolded is not None
+
+
+async def _execute_parted(session: Session, portal: Portal, statement: Statement, row_limit: int) -> None:
+    assert portal.executable is not None  # noqa: S101 - narrows the type
+    session.running = (statement,)
+    if not session.transaction.in_block and (
+        needs_block(session, statement, portal.executable) or row_limit or not sync_is_next(session)
+    ):
+        session.begin(Block.IMPLICIT)
+    if portal.result is None:
+        if writes_of(portal.executable):
+            await settle_before(session, shards_of(portal.executable))
+        audit = None if statement.audit is None else await Audit.begin(session, statement)
+        portal.result = await start(session, portal.executable, request_of(portal))
+        if audit is not None:
+            await portal.result.park()  # it runs to its end, whatever becomes of the portal
+            await audit.end()
+    done = await send(portal.result, session.connection, max_rows=row_limit)
+    if done:
+        session.meter.rows += rows_of_tag(portal.result.tag)
+        portal.ended = portal.result.tag
+        await portal.close()
+        session.note_effects(statement, shards_of(portal.executable))
+        if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:
+            await session.catalog_changed()
+    else:
+        await portal.result.park()
