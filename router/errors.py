@@ -498,6 +498,10 @@ ANY_SHARDS: dict[str, tuple[str, str]] = {
         "Use other names, or UTF8.",
     ),
     "encoding-text": ("this text cannot be read safely in client_encoding {encoding}", "Use UTF8."),
+    "session-view": (
+        "{name} cannot be read in this statement through the proxy",
+        "Read it in a SELECT, without ONLY, FOR UPDATE and the schema before its columns.",
+    ),
     "settings-update": ("pg_settings cannot be updated through the proxy", "Use SET."),
     "sequence-forgotten": (
         "the sequence values of this session are not known any more",

@@ -80,7 +80,14 @@ class ReadTables:
     loads: tuple[Load, ...]
 
 
-Value = Computed | Moment | Asked
+@dataclass(frozen=True, slots=True)
+class SessionRows:
+    """What the session has, as JSON: the rows of a view of pg_catalog that would show what a link has."""
+
+    view: str
+
+
+Value = Computed | Moment | Asked | SessionRows
 
 
 @dataclass(frozen=True, slots=True)

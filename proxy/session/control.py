@@ -359,7 +359,8 @@ async def prepared_control(
             raise _at(error, statement, statement.text.rfind(plan.body)) from error
         if name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
-        session.statements[name] = prepared
+        source = (session.message or statement.text).encode("utf-8", "surrogateescape")
+        session.statements[name] = replace(prepared, source=source)
         return backend.command_complete(b"PREPARE")
     if plan.prepared is Prepared.DEALLOCATE_ALL:
         session.statements.clear()
@@ -483,7 +484,7 @@ async def declare_spread(session: Session, statement: Statement, plan: DeclareSp
     if not session.transaction.in_block:  # an error; what is wrong with the query comes before that
         await session.database.let_a_shard_speak(session, padded(statement))
     executable = session.resolve(replace(statement, plan=plan.query))
-    return await session.spread_cursors.declare(session, plan, executable, Request(text=plan.text))
+    return await session.spread_cursors.declare(session, plan, executable, Request(text=plan.text), statement.text)
 
 
 async def spread_control(

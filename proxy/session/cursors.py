@@ -7,11 +7,13 @@ proxy.executor.cursor's.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
 from proxy.executor.cursor import open_cursor
+from proxy.session.own_rows import moment
 from proxy.session.prepared import with_format
 from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, settle_before, shards_of
 from proxy.twophase.fence import FenceLostError
@@ -48,8 +50,16 @@ class OpenCursor:
     binary: bool
     inside: tuple[Replay, ...]
     no_scroll: bool
+    text: str  # of the message with its DECLARE
+    made_at_us: int
     done: bool = False
     row: bytes | None = None
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return its row of pg_cursors."""
+        made = moment(self.made_at_us)
+        flags = {"is_holdable": False, "is_binary": self.binary, "is_scrollable": False}
+        return {"name": name, "statement": self.text, "creation_time": made, **flags}
 
     def described(self) -> bytes:
         """Return what Describe of the portal answers."""
@@ -75,6 +85,10 @@ class OpenCursors:
         """Return a cursor, None if there is none of this name over several shards."""
         return self._open.get(name)
 
+    def items(self) -> Iterable[tuple[str, OpenCursor]]:
+        """Return all of them with their names."""
+        return self._open.items()
+
     def __bool__(self) -> bool:
         return bool(self._open)
 
@@ -83,8 +97,10 @@ class OpenCursors:
         if name in self._open:
             raise _taken(name)
 
-    async def declare(self, session: Session, plan: DeclareSpread, executable: Executable, request: Request) -> bytes:
-        """DECLARE: the snapshot is taken now."""
+    async def declare(
+        self, session: Session, plan: DeclareSpread, executable: Executable, request: Request, text: str
+    ) -> bytes:
+        """DECLARE, of which this is the text: the snapshot is taken now."""
         name = plan.name
         if name in session.cursors or name.encode() in session.portals:
             raise _taken(name)
@@ -103,8 +119,9 @@ class OpenCursors:
         links = tuple(transaction.links[shard] for shard in shards_of(executable))
         fields = await _fields(session, plan.text, request)
         self._open[name] = OpenCursor(
-            on_shards, cursor, links, fields, plan.binary, transaction.savepoints, plan.no_scroll
-        )
+            on_shards, cursor, links, fields, plan.binary, transaction.savepoints, plan.no_scroll,
+            session.message or text, time.time_ns() // 1000,
+        )  # fmt: skip
         return backend.command_complete(b"DECLARE CURSOR")
 
     async def fetch(

@@ -343,10 +343,11 @@ class ExtendedProtocol:
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
             await replaced.close()
-        if isinstance(prepared.statement.plan, Filled):
+        told = isinstance(prepared.statement.plan, Filled)
+        if told:
             parameters = key_parameters(message, prepared)
             prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
-        portal = Portal(message.portal, prepared, message, None, inside=session.transaction.savepoints)
+        portal = Portal(message.portal, prepared, message, None, told=told, inside=session.transaction.savepoints)
         plan = prepared.statement.plan
         if isinstance(plan, CursorControl) and plan.name is not None:
             if session.spread_cursors.get(plan.name) is None:
@@ -403,7 +404,7 @@ class ExtendedProtocol:
         if shard is None:
             portal = self._portal(message.name)
             shard = portal.shard
-            if shard is None or portal.deferred:
+            if shard is None or portal.deferred or portal.told:
                 self._reply(portal.described())
                 return
         batch = await self._batch_for(shard, writes=False, reads=False)
@@ -440,7 +441,10 @@ class ExtendedProtocol:
         await self._send_batch()
         if isinstance(statement.plan, DeclareSpread) and portal.executable is not None:
             request = replace(request_of(portal), text=statement.plan.text)
-            session.write(await session.spread_cursors.declare(session, statement.plan, portal.executable, request))
+            declared = session.spread_cursors.declare(
+                session, statement.plan, portal.executable, request, statement.text
+            )
+            session.write(await declared)
             return
         if portal.ended is not None:
             session.write(portal.again())

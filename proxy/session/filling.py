@@ -19,6 +19,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session.asking import asked, nothing
 from proxy.session.literals import check_reading
+from proxy.session.own_rows import own_rows
 from proxy.session.unasked import marked, with_marks
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block, ClientTransaction
@@ -26,7 +27,7 @@ from proxy.wire import backend, frontend
 from router.errors import refusal
 from router.keys import family, tells
 from router.plan import Execution, SplitInsert
-from router.plan_steps import Asked, Computed, Filled, Moment
+from router.plan_steps import Asked, Computed, Filled, Moment, SessionRows
 from router.resolve import KeyParameter, UnresolvedKey, resolve
 from router.sharding import KEY_TYPE_OIDS, PADDED, TEXT_TYPES
 
@@ -71,7 +72,7 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
     if own is not None:
         return own, session.resolve(own), Request(text=own.text)
     fields = None
-    if any(isinstance(value, Asked) for row in plan.values for value in row):
+    if any(isinstance(value, Asked | SessionRows) for row in plan.values for value in row):
         # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
         fields = (await session.database.describe(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
@@ -112,6 +113,8 @@ async def fill_bind(
     own = alone(session, prepared.statement, parameters)
     if own is not None:
         return replace(prepared, statement=own), bind
+    if any(isinstance(value, SessionRows) for row in plan.values for value in row) and flush is not None:
+        await flush()
     if any(isinstance(value, Computed | Asked) for row in plan.values for value in row):
         check_reading(session, prepared)
         if flush is not None:
@@ -180,7 +183,9 @@ async def _values(
     for row in plan.values:
         before = [*known, *found]  # a subquery may use what was filled in before it
         for value in row:
-            if isinstance(value, Asked):
+            if isinstance(value, SessionRows):
+                found.append(await own_rows(session, value.view))
+            elif isinstance(value, Asked):
                 try:
                     found += await asked(session, value, before)
                 except (ShardError, ProxyError) as error:

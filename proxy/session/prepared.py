@@ -45,8 +45,8 @@ _MOMENT = re.compile(
 class PreparedStatement:
     """A Parse of the client. ``oids`` are the types it declared, ``description`` what a shard made of them.
 
-    ``name`` and ``query`` are in UTF-8, whatever the client speaks. ``catalog_version`` is the proxy's own count of
-    catalogs by which it was planned, or UNCOMMITTED; ``reading`` the settings by which its literals are read.
+    ``name``, ``query`` and ``source`` are in UTF-8, whatever the client speaks. ``catalog_version`` is the proxy's own
+    count of catalogs by which it was planned, or UNCOMMITTED; ``reading`` the settings by which its literals are read.
     """
 
     name: bytes
@@ -57,6 +57,8 @@ class PreparedStatement:
     catalog_version: int
     search_path: tuple[str, ...]
     reading: Reading
+    made_at_us: int = 0  # Unix time
+    source: bytes | None = None  # of SQL's PREPARE: the message that it stood in
 
     def query_on(self, link: ShardLink) -> bytes:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""
@@ -82,6 +84,7 @@ class Portal:
     result: ResultStream | None = None
     ended: bytes | None = None  # the tag with which it ran to its end
     deferred: bool = False  # its Bind goes to the shard with its Execute
+    told: bool = False  # a link has it in other words: what Describe says is known here
     inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
 
     async def close(self) -> None:

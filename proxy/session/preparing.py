@@ -5,6 +5,7 @@ Shared by the protocol's Parse and by SQL's PREPARE.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -208,6 +209,7 @@ async def prepare(
         version,
         session.search_path,
         reading(session),
+        time.time_ns() // 1000,
     )
 
 
@@ -274,6 +276,7 @@ async def current(
         check_reading(session, prepared)
     if not same_rows(prepared.description.fields, renewed.description.fields):
         raise changed_rows()
+    renewed = replace(renewed, made_at_us=prepared.made_at_us, source=prepared.source)
     session.statements[prepared.name] = renewed
     return renewed
 
@@ -291,12 +294,13 @@ async def bind_and_run(
     statement = prepared.statement
     session.transaction.command = statement.tag
     session.running = (statement,)
+    told = isinstance(statement.plan, Filled)
     prepared, bind = await fill_bind(session, prepared, bind, key_parameters(bind, prepared))
     statement = prepared.statement
     executable = await resolve_bind(session, prepared, bind)
     shard = relayed_shard(executable, statement)
     portal = Portal(b"", prepared, bind, executable, shard)
-    if shard is None:
+    if shard is None or told:
         portal.bind = await read_parameters(session, portal)
         request = request_of(portal)
         request = replace(request, result_formats=result_formats, describe_rows=describe)

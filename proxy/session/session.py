@@ -122,6 +122,7 @@ class Session:
         self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
+        self.message = ""  # the text of the Query under way
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run

@@ -85,6 +85,7 @@ async def simple_query(session: Session, body: bytes) -> None:
         raise_if_fatal(error)
         session.report_error(error)
         await after_error(session)
+    session.message = ""
     await following.learn_settings(session)
     session.ready()
 
@@ -99,6 +100,7 @@ async def after_error(session: Session) -> None:
 
 async def run_text(session: Session, text: str) -> None:
     """Run all statements of a message."""
+    session.message = text
     await compare_names(session)
     message = await _Message.read(session, text)
     if session.database.definitions.changing and not message.ends_only:

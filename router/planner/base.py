@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from router.cluster import Home
@@ -21,6 +22,7 @@ from router.planner import (
     modify,
     passthrough,
     select,
+    session_views,
     set_config,
     utility,
 )
@@ -159,8 +161,8 @@ class Planner:
         if planner is None:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
         filled = context.many and kind in _FILLED and "IntoClause" not in parsed.kinds
-        statement = filling.planned(context, planner) if filled else planner(context)
-        return _with_traces(context, statement)
+        planner = partial(filling.planned, planner=planner) if filled else planner
+        return _with_traces(context, session_views.planned(context, planner))
 
 
 def _with_traces(context: Context, statement: Statement) -> Statement:
