@@ -1,6 +1,6 @@
 """Results for which rows of several shards are compared or combined: the merge of sorted streams, and aggregates.
 
-Drives the pure ordered.py and aggregate.py with the streams of a scatter.
+Drives the pure merging.py and aggregate.py with the streams of a scatter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor.aggregate import Combiner
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import expand
-from proxy.executor.ordered import Merge
+from proxy.executor.merging import Merge
 from proxy.executor.request import Limits, Request, RowBatch, proxy_error
 from proxy.executor.results import ListResult, ScatterResult
 
@@ -40,7 +40,6 @@ class OrderedResult(ScatterResult):
             offset=execution.offset,
             encoding=request.encoding,
         )
-        self._rows = self._merge.rows()
         self._sent = 0
 
     async def _next(self, max_rows: int) -> RowBatch:
@@ -50,10 +49,7 @@ class OrderedResult(ScatterResult):
         await asyncio.sleep(0)  # much may be at hand, and other sessions want their turn
         while not frames and not merge.finished:
             await scatter.until(lambda: not merge.blocked)
-            for row in merge.rows():
-                frames.append(row)
-                if len(frames) == most:
-                    break
+            frames = merge.take(most)
         self._sent += len(frames)
         done = merge.finished and not (max_rows and len(frames) == max_rows)
         if done:

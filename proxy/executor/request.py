@@ -139,7 +139,8 @@ class Environment:
 class RowBatch(NamedTuple):
     """Some rows: ``frames`` are encoded DataRow messages, one or more in each item, ``rows`` of them in all.
 
-    ``done``: these were the last rows and ``tag`` is known. A batch that is not done has at least one row.
+    ``done``: these were the last rows and ``tag`` is known. A batch that is not done has at least one row. Of a result
+    that is read without a limit from its beginning on, ``rows`` may be 0 until the last batch, which has all of them.
     """
 
     frames: list[bytes]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from router.plan import InOrder, Task
 
 _BATCH_BYTES = 64 << 10
+_MOST_ROWS = 1 << 62
 
 
 class ScatterResult:
@@ -95,19 +96,22 @@ class ConcatResult(ScatterResult):
         super().__init__(scatter, limits, scatter.streams[0].fields)
         self._after = after
         self._turn = 0
+        self._whole = True  # nothing has limited the rows so far: they need not be counted, the tags tell
 
     async def _next(self, max_rows: int) -> RowBatch:
         scatter = self._scatter
         streams = scatter.streams
+        self._whole = self._whole and not max_rows
+        limit = max_rows or _MOST_ROWS
         await scatter.until(lambda: any(s.has_rows for s in streams) or scatter.over)
         frames: list[bytes] = []
         count = size = 0
         # A block of each shard in turn, so that none is paused for long while another one is read.
-        while (not max_rows or count < max_rows) and size < _BATCH_BYTES:
+        while count < limit and size < _BATCH_BYTES:
             stream = next((s for s in streams[self._turn :] + streams[: self._turn] if s.has_rows), None)
             if stream is None:
                 break
-            data, rows = stream.take(max_rows - count if max_rows else 0)
+            data, rows = stream.take(0 if self._whole else limit - count)
             self._turn = (streams.index(stream) + 1) % len(streams)
             frames.append(data)
             count += rows
@@ -117,6 +121,8 @@ class ConcatResult(ScatterResult):
             tag = tags.add(scatter.tags())
             await run_after(self._after)
             self._tag = tag
+            if self._whole:
+                count = tags.count(tag)
         return RowBatch(frames, count, done)
 
 
@@ -179,7 +185,7 @@ class SameResult(ScatterResult):
         first = scatter.streams[0]
         await scatter.until(lambda: first.has_rows or scatter.over)
         if first.has_rows:
-            data, rows = first.take(max_rows)
+            data, rows = first.take(max_rows or _MOST_ROWS)
             return RowBatch([data], rows, done=False)
         found = scatter.tags()
         if self._start_rest is not None:

@@ -5,12 +5,13 @@ link is paused (more than ``high_water_bytes`` of rows wait here) and keeps the 
 what happens when another shard fails, is for scatter.py.
 
 Rows wait in blocks, as they came off the wire: a block is a run of whole DataRow messages, and only who needs single
-rows cuts it.
+rows cuts it, or counts them.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.shards.errors import ShardError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.wire.backend import Field
 
 _HEADER_BYTES = 5
+_length = Struct(">I").unpack_from
 # What tells that a shard has read the statement, and that it has said which columns there will be, if any.
 _DESCRIBED = frozenset({backend.ROW_DESCRIPTION, backend.NO_DATA, backend.ERROR_RESPONSE, backend.READY_FOR_QUERY})
 _PARSED = _DESCRIBED | {backend.PARSE_COMPLETE}
@@ -42,26 +44,33 @@ class Wakes(Protocol):
 
 
 class Block:
-    """A run of whole DataRow messages and where each of them ends; read from the front."""
+    """A run of whole DataRow messages; read from the front."""
 
-    __slots__ = ("at", "data", "ends", "start")
+    __slots__ = ("data", "start")
 
-    def __init__(self, data: bytes, ends: list[int]) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.ends = ends
-        self.at = 0  # rows taken
         self.start = 0  # where the next row begins
 
     @property
     def rows(self) -> int:
         """How many rows are left."""
-        return len(self.ends) - self.at
+        return self._pass_over(1 << 62)[0]
 
-    def take(self, rows: int) -> bytes:
-        """Take the next rows as one run of messages."""
-        stop = self.ends[self.at + rows - 1]
-        start, self.start, self.at = self.start, stop, self.at + rows
-        return self.data if start == 0 and stop == len(self.data) else self.data[start:stop]
+    def _pass_over(self, rows: int) -> tuple[int, int]:
+        """Return how many rows there are, ``rows`` at most, and where they end."""
+        data, at, count = self.data, self.start, 0
+        end = len(data)
+        while at < end and count < rows:
+            at += 1 + _length(data, at + 1)[0]
+            count += 1
+        return count, at
+
+    def take(self, rows: int) -> tuple[bytes, int]:
+        """Take the next rows as one run of messages; 0: all of them, uncounted."""
+        count, stop = self._pass_over(rows) if rows else (0, len(self.data))
+        start, self.start = self.start, stop
+        return self.data if start == 0 and stop == len(self.data) else self.data[start:stop], count
 
 
 class ShardStream:
@@ -72,6 +81,7 @@ class ShardStream:
     """
 
     row_kind = backend.DATA_ROW
+    takes_runs = True  # proxy.shards.receiver.RunReceiver
 
     def __init__(
         self,
@@ -99,23 +109,21 @@ class ShardStream:
 
     def frames(self, chunk: memoryview | bytes, index: list[tuple[int, int, int]]) -> bool:
         """Take complete frames; True when the exchange is over."""
-        run_start = -1
-        run_end = 0
-        ends: list[int] = []
+        run_start = run_end = -1
         row_kind = self.row_kind
         for kind, start, end in index:
-            if kind == row_kind:
-                if run_start < 0:
-                    run_start = start
+            if kind == row_kind and start == run_end:
                 run_end = end
-                ends.append(end - run_start)
                 continue
             if run_start >= 0:
-                self._queue(bytes(chunk[run_start:run_end]), ends)
-                run_start, ends = -1, []
-            self._message(kind, chunk, start, end)
+                self._queue(bytes(chunk[run_start:run_end]))
+                run_start = run_end = -1
+            if kind == row_kind:
+                run_start, run_end = start, end
+            else:
+                self._message(kind, chunk, start, end)
         if run_start >= 0:
-            self._queue(bytes(chunk[run_start:run_end]), ends)
+            self._queue(bytes(chunk[run_start:run_end]))
         self._wake.set()
         return self.over
 
@@ -165,10 +173,10 @@ class ShardStream:
 
     # --- rows -------------------------------------------------------------------------------------------------
 
-    def _queue(self, data: bytes, ends: list[int]) -> None:
+    def _queue(self, data: bytes) -> None:
         if self.discarding:
             return
-        self._blocks.append(Block(data, ends))
+        self._blocks.append(Block(data))
         self._queued_bytes += len(data)
         if self._queued_bytes > self.high_water_bytes and not self._paused:
             self._paused = True
@@ -185,13 +193,13 @@ class ShardStream:
         return self.over and not self._blocks
 
     def take(self, max_rows: int) -> tuple[bytes, int]:
-        """Take the rows of one block, ``max_rows`` at most (0: no limit): their bytes and their number."""
+        """Take the rows of one block: their bytes and their number.
+
+        ``max_rows`` at most; 0 is no limit, and then they are not counted, their number is 0.
+        """
         block = self._blocks[0]
-        rows = block.rows
-        if max_rows and rows > max_rows:
-            rows = max_rows
-        data = block.take(rows)
-        if not block.rows:
+        data, rows = block.take(max_rows)
+        if block.start == len(block.data):
             self._blocks.popleft()
         self._shrink(len(data))
         return data, rows
@@ -199,12 +207,10 @@ class ShardStream:
     def take_row(self) -> bytes:
         """Take one row, header included. A merge does this a million times: no calls for the block's part."""
         block = self._blocks[0]
-        at, ends = block.at, block.ends
-        stop = ends[at]
-        row = block.data[block.start : stop]
-        block.start = stop
-        block.at = at = at + 1
-        if at == len(ends):
+        data, start = block.data, block.start
+        block.start = stop = start + 1 + _length(data, start + 1)[0]
+        row = data[start:stop]
+        if stop == len(data):
             self._blocks.popleft()
         self._queued_bytes -= len(row)
         if self._paused:

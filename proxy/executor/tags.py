@@ -22,6 +22,12 @@ def counted(tag: bytes, rows: int) -> bytes:
     return tag if match is None else b"%s %d" % (match[1], rows)
 
 
+def count(tag: bytes) -> int:
+    """Return the row count; 0 where there is none."""
+    match = _COUNTED.match(tag)
+    return 0 if match is None else int(match[2])
+
+
 def add(tags: Sequence[bytes]) -> bytes:
     """Add up the row counts: ``UPDATE 3`` and ``UPDATE 4`` are ``UPDATE 7``; ``INSERT 0 1`` keeps its zero."""
     total = 0

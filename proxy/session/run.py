@@ -130,8 +130,8 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     try:
         while True:
             batch = await result.next_rows()
-            for frame in batch.frames:
-                session.write(frame)
+            if batch.frames:
+                session.write(b"".join(batch.frames) if len(batch.frames) > 1 else batch.frames[0])
             if batch.done:
                 break
             await session.connection.drain()
