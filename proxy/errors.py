@@ -108,6 +108,7 @@ class ProxyError(Exception):
         hint: str = "",
         position: int | None = None,
         routine: str = "",
+        context: str = "",
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
@@ -117,6 +118,7 @@ class ProxyError(Exception):
         self.hint = hint
         self.position = position
         self.routine = routine
+        self.context = context
 
     @classmethod
     def of_refusal(cls, refused: Refused) -> Self:
@@ -133,7 +135,7 @@ class ProxyError(Exception):
             hint=self.hint,
             position=self.position,
         )
-        return made.replace(R=self.routine) if self.routine else made
+        return made.replace(W=self.context or None, R=self.routine or None)
 
     def __str__(self) -> str:
         return f"{self.severity} {self.sqlstate}: {self.message}"

@@ -53,7 +53,7 @@ class CopyFill:
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """COPY t FROM STDIN.
+    """COPY t FROM STDIN. ``table``: t as Postgres names it in the CONTEXT of errors.
 
     ``key_column``: position of the key among the copied columns, those that are filled in first; None: all rows to all
     of ``target``. ``key_modifier`` is the key column's type modifier (varchar(n) drops blanks beyond n), -1 for none.
@@ -69,6 +69,7 @@ class CopyIn:
     key_modifier: int = -1
     fill: CopyFill | None = None
     clocked: tuple[int, ...] = ()
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,9 @@ class BinarySplitter:
             self.dealt.add(0, data)
             self.dealt.numbering.note((0,))
 
+    def line(self) -> None:
+        """Return no line: where Postgres names one, it names a column as well."""
+
     @property
     def waiting(self) -> int:
         """How many rows wait for the values in front of them."""

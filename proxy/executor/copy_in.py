@@ -48,6 +48,8 @@ _HEADER_BYTES = 5
 _COPY_DATA, _COPY_DONE, _COPY_FAIL = b"dcf"
 _FLUSH_SYNC = frozenset(b"HS")
 _DONE = CopyDone().encode()
+# Of characters that are wrong where a row is read, perhaps in the middle of it.
+_WHILE_READING = frozenset({"22021", "22P05"})
 _OTHER_FAILED = b"another shard failed"
 _SKIPPED = re.compile(r"(\d+) rows? (?:was|were) skipped due to data type incompatibility\Z")
 _SKIPPING = re.compile(r"(skipping row due to data type incompatibility) at line (\d+)")
@@ -73,6 +75,9 @@ class Splitter(Protocol):
 
     def finish(self) -> None:
         """Hear that it is over."""
+
+    def line(self) -> int | None:
+        """Return the number of the client's line that is read now, for a CONTEXT; None: there is none."""
 
 
 class Filling:
@@ -201,8 +206,10 @@ class CopyInResult:
         *,
         filling: Filling | None = None,
         by_key: bool = True,
+        table: str = "",
     ) -> None:
         self._client: Client = environment.client
+        self._table = table
         self._query = query
         self._splitter = splitter
         self._filling = filling
@@ -246,6 +253,8 @@ class CopyInResult:
                 await self._flush()
             await self.close()
             self._raise_error(besides=QUERY_CANCELED)
+            line = self._splitter.line() if self._splitter is not None else None
+            failure.context = "" if line is None else f"COPY {self._table}, line {line}"
             raise proxy_error(failure) from failure
         except BaseException:
             await self.close()
@@ -436,7 +445,8 @@ class CopyInResult:
         match = _LINE.search(where)
         if self._splitter is None or match is None:
             return error
-        line = self._splitter.dealt.numbering.original(receiver.position, int(match[2]))
+        whole = error.sqlstate not in _WHILE_READING
+        line = self._splitter.dealt.numbering.original(receiver.position, int(match[2]), whole=whole)
         where_now = None if line is None else f"{where[: match.end(1)]}{line}{where[match.end() :]}"
         fields = error.fields.replace(W=where_now)
         return ShardError(fields, error.shard, backend.error_response(fields), lost=error.lost)
@@ -483,7 +493,13 @@ async def start_copy_in(
     text = request.text if fill is None else fill.text
     query = Query(written(text, request.encoding)).encode()
     return CopyInResult(
-        [joined[shard] for shard in execution.shards], query, environment, splitter, filling=filling, by_key=by_key
+        [joined[shard] for shard in execution.shards],
+        query,
+        environment,
+        splitter,
+        filling=filling,
+        by_key=by_key,
+        table=execution.plan.table,
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from proxy.executor.copy_dealt import Folded
 from proxy.executor.copy_key import integer_key_pattern
 from proxy.executor.failure import CombineFailure
 from router import clock_words
@@ -87,6 +88,7 @@ class LineSplitter:
         self._null = copy_format.null.encode()
         self._header = copy_format.header
         self._eol: bytes | None = None
+        self._inside = (0, 0)  # line ends inside of a row that is wrong
         self._rest: list[bytes] = []  # the beginning of a line, in pieces
         self._resume = 0  # where in it the walk goes on
         self._pattern = integer_key_pattern(key_type, column, self._delimiter) if key_type in INTEGER_TYPES else None
@@ -175,6 +177,11 @@ class LineSplitter:
     def _may_hold_words(self, data: bytes) -> bool:
         return clock_words.may_hold(data)
 
+    def line(self) -> int:
+        """Return the number of the client's line that is read now."""
+        numbering = self.dealt.numbering
+        return numbering.lines() + 1 + numbering.inside(self._inside, by_newline=self._eol == _LF)
+
     # --- rows out ---------------------------------------------------------------------------------------------
 
     def _deal(self, lines: list[bytes], block: bytes | None) -> None:
@@ -182,8 +189,10 @@ class LineSplitter:
         eol = self._eol or _LF
         if self._header and lines:
             self._header = False
-            header = lines.pop(0) + eol
-            self._deal_header(header)
+            header = lines.pop(0)
+            ends = self._ends(header)[1]
+            header += eol
+            self._deal_header(header, ends)
             if block is not None:
                 block = block[len(header) :]
         if not lines:
@@ -194,15 +203,25 @@ class LineSplitter:
         else:
             self._deal_rows(lines, block)
 
-    def _deal_header(self, header: bytes) -> None:
-        self.dealt.numbering.header()
+    def _deal_header(self, header: bytes, carriage_returns: int) -> None:
+        self.dealt.numbering.header(carriage_returns)
         self.dealt.add_to_all(header if self._writer is None else self._writer.header() + header)
 
-    def _deal_rows(self, lines: list[bytes], block: bytes | None) -> None:
+    def _ends(self, line: bytes) -> tuple[int, int]:  # noqa: ARG002 - of the text format
+        """Return how many newlines and carriage returns are inside of a row, between quotes."""
+        return 0, 0
+
+    def _folded(self, lines: list[bytes], own: list[bytes]) -> list[Folded]:  # noqa: ARG002 - of the text format
+        """Return the rows that have some, ``own`` being what the client has sent of them."""
+        return []
+
+    def _deal_rows(self, lines: list[bytes], block: bytes | None, own: list[bytes] | None = None) -> None:
         self._check_words(lines, block)
         eol = self._eol or _LF
+        folded = self._folded(lines, own or lines) if block is None else []
         if self._placer is None:
             self.dealt.add_to_all(eol.join([*lines, b""]))
+            self.dealt.numbering.note(bytes(len(lines)), folded, by_newline=eol == _LF)
             return
         owners = self._owners(self._placer, lines, block)
         shards = len(self.dealt.parts)
@@ -216,26 +235,27 @@ class LineSplitter:
         else:
             for line, owner in zip(lines, owners, strict=True):
                 self.dealt.add(owner, line + eol)
-        self.dealt.numbering.note(owners)
+        self.dealt.numbering.note(owners, folded, by_newline=eol == _LF)
 
     def _deal_last(self, line: bytes) -> None:
         if self._header:
-            self._deal_header(line)
+            self._deal_header(line, self._ends(line)[1])
         elif self._writer is not None:
             self.waiting += 1
             self._batches.append(([line], False, True))
         else:
-            self._deal_open(line)
+            self._deal_open(line, line)
 
-    def _deal_open(self, line: bytes) -> None:
+    def _deal_open(self, line: bytes, own: bytes) -> None:
         """Deal out a last line, which has no end."""
         self._check_words([line], None)
+        folded = self._folded([line], [own])
         if self._placer is None:
             self.dealt.add_to_all(line)
             return
         owners = self._owners(self._placer, [line], None)
         self.dealt.add(owners[0], line)
-        self.dealt.numbering.note(owners)
+        self.dealt.numbering.note(owners, folded, by_newline=self._eol == _LF)
 
     def fill(self, rows: Sequence[Sequence[bytes | None]]) -> None:
         """Deal out the rows that wait, each behind its values."""
@@ -246,11 +266,11 @@ class LineSplitter:
             mine, prefixes = prefixes[: len(batch)], prefixes[len(batch) :]
             lines = [prefix + line for prefix, line in zip(mine, batch, strict=True)]
             if is_open:
-                self._deal_open(lines[0])
+                self._deal_open(lines[0], batch[0])
                 continue
             eol = self._eol or _LF
             still = plain and not any(map(self._remarkable, mine))
-            self._deal_rows(lines, eol.join([*lines, b""]) if still else None)
+            self._deal_rows(lines, eol.join([*lines, b""]) if still else None, batch)
         self._batches.clear()
         self.waiting = 0
 
@@ -454,14 +474,17 @@ class CsvSplitter(LineSplitter):
                     escaped_at = at + 1  # the next byte is taken as it is, if it is a quote or an escape
                 at += 1
             elif quoted:
-                self.dealt.numbering.lose()
                 at += 1
             else:
                 following = data[at + 1 : at + 2]
                 if found == _CR and not following and not final and self._eol in (None, _CRLF):
                     break  # CR or CRLF: the next byte tells
                 stop = at
-                at = self._line_end(found, following, at)
+                try:
+                    at = self._line_end(found, following, at)
+                except CombineFailure:
+                    self._inside = self._ends(data[start:stop])
+                    raise
                 if self._dot_ends and data[start:stop] == b"\\.":
                     self.ended = True
                     break
@@ -470,6 +493,16 @@ class CsvSplitter(LineSplitter):
         self._resume = (at if match is not None else len(data)) - start
         self._quoted, self._escaped_at = quoted, escaped_at - start
         return data[start:]
+
+    def _ends(self, line: bytes) -> tuple[int, int]:
+        return line.count(_LF), line.count(_CR)
+
+    def _folded(self, lines: list[bytes], own: list[bytes]) -> list[Folded]:
+        return [
+            Folded(index, self._ends(own[index]), self._ends(line))
+            for index, line in enumerate(lines)
+            if _LF in line or _CR in line
+        ]
 
     def _line_end(self, found: bytes, following: bytes, at: int) -> int:
         """Check a line's end against the first one; returns where the next line begins."""

@@ -208,4 +208,6 @@ async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -
 
 def proxy_error(failure: CombineFailure) -> ProxyError:
     """Translate a failure of the pure parts."""
-    return ProxyError(failure.sqlstate, failure.message, detail=failure.detail, hint=failure.hint)
+    return ProxyError(
+        failure.sqlstate, failure.message, detail=failure.detail, hint=failure.hint, context=failure.context
+    )

@@ -93,7 +93,9 @@ def _in(context: Context, relation: Relation) -> Plan:
         if effect.volatile or effect.clock or effect.touches or effect.runs is not Runs.ANYWHERE:
             raise context.refuse("reference-write", at, table=relation.name)
         _check_default_marker(context, relation, listed, placement)
-        return CopyIn(EveryShard(), format_, None, None, len(columns), fill=fill, clocked=clocked)
+        return CopyIn(
+            EveryShard(), format_, None, None, len(columns), fill=fill, clocked=clocked, table=relation.name.name
+        )
     if not isinstance(placement, Sharded) or placement.key not in columns:
         missing = placement.key if isinstance(placement, Sharded) else ""
         raise context.refuse("insert-no-key", at, table=relation.name, key=missing)
@@ -105,7 +107,17 @@ def _in(context: Context, relation: Relation) -> Plan:
         key_never_null=_forced(context, "force_not_null", key.name),
     )
     position = columns.index(placement.key)
-    return CopyIn(EveryShard(), format_, key.type_name, position, len(columns), key.type_modifier, fill, clocked)
+    return CopyIn(
+        EveryShard(),
+        format_,
+        key.type_name,
+        position,
+        len(columns),
+        key.type_modifier,
+        fill,
+        clocked,
+        relation.name.name,
+    )
 
 
 def _clocked(context: Context, relation: Relation, columns: Sequence[str]) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ async def make_table(shards: Shards, columns: str = "k int, v text", key_type: s
 
 
 def copy_in(copy_format: CopyFormat = CopyFormat(), key_type: str = "int4", column: int | None = 0) -> CopyInExecution:  # noqa: B008
-    return CopyInExecution((0, 1, 2), CopyIn(EveryShard(), copy_format, key_type, column, 2), OWNERS)
+    return CopyInExecution((0, 1, 2), CopyIn(EveryShard(), copy_format, key_type, column, 2, table="c"), OWNERS)
 
 
 def sends(shards: Shards, *data: bytes, end: tuple[bytes, bytes] = (DONE, b"")) -> None:
@@ -198,12 +198,15 @@ async def test_with_a_header_lines_count_from_it(shards: Shards) -> None:
     assert error.fields.get("W") == 'COPY c, line 50, column v: "x"'
 
 
-async def test_no_line_number_is_better_than_a_wrong_one(shards: Shards) -> None:
+async def test_rows_of_several_lines_count_as_postgres_counts_them(shards: Shards) -> None:
     await make_table(shards, "k int, v text, w int")
     sends(shards, b'1,"a\nb",1\n' + b"".join(b"%d,c,1\n" % key for key in range(2, 50)) + b"50,d,x\n")
     error = await failing(shards, copy_in(CSV), "COPY c FROM STDIN (FORMAT csv)")
     assert error.sqlstate == "22P02"
-    assert error.fields.get("W") == ""
+    assert error.fields.get("W") == 'COPY c, line 50, column w: "x"'  # the newline in the first row is not counted
+    sends(shards, b'1,"a\nb",1\n2,"a\nb",1\n' + b"".join(b"%d,c,1\n" % key for key in range(3, 50)) + b"50,d,x\n")
+    error = await failing(shards, copy_in(CSV), "COPY c FROM STDIN (FORMAT csv)")
+    assert error.fields.get("W") == 'COPY c, line 51, column w: "x"'
 
 
 async def test_unreadable_data_is_the_proxys_error(shards: Shards) -> None:
@@ -213,6 +216,7 @@ async def test_unreadable_data_is_the_proxys_error(shards: Shards) -> None:
     with pytest.raises(ProxyError) as raised:
         await shards.answer(copy_in(), "COPY c FROM STDIN")
     assert (raised.value.sqlstate, raised.value.message) == ("22P04", "literal carriage return found in data")
+    assert raised.value.fields().get("W") == "COPY c, line 2"
     shards.check_idle(ord("E"))
     # A row before it is wrong as well: one Postgres would have found that first.
     await shards.everywhere("ROLLBACK")

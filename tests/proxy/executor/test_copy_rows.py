@@ -6,6 +6,7 @@ of it is wrong: then both sides must say so. Each case is fed whole and in small
 from __future__ import annotations
 
 import random
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.executor.copy_binary import SIGNATURE, TRAILER, BinarySplitter
-from proxy.executor.copy_dealt import Dealt, Numbering
+from proxy.executor.copy_dealt import Dealt, Folded, Numbering
 from proxy.executor.copy_key import KeyPlacer
 from proxy.executor.copy_rows import CsvSplitter, Dealing, LineSplitter, TextSplitter
 from proxy.executor.failure import CombineFailure
@@ -77,6 +78,19 @@ def cut_anywhere(data: bytes, source: random.Random) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
+def line_of(error: Exception) -> int:
+    assert isinstance(error, psycopg.Error)
+    found = re.match(r"COPY \w+, line (\d+)", error.diag.context or "")
+    assert found, error.diag.context
+    return int(found[1])
+
+
+def own_line(splitter: Splitter, shard: int, error: Exception) -> int | None:
+    """Return the line that an error of a shard is on, as the client counts."""
+    in_the_middle = isinstance(error, psycopg.errors.CharacterNotInRepertoire)
+    return splitter.dealt.numbering.original(shard, line_of(error), whole=not in_the_middle)
+
+
 class Server:
     """Loads data into tables of one key type: ``whole`` takes everything, ``part`` one shard's share."""
 
@@ -119,7 +133,14 @@ class Server:
                 # What was dealt before it is on its way to the servers, which may have found another error there.
                 failure = error
                 shares = [splitter.dealt.take(shard) for shard in range(SHARDS)]
-            errors = [self.load(f"part{shard}", share, copy_format) for shard, share in enumerate(shares) if share]
+            errors = [
+                self.load(f"part{shard}", share, copy_format) if share else None for shard, share in enumerate(shares)
+            ]
+            if expected is not None and copy_format.format != "binary":
+                lines = [own_line(splitter, shard, error) for shard, error in enumerate(errors) if error is not None]
+                lines = lines or [splitter.line()]
+                first = min((line for line in lines if line is not None), default=0)
+                assert None in lines or first == line_of(expected), (data, pieces, lines, expected)
             failure = next((error for error in errors if error is not None), failure)
             assert (failure is None) == (expected is None), (data, pieces, expected, failure)
             if failure is None:
@@ -276,3 +297,26 @@ def test_line_numbers(owners: list[int], window: int, headers: int) -> None:
         assert original in (line, None)
         if line > headers + len(owners) - window:
             assert original == line
+
+
+ENDS = st.tuples(st.integers(0, 2), st.integers(0, 2))
+ROWS = st.lists(st.tuples(st.integers(0, SHARDS - 1), st.just((0, 0)) | ENDS), max_size=40)
+
+
+@given(rows=ROWS, headers=st.integers(0, 1), by_newline=st.booleans())
+def test_line_numbers_where_rows_are_folded(
+    rows: list[tuple[int, tuple[int, int]]], headers: int, *, by_newline: bool
+) -> None:
+    numbering = Numbering(SHARDS)
+    if headers:
+        numbering.header(2)
+    for at in range(0, len(rows), 7):
+        batch = rows[at : at + 7]
+        folded = [Folded(index, ends, ends) for index, (_, ends) in enumerate(batch) if any(ends)]
+        numbering.note([owner for owner, _ in batch], folded, by_newline=by_newline)
+    here, there = headers * 3, [headers * 3] * SHARDS
+    for owner, ends in rows:
+        here += 1 + (ends[0] if by_newline and here else ends[1])
+        there[owner] += 1 + (ends[0] if by_newline and there[owner] else ends[1])
+        assert numbering.original(owner, there[owner]) == here
+    assert numbering.lines() == here
