@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from proxy.shards.control import ControlLinks
     from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
-    from proxy.shards.pool import LinkPool, PoolLimits, PoolSet
+    from proxy.shards.pool import LinkPool, PoolLimits
+    from proxy.shards.pool_set import PoolSet
     from proxy.shards.replicas import Replicas
     from proxy.tracing import Tracing
     from proxy.twophase.coordinator import Coordinator, Outcome

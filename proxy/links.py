@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.encodings import UTF_8, written
 from proxy.errors import ProxyError
+from proxy.shards.control import quote_identifier
 from proxy.wire.frontend import Query
 
 if TYPE_CHECKING:
@@ -120,6 +121,12 @@ def find_savepoint(log: Sequence[Replay], name: str) -> int:
 def what_stays(log: Sequence[Replay]) -> list[Replay]:
     """Return what a RELEASE leaves of what came since its savepoint."""
     return [replay for replay in log if replay.savepoint is None and not replay.until_release]
+
+
+def undoing(log: Sequence[Replay]) -> str:
+    """Return what undoes all since the last savepoint, or since BEGIN."""
+    savepoint = next((replay.savepoint for replay in reversed(log) if replay.savepoint is not None), None)
+    return "ROLLBACK" if savepoint is None else f"ROLLBACK TO SAVEPOINT {quote_identifier(savepoint)}"
 
 
 def read_only_after(log: Sequence[Replay], *, default: bool, before_savepoints: bool) -> bool:

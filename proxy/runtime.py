@@ -21,7 +21,8 @@ from proxy.shards.endpoint import ShardEndpoint
 from proxy.shards.errors import ShardError, not_applied
 from proxy.shards.failover import Failover, watch_hosts
 from proxy.shards.health import ShardHealth
-from proxy.shards.pool import PoolLimits, PoolSet
+from proxy.shards.pool import PoolLimits
+from proxy.shards.pool_set import PoolSet
 from proxy.shards.replicas import Replicas
 from proxy.shards.timelines import Timelines
 from proxy.tasks import spawn

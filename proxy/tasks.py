@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 T = TypeVar("T")
 
@@ -52,9 +52,13 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[Any] | None = None
+        #: Told of each interruption as well: one who waits without a task.
+        self.also: Callable[[], None] | None = None
 
     def interrupt(self) -> None:
         """End the wait, if there is one."""
+        if self.also is not None:
+            self.also()
         if self._waiting is not None:
             self._waiting.cancel()
 

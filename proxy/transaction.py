@@ -9,8 +9,7 @@ Three kinds of block:
 
 - *none*: one statement on its own; links join without BEGIN and go back after it;
 - *implicit*: several statements of one simple query, several messages before a Sync, or one statement that writes on
-several
-  shards. BEGIN goes to the shards, the client never sees status T;
+  several shards. BEGIN goes to the shards, the client never sees status T;
 - *explicit*: the client sent BEGIN.
 """
 
@@ -34,10 +33,9 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay, find_savepoint, put_begin, read_only_after, what_stays
+from proxy.links import Replay, find_savepoint, put_begin, read_only_after, undoing, what_stays
 from proxy.replica_reads import matching_link
 from proxy.settings import UNKNOWN, WHEN_RUN, Applied, SessionSettings
-from proxy.shards.control import quote_identifier
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
@@ -115,6 +113,7 @@ class ClientTransaction:
     custom_settings: bool = False  # one of them was not Postgres's own
     settings_sent: set[int] = field(default_factory=set)  # shards whose link got the session's settings
     cancel_requested: bool = False  # by the client, for the statement that runs
+    refused: ProxyError | None = None  # to whom asks for the first link: it has waited for that in the lane
     waiting: Interruptible = field(default_factory=Interruptible)  # for the fence, which no shard's cancel ends
     catalog_changed: bool = False
     committing: bool = False
@@ -213,6 +212,8 @@ class ClientTransaction:
         return {shard: self.links[shard] for shard in shards}
 
     async def _take_links(self, shards: Collection[int]) -> None:
+        if self.refused is not None:
+            raise self.refused
         while not self.links and self.database.is_paused(shards):
             self.check_cancelled()
             await asyncio.sleep(PAUSED_LOOK_S)
@@ -427,9 +428,7 @@ class ClientTransaction:
         if not self.failed or self.locks_released or self.block is not Block.EXPLICIT or self.shard_count == 1:
             return
         self.locks_released = True
-        savepoint = next((replay.savepoint for replay in reversed(self.log) if replay.savepoint is not None), None)
-        sql = "ROLLBACK" if savepoint is None else f"ROLLBACK TO SAVEPOINT {quote_identifier(savepoint)}"
-        await end_all(self.links.values(), sql)
+        await end_all(self.links.values(), undoing(self.log))
 
     async def transaction_id(self) -> str:
         """Return the id by which the outcome can be asked for later; '' while nothing is written, as in Postgres.

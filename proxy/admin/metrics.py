@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from proxy.admin.counts import Counts, Totals
     from proxy.shards.control import ControlLinks
     from proxy.shards.health import ShardHealth
-    from proxy.shards.pool import LinkPool, PoolSet
+    from proxy.shards.pool import LinkPool
+    from proxy.shards.pool_set import PoolSet
     from proxy.shards.replicas import Replicas
     from proxy.timings import Histogram as Durations
     from proxy.timings import Timings

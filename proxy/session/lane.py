@@ -20,11 +20,9 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.admin.statements import Tally
-from proxy.errors import ProxyError
 from proxy.session.known_binds import KnownBinds
 from proxy.session.lane_answer import pass_on
 from proxy.session.lane_block import (
@@ -37,26 +35,27 @@ from proxy.session.lane_block import (
     must_settle,
 )
 from proxy.session.lane_commit import LaneCommit
+from proxy.session.lane_waits import WaitingLane
 from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
 from proxy.shards.relay import IDLE, IN_TRANSACTION, PLAIN
 from proxy.tasks import spawn
 from proxy.timings import LAST, Histogram
 from proxy.transaction import Block
-from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE, SETTLE_S
+from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE
 from proxy.wire import backend
-from proxy.wire.frames import HEADER, HEADER_BYTES, walk
+from proxy.wire.frames import HEADER, HEADER_BYTES
 from proxy.wire.frontend import Query
 from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
 from router.plan_control import Control
 
 if TYPE_CHECKING:
+    from proxy.errors import ProxyError
     from proxy.session.extended import ExtendedProtocol
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
-    from proxy.shards.pool import LinkPool
     from proxy.shards.receiver import Chunk, Frame
     from proxy.wire.pipeline import Pipeline
     from router.plan import Statement
@@ -75,80 +74,40 @@ NOBODYS: Final = Tally("", "", Histogram())
 _unpack_header: Final = HEADER.unpack_from
 
 
-class FastLane:
+class FastLane(WaitingLane):
     """The lane of one session, and the receiver of the one exchange that it has under way."""
 
     __slots__ = (
-        "_applied",
         "_before",
         "_binds",
         "_commit",
-        "_connection",
         "_counts",
-        "_data",
-        "_database",
         "_extended",
         "_failed",
-        "_link",
         "_looked",
-        "_parked",
-        "_pool",
-        "_pools",
         "_previous",
-        "_session",
-        "_shard",
         "_shortcuts",
         "_special",
         "_sqlstate",
         "_statement",
         "_tally",
-        "_timer",
-        "_transaction",
-        "_version",
-        "_waited",
-        "_waits",
-        "armed",
-        "busy",
-        "left",
-        "missed",
     )
 
     def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
-        self._session = session
+        super().__init__(session)
         self._extended = extended
-        self._connection = session.connection
-        self._database = session.database
         self._counts = session.database.counts
-        self._transaction = session.transaction
         self._commit = LaneCommit(self, session)
-        self._applied = session.settings.applied
         self._shortcuts = session.database.shortcuts(session.search_path)
         self._previous = self._shortcuts.start
         self._binds = KnownBinds(session, self._shortcuts)
         self._before: KnownBind | None = None
         self._statement = self._previous.statement
         self._tally = NOBODYS
-        self._version = session.database.catalog_version
-        self._pools: dict[int, LinkPool] = {}
-        self._pool: LinkPool | None = None  # that gets the link back at once; None: the transaction ends the statement
-        self._link: ShardLink | None = None
-        self._shard = 0
         self._failed = False  # an ErrorResponse was passed on
         self._special = False  # the answer has something in it that the session must hear of
         self._sqlstate = ""
-        self.left = False
         self._looked = False  # a look stands before the statement
-        self._data = b""  # what the client has sent
-        self._waits: list[asyncio.Future[Any]] = []  # why the statement cannot be sent now
-        self._waited = False  # and has waited for that
-        self._parked = 0  # how many of these are not done
-        self._timer: asyncio.TimerHandle | None = None
-        #: Whether the connection may show the lane what arrives.
-        self.armed = False
-        #: Whether a statement is under way: its end wakes the session if something has arrived.
-        self.busy = False
-        #: Whether something has arrived meanwhile.
-        self.missed = False
 
     # --- the session's side -----------------------------------------------------------------------------------
 
@@ -169,16 +128,8 @@ class FastLane:
             self._before = None
         self.armed = True
 
-    def leave(self) -> None:
-        """The session ends: what is under way is its transaction's to end, and no answer is passed on any more."""
-        self.left = True
-        self.armed = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def statement_under_way(self) -> Statement | None:
-        """Return the statement that a shard runs for the lane, or that waits to be sent."""
+        """Return the statement that a shard runs for the lane; one that waits goes by the catalog when it is sent."""
         return self._statement if self._link is not None else None
 
     # --- the connection's side --------------------------------------------------------------------------------
@@ -194,9 +145,7 @@ class FastLane:
             taken = self._pipeline(data)
         else:
             return False
-        if taken:
-            self._counts.fast += 1
-        elif self._waits:
+        if not taken and self._waits:
             self._park(data)
             return True
         return taken
@@ -218,13 +167,23 @@ class FastLane:
             if not self._control(shortcut.control, shortcut, b""):
                 return False
         else:
-            block = self._transaction.block
-            link = self._borrow(shard) if block is _OUTSIDE else self._join(shard, writes=shortcut.writes)
+            outside = self._transaction.block is _OUTSIDE
+            link = self._borrow(shard) if outside else self._join(shard, writes=shortcut.writes)
             if link is None:
-                return False
-            sent = filled_in(self._session, shortcut, data) if shortcut.filled and block is not _OUTSIDE else data
+                return outside and self._queue(shard, data, shortcut, None)
+            sent = filled_in(self._session, shortcut, data) if shortcut.filled and not outside else data
             self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
             self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
+        self._query_begun(shortcut, size)
+        return True
+
+    def _send_query(self, link: ShardLink, shard: int, shortcut: Shortcut, data: bytes) -> None:
+        """Send a Query that was waiting."""
+        self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
+        self._exchange(link, shard, data, shortcut.statement, data, typeless=True)
+        self._query_begun(shortcut, len(data))
+
+    def _query_begun(self, shortcut: Shortcut, size: int) -> None:
         self._connection.received += size
         self._previous = shortcut
         session = self._session
@@ -232,7 +191,6 @@ class FastLane:
             session.statements.pop(b"", None)
         if session.portals:
             session.portals.pop(b"", None)
-        return True
 
     def _pipeline(self, data: bytes) -> bool:  # noqa: PLR0911 - one for each thing that is not known
         """Parse, Bind, Describe, Execute, Sync of one statement."""
@@ -279,12 +237,17 @@ class FastLane:
         # One statement alone, as ``_bind`` does it: half of its steps are for what it cannot be here.
         link = self._borrow(shard)
         if link is None:
+            return self._queue(shard, data, None, known)
+        if name and not known.is_on(link):
+            self._transaction.finish_statement()
             return False
-        counts = self._counts
-        if name:
-            if not known.is_on(link):
-                self._transaction.finish_statement()
-                return False
+        self._send_alike(link, shard, known, data)
+        return True
+
+    def _send_alike(self, link: ShardLink, shard: int, known: KnownBind, data: bytes) -> None:
+        """Send a pipeline that has matched, outside a block, on a link that has its statement."""
+        session, counts = self._session, self._counts
+        if known.prepared.name:
             sent = known.sent_alike(data)
         else:
             sent = data
@@ -295,7 +258,6 @@ class FastLane:
         self._connection.received += len(data)
         self._tally = known.tally or session.meter.tally_in_lane(known)
         self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
-        return True
 
     def _bind(self, data: bytes, cut: Pipeline, known: KnownBind, shard: int, *, parses: bool) -> bool:
         """Run a pipeline whose statement and shard are known."""
@@ -308,31 +270,57 @@ class FastLane:
             if known.control is Control.BEGIN:
                 session.portals[b""] = known.portal(None)
         else:
-            if known.moments and not session.transaction.in_block:
-                return False
-            link = self._join(shard, writes=known.writes, statement=None if parses else known)
-            if link is None:
-                return False
-            if session.transaction.in_block:
+            if self._transaction.block is _OUTSIDE:
+                link = None if known.moments else self._borrow(shard)
+                if link is not None and not parses and not known.is_on(link):
+                    self._transaction.finish_statement()
+                    return False
+                if link is None:
+                    return not known.moments and self._queue(shard, data, None, known)
+            else:
+                link = self._join(shard, writes=known.writes, statement=None if parses else known)
+                if link is None:
+                    return False
                 session.portals[b""] = known.portal(shard)
-            self._tally = known.tally or self._session.meter.tally_in_lane(known)
-            sent = known.sent(session, data, cut)
-            self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
-        self._connection.received += cut.bind_end + (DESCRIBED_TAIL_BYTES if cut.described else TAIL_BYTES)
-        self._counts.binds += 1
-        if parses:
-            self._counts.client_parses += 1
-            self._counts.server_parses += 1
-            session.statements[b""] = known.prepared
+            self._send_bound(link, shard, known, data, cut)
+            return True
+        self._bound(known, cut)
         return True
+
+    def _send_bound(self, link: ShardLink, shard: int, known: KnownBind, data: bytes, cut: Pipeline) -> None:
+        """Send a pipeline on a link that has its statement."""
+        self._tally = known.tally or self._session.meter.tally_in_lane(known)
+        sent = known.sent(self._session, data, cut)
+        self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
+        self._bound(known, cut)
+
+    def _bound(self, known: KnownBind, cut: Pipeline) -> None:
+        counts = self._counts
+        self._connection.received += cut.bind_end + (DESCRIBED_TAIL_BYTES if cut.described else TAIL_BYTES)
+        counts.binds += 1
+        if cut.bind:
+            counts.client_parses += 1
+            counts.server_parses += 1
+            self._session.statements[b""] = known.prepared
+
+    def _send_known(self, link: ShardLink, shard: int, known: KnownBind, data: bytes) -> None:
+        if known.matched(data) is not None:
+            self._send_alike(link, shard, known, data)
+            return
+        cut = read_pipeline(data)
+        assert cut is not None  # noqa: S101 - it was read before
+        self._send_bound(link, shard, known, data, cut)
 
     def _control(self, control: Control, known: Shortcut | KnownBind, answers: bytes) -> bool:
         self._tally = known.tally or self._session.meter.tally_in_lane(known)
         if control is Control.COMMIT:
-            return self._commit.begin(known.statement, answers)
-        begun = control is Control.BEGIN and begin_at_once(self._session, known.statement, answers)
+            begun = self._commit.begin(known.statement, answers)
+        else:
+            begun = control is Control.BEGIN and begin_at_once(self._session, known.statement, answers)
+            if begun:
+                self._tally.add(0.0)
         if begun:
-            self._tally.add(0.0)
+            self._counts.fast += 1
         return begun
 
     def counted(self, seconds: float, *, alone: bool = False) -> None:
@@ -340,14 +328,8 @@ class FastLane:
         self._session.meter.counted(self._tally, seconds, alone=alone)
 
     def _join(self, shard: int, *, writes: bool, statement: KnownBind | None = None) -> ShardLink | None:
-        """Return the block's link to a shard or one from the pool, with a statement prepared; None: none is at hand."""
+        """Return the block's link to a shard or one from the pool, with a statement prepared; None: none at hand."""
         transaction = self._transaction
-        if transaction.block is _OUTSIDE:
-            link = self._borrow(shard)
-            if link is not None and statement is not None and not statement.is_on(link):
-                transaction.finish_statement()
-                return None
-            return link
         link = self._link_in_block(shard, statement) if is_plain(transaction) else None
         if link is None:
             return None
@@ -368,6 +350,7 @@ class FastLane:
         self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes, *, typeless: bool
     ) -> None:
         transaction = self._transaction
+        self._counts.fast += 1
         self._session.in_query = self.busy = True
         self.armed = False
         transaction.cancel_requested = False
@@ -378,27 +361,6 @@ class FastLane:
         self._statement = statement
         self._connection.source = link
         link.ask(data, self, typeless=typeless)
-
-    def _borrow(self, shard: int) -> ShardLink | None:
-        """Outside a block: a link for one statement, which most often has the right settings."""
-        pool = self._pools.get(shard) or self._pool_of(shard)
-        link = pool.take()
-        if link is None:
-            del self._pools[shard]  # the pool may be one that is not used any more
-            return None
-        self._pool = pool
-        if link.settings is not self._applied:
-            if not can_bring_up(self._transaction, link, pool):
-                return None
-            if link.settings is not self._applied:
-                self._transaction.bring_up(shard, link)
-                self._pool = None
-        self._transaction.links[shard] = link
-        return link
-
-    def _pool_of(self, shard: int) -> LinkPool:
-        pool = self._pools[shard] = self._database.pool(shard, self._session.role)
-        return pool
 
     def _link_in_block(self, shard: int, statement: KnownBind | None) -> ShardLink | None:
         """Inside a block: its link, or one that joins it, with a look before the statement if there must be one."""
@@ -427,49 +389,6 @@ class FastLane:
         joined(transaction, shard, link, self._look(shard, link) if settles and ready else "")
         return link if ready else None
 
-    # --- waiting for commits of this process -------------------------------------------------------------------
-
-    def _park(self, data: bytes) -> None:
-        """Keep a statement until what is decided on its shard is visible there."""
-        waits, self._waits = self._waits, []
-        self._session.in_query = self.busy = True
-        self.armed = self._transaction.cancel_requested = False
-        self._data = data
-        self._parked = len(waits)
-        self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._give_up)
-        for told in waits:
-            told.add_done_callback(self._unpark)
-
-    def _unpark(self, _told: asyncio.Future[Any]) -> None:
-        self._parked -= 1
-        if self._parked or self.left or self._timer is None:
-            return
-        self._timer.cancel()
-        self._timer = None
-        if self._transaction.cancel_requested:
-            self.lost(ProxyError("57014", "canceling statement due to user request"))
-            return
-        self._session.in_query = self.busy = False
-        self._waited = True  # what was decided since cannot have been seen by this transaction
-        taken = self.take(self._data)
-        self._waited = False
-        if not taken:
-            self._hand_over()
-
-    def _give_up(self) -> None:
-        if self._timer is not None and not self.left:
-            self._timer = None
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Leave the statement to the session after all."""
-        data, connection = self._data, self._connection
-        index, _ = walk(data, 0, len(data))
-        self._session.in_query = self.busy = self.missed = False
-        self._link = connection.source = None
-        connection.push_back([(kind, data[start + HEADER_BYTES : end]) for kind, start, end in index])
-        connection.wake()
-
     # --- the answer (proxy.shards.relay.Receiver) -------------------------------------------------------------
 
     def whole(self, data: Chunk, /) -> bool:
@@ -481,6 +400,9 @@ class FastLane:
             return False
         connection.send(data)
         took, tally, counts = link.took, self._tally, self._counts
+        if self._late:
+            took += self._late
+            self._late = 0.0
         tally.recent[tally.count & LAST] = took  # as proxy.timings says
         tally.count += 1
         if not tally.count & LAST:
@@ -534,6 +456,7 @@ class FastLane:
             return
         link, looked = self._link, self._looked
         self._special = self._failed = self._looked = False
+        self._late = 0.0
         if looked and link is not None and not link.closed:
             if error.sqlstate == LOOK_FAILED:
                 # Something is prepared there that we know nothing of; the statement has not run.
@@ -547,14 +470,15 @@ class FastLane:
 
     def _end(self) -> None:
         """An answer that was not plain has come to its end."""
-        session = self._session
+        session, late = self._session, self._late
+        self._late = 0.0
         self._special = self._looked = False
         if self._failed:
             self._failed = False
             session.count_error(Reported(self._sqlstate), self._tally)
             self._finish_failed()
         else:
-            took = self._link.took if self._link is not None else 0.0
+            took = late + (self._link.took if self._link is not None else 0.0)
             self.counted(took, alone=self._transaction.block is _OUTSIDE)
             session.note_effects(self._statement, [self._shard])
             self.finish()

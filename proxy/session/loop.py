@@ -55,6 +55,7 @@ async def serve_session(session: Session) -> None:
             await _handle(session, extended, kind, body)
             if kind in _UNIT_ENDS:
                 session.meter.over()
+                session.transaction.refused = None
             session.in_query = False
     except ClientGone:
         log.debug("client gone", client=connection.peer)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxy.shards.control import ControlLinks
     from proxy.shards.finder import Finder
     from proxy.shards.health import ShardHealth
-    from proxy.shards.pool import PoolSet
+    from proxy.shards.pool_set import PoolSet
     from proxy.shards.replicas import Replicas
 
 _log = logging.getLogger(__name__)

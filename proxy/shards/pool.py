@@ -11,6 +11,8 @@ Rules:
    the shard is down by it and may come back elsewhere (``ShardHealth.patience_s``), he tries again when it has.
 4. Only an idle link (status I, nothing under way) is lent again. A dirty one is washed first, in the background.
 5. Whoever is cancelled while waiting takes nothing along: what was handed to it goes to the next.
+6. A fast lane may wait in the queue as well (``enter``), and is called with the link that came back. It opens none,
+   tries none and waits for no pause: with a place instead of a link it goes to ``acquire``, as the lanes behind it do.
 
 Decided here: who gets which link, and which links live. What runs on them is for the callers.
 """
@@ -19,20 +21,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ADMIN_SHUTDOWN, TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards.errors import ShardError, unreachable
 from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
-from proxy.shards.types import AS_AT_HOME, ShardTypes
+from proxy.shards.types import AS_AT_HOME
+from proxy.shards.waiters import Waiter
 from proxy.tasks import spawn
 from proxy.timings import Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
@@ -40,8 +44,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MIN_SWEEP_S: Final = 0.05
-# Beyond this, pools without links are dropped: under trust authentication clients may name any role.
-_MANY_POOLS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,8 @@ class LinkPool:
         self._size = 0
         self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
         self._lent: set[ShardLink] = set()
-        self._waiters: deque[tuple[asyncio.Future[ShardLink | None], float]] = (
-            deque()
-        )  # since when, by the loop's clock
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._late_timer: asyncio.TimerHandle | None = None  # for the lanes among them
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._lendable = limits.size  # 0 while it is paused
@@ -198,8 +199,11 @@ class LinkPool:
 
     def take_back(self, link: ShardLink) -> None:
         """Take a link back that has just answered plainly outside any block: the way of the hot path."""
-        if self._waiters or self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
+        if self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
             self.release(link)
+            return
+        if self._waiters and self._used <= self.limits.size and self._handed(link):
+            self.lent += 1
             return
         self._lent.remove(link)
         link.idle_since = self._time()
@@ -210,7 +214,7 @@ class LinkPool:
     @property
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
-        waiting = sum(not waiter.done() for waiter, _ in self._waiters)
+        waiting = sum(waiter.waits for waiter in self._waiters)
         return PoolStats(
             len(self._lent),
             len(self._idle),
@@ -226,7 +230,7 @@ class LinkPool:
     def longest_wait_s(self) -> float:
         """Return for how long the first in the queue has been waiting; 0 when nobody is."""
         now = self._loop.time()
-        return max((now - since for waiter, since in self._waiters if not waiter.done()), default=0.0)
+        return max((now - waiter.since for waiter in self._waiters if waiter.waits), default=0.0)
 
     def links(self) -> list[tuple[ShardLink, bool]]:
         """Return all links, and whether each is lent."""
@@ -260,9 +264,11 @@ class LinkPool:
         for link in list(self._idle)[: max(0, surplus)]:
             del self._idle[link]
             spawn(self._retire(link), f"retire {link!r}")
-        while self._used < limits.size and (waiter := self._next_waiter()) is not None:
+        while self._used < limits.size and self._waiters:
             self._size += 1
-            waiter.set_result(None)
+            if not self._handed(None):
+                self._size -= 1
+        self._look_at_late()
 
     def renew(self) -> None:
         """Lend no link again that was opened before now: what a role begins with has changed."""
@@ -286,10 +292,11 @@ class LinkPool:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        waiters, self._waiters = self._waiters, deque()
-        for waiter, _ in waiters:
-            if not waiter.done():
-                waiter.set_exception(_closing())
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
+        while self._waiters:
+            self._first().refused(_closing())
         idle = list(self._idle)
         self._idle.clear()
         await asyncio.gather(*(self._retire(link) for link in idle))
@@ -337,23 +344,20 @@ class LinkPool:
 
     async def _wait(self) -> ShardLink | None:
         """Wait for a link, or for a place to open one (None)."""
-        waiter: asyncio.Future[ShardLink | None] = self._loop.create_future()
-        place = (waiter, self._loop.time())
-        self._waiters.append(place)
-        self._waits += 1
+        handed: asyncio.Future[ShardLink | None] = self._loop.create_future()
+        waiter = Waiter(handed)
+        self._queue(waiter)
         try:
             async with asyncio.timeout(self.limits.wait_timeout_s):
-                return await waiter
+                return await handed
         except BaseException as error:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._hand_on(waiter.result())
-            elif place in self._waiters:
-                self._waiters.remove(place)
+            if handed.done() and not handed.cancelled() and handed.exception() is None:
+                self._hand_on(handed.result())
+            else:
+                self.leave(waiter)
             if isinstance(error, TimeoutError):
                 raise self._exhausted() from None
             raise
-        finally:
-            self._waited_s += self._loop.time() - place[1]
 
     def _hand_on(self, handed: ShardLink | None) -> None:
         """Give what a waiter got and cannot use to the next one."""
@@ -362,16 +366,55 @@ class LinkPool:
         else:
             self.release(handed)
 
+    # ---- lanes in the queue -----------------------------------------------------------------------------------------
+
+    def enter(self, waiter: Waiter) -> bool:
+        """Put a lane in the queue; False: ``acquire`` has something to do that lanes do not."""
+        if not 0 < self._lendable <= self._used or self._closing or (self._down and self.endpoint.index in self._down):
+            return False
+        self._queue(waiter)
+        if self._late_timer is None:
+            self._late_timer = self._loop.call_later(self.limits.wait_timeout_s, self._look_at_late)
+        return True
+
+    def now(self) -> float:
+        """Return the time by which ``Waiter.since`` goes."""
+        return self._time()
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take somebody out of the queue who does not wait any more."""
+        if waiter in self._waiters:
+            del self._waiters[waiter]
+            self._waited_s += self._time() - waiter.since
+
+    def _queue(self, waiter: Waiter) -> None:
+        waiter.since = self._time()
+        self._waiters[waiter] = None
+        self._waits += 1
+
+    def _look_at_late(self) -> None:
+        """Tell lanes that have waited for too long. One timer does for all: they stand in the order of their coming."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
+        limit_s, now = self.limits.wait_timeout_s, self._time()
+        for waiter in list(takewhile(lambda one: one.since + limit_s <= now, self._waiters)):
+            if waiter.is_late(self._exhausted()):
+                self.leave(waiter)
+        if self._waiters:
+            wait_s = next(iter(self._waiters)).since + limit_s - now
+            self._late_timer = self._loop.call_later(max(wait_s, _MIN_SWEEP_S), self._look_at_late)
+
     # ---- coming back ------------------------------------------------------------------------------------------------
 
     def _give(self, link: ShardLink) -> None:
         """Hand an idle and clean link to the first in the queue, or keep it."""
-        waiter = self._next_waiter() if self._used <= self.limits.size else None
-        if waiter is not None:
+        if self._waiters and self._used <= self.limits.size:
             self._lent.add(link)
-            self.lent += 1
-            waiter.set_result(link)
-            return
+            if self._handed(link):
+                self.lent += 1
+                return
+            self._lent.remove(link)
         link.idle_since = self._loop.time()
         self._idle[link] = None
         if self._sweep_timer is None:
@@ -379,18 +422,21 @@ class LinkPool:
 
     def _free_slot(self) -> None:
         """Give the place of a link that is gone to the first in the queue."""
-        waiter = self._next_waiter() if self._used <= self.limits.size else None
-        if waiter is not None:
-            waiter.set_result(None)
-        else:
+        if not (self._waiters and self._used <= self.limits.size and self._handed(None)):
             self._size -= 1
 
-    def _next_waiter(self) -> asyncio.Future[ShardLink | None] | None:
+    def _handed(self, link: ShardLink | None) -> bool:
+        """Hand a link, or a place for one, to the first in the queue who has a use for it; False: nobody has."""
         while self._waiters:
-            waiter, _ = self._waiters.popleft()
-            if not waiter.done():
-                return waiter
-        return None
+            if self._first().handed(link):
+                return True
+        return False
+
+    def _first(self) -> Waiter:
+        """Take the first out of the queue."""
+        waiter, _ = self._waiters.popitem(last=False)
+        self._waited_s += self._time() - waiter.since
+        return waiter
 
     async def _wash(self, link: ShardLink) -> None:
         """Bring a link back to a known state, or close it."""
@@ -470,100 +516,6 @@ class LinkPool:
             f'no free connection to shard "{self.endpoint.name}"',
             detail=f"All {self.limits.size} links of this role were in use for {self.limits.wait_timeout_s:g} s.",
         )
-
-
-class PoolSet:
-    """All pools of a process, made when they are first asked for."""
-
-    def __init__(
-        self, endpoints: Sequence[ShardEndpoint], limits: PoolLimits, health: ShardHealth | None = None
-    ) -> None:
-        self.endpoints = tuple(endpoints)
-        self._limits = limits
-        self._health = health
-        self._pools: dict[tuple[int, str | None, str], LinkPool] = {}
-        self._paused: set[int] = set()
-        #: How each shard calls user-defined types; shared by all links to it.
-        self.types = [ShardTypes() for _ in endpoints]
-        #: How long each shard takes to answer, likewise.
-        self.loads = [Timings() for _ in endpoints]
-        #: For the pools that are made from now on.
-        self.on_lost: Callable[[ShardLink, ShardError], None] | None = None
-
-    def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
-        """Return the pool of a shard for a database (None: the DSN's own) and a role.
-
-        The password is that of the first call for a pool; ``forget`` makes room for a new one.
-        """
-        key = (shard, database, role)
-        pool = self._pools.get(key)
-        if pool is None:
-            if len(self._pools) >= _MANY_POOLS:
-                self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
-            pool = LinkPool(self.endpoints[shard], database, role, password, self._limits, self._health)
-            pool.types = self.types[shard]
-            pool.load = self.loads[shard]
-            pool.on_lost = self.on_lost
-            if shard in self._paused:
-                pool.pause()
-            self._pools[key] = pool
-        return pool
-
-    def use_limits(self, limits: PoolLimits) -> None:
-        """Go by other limits from now on."""
-        self._limits = limits
-        for pool in self:
-            pool.use_limits(limits)
-
-    async def forget(self, role: str) -> None:
-        """Close a role's pools, because its password has changed or it is gone; they are made anew when asked for."""
-        keys = [key for key in self._pools if key[2] == role]
-        await asyncio.gather(*(self._pools.pop(key).close() for key in keys))
-
-    def pause(self, shard: int) -> None:
-        """Pause the pools of a shard, those that are made later as well."""
-        self._paused.add(shard)
-        for pool in self:
-            if pool.endpoint.index == shard:
-                pool.pause()
-
-    def resume(self, shard: int) -> None:
-        """End a pause."""
-        self._paused.discard(shard)
-        for pool in self:
-            if pool.endpoint.index == shard:
-                pool.resume()
-
-    def is_paused(self, shard: int) -> bool:
-        """Whether a shard is paused."""
-        return shard in self._paused
-
-    def in_use(self, shard: int) -> int:
-        """Return how many links to a shard are lent."""
-        return sum(pool.stats.in_use for pool in self if pool.endpoint.index == shard)
-
-    def use_passwords(self, passwords: Mapping[str, str]) -> None:
-        """Open links with other passwords, by role, from now on; those that are open stay."""
-        for (_, _, role), pool in self._pools.items():
-            pool.password = passwords.get(role)
-
-    def drop(self, shard: int) -> None:
-        """Close all links to a shard now."""
-        for pool in self:
-            if pool.endpoint.index == shard:
-                pool.drop()
-
-    def renew(self) -> None:
-        """Renew all pools."""
-        for pool in self:
-            pool.renew()
-
-    def __iter__(self) -> Iterator[LinkPool]:
-        return iter(tuple(self._pools.values()))
-
-    async def close(self) -> None:
-        """Close all pools."""
-        await asyncio.gather(*(pool.close() for pool in self))
 
 
 def _closing() -> ProxyError:

@@ -206,7 +206,7 @@ _town_of_1 = lent(1)
 _narrow_town = lent(3, limits={"pool": {"size": 1}})
 _pair_town = lent(1, limits={"pool": {"size": 2}})
 _modest_town = lent(3, limits={"gather": {"max_bytes": 20_000}})
-_counted_town = lent(3, counted=True)
+_counted_town = lent(3, counted=True, limits={"pool": {"size": 2, "wait_timeout_s": 3}})
 
 
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 shards", "1 shard"])
@@ -257,7 +257,7 @@ def pair_town(_pair_town: Town) -> Iterator[Town]:
 
 @pytest.fixture
 def lane(_counted_town: Town) -> Iterator[Lane]:
-    """Three shards, and how many statements have gone by the fast lane."""
+    """Three shards with two links each, and how many statements have gone by the fast lane."""
     for town in _empty(_counted_town):
         yield Lane(town)
 

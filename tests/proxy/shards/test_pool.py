@@ -11,11 +11,13 @@ import pytest
 
 from eventually import eventually, until_gone
 from proxy.errors import ProxyError
-from proxy.shards import pool as pool_module
+from proxy.shards import pool_set as pool_set_module
 from proxy.shards.endpoint import ShardEndpoint
 from proxy.shards.errors import ShardError
-from proxy.shards.pool import LinkPool, PoolLimits, PoolSet
+from proxy.shards.pool import LinkPool, PoolLimits
+from proxy.shards.pool_set import PoolSet
 from proxy.shards.relay import IDLE
+from proxy.shards.waiters import Waiter
 from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
@@ -461,7 +463,127 @@ async def test_a_set_does_not_keep_pools_for_names_that_clients_make_up(endpoint
     link = await real.acquire()
     for number in range(2000):
         pools.pool(0, None, f"role {number}")
-    assert len(list(pools)) <= pool_module._MANY_POOLS
+    assert len(list(pools)) <= pool_set_module._MANY_POOLS
     assert pools.pool(0, None, "postgres") is real
     real.release(link)
     await pools.close()
+
+
+class LaneInQueue:
+    """A fast lane that waits: what it was told, in order."""
+
+    def __init__(self, pool: LinkPool, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.told: list[object] = []
+        self.waiter = Waiter(None, self._handed, self.told.append)
+        self.entered = pool.enter(self.waiter)
+
+    def _handed(self, link: ShardLink | None) -> bool:
+        self.told.append(link)
+        return self.takes and link is not None
+
+
+async def test_lanes_and_coroutines_stand_in_one_queue(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    first = LaneInQueue(pool)
+    (second,) = await waiting_behind(pool, 1)
+    third = LaneInQueue(pool)
+    assert pool.stats.waiting == 3
+    await asyncio.sleep(0.01)  # longer than a tick of the loop's clock
+    pool.take_back(link)
+    assert first.told == [link], "in the same turn"
+    pool.release(link)
+    await asyncio.sleep(0)
+    assert second.done()
+    assert not third.told
+    pool.release(await second)
+    assert third.told == [link]
+    stats = pool.stats
+    assert (stats.in_use, stats.waiting, stats.waits, stats.lent) == (1, 0, 3, 4)
+    assert stats.waited_s > 0
+
+
+async def waiting_behind(pool: LinkPool, count: int) -> list[asyncio.Task[ShardLink]]:
+    """Start acquirers that queue behind those who wait."""
+    before = pool.stats.waiting
+    tasks = [asyncio.ensure_future(pool.acquire()) for _ in range(count)]
+    await asyncio.sleep(0)
+    assert pool.stats.waiting == before + count
+    return tasks
+
+
+async def test_what_a_lane_has_no_use_for_goes_to_the_next(make_pool: Pools) -> None:
+    """However many they are: that is no recursion."""
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    useless = [LaneInQueue(pool, takes=False) for _ in range(2000)]
+    (task,) = await waiting_behind(pool, 1)
+    pool.take_back(link)
+    assert [lane.told for lane in useless] == [[link]] * 2000
+    assert await task is link
+    alone = LaneInQueue(pool, takes=False)
+    pool.release(link)
+    assert alone.told == [link]
+    assert (pool.stats.in_use, pool.stats.idle, pool.stats.waiting) == (0, 1, 0)
+    assert pool.take() is link
+
+
+async def test_a_place_instead_of_a_link_is_nothing_for_a_lane(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    lanes = [LaneInQueue(pool), LaneInQueue(pool)]
+    link.abort()
+    pool.release(link)
+    assert [lane.told for lane in lanes] == [[None], [None]]
+    assert not LaneInQueue(pool).entered, "acquire() has a link to open"
+    assert pool.stats.waiting == 0
+    another = await pool.acquire()
+    grown = LaneInQueue(pool)
+    pool.use_limits(replace(pool.limits, size=2))
+    assert grown.told == [None]
+    assert await pool.acquire() is not another
+    assert pool.stats.in_use == 2
+
+
+async def test_a_lane_does_not_enter_where_a_coroutine_would_not_queue(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    assert not LaneInQueue(pool).entered
+    link = await pool.acquire()
+    early = LaneInQueue(pool)
+    pool.pause()
+    assert not LaneInQueue(pool).entered
+    pool.release(link)
+    assert early.told == [link], "who is in the queue already is served"
+    pool.resume()
+    last = LaneInQueue(pool)
+    assert last.entered
+    await pool.close()
+    assert last.told == [None]
+    assert not LaneInQueue(pool).entered
+
+
+async def test_a_lane_that_leaves_is_passed_over(make_pool: Pools) -> None:
+    pool = make_pool(size=1)
+    link = await pool.acquire()
+    gone, staying = LaneInQueue(pool), LaneInQueue(pool)
+    pool.leave(gone.waiter)
+    pool.leave(gone.waiter)
+    pool.take_back(link)
+    assert (gone.told, staying.told) == ([], [link])
+
+
+async def test_lanes_that_have_waited_too_long_are_told_in_time(make_pool: Pools) -> None:
+    pool = make_pool(size=1, wait_timeout_s=30)
+    await pool.acquire()
+    first = LaneInQueue(pool)
+    (task,) = await waiting_behind(pool, 1)
+    second = LaneInQueue(pool)
+    pool.use_limits(replace(pool.limits, wait_timeout_s=0.05))
+    await eventually(lambda: len(second.told) == 1)
+    for lane in (first, second):
+        (error,) = lane.told
+        assert isinstance(error, ProxyError)
+        assert error.sqlstate == "53300"
+    assert pool.stats.waiting == 1, "a coroutine has a clock of its own"
+    task.cancel()

@@ -1,0 +1,313 @@
+"""What a statement of the fast lane waits for: a link, or commits that are decided and not yet visible on its shard.
+
+No task and no future waits for it: the lane is called in the turn of the loop in which it can go on. Meanwhile the
+session is in a query, its lane busy and not armed; what the client sends is kept for later.
+
+Rules of waiting for a link:
+
+1. Only a statement alone, outside a block, waits here. It stands in the pool's own queue (proxy.shards.pool), behind
+   those who came before it on either road.
+2. It goes on only if all is as it was found when it came: the catalog, a client that reads, settings and statements
+   that the link has or can be given. If not, and where the pool has no link but a reason for it (a place to open one,
+   its end), the long road does what it would have done from the beginning; from the end of the queue.
+3. Who has waited for too long, or is cancelled, is given to the long road as well, with the error that his transaction
+   answers to the first link it is asked for: so there is one place from which clients are told of it.
+
+Decided here: which link a statement gets, and when waiting is over. What then is sent is the lane's
+(proxy.session.lane).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.errors import QUERY_CANCELED, ProxyError
+from proxy.session.lane_block import can_bring_up
+from proxy.settings import NOTHING_APPLIED
+from proxy.shards.waiters import Waiter
+from proxy.twophase.settling import SETTLE_S
+from proxy.wire.frames import HEADER_BYTES, walk
+
+if TYPE_CHECKING:
+    from proxy.session.known_binds import KnownBind
+    from proxy.session.session import Session
+    from proxy.shards.errors import ShardError
+    from proxy.shards.link import ShardLink
+    from proxy.shards.pool import LinkPool
+    from proxy.transaction import ClientTransaction
+    from router.shortcut import Shortcut
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Queued:
+    """The place of one lane in the queue of a pool."""
+
+    __slots__ = ("_lane", "_pool", "_transaction", "_waiter")
+
+    def __init__(self, lane: WaitingLane, transaction: ClientTransaction) -> None:
+        self._lane = lane
+        self._transaction = transaction
+        self._waiter = Waiter(None, self._handed, self._ended)
+        self._pool: LinkPool | None = None  # in whose queue it is
+        transaction.waiting.also = self._cancelled
+
+    def enter(self, pool: LinkPool) -> bool:
+        """Wait for a link; False: the pool has none to wait for."""
+        if not pool.enter(self._waiter):
+            return False
+        self._pool = pool
+        return True
+
+    def leave(self) -> None:
+        """The session ends."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.leave(self._waiter)
+
+    def _handed(self, link: ShardLink | None) -> bool:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return False
+        lane = self._lane
+        try:
+            if link is not None and lane.go_on(link, pool, pool.now() - self._waiter.since):
+                return True
+            lane.left_waiting()
+        except Exception:  # noqa: BLE001 - somebody else's callback: he has given a link back, and knows nothing of us
+            _log.exception("a statement that had waited for a link could not begin")
+            lane.break_off()
+            return link is not None and link in self._transaction.links.values()
+        return False
+
+    def _ended(self, error: ProxyError | None) -> None:
+        self._pool = None
+        self._transaction.refused = error
+        self._lane.left_waiting()
+
+    def _cancelled(self) -> None:
+        """The client wants its statement cancelled, or has gone."""
+        if self._pool is not None:
+            self.leave()
+            self._ended(ProxyError(QUERY_CANCELED, "canceling statement due to user request"))
+
+
+class Parked:
+    """A statement that waits for commits of this process."""
+
+    __slots__ = ("_lane", "_left", "_timer")
+
+    def __init__(self, lane: WaitingLane) -> None:
+        self._lane = lane
+        self._left = 0  # how many of them are not visible yet
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wait(self, commits: list[asyncio.Future[Any]]) -> None:
+        """Tell the lane when all of them are done, or that it takes too long."""
+        self._left = len(commits)
+        self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._give_up)
+        for told in commits:
+            told.add_done_callback(self._told)
+
+    def leave(self) -> None:
+        """The session ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _told(self, _told: asyncio.Future[Any]) -> None:
+        self._left -= 1
+        if self._left or self._timer is None:
+            return
+        self.leave()
+        self._lane.unparked()
+
+    def _give_up(self) -> None:
+        if self._timer is not None:
+            self._timer = None
+            self._lane.left_waiting()
+
+
+class WaitingLane:
+    """What a lane is apart from the statements that it knows and the answers that it passes on."""
+
+    __slots__ = (
+        "_applied",
+        "_connection",
+        "_data",
+        "_database",
+        "_known",
+        "_late",
+        "_link",
+        "_parked",
+        "_pool",
+        "_pools",
+        "_queued",
+        "_session",
+        "_shard",
+        "_shortcut",
+        "_transaction",
+        "_version",
+        "_waited",
+        "_waits",
+        "armed",
+        "busy",
+        "left",
+        "missed",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._database = session.database
+        self._transaction = session.transaction
+        self._applied = session.settings.applied
+        self._version = session.database.catalog_version
+        self._pools: dict[int, LinkPool] = {}
+        self._pool: LinkPool | None = None  # that gets the link back at once; None: the transaction ends the statement
+        self._link: ShardLink | None = None
+        self._shard = 0
+        self._data = b""  # what the client has sent
+        self._waits: list[asyncio.Future[Any]] = []  # why the statement cannot be sent now
+        self._waited = False  # and has waited for that
+        self._parked: Parked | None = None
+        self._queued: Queued | None = None
+        self._shortcut: Shortcut | None = None  # what waits in the queue for a link: a Query of this,
+        self._known: KnownBind | None = None  # or a pipeline of this
+        self._late = 0.0  # for so many seconds
+        #: Whether the session has ended.
+        self.left = False
+        #: Whether the connection may show the lane what arrives.
+        self.armed = False
+        #: Whether a statement is under way: its end wakes the session if something has arrived.
+        self.busy = False
+        #: Whether something has arrived meanwhile.
+        self.missed = False
+
+    def take(self, data: bytes) -> bool:
+        """Handle what has arrived, if it is one whole statement that is known; False: nothing has happened."""
+        raise NotImplementedError
+
+    def lost(self, error: ShardError | ProxyError, /) -> None:
+        """The link is gone, or what went before the statement failed."""
+        raise NotImplementedError
+
+    def _send_query(self, link: ShardLink, shard: int, shortcut: Shortcut, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _send_known(self, link: ShardLink, shard: int, known: KnownBind, data: bytes) -> None:
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The session ends: what is under way is its transaction's to end, and no answer is passed on any more."""
+        self.left = True
+        self.armed = False
+        if self._parked is not None:
+            self._parked.leave()
+        if self._queued is not None:
+            self._queued.leave()
+
+    def _borrow(self, shard: int) -> ShardLink | None:
+        """Outside a block: a link for one statement, which most often has the right settings."""
+        pool = self._pools.get(shard) or self._pool_of(shard)
+        link = pool.take()
+        if link is None:
+            return None
+        self._pool = pool
+        if link.settings is not self._applied:
+            if not can_bring_up(self._transaction, link, pool):
+                return None
+            if link.settings is not self._applied:
+                self._transaction.bring_up(shard, link)
+                self._pool = None
+        self._transaction.links[shard] = link
+        return link
+
+    def _pool_of(self, shard: int) -> LinkPool:
+        pool = self._pools[shard] = self._database.pool(shard, self._session.role)
+        return pool
+
+    def _queue(self, shard: int, data: bytes, shortcut: Shortcut | None, known: KnownBind | None) -> bool:
+        """Wait in the pool's queue for a link; False: that is for the long road."""
+        queued = self._queued
+        if queued is None:
+            queued = self._queued = Queued(self, self._transaction)
+        if not queued.enter(self._pools.get(shard) or self._pool_of(shard)):
+            del self._pools[shard]  # it may be one that is not used any more
+            return False
+        self._waits_with(data)
+        self._shard, self._shortcut, self._known = shard, shortcut, known
+        return True
+
+    def go_on(self, link: ShardLink, pool: LinkPool, late: float) -> bool:
+        """Send what has waited for a link, for ``late`` seconds; False: nothing has happened."""
+        transaction, known, shortcut, data = self._transaction, self._known, self._shortcut, self._data
+        if self._version != self._database.catalog_version or not self._connection.writable:
+            return False
+        if known is not None and known.prepared.name and not known.is_on(link):
+            return False
+        if link.settings is not self._applied:
+            if link.settings is None:
+                link.settings = NOTHING_APPLIED
+            if not transaction.can_bring_up(link):
+                return False
+        self._pool = pool
+        if link.settings is not self._applied:
+            transaction.bring_up(self._shard, link)
+            self._pool = None
+        transaction.links[self._shard] = link
+        self._late = late
+        if known is not None:
+            self._send_known(link, self._shard, known, data)
+        elif shortcut is not None:
+            self._send_query(link, self._shard, shortcut, data)
+        return True
+
+    def _park(self, data: bytes) -> None:
+        """Keep a statement until what is decided on its shard is visible there."""
+        waits, self._waits = self._waits, []
+        self._waits_with(data)
+        if self._parked is None:
+            self._parked = Parked(self)
+        self._parked.wait(waits)
+
+    def _waits_with(self, data: bytes) -> None:
+        session = self._session
+        session.running = ()  # what was run last is not under way
+        session.in_query = self.busy = True
+        self.armed = self._transaction.cancel_requested = False
+        self._data = data
+
+    def unparked(self) -> None:
+        """What a statement has waited for is visible."""
+        if self._transaction.cancel_requested:
+            self.lost(ProxyError("57014", "canceling statement due to user request"))
+            return
+        self._session.in_query = self.busy = False
+        self._waited = True  # what was decided since cannot have been seen by this transaction
+        taken = self.take(self._data)
+        self._waited = False
+        if not taken:
+            self.left_waiting()
+
+    def left_waiting(self) -> None:
+        """What has waited is not for the lane."""
+        if not self.left:
+            self._connection.received += len(self._data)
+            self._hand_over()
+
+    def break_off(self) -> None:
+        """A bug of ours has kept a statement from being sent: the session ends."""
+        self._session.in_query = self.busy = False
+        self._connection.abort()
+
+    def _hand_over(self) -> None:
+        """Leave the statement to the session after all."""
+        data, connection = self._data, self._connection
+        index, _ = walk(data, 0, len(data))
+        self._session.in_query = self.busy = self.missed = False
+        self._link = connection.source = None
+        connection.push_back([(kind, data[start + HEADER_BYTES : end]) for kind, start, end in index])
+        connection.wake()
