@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,10 +21,12 @@ from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.isolation import SERIALIZABLE
 from proxy.session import clocks
-from proxy.session.changing import Definitions
+from proxy.session.changing import Definitions, misplaced
+from proxy.session.starts import BEGINNING, DEFAULTS, RoleStart
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
+from proxy.shards.schema import stored_otherwise
 from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
 from proxy.transaction import UNSEEN, ClientTransaction
@@ -36,7 +38,7 @@ from router.planner import Planner
 from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.admin.metrics import Metrics
@@ -64,42 +66,6 @@ log = structlog.get_logger("pgchorus.database")
 
 SEARCH_PATHS = 1_000  # for which shortcuts are kept
 DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
-
-
-class RoleStart(NamedTuple):
-    """What sessions of a role begin with: the ParameterStatus values, and the isolation level of their transactions.
-
-    ``encoding``: the client_encoding that the role or the database has of its own; '' for none. ``acting``: as whom, as
-    there may be a setting for that.
-    """
-
-    parameters: dict[str, str]
-    isolation: str
-    encoding: str
-    acting: str
-    timeouts: clocks.Timeouts
-
-
-_DEFAULTS = """
-    SELECT coalesce(md5(string_agg(s::text, '|' ORDER BY setdatabase, setrole)), '')
-    FROM pg_catalog.pg_db_role_setting s
-    WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-"""
-
-
-# The client_encoding of ALTER ROLE or DATABASE ... SET, in the order in which Postgres looks (process_settings): links
-# do not show it, because asyncpg asks for UTF8 when it connects.
-_ENCODING = """
-    (SELECT split_part(c, '=', 2) FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) c
-     WHERE c LIKE 'client\\_encoding=%'
-           AND setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-           AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user))
-     ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)
-"""
-# The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
-_BEGINNING = f"SELECT {_ENCODING}, current_user, " + ", ".join(
-    f"pg_catalog.current_setting('{name}', true)" for name in ("default_transaction_isolation", *READING, *clocks.NAMES)
-)
 
 
 def _sees_its_own(session: Session) -> bool:
@@ -165,6 +131,9 @@ class LogicalDatabase:
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
+        self.on_adopted: list[Callable[[Database, int], None]] = []  # who else goes by the placements and their epoch
+        self._misplaced = ""  # in what home's placements differ from ours
+        self.on_misplaced: Callable[[], Awaitable[None]] | None = None  # what may mend that
         self._known_catalog = Known()  # texts that cannot be printed while somebody holds their table
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
@@ -348,7 +317,19 @@ class LogicalDatabase:
         """The planner over the current catalog."""
         if self._planner is None:
             raise ProxyError("57P03", f"database {self.logical.name} is starting up")
+        if self._misplaced:
+            raise misplaced(self._misplaced)
         return self._planner
+
+    @property
+    def misplaced(self) -> str:
+        """In what the placements that are kept on the shards differ from those that we go by, '' for nothing."""
+        return self._misplaced
+
+    @property
+    def plans(self) -> bool:
+        """Whether statements are planned now."""
+        return self.has_catalog and not self._misplaced
 
     @property
     def has_catalog(self) -> bool:
@@ -392,9 +373,20 @@ class LogicalDatabase:
         """Read the catalog again; whoever asks while it is being read gets a reading that began after he asked."""
         async with self._reloading:
             catalog = await load_catalog(self.control, self.logical, self._known_catalog)
+            differs = await stored_otherwise(self.control, self.logical)  # as new as the catalog, or newer
             self._use_types(await load_types(self.control, self.logical))
             self.use_catalog(catalog)
+            self._misplaced = differs
         await self.notice_defaults()
+
+    async def adopt(self, logical: Database, epoch: int) -> None:
+        """Go by other placements from now on; no transaction is open (proxy.session.holding)."""
+        self.logical = logical
+        self._planner = None  # until the catalog is read by it
+        self.coordinator.epoch = self.fence.epoch = epoch
+        for adopted in self.on_adopted:
+            adopted(logical, epoch)
+        await self.reload_catalog()
 
     async def know_role(self, role: str) -> None:
         """See to it that the catalog has a role which a server has: it may have been made there."""
@@ -425,7 +417,7 @@ class LogicalDatabase:
     async def notice_defaults(self) -> None:
         """See whether ALTER ROLE or DATABASE ... SET has changed what sessions begin with: old links do not know."""
         async with self.control.connection(self.logical.home) as connection:
-            found: str = await connection.fetchval(_DEFAULTS)
+            found: str = await connection.fetchval(DEFAULTS)
         if self._defaults is not None and found != self._defaults:
             self._role_starts.clear()
             self.pools.renew()
@@ -559,7 +551,7 @@ class LogicalDatabase:
             transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
-                row = (await links[home].run(_BEGINNING)).rows[0]
+                row = (await links[home].run(BEGINNING)).rows[0]
                 encoding, acting, isolation, *rest = ((value or b"").decode() for value in row)
                 if len(self.logical.shards) > 1:
                     check_reading(rest[: len(READING)])

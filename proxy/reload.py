@@ -1,8 +1,9 @@
 """SIGHUP: who may log in and how, and with which certificate, is read again; nobody who is in is sent away.
 
 Decides what may change while the proxy runs: the sections ``auth`` (rules, users and their passwords, those in files as
-well), ``tls``, ``console`` and ``log``, and of ``limits`` those of pools, clients and draining, all or none. A file
-with a mistake anywhere leaves all as it was. What else has changed waits for a restart, and the log says that it does.
+well), ``tls``, ``console`` and ``log``, of ``limits`` those of pools, clients and draining, and of a database
+``tables`` and ``functions``, all or none. A file with a mistake anywhere leaves all as it was, and so do placements by
+which rows would have to move (proxy.placing). What else has changed waits for a restart, and the log says that it does.
 
 With workers the supervisor reads the file, once, and every worker makes ready what it will need (``prepare``) before
 the first begins to go by it (``Prepared.apply``).
@@ -20,13 +21,16 @@ import structlog
 from proxy import logs, systemd
 from proxy.authentication import Credentials
 from proxy.config import ConfigError, load
+from proxy.errors import ProxyError
 from proxy.limits import Limits
+from proxy.placing import Placing, placed_anew
 from proxy.tls import TlsError, TlsServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.config import Auth, Config, Log
+    from proxy.database import LogicalDatabase
 
 log = structlog.get_logger("pgchorus.reload")
 
@@ -45,6 +49,9 @@ class Reloadable(Protocol):
     tls: TlsServer | None
     reloading: asyncio.Lock
 
+    def databases(self) -> Mapping[str, LogicalDatabase]:
+        """Return the databases that are served."""
+
     def use_passwords(self, passwords: Mapping[str, str]) -> None:
         """Log in to the shards with these from now on."""
 
@@ -62,6 +69,7 @@ class Prepared:
     config: Config
     credentials: Credentials
     tls: TlsServer | None
+    placing: Placing | None  # where tables are placed in another way
 
     def apply(self, server: Reloadable) -> None:
         """Go by it from now on."""
@@ -84,17 +92,31 @@ async def prepare(server: Reloadable, renewed: Config) -> Prepared:
     credentials = await asyncio.to_thread(
         Credentials, renewed.cluster.name, renewed.auth.users, server.credentials.secret
     )
-    return Prepared(renewed, credentials, tls)
+    placing = None
+    if name := placed_anew(server.config, renewed):
+        placing = Placing(server.databases()[name], renewed.cluster.databases[name], renewed.cluster.name)
+    return Prepared(renewed, credentials, tls, placing)
 
 
 def read_again(before: Config) -> tuple[Config, list[str]]:
     """Return ``before`` with what may change as the file has it now, and the names of what else has changed there.
 
-    Raises ConfigError.
+    Raises ConfigError, and ProxyError for placements that only moving rows could change.
     """
     found = load(Path(before.file))
     limits = replace(before.limits, **{name: getattr(found.limits, name) for name in _RELOADED_LIMITS})
-    renewed = replace(before, limits=limits, **{name: getattr(found, name) for name in _RELOADED})
+    placed = {
+        name: replace(one, logical=found.databases[name].logical) if name in found.databases else one
+        for name, one in before.databases.items()
+    }
+    renewed = replace(
+        before,
+        limits=limits,
+        databases=placed,
+        cluster=replace(before.cluster, databases={name: one.logical for name, one in placed.items()}),
+        **{name: getattr(found, name) for name in _RELOADED},
+    )
+    placed_anew(before, renewed)
     waiting = [one.name for one in fields(found) if getattr(found, one.name) != getattr(renewed, one.name)]
     return renewed, waiting
 
@@ -106,23 +128,40 @@ def say_done(file: str, waiting: list[str]) -> None:
         log.warning("other changes wait for a restart", file=file, sections=", ".join(waiting))
 
 
-def say_failed(file: str, error: object) -> None:
-    """Log that nothing has changed."""
-    log.error("not reloaded, all stays as it was", file=file, error=str(error))
+def failed(file: str, error: Exception) -> ProxyError:
+    """Log that nothing has changed, and return what an administrator is told."""
+    told = error if isinstance(error, ProxyError) else None
+    reason = str(error) if told is None else told.message
+    log.error("not reloaded, all stays as it was", file=file, error=reason)
+    detail, hint = ("", "") if told is None else (told.detail, told.hint)
+    return ProxyError("F0000", f"not reloaded, all stays as it was: {reason}", detail=detail, hint=hint)
 
 
-async def reload(server: Reloadable) -> None:
-    """Read the configuration's file again. Never raises for what stands in it."""
+async def reload(server: Reloadable) -> ProxyError | None:
+    """Read the configuration's file again; return why all is as it was, if that is so. The log has it as well."""
     async with server.reloading:
         systemd.reloading()
         file = server.config.file
         try:
             renewed, waiting = await asyncio.to_thread(read_again, server.config)
             prepared = await prepare(server, renewed)
-        except (ConfigError, TlsError, OSError) as error:
-            say_failed(file, error)
+            if prepared.placing is not None:
+                await _place(prepared.placing)
+        except (ConfigError, TlsError, OSError, ProxyError) as error:
+            return failed(file, error)
         else:
             prepared.apply(server)
             say_done(file, waiting)
+            return None
         finally:
             systemd.ready()
+
+
+async def _place(placing: Placing) -> None:
+    """Take all steps of a process that is alone."""
+    try:
+        await placing.hold()
+        await placing.adopt(await placing.change())
+        await placing.known()
+    finally:
+        placing.release()

@@ -87,6 +87,7 @@ async def open_database(
             pools=links,
             metrics=metrics,
         )
+        served.on_adopted.append(schemas.adopted)
         health.on_return(served.shard_returned)
         if health.shard_is_up(database.home):
             await served.follow_catalog()
@@ -146,6 +147,10 @@ class _Schemas:
         )
         self._epoch = epoch
         return epoch
+
+    def adopted(self, database: Database, epoch: int) -> None:
+        """Other placements are the right ones from now on."""
+        self._database, self._epoch = database, epoch
 
     def compare_again(self, shard: int) -> None:
         """Another server is the shard now: it is looked at before it is served."""
@@ -268,5 +273,7 @@ async def _watch_catalog(served: LogicalDatabase) -> None:
             write_at = loop.time() + VERSION_WRITE_S
             if not await served.follow_catalog():
                 await served.notice_defaults()
+            elif served.misplaced and not served.definitions.changing and served.on_misplaced is not None:
+                await served.on_misplaced()
         except ShardError as error:
             log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))

@@ -174,12 +174,19 @@ class Server:
             {"worker": 1, "pid": pid, "state": "serving", "clients": clients, "since": self._started_at, "restarts": 0}
         ]
 
-    def reload(self) -> None:
-        """SIGHUP: read again who may log in, and the certificate."""
-        if self.family is None:
-            spawn(reload(self), name="reload")
-        else:
-            self.family.tell("reload")
+    async def reload(self) -> None:
+        """Do what SIGHUP does; raises ProxyError when all stays as it was. Once begun, it is done to its end."""
+        if self.family is not None:
+            await self.family.reload()
+        elif error := await asyncio.shield(spawn(reload(self), name="reload")):
+            raise error
+
+    async def _read_placements(self) -> None:
+        """Another proxy has changed placements: our file may have them as well."""
+        try:
+            await self.reload()
+        except ProxyError as error:
+            log.info("placements could not be read again", error=error.message)
 
     def drain(self) -> None:
         """Do what SIGTERM does."""
@@ -220,7 +227,10 @@ class Server:
         if len(self._databases) < len(self.config.databases):
             return "starting"
         starting = [name for name, database in self._databases.items() if not database.has_catalog]
-        return f"the catalog of {starting[0]} could not be read yet" if starting else ""
+        if starting:
+            return f"the catalog of {starting[0]} could not be read yet"
+        misplaced = [name for name, database in self._databases.items() if database.misplaced]
+        return f"the placements of {misplaced[0]} on its shards are not those of this proxy" if misplaced else ""
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -240,7 +250,7 @@ class Server:
                 stack.push_async_callback(endpoint.close)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
-            loop.add_signal_handler(signal.SIGHUP, self.reload)
+            loop.add_signal_handler(signal.SIGHUP, lambda: spawn(reload(self), name="reload"))
             on_ready()
             systemd.ready()
             taken.say_ready()
@@ -279,6 +289,7 @@ class Server:
             )
             served.tracing = tracing
             served.use_log(self.log)
+            served.on_misplaced = self._read_placements
         stack.callback(self._close_door)
         beat = spawn(self._measure_lag(), name="event loop's lag")
         stack.callback(beat.cancel)

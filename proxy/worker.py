@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.config import Config
+    from proxy.placing import Placing
     from proxy.siblings.place import Headcount, Place
     from proxy.twophase.points import Checkpoint
 
@@ -85,6 +86,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._prepared: Prepared | None = None
+        self._placing: Placing | None = None
 
     async def answer(self, what: str, content: Any) -> Any:
         """Answer one question (proxy.siblings.channel)."""
@@ -92,6 +94,8 @@ class Worker:
 
     def supervisor_gone(self) -> None:
         """Nobody watches: what is under way here may end, then another supervisor has other workers."""
+        if self._placing is not None:
+            self._placing.release()
         if not self.server.draining:
             log.error("the supervisor is gone: draining")
             self.server.end(at_once=False)
@@ -152,6 +156,7 @@ class Worker:
         if self._prepared is not None:
             self._prepared.apply(self.server)
             self._prepared = None
+            self._placing = None
 
     async def on_prepare(self, config: str) -> None:
         """Say whether it would do, by an error when not."""
@@ -159,6 +164,12 @@ class Worker:
             await self.prepare(config)
         except (TlsError, OSError) as error:
             raise ProxyError("F0000", str(error)) from error
+        self._placing = None if self._prepared is None else self._prepared.placing
+
+    async def on_placing(self, step: dict[str, Any]) -> Any:
+        """Take a step of a change of placements (proxy.placing)."""
+        placing = self._placing
+        return None if placing is None else await getattr(placing, step["name"])(*step["with"])
 
     async def on_apply(self, _: object) -> None:
         """All could."""

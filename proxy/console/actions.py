@@ -51,9 +51,9 @@ async def recover(world: World, words: Sequence[str]) -> str:
 
 
 async def reload(world: World, words: Sequence[str]) -> str:
-    """RELOAD: what SIGHUP does."""
+    """RELOAD: what SIGHUP does, and an error when the configuration stays as it was."""
     _takes_nothing("RELOAD", words)
-    world.reload()
+    await world.reload()
     return "RELOAD"
 
 

@@ -35,8 +35,8 @@ class World(Protocol):
     def sessions(self) -> Collection[Session]:
         """Return the sessions of clients, those of the console not among them."""
 
-    def reload(self) -> None:
-        """Do what SIGHUP does."""
+    async def reload(self) -> None:
+        """Do what SIGHUP does; raises ProxyError when all stays as it was."""
 
     def drain(self) -> None:
         """Do what SIGTERM does."""

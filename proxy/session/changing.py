@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from router.relation import Column
 
 PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed
+HELD_S: Final = 30.0  # the same where placements change
 PAUSE_S: Final = 0.05
 
 
@@ -49,13 +50,24 @@ def changed() -> ProxyError:
     )
 
 
+def misplaced(differences: str) -> ProxyError:
+    """Return what those are told whose proxy goes by other placements than the shards."""
+    return ProxyError(
+        "F0000",
+        "the placements on the shards are not those of this proxy",
+        detail=differences,
+        hint="Another proxy was told of new ones: give this one the same configuration, and RELOAD.",
+    )
+
+
 class Definitions:
-    """Whether the definitions of one logical database are about to change."""
+    """Whether the definitions of one logical database are about to change, or how its tables are placed."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self._settled = asyncio.Event()
-        self._settled.set()
+        self._news = asyncio.Event()  # set, and another one then, when somebody who was stopped may begin
+        self._changes = False
+        self._held = self._sealed = False
         self.altering: set[Session] = set()  # over one shard: who has DDL under way
 
     def altered_by_others(self, session: Session) -> bool:
@@ -64,27 +76,54 @@ class Definitions:
 
     @property
     def changing(self) -> bool:
-        """Whether no statement may begin."""
-        return not self._settled.is_set()
+        """Whether there are statements that may not begin."""
+        return self._changes or self._held
+
+    def stops(self, session: Session) -> bool:
+        """Whether a statement of this session may not begin."""
+        return self._changes or self._sealed or (self._held and not session.transaction.in_block)
+
+    def change(self) -> None:
+        """Let no statement begin."""
+        self._changes = True
+
+    def changed(self) -> None:
+        """Let statements begin."""
+        self._changes = False
+        self._tell()
 
     def hold(self) -> None:
-        """Let no statement begin."""
-        self._settled.clear()
+        """Let no statement begin outside of a block (proxy.session.holding)."""
+        self._held = True
+
+    def seal(self) -> None:
+        """No block is open: let none get any further that is begun now."""
+        self._sealed = True
 
     def go_on(self) -> None:
-        """Let statements begin."""
-        self._settled.set()
+        """Let all begin again."""
+        self._held = self._sealed = False
+        self._tell()
 
-    async def begins(self) -> None:
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def begins(self, session: Session) -> None:
         """Return when a statement may begin."""
-        if self.changing:
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._settled.wait()
-            except TimeoutError:
-                raise ProxyError(
-                    LOCK_NOT_AVAILABLE, "definitions have been about to change for too long", hint="Try again."
-                ) from None
+        if not self.stops(session):
+            return
+        session.running, session.waits = (), True
+        try:
+            async with asyncio.timeout(HELD_S if self._held else PATIENCE_S):
+                while self.stops(session):
+                    await self._news.wait()
+        except TimeoutError:
+            raise ProxyError(
+                LOCK_NOT_AVAILABLE, "definitions have been about to change for too long", hint="Try again."
+            ) from None
+        finally:
+            session.waits = False
 
 
 @asynccontextmanager
@@ -100,7 +139,7 @@ async def changing(session: Session) -> AsyncIterator[None]:
         async with definitions.lock:
             if database.catalog_version != known:
                 continue  # somebody else has changed something meanwhile
-            definitions.hold()
+            definitions.change()
             database.catalog_version += 1  # fast lanes must not begin anything either
             try:
                 try:
@@ -114,7 +153,7 @@ async def changing(session: Session) -> AsyncIterator[None]:
                 else:
                     await database.reload_catalog()
             finally:
-                definitions.go_on()
+                definitions.changed()
         return
 
 
@@ -133,7 +172,7 @@ async def _end_others(session: Session, planner: Planner | None) -> None:
     database = session.database
     if planner is None:
         return
-    differs = _Comparison(database.planner, planner)
+    differs = Comparison(database.planner, planner)
     others = [other for other in database.sessions if other is not session]
     give_up = asyncio.get_running_loop().time() + PATIENCE_S
     hit: set[Session] = set()
@@ -153,7 +192,7 @@ async def _end_others(session: Session, planner: Planner | None) -> None:
         other.outdated = other.outdated or differs(other, other.planned_ahead())
 
 
-class _Comparison:
+class Comparison:
     """Whether statements mean something else by new definitions."""
 
     def __init__(self, old: Planner, new: Planner) -> None:
@@ -162,6 +201,7 @@ class _Comparison:
         self._known: dict[tuple[str, tuple[str, ...]], bool] = {}
 
     def __call__(self, session: Session, statements: Iterable[Statement]) -> bool:
+        """Whether one of the session's statements does."""
         return any(self._differs(one.text, session.search_path) for one in statements)
 
     def _differs(self, text: str, path: tuple[str, ...]) -> bool:

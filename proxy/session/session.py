@@ -124,6 +124,7 @@ class Session:
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
         self.message = ""  # the text of the Query under way
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
+        self.waits = False  # for definitions that change: what it was sent has not begun
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run
         self.outdated = False  # by definitions that are others now
@@ -182,8 +183,7 @@ class Session:
     async def may_begin(self) -> None:
         """Return when a statement may begin: not while definitions are about to change."""
         if self.database.definitions.changing:
-            self.running = ()
-            await self.database.definitions.begins()
+            await self.database.definitions.begins(self)
         await compare_names(self)
 
     def resolve(self, statement: Statement, parameters: Sequence[KeyParameter] = ()) -> Executable:

@@ -162,8 +162,9 @@ class _Message:
 
     @property
     def ends_only(self) -> bool:
-        """Whether it says nothing but BEGIN, COMMIT and the like: others may wait for what that lets go of."""
-        return bool(self.planned) and all(isinstance(one.plan, TransactionControl) for one in self.planned)
+        """Whether it says nothing but COMMIT and the like, in a block: others may wait for what that lets go of."""
+        in_block = self._session.transaction.in_block
+        return in_block and bool(self.planned) and all(isinstance(one.plan, TransactionControl) for one in self.planned)
 
     async def plan(self, number: int) -> Statement:
         """Return a statement as the catalog is now; raises Refused when a shard would not object itself."""

@@ -59,10 +59,17 @@ __all__ = [
     "check",
     "check_reachable",
     "declared",
+    "differences",
     "ensure_slot_checks",
     "expected_meta",
+    "foreign",
     "install",
     "look_at",
+    "look_everywhere",
+    "store_sql",
+    "stored_otherwise",
+    "table_problems",
+    "unfit",
 ]
 
 INSTALL_LOCK: Final = 0x706763686F727573  # "pgchorus": two installations at once take turns
@@ -145,12 +152,13 @@ def _key(placement: Placement | None) -> str | None:
     return placement.key if isinstance(placement, Sharded) else None
 
 
-async def _look_everywhere(control: Control, database: Database) -> list[ShardLook]:
+async def look_everywhere(control: Control, database: Database) -> list[ShardLook]:
+    """Ask all shards. Raises ShardError."""
     wanted = declared(database)
     return await asyncio.gather(*(look_at(control, database, s, wanted) for s in range(len(database.shards))))
 
 
-def _unfit(database: Database, shards: Sequence[ShardLook]) -> list[str]:
+def unfit(database: Database, shards: Sequence[ShardLook]) -> list[str]:
     """Return what makes the servers themselves unfit, whatever is placed where."""
     problems = []
     for name, shard in zip(database.shards, shards, strict=True):
@@ -166,7 +174,7 @@ def _unfit(database: Database, shards: Sequence[ShardLook]) -> list[str]:
     return problems
 
 
-def _table_problems(database: Database, shards: Sequence[ShardLook]) -> list[str]:
+def table_problems(database: Database, shards: Sequence[ShardLook]) -> list[str]:
     """Return tables that are not on every shard, or not as their placement needs them."""
     problems = []
     for table, (kind, key, _) in sorted(declared(database).items()):
@@ -201,7 +209,7 @@ def expected_meta(database: Database, cluster_name: str, shard: int) -> dict[str
     }
 
 
-def _foreign(cluster_name: str, shards: Sequence[ShardLook], database: Database) -> list[str]:
+def foreign(cluster_name: str, shards: Sequence[ShardLook], database: Database) -> list[str]:
     """Return shards that belong to somebody else, or that are mixed up: never to be changed by an installation."""
     problems = []
     for name, shard in zip(database.shards, shards, strict=True):
@@ -214,9 +222,7 @@ def _foreign(cluster_name: str, shards: Sequence[ShardLook], database: Database)
     return problems
 
 
-def _differences(
-    database: Database, cluster_name: str, shards: Sequence[ShardLook]
-) -> tuple[list[str], set[TableName]]:
+def differences(database: Database, cluster_name: str, shards: Sequence[ShardLook]) -> tuple[list[str], set[TableName]]:
     """Return in what the shards differ from the configuration, and the tables whose rows would be misplaced by it."""
     placed = declared(database)
     problems: list[str] = []
@@ -248,12 +254,28 @@ def _words(row: tuple[Any, ...] | None) -> str:
     return "a reference table" if row[0] == "reference" else f"sharded by {row[1]} in {row[2]} slots"
 
 
+async def stored_otherwise(control: Control, database: Database) -> str:
+    """Return in what home's placements differ from the configuration, '' for nothing. Raises ShardError.
+
+    For a proxy that serves: another one may have been told of new ones.
+    """
+    async with control.connection(database.home) as connection:
+        stored = json.loads(await connection.fetchval(STORED))
+    found = {TableName(row[0], row[1]): tuple(row[2:]) for row in stored["placements"] or ()}
+    wanted = declared(database)
+    return "; ".join(
+        f"{table} is {_words(found.get(table))}, in the configuration {_words(wanted.get(table))}"
+        for table in sorted(found.keys() | wanted.keys())
+        if found.get(table) != wanted.get(table)
+    )
+
+
 async def check(control: Control, database: Database, cluster_name: str) -> int:
     """See that every shard is who the configuration says and places every table alike; return the epoch.
 
     Raises PlacementMismatch with everything that differs, ShardError when a shard cannot be asked.
     """
-    shards = await _look_everywhere(control, database)
+    shards = await look_everywhere(control, database)
     hint = "Run pgchorus init with this configuration, or mend the configuration."
     _raise_problems(database, cluster_name, shards, hint)
     return shards[0].epoch or 0
@@ -307,8 +329,8 @@ def _stand_in(known: ShardLook, database: Database, cluster_name: str, shard: in
 
 
 def _raise_problems(database: Database, cluster_name: str, shards: Sequence[ShardLook], hint: str) -> None:
-    problems = _unfit(database, shards) + _foreign(cluster_name, shards, database)
-    problems += _differences(database, cluster_name, shards)[0] or _table_problems(database, shards)
+    problems = unfit(database, shards) + foreign(cluster_name, shards, database)
+    problems += differences(database, cluster_name, shards)[0] or table_problems(database, shards)
     if problems:
         raise PlacementMismatch(problems, hint)
 
@@ -331,22 +353,22 @@ async def install(control: Control, database: Database, cluster_name: str) -> in
 
 
 async def _install(control: Control, database: Database, cluster_name: str) -> int:
-    shards = await _look_everywhere(control, database)
-    problems = _unfit(database, shards) + _foreign(cluster_name, shards, database) + _table_problems(database, shards)
-    differences, touched = _differences(database, cluster_name, shards)
+    shards = await look_everywhere(control, database)
+    problems = unfit(database, shards) + foreign(cluster_name, shards, database) + table_problems(database, shards)
+    found, touched = differences(database, cluster_name, shards)
     if not problems:
         for table, name in await _with_rows(control, database, touched):
-            of_table = [difference for difference in differences if f" {table} is " in difference] or differences
+            of_table = [difference for difference in found if f" {table} is " in difference] or found
             problems.append(f"{table} has rows on shard {name}, which do not move by themselves, and {of_table[0]}")
     if problems:
         raise PlacementMismatch(problems, "Empty or drop the table, or give it back the placement that it had.")
     await asyncio.gather(*(_create(control, shard) for shard in range(len(database.shards))))
     known = [shard.epoch for shard in shards if shard.epoch is not None]
     fresh = all(shard.meta is None for shard in shards)
-    epoch = max(known, default=1) + (1 if differences and not fresh else 0)
-    if differences:
-        for index in range(len(database.shards)):
-            await _store(control, database, cluster_name, index, epoch)
+    epoch = max(known, default=1) + (1 if found and not fresh else 0)
+    if found:
+        for index in (*(one for one in range(len(database.shards)) if one != database.home), database.home):
+            await _store(control, database, cluster_name, index, epoch, announced=index == database.home and not fresh)
     return epoch
 
 
@@ -383,23 +405,33 @@ async def _create(control: Control, shard: int) -> None:
             await connection.execute("RESET client_min_messages")
 
 
-async def _store(control: Control, database: Database, cluster_name: str, shard: int, epoch: int) -> None:
-    """Write what the configuration says, all at once; deciders with the old epoch are waited for, and fail after it."""
+def store_sql(database: Database, cluster_name: str, shard: int, epoch: int) -> list[str]:
+    """Return the statements that write on a shard what the configuration says, under EXCLUSIVE on the fence."""
     rows = [
         _insert("placement", table_schema=table.schema, table_name=table.name, kind=kind, key=key, slots=slots)
         for table, (kind, key, slots) in declared(database).items()
     ]
-    statements = [
-        "BEGIN",
-        "LOCK TABLE pgchorus.fence IN EXCLUSIVE MODE",
+    return [
         "DELETE FROM pgchorus.meta",
         _insert("meta", **expected_meta(database, cluster_name, shard)),
         "DELETE FROM pgchorus.placement",
         *rows,
         NAME_KEY_TYPES,
         f"UPDATE pgchorus.epoch SET epoch = {epoch}",  # noqa: S608 - a number
-        "COMMIT",
     ]
+
+
+async def _store(  # noqa: PLR0913 - what is stored, and where
+    control: Control, database: Database, cluster_name: str, shard: int, epoch: int, *, announced: bool
+) -> None:
+    """Write what the configuration says, all at once; deciders with the old epoch are waited for, and fail after it.
+
+    ``announced``: proxies that serve already are to see that they go by others.
+    """
+    stored = store_sql(database, cluster_name, shard, epoch)
+    if announced:
+        stored.append(CATALOG_BUMP)
+    statements = ["BEGIN", "LOCK TABLE pgchorus.fence IN EXCLUSIVE MODE", *stored, "COMMIT"]
     async with control.connection(shard) as connection:
         try:
             await connection.execute("; ".join(statements))

@@ -60,6 +60,10 @@ class Family:
         known: list[dict[str, Any]] = await self._ask("workers")
         return known
 
+    async def reload(self) -> None:
+        """Have all of them read the configuration again; raises ProxyError when all stays as it was."""
+        await self._ask("reload")
+
     def tell(self, what: str) -> None:
         """Have the supervisor do something to all, without waiting for it."""
         spawn(self._ask(what), name=what)

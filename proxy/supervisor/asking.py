@@ -7,6 +7,7 @@ Decides who is asked on, and how long it may take. Left to others: how answers b
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -16,7 +17,8 @@ from proxy.admin.totals import Totals, added_up
 from proxy.cancel import CancelKeys
 from proxy.config import ConfigError
 from proxy.errors import ProxyError
-from proxy.reload import read_again, say_done, say_failed
+from proxy.placing import placed_anew
+from proxy.reload import failed, read_again, say_done
 from proxy.siblings.channel import ChannelGoneError
 from proxy.siblings.place import Headcount, Place
 from proxy.supervisor.slot import Slot
@@ -42,6 +44,8 @@ class Asking:
         self.generation = 0
         self.draining = False
         self.up = False  # all have served
+        self.placing = False  # no worker may be started
+        self.on_placed: Callable[[], None] = lambda: None  # called when it may again
         self.slots = [Slot(number) for number in range(1, config.workers + 1)]
         self.headcount = Headcount(config.workers)
         self._drain = drain
@@ -112,7 +116,8 @@ class Asking:
 
     async def on_reload(self, _: Slot, __: object) -> None:
         """RELOAD."""
-        spawn(self.reload(), name="reload")
+        if error := await asyncio.shield(spawn(self.reload(), name="reload")):
+            raise error
 
     async def welcome(self, slot: Slot) -> dict[str, Any]:
         """A worker is ready: return what has been done to the others since it was made."""
@@ -123,18 +128,18 @@ class Asking:
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
-    async def reload(self) -> None:
-        """Read the configuration again; all workers go by it, or none."""
+    async def reload(self) -> ProxyError | None:
+        """Read the configuration again; all workers go by it, or none. Return why all is as it was, if that is so."""
         async with self._reloading:
             systemd.reloading()
             file = self.config.file
             try:
                 renewed, waiting = read_again(self.config)
                 await self._ask_all("prepare", packed(renewed))
-            except (ConfigError, OSError) as error:
-                say_failed(file, error)
-            except ProxyError as error:
-                say_failed(file, error.message)
+                if placed_anew(self.config, renewed):
+                    await self._place(renewed)
+            except (ConfigError, OSError, ProxyError) as error:
+                return failed(file, error)
             else:
                 if renewed.log != self.config.log:
                     logs.set_up(renewed.log.level, renewed.log.format)
@@ -142,8 +147,38 @@ class Asking:
                 self.generation += 1
                 await self._ask_all("apply")
                 say_done(file, waiting)
+                return None
             finally:
                 systemd.ready()
+
+    async def _place(self, renewed: Config) -> None:
+        """Change placements on the shards and in all workers; raises ProxyError when they stay as they were."""
+        serving = self.serving()
+        if len(serving) < len(self.slots):
+            raise ProxyError("55000", "a worker is not serving yet", hint="Reload again when SHOW WORKERS shows all.")
+        before = self.config
+        self.placing = True  # who is started now would read one configuration and find the other on the shards
+        try:
+            await self._step("hold")
+            self.config = renewed
+            try:
+                epoch = await _ask(serving[0], "placing", {"name": "change", "with": []})
+            except ChannelGoneError:
+                # It may have got to its end before it died. Nobody plans by what is not on the shards.
+                raise ProxyError("55000", f"worker {serving[0].number} has died", hint="Reload again.") from None
+            await self._step("adopt", epoch)
+            with suppress(ChannelGoneError):
+                await _ask(serving[0], "placing", {"name": "known", "with": []})
+        except ProxyError:
+            self.config = before
+            raise
+        finally:
+            await self._step("go_on")
+            self.placing = False
+            self.on_placed()
+
+    async def _step(self, name: str, *given: object) -> None:
+        await self._ask_all("placing", {"name": name, "with": given})
 
     # --- what machines ask (proxy.admin.endpoint.Pages) -------------------------------------------------------------
 

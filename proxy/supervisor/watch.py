@@ -73,6 +73,7 @@ class Supervisor:
         self._sockets = taken.for_workers(workers) if taken.groups else sockets_for(config.listen, workers)
         self._endpoint = PlainEndpoint(self._family)
         self._news = asyncio.Event()
+        self._family.on_placed = self._news.set
         self._due: list[Slot] = [self._family.slots[0]]  # to be started
         self._started: list[Slot] = []  # and not attended to yet
         self._stopping = False
@@ -100,7 +101,7 @@ class Supervisor:
         for slot in self._started:
             spawn(self._attend(slot), name=f"worker {slot.number}")
         self._started.clear()
-        while not self._due and not self._over:
+        while (not self._due or self._family.placing) and not self._over:
             await self._news.wait()
             self._news.clear()
         due, self._due = self._due, []

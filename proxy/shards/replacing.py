@@ -1,0 +1,143 @@
+"""Placements that change while proxies serve: what the start does for tables without rows, under locks.
+
+Theory of operation. ``replace_placements`` holds, on every shard, the fence against deciders, home's list of DDL
+against DDL that is under way, and each table whose placement changes against everybody. Only then are they looked at,
+so what is seen stays so until the new placements are committed. The epoch goes up with them: whoever still goes by the
+old ones cannot commit over several shards (``check_epoch``), and the row in ``catalog_change`` makes him read home's
+placements, see that they are not his, and plan nothing (proxy.database).
+
+What a crash means: the shards commit one after the other, home last. Some with the new epoch and some with the old one
+let nobody commit over both kinds; the next reload or start stores what its configuration says everywhere.
+
+Decides what may change and stores it. Left to others: what could never change (:mod:`router.change`), and that this
+proxy has no transaction open meanwhile (:mod:`proxy.session.holding`).
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import LOCK_NOT_AVAILABLE
+from proxy.shards.errors import ShardError
+from proxy.shards.schema import (
+    INSTALL_LOCK,
+    PlacementMismatch,
+    differences,
+    foreign,
+    look_everywhere,
+    store_sql,
+    table_problems,
+    unfit,
+)
+from router.cluster import Sharded
+from router.own_schema import CATALOG_BUMP, guard_call, quote_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from proxy.shards.control import ControlConnection, ControlLinks
+    from router.change import Replaced
+    from router.cluster import Database
+
+LOCK_WAIT_MS: Final = 2_000  # others wait behind who waits for a lock
+_EMPTY_HINT: Final = "Nothing has changed. Drop the table, reload, and make it again; or leave its placement as it was."
+_BUSY_HINT: Final = "Nothing has changed. Reload again when the transactions that use these tables have ended."
+
+
+async def replace_placements(
+    control: ControlLinks, database: Database, cluster_name: str, replaced: Sequence[Replaced]
+) -> int:
+    """Store the placements of ``database`` on all shards, and return the epoch; nothing is done where they are there.
+
+    Raises PlacementMismatch when rows would be in the wrong place, or somebody uses what changes; and ShardError.
+    """
+    async with control.connection(database.home) as turn:
+        await turn.execute(f"SELECT pg_advisory_lock({INSTALL_LOCK})")
+        try:
+            return await _replace(control, database, cluster_name, replaced)
+        finally:
+            await turn.execute(f"SELECT pg_advisory_unlock({INSTALL_LOCK})")
+
+
+async def _replace(control: ControlLinks, database: Database, cluster_name: str, replaced: Sequence[Replaced]) -> int:
+    looks = await look_everywhere(control, database)
+    found, touched = differences(database, cluster_name, looks)
+    epoch = max(look.epoch or 0 for look in looks)
+    if not found:
+        return epoch
+    problems = unfit(database, looks) + foreign(cluster_name, looks, database) + table_problems(database, looks)
+    unknown = sorted(touched - {one.table for one in replaced})
+    if unknown or any(look.meta is None for look in looks):
+        problems += found  # the shards are not as the old configuration says, either
+    if problems:
+        raise PlacementMismatch(problems, _EMPTY_HINT)
+    order = sorted(range(len(database.shards)), key=lambda shard: (looks[shard].identity, database.shards[shard]))
+    async with AsyncExitStack() as stack:
+        # All connections first: nobody waits for one while holding others back.
+        held = {shard: await stack.enter_async_context(control.connection(shard)) for shard in order}
+        try:
+            await _store(held, database, cluster_name, replaced, epoch + 1)
+        except (ShardError, PlacementMismatch):
+            for connection in held.values():
+                with suppress(ShardError):  # a link that is lost has rolled back
+                    await connection.execute("ROLLBACK")
+            raise
+        for shard in (*(one for one in order if one != database.home), database.home):
+            await held[shard].execute("COMMIT")
+    return epoch + 1
+
+
+async def _store(
+    held: Mapping[int, ControlConnection],
+    database: Database,
+    cluster_name: str,
+    replaced: Sequence[Replaced],
+    epoch: int,
+) -> None:
+    """Lock, look and write, in an open transaction on each shard."""
+    try:
+        await _lock(held, database, replaced)
+    except ShardError as error:
+        if error.fields.sqlstate != LOCK_NOT_AVAILABLE:
+            raise
+        busy = f"on shard {database.shards[error.shard]} transactions are under way that use what would change"
+        raise PlacementMismatch([busy], _BUSY_HINT) from error
+    for shard, connection in held.items():
+        for one in replaced:
+            if isinstance(one.after, Sharded) and await _is_there(connection, one):
+                await connection.execute(guard_call(database, one.table, one.after.key, shard))
+        await connection.execute("; ".join(store_sql(database, cluster_name, shard, epoch)))
+    await held[database.home].execute(CATALOG_BUMP)
+
+
+async def _lock(held: Mapping[int, ControlConnection], database: Database, replaced: Sequence[Replaced]) -> None:
+    """Keep everybody from what changes, and see that it may."""
+    for shard, connection in held.items():
+        await connection.execute(
+            f"BEGIN; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; LOCK TABLE pgchorus.fence IN EXCLUSIVE MODE"
+        )
+        if shard == database.home:
+            await connection.execute("LOCK TABLE pgchorus.catalog_change IN SHARE ROW EXCLUSIVE MODE")
+    looks = [await _look(held[shard], database.shards[shard], one) for shard in held for one in replaced]
+    problems = [problem for problem in looks if problem]
+    if problems:
+        raise PlacementMismatch(problems, _EMPTY_HINT)
+
+
+async def _look(connection: ControlConnection, shard: str, one: Replaced) -> str:
+    """Keep everybody from a table, and return why it cannot be placed anew, '' if it can."""
+    if not await _is_there(connection, one):
+        return ""
+    if one.only_if_absent:
+        return f"{one}, and is there on shard {shard}"
+    quoted = quote_table(one.table)
+    await connection.execute(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
+    if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {quoted})"):  # noqa: S608 - quoted
+        return f"{one}, and has rows on shard {shard}, which do not move by themselves"
+    return ""
+
+
+async def _is_there(connection: ControlConnection, one: Replaced) -> bool:
+    there: bool = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quote_table(one.table))
+    return there
