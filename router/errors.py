@@ -451,7 +451,6 @@ RUNNING: dict[str, tuple[str, str]] = {
         "a cursor over several shards can only go forward",
         "Use FETCH NEXT, FETCH FORWARD or FETCH ALL; a query that names one key has a cursor that can do more.",
     ),
-    "cursor-execute": ("a cursor over several shards is read by FETCH, not by Execute", "Use FETCH."),
     "cursor-fetch": (
         'cursor "{name}" reads several shards, which FETCH and MOVE cannot in this version',
         "Fetch by Execute messages with a row limit.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
 from proxy.executor.cursor import open_cursor
+from proxy.session.declared import taken
 from proxy.session.own_rows import moment
 from proxy.session.prepared import with_format
 from proxy.session.run import FENCE_RETRIES, CommonSnapshot, reads_several, settle_before, shards_of
@@ -22,7 +23,7 @@ from router.errors import refusal
 from router.plan import AtCursor, AtShard, Execution, Single
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from proxy.executor.cursor import SpreadCursor
     from proxy.executor.request import Request
@@ -95,7 +96,7 @@ class OpenCursors:
     def check(self, name: str) -> None:
         """Raise what Postgres says when a new cursor or portal has the name of one of these."""
         if name in self._open:
-            raise _taken(name)
+            raise taken(name)
 
     async def declare(
         self, session: Session, plan: DeclareSpread, executable: Executable, request: Request, text: str
@@ -103,7 +104,7 @@ class OpenCursors:
         """DECLARE, of which this is the text: the snapshot is taken now."""
         name = plan.name
         if name in session.cursors or name.encode() in session.portals:
-            raise _taken(name)
+            raise taken(name)
         self.check(name)
         if not session.transaction.in_block:
             raise ProxyError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
@@ -124,10 +125,17 @@ class OpenCursors:
         )  # fmt: skip
         return backend.command_complete(b"DECLARE CURSOR")
 
-    async def fetch(
-        self, session: Session, plan: CursorControl, found: OpenCursor, *, describe: bool, formats: tuple[int, ...]
+    async def fetch(  # noqa: PLR0913 - what a portal is
+        self,
+        session: Session,
+        plan: CursorControl,
+        found: OpenCursor,
+        *,
+        describe: bool,
+        formats: tuple[int, ...],
+        keep: Callable[[bytes], None] | None = None,
     ) -> bytes:
-        """FETCH and MOVE, forwards."""
+        """FETCH and MOVE, forwards; rows are written to the client, or given to ``keep``."""
         skip, count = _forwards(plan)
         if found.no_scroll and found.row is not None and not (count or plan.move):
             raise ProxyError(
@@ -135,13 +143,14 @@ class OpenCursors:
                 "cursor can only scan forward",
                 hint="Declare it with SCROLL option to enable backward scan.",
             )
+        write = session.write if keep is None else keep
         if describe:
             formats = _BINARY_FORMAT if found.binary else ()
         result = await found.cursor.result(formats)
         if describe and not plan.move and result.row_description is not None:
-            session.write(backend.row_description(result.row_description))
+            write(backend.row_description(result.row_description))
         if not count:
-            given = _again(session, plan, found)
+            given = _again(write, plan, found)
             await found.cursor.settle()
             return backend.command_complete(b"%s %d" % (b"MOVE" if plan.move else b"FETCH", given))
         passed = 0
@@ -151,7 +160,7 @@ class OpenCursors:
             batch = await result.next_rows(min(most, 1 << 31))
             if not plan.move and passed >= skip:
                 for frames in batch.frames:
-                    session.write(frames)
+                    write(frames)
             if batch.rows:
                 found.row = _last_row(batch.frames[-1])
             passed += batch.rows
@@ -194,10 +203,6 @@ def located(session: Session, plan: Plan) -> Plan:
     return replace(plan, target=AtShard(session.cursor_shard(name)))
 
 
-def _taken(name: str) -> ProxyError:
-    return ProxyError("42P03", f'cursor "{name}" already exists')
-
-
 async def _open(session: Session, on_shards: str, execution: Execution, request: Request) -> SpreadCursor:
     attempts = FENCE_RETRIES if reads_several(session, execution) else 0
     while True:
@@ -228,12 +233,12 @@ async def _fields(session: Session, text: str, request: Request) -> tuple[Field,
     return description.fields
 
 
-def _again(session: Session, plan: CursorControl, found: OpenCursor) -> int:
+def _again(write: Callable[[bytes], None], plan: CursorControl, found: OpenCursor) -> int:
     """FETCH 0 and MOVE 0: the row that the cursor stands on, which it does not leave."""
     if found.row is None:
         return 0
     if not plan.move:
-        session.write(found.row)
+        write(found.row)
     return 1
 
 

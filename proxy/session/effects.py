@@ -30,6 +30,7 @@ def note_effects(session: Session, statement: Statement, shards: Sequence[int]) 
     transaction = session.transaction
     if statement.declares:
         session.cursors[statement.declares] = shards[0]
+        session.cursors_inside[statement.declares] = transaction.savepoints
         if statement.pins:
             session.held_cursors.add(statement.declares)
     if statement.must_commit:

@@ -25,8 +25,10 @@ from proxy.session import simple
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, needs_block_before
 from proxy.session.changing import changed
+from proxy.session.declared import check_declared, taken
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.executing import execute_on_shards, run_control, sync_is_next, unfold
+from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.literals import before_bind
@@ -50,7 +52,6 @@ from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized
-from router.errors import refusal
 from router.plan import Ddl, DeclareSpread, Empty, ExplainRoute, ExplainShards, ShardByShard, Statement
 from router.plan_control import (
     CursorControl,
@@ -89,6 +90,7 @@ class ExtendedProtocol:
         self.session = session
         self.batch: Batch | None = None
         self.skipping = False
+        self._unnamed: Portal | None = None  # of before the Query under way
         self._handlers: dict[int, Callable[[Any], Awaitable[None]]] = {
             ord("P"): self._parse,
             ord("B"): self._bind,
@@ -192,8 +194,15 @@ class ExtendedProtocol:
         """Run what a Query finds unsynced before it; False when that failed."""
         if not await self.run_unsynced():
             return False
+        self._unnamed = self.session.portals.get(b"")
         self.forget_unnamed()
         return True
+
+    def simple_query_is_over(self) -> None:
+        """One that failed has left the unnamed portal where it was."""
+        if self._unnamed is not None and self.session.transaction.failed:
+            self.session.portals[b""] = self._unnamed
+        self._unnamed = None
 
     async def run_unsynced(self) -> bool:
         """Run what a Query or a FunctionCall finds unsynced before it, as Postgres does.
@@ -332,13 +341,14 @@ class ExtendedProtocol:
 
     async def _bind(self, message: frontend.Bind) -> None:
         session = self.session
-        prepared = await current(session, self._statement(message.statement), self._send_batch)
-        simple.check_block(session, prepared.statement)
+        prepared = self._statement(message.statement)
+        check_parameters(message, prepared)
+        simple.check_bind(session, prepared.statement, values=bool(message.parameters))
+        prepared = await current(session, prepared, self._send_batch)
         session.database.counts.binds += 1
         if message.portal and message.portal in session.portals:
-            raise ProxyError("42P03", f'cursor "{message.portal.decode(errors="replace")}" already exists')
+            raise taken(message.portal.decode(errors="replace"))
         session.spread_cursors.check(message.portal.decode(errors="replace"))
-        check_parameters(message, prepared)
         session.running = (prepared.statement,)
         replaced = session.portals.pop(message.portal, None)
         if replaced is not None:
@@ -348,17 +358,9 @@ class ExtendedProtocol:
             parameters = key_parameters(message, prepared)
             prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
         portal = Portal(message.portal, prepared, message, None, told=told, inside=session.transaction.savepoints)
-        plan = prepared.statement.plan
-        if isinstance(plan, CursorControl) and plan.name is not None:
-            if session.spread_cursors.get(plan.name) is None:
-                portal.shard = session.cursor_shard(plan.name)
-        elif isinstance(plan, DeclareSpread):
-            query = replace(prepared, statement=replace(prepared.statement, plan=plan.query))
-            portal.executable = await resolve_bind(session, query, message, self._send_batch)
-        elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
-            portal.shard = session.settings_shard
-        elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
-            await self._resolve(portal)
+        await self._resolve(portal)
+        if session.cursors.get(message.portal.decode(errors="replace"), portal.shard) != portal.shard:
+            raise taken(message.portal.decode(errors="replace"))
         portal.deferred = begins_itself(prepared.statement) and not session.transaction.in_block
         if portal.shard is None or portal.deferred:
             check_result_formats(message, prepared)
@@ -368,9 +370,20 @@ class ExtendedProtocol:
         session.portals[message.portal] = portal
 
     async def _resolve(self, portal: Portal) -> None:
+        """Find out where a portal lives; parameters that no link will see are read now."""
         session, prepared = self.session, portal.prepared
-        portal.executable = await resolve_bind(session, prepared, portal.bind, self._send_batch)
-        portal.shard = relayed_shard(portal.executable, prepared.statement)
+        plan = prepared.statement.plan
+        if isinstance(plan, CursorControl):
+            await find_cursor(session, portal, plan, self._send_batch)
+        elif isinstance(plan, DeclareSpread):
+            query = replace(prepared, statement=replace(prepared.statement, plan=plan.query))
+            portal.executable = await resolve_bind(session, query, portal.bind, self._send_batch)
+            return
+        elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
+            portal.shard = session.settings_shard
+        elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
+            portal.executable = await resolve_bind(session, prepared, portal.bind, self._send_batch)
+            portal.shard = relayed_shard(portal.executable, prepared.statement)
         if portal.shard is None:
             portal.bind = await read_parameters(session, portal, self._send_batch)
 
@@ -393,16 +406,22 @@ class ExtendedProtocol:
             prepared = self._statement(message.name)
             description = prepared.description
             fields = description.fields
+            if fields is not None:
+                self.session.check_not_failed()
             rows = backend.no_data() if fields is None else backend.row_description(fields)
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
         shard = self._cursor_shard(message.name)
         spread = self.session.spread_cursors.get(message.name.decode(errors="replace"))
+        if spread is not None or shard is not None:
+            self.session.check_not_failed()
         if spread is not None:
             self._reply(spread.described())
             return
         if shard is None:
             portal = self._portal(message.name)
+            if portal.prepared.description.fields is not None:
+                self.session.check_not_failed()
             shard = portal.shard
             if shard is None or portal.deferred or portal.told:
                 self._reply(portal.described())
@@ -422,13 +441,8 @@ class ExtendedProtocol:
 
     async def _execute(self, message: frontend.Execute) -> None:
         session = self.session
-        shard = self._cursor_shard(message.portal)
-        if shard is not None:
-            batch = await self._batch_for(shard, writes=False, reads=False)
-            batch.execute(message.encode(), None)
+        if await self._execute_cursor(message):
             return
-        if session.spread_cursors.get(message.portal.decode(errors="replace")) is not None:
-            raise refusal("cursor-execute")
         portal = self._portal(message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
@@ -439,6 +453,25 @@ class ExtendedProtocol:
             await self._execute_on_link(portal, portal.shard, message)
             return
         await self._send_batch()
+        await self._execute_here(portal, statement, message)
+
+    async def _execute_cursor(self, message: frontend.Execute) -> bool:
+        """Run the portal of a cursor that DECLARE made; False: it is none."""
+        session, shard = self.session, self._cursor_shard(message.portal)
+        spread = session.spread_cursors.get(message.portal.decode(errors="replace"))
+        if shard is None and spread is None:
+            return False
+        session.check_not_failed()
+        if shard is not None:
+            batch = await self._batch_for(shard, writes=False, reads=False)
+            batch.execute(message.encode(), None)
+        elif spread is not None:
+            await self._send_batch()
+            await execute_spread(session, message, spread)
+        return True
+
+    async def _execute_here(self, portal: Portal, statement: Statement, message: frontend.Execute) -> None:
+        session = self.session
         if isinstance(statement.plan, DeclareSpread) and portal.executable is not None:
             request = replace(request_of(portal), text=statement.plan.text)
             declared = session.spread_cursors.declare(
@@ -448,6 +481,8 @@ class ExtendedProtocol:
             return
         if portal.ended is not None:
             session.write(portal.again())
+            return
+        if await fetch_in_portions(session, portal, message.row_limit):
             return
         if message.row_limit > 0 and await unfold(session, portal):
             await self._execute(message)
@@ -462,6 +497,7 @@ class ExtendedProtocol:
         if portal.deferred:
             await self._bind_on_link(portal, shard, forward=False)
             portal.deferred = False
+        check_declared(session, statement, shard)
         new_encoding = sets_encoding(statement)
         if new_encoding:
             check_change(session)
@@ -479,7 +515,7 @@ class ExtendedProtocol:
             self._reply(backend.close_complete())
             return
         name = message.name.decode(errors="replace")
-        if session.spread_cursors.get(name) is not None:
+        if session.spread_cursors.get(name) is not None and not session.transaction.failed:
             await self._send_batch()
             await session.spread_cursors.close(session, name)
             self._reply(backend.close_complete())

@@ -21,6 +21,8 @@ from proxy.wire import backend, frontend
 from proxy.wire.frames import HEADER_BYTES, walk
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from proxy.description import Description
     from proxy.executor.request import ResultStream
     from proxy.links import Replay
@@ -84,6 +86,8 @@ class Portal:
     result: ResultStream | None = None
     ended: bytes | None = None  # the tag with which it ran to its end
     deferred: bool = False  # its Bind goes to the shard with its Execute
+    kept: deque[bytes] | None = None  # rows that its row limit has left, and the tag of the whole
+    kept_tag: bytes = b""
     told: bool = False  # a link has it in other words: what Describe says is known here
     inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
 

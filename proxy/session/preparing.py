@@ -10,11 +10,11 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from proxy.description import Description, ask_description
+from proxy.description import Description
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import WITHOUT_SNAPSHOT
-from proxy.session import explaining, own_settings, planning
+from proxy.session import explaining, fetching, own_settings, planning
 from proxy.session.altering import changed_rows, check_rows
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
@@ -224,29 +224,30 @@ async def _description(  # noqa: PLR0911 - one for each kind of statement
     plan = statement.plan
     if isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE:
         named = session.statements.get(plan.name.encode())
-        return Description((), None if named is None else named.description.fields)
-    if isinstance(plan, TransactionControl | Empty | PreparedControl):
-        return Description((), None)
+        return Description(_declared(oids), None if named is None else named.description.fields)
+    if isinstance(plan, Empty):
+        return Description(oids, None)
+    if isinstance(plan, TransactionControl | PreparedControl):
+        return Description(_declared(oids), None)
     if isinstance(plan, ExplainRoute | ExplainShards):
         declared = dict(enumerate(oids))
         types = tuple(declared.get(number) or _UNKNOWN_OID for number in range(statement.parameters))
         return Description(types, explaining.described(plan))
     if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
-        return Description((), own_settings.described(plan))
-    spread = session.spread_cursors.get(plan.name or "") if isinstance(plan, CursorControl) else None
-    if spread is not None:
-        rows = isinstance(plan, CursorControl) and not plan.move and not plan.closes
-        return Description((), spread.fields if rows else None)
-    if isinstance(plan, CursorControl) and plan.name is not None:
-        # Only the link with the cursor knows its columns, and the next cursor of that name has others.
-        if flush is not None:
-            await flush()
-        shard = session.cursor_shard(plan.name)
-        links = await session.transaction.join([shard], writes=False, reads=False)
-        return await ask_description(links[shard], text, ())
+        return Description(_declared(oids), own_settings.described(plan))
+    if isinstance(plan, CursorControl):
+        return await fetching.described(session, plan, text, _declared(oids), flush)
     if flush is not None and session.database.must_ask(session, text, oids):
         await flush()
     return await session.database.describe(session, text, oids, reads=statement.tag not in WITHOUT_SNAPSHOT)
+
+
+def _declared(oids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the types of parameters that nothing but their declaration says anything about."""
+    for number, oid in enumerate(oids, 1):
+        if oid in (0, _UNKNOWN_OID):
+            raise ProxyError("42P18", f"could not determine data type of parameter ${number}")
+    return oids
 
 
 async def _let_a_shard_speak(

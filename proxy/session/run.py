@@ -16,6 +16,7 @@ from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
+from proxy.session.declared import check_declared
 from proxy.session.defining import at_moment, start_where_found
 from proxy.session.elements import start_schema
 from proxy.session.locking import start_lock
@@ -79,6 +80,7 @@ def writes_of(executable: Executable) -> bool:
 
 async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
     """Pass a simple query to one shard and its answer back; raises Reported when that was an error."""
+    check_declared(session, statement, shard)
     link = await session.join(statement, shard, writes=writes)
     answer = Relay(session.connection, session.on_parameter, explain=session.transaction.explain)
     answer.hold_tag = held

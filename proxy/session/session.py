@@ -104,6 +104,7 @@ class Session:
         self.portals: dict[bytes, Portal] = {}
         self.cursors: dict[str, int] = {}  # DECLARE'd name -> shard
         self.held_cursors: set[str] = set()  # those of them WITH HOLD
+        self.cursors_inside: dict[str, tuple[Replay, ...]] = {}  # the savepoints in which they were declared
         self.cursors_at_begin: frozenset[str] = frozenset()
         self.spread_cursors = OpenCursors()
         self.planner_in_block: Planner | None = None  # sees this transaction's own DDL
@@ -480,6 +481,10 @@ class Session:
     async def rolled_back_to(self, savepoint: Replay) -> None:
         """Cursors and portals that were made inside a savepoint are gone when that is rolled back."""
         self.spread_cursors.rolled_back_to(savepoint)
+        for cursor in [name for name, inside in self.cursors_inside.items() if is_inside(inside, savepoint)]:
+            self.cursors.pop(cursor, None)
+            self.held_cursors.discard(cursor)
+            del self.cursors_inside[cursor]
         for name, portal in list(self.portals.items()):
             if is_inside(portal.inside, savepoint):
                 del self.portals[name]
@@ -545,8 +550,6 @@ class Session:
 
     async def join(self, statement: Statement, shard: int, *, writes: bool, reads: bool | None = None) -> ShardLink:
         """Return the link for a statement that one shard runs; ``writes``, ``reads`` as in the transaction's join."""
-        if statement.declares:
-            self.spread_cursors.check(statement.declares)
         if statement.sequences is not SequenceUse.NONE:
             return await self.sequences.join(self, statement, shard, writes=writes)
         if not self.transaction.links:

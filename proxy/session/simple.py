@@ -243,6 +243,13 @@ def check_block(session: Session, statement: Statement) -> None:
         raise ProxyError("25P02", FAILED_BLOCK)
 
 
+def check_bind(session: Session, statement: Statement, *, values: bool) -> None:
+    """What a failed block listens to can be bound, if it has no parameters; an empty statement cannot."""
+    if session.transaction.failed and (values or isinstance(statement.plan, Empty)):
+        raise ProxyError("25P02", FAILED_BLOCK)
+    check_block(session, statement)
+
+
 def ends_failed_block(session: Session, statement: Statement) -> bool:
     """Whether this is a PREPARE TRANSACTION that does what ROLLBACK does."""
     return session.transaction.failed and statement.tag == "PREPARE TRANSACTION"

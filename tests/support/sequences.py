@@ -12,6 +12,7 @@ from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
 from sequences_again import AGAIN
 from sequences_extended import EXTENDED
+from sequences_late import LATE
 from sequences_own import OWN_VIEWS
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
@@ -152,7 +153,14 @@ _IGNORING = {
 
 
 def by_hand() -> Iterator[Sequence]:
-    topics = {"simple": SIMPLE, "extended": EXTENDED | AGAIN, "own": OWN_VIEWS, "copy": COPY, "broken": BROKEN}
+    topics = {
+        "simple": SIMPLE,
+        "extended": EXTENDED | AGAIN,
+        "late": LATE,
+        "own": OWN_VIEWS,
+        "copy": COPY,
+        "broken": BROKEN,
+    }
     for topic, sequences in topics.items():
         for name, parts in sequences.items():
             full = f"{topic}: {name}"
