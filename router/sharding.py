@@ -60,7 +60,7 @@ _CANONICAL_INTEGER: Final = re.compile(r"(?:0|-?[1-9][0-9]{0,18})\Z")
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z")
 _UUID_BYTES: Final = 16
 _BINARY: Final = 1
-_MASK: Final = 0xFFFFFFFF
+MASK: Final = 0xFFFFFFFF
 _WORDS_PER_ROUND: Final = 3
 _ROUND_BYTES: Final = 12
 
@@ -82,50 +82,50 @@ class UnsureKey(Exception):  # noqa: N818 - named for what the reader is
 
 
 def _rotate(x: int, k: int) -> int:
-    return ((x << k) | (x >> (32 - k))) & _MASK
+    return ((x << k) | (x >> (32 - k))) & MASK
 
 
 def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
     """One round of lookup3 on three 32-bit words."""
-    a = ((a - c) & _MASK) ^ (((c << 4) | (c >> 28)) & _MASK)
-    c = (c + b) & _MASK
-    b = ((b - a) & _MASK) ^ (((a << 6) | (a >> 26)) & _MASK)
-    a = (a + c) & _MASK
-    c = ((c - b) & _MASK) ^ (((b << 8) | (b >> 24)) & _MASK)
-    b = (b + a) & _MASK
-    a = ((a - c) & _MASK) ^ (((c << 16) | (c >> 16)) & _MASK)
-    c = (c + b) & _MASK
-    b = ((b - a) & _MASK) ^ (((a << 19) | (a >> 13)) & _MASK)
-    a = (a + c) & _MASK
-    c = ((c - b) & _MASK) ^ (((b << 4) | (b >> 28)) & _MASK)
-    b = (b + a) & _MASK
+    a = ((a - c) & MASK) ^ (((c << 4) | (c >> 28)) & MASK)
+    c = (c + b) & MASK
+    b = ((b - a) & MASK) ^ (((a << 6) | (a >> 26)) & MASK)
+    a = (a + c) & MASK
+    c = ((c - b) & MASK) ^ (((b << 8) | (b >> 24)) & MASK)
+    b = (b + a) & MASK
+    a = ((a - c) & MASK) ^ (((c << 16) | (c >> 16)) & MASK)
+    c = (c + b) & MASK
+    b = ((b - a) & MASK) ^ (((a << 19) | (a >> 13)) & MASK)
+    a = (a + c) & MASK
+    c = ((c - b) & MASK) ^ (((b << 4) | (b >> 28)) & MASK)
+    b = (b + a) & MASK
     return a, b, c
 
 
 def _final_low(a: int, b: int, c: int) -> int:
     """Finish lookup3 and return ``c``, the low half of the extended hash; bits above 32 are left uncleared."""
-    c = ((c ^ b) - _rotate(b, 14)) & _MASK
-    a = ((a ^ c) - (((c << 11) | (c >> 21)) & _MASK)) & _MASK
-    b = ((b ^ a) - (((a << 25) | (a >> 7)) & _MASK)) & _MASK
-    c = ((c ^ b) - (((b << 16) | (b >> 16)) & _MASK)) & _MASK
-    a = ((a ^ c) - (((c << 4) | (c >> 28)) & _MASK)) & _MASK
-    b = ((b ^ a) - (((a << 14) | (a >> 18)) & _MASK)) & _MASK
-    return (c ^ b) - ((b << 24) & _MASK | (b >> 8))
+    c = ((c ^ b) - _rotate(b, 14)) & MASK
+    a = ((a ^ c) - (((c << 11) | (c >> 21)) & MASK)) & MASK
+    b = ((b ^ a) - (((a << 25) | (a >> 7)) & MASK)) & MASK
+    c = ((c ^ b) - (((b << 16) | (b >> 16)) & MASK)) & MASK
+    a = ((a ^ c) - (((c << 4) | (c >> 28)) & MASK)) & MASK
+    b = ((b ^ a) - (((a << 14) | (a >> 18)) & MASK)) & MASK
+    return (c ^ b) - ((b << 24) & MASK | (b >> 8))
 
 
 def _seeded(length: int) -> tuple[int, int, int]:
     """Return the state of ``hash_bytes_extended`` for ``length`` bytes after the partition seed was mixed in."""
-    start = (0x9E3779B9 + length + 3923095) & _MASK
-    return _mix((start + (HASH_PARTITION_SEED >> 32)) & _MASK, (start + HASH_PARTITION_SEED) & _MASK, start)
+    start = (0x9E3779B9 + length + 3923095) & MASK
+    return _mix((start + (HASH_PARTITION_SEED >> 32)) & MASK, (start + HASH_PARTITION_SEED) & MASK, start)
 
 
 # ``_seeded(4)``, and what the first step of the finish makes of it: that step does not see the key of an integer, which
 # only enters ``a``. Written out for the compiler's sake; tests/router/test_sharding.py computes them again.
-_INT_A: Final = 0xE933553E
-_INT_B: Final = 0xC5DA07A8
-_INT_C1: Final = 0xB63D60CF  # ((c ^ b) - rotate(b, 14)) mod 2^32
-_INT_R1: Final = 0xEB067DB1  # rotate(_INT_C1, 11)
-_COMBINED_LOW: Final = COMBINE_WITH_ZERO & (MAX_SLOTS - 1)
+INT_A: Final = 0xE933553E
+INT_B: Final = 0xC5DA07A8
+INT_C1: Final = 0xB63D60CF  # ((c ^ b) - rotate(b, 14)) mod 2^32
+INT_R1: Final = 0xEB067DB1  # rotate(INT_C1, 11)
+COMBINED_LOW: Final = COMBINE_WITH_ZERO & (MAX_SLOTS - 1)
 _SEEDED: Final = tuple(_seeded(length) for length in range(65))
 _UNPACK_WORDS: Final = tuple(struct.Struct(f"<{3 * rounds}I").unpack for rounds in range(1, 7))
 
@@ -137,23 +137,23 @@ def integer_slot(value: int, slots: int) -> int:
     steps of the interpreter instead of 107; in native integers when compiled, a tenth of a microsecond instead of one.
     """
     if not 0 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - hashint8extended folds the upper half in
-        value = _folded(value)
+        value = folded(value)
     low: i64 = value
-    a: i64 = (((_INT_A + low) ^ _INT_C1) - _INT_R1) & _MASK
-    b: i64 = ((_INT_B ^ a) - ((a << 25) | (a >> 7))) & _MASK
-    c: i64 = ((_INT_C1 ^ b) - ((b << 16) | (b >> 16))) & _MASK
-    a = ((a ^ c) - ((c << 4) | (c >> 28))) & _MASK
+    a: i64 = (((INT_A + low) ^ INT_C1) - INT_R1) & MASK
+    b: i64 = ((INT_B ^ a) - ((a << 25) | (a >> 7))) & MASK
+    c: i64 = ((INT_C1 ^ b) - ((b << 16) | (b >> 16))) & MASK
+    a = ((a ^ c) - ((c << 4) | (c >> 28))) & MASK
     b = (b ^ a) - ((a << 14) | (a >> 18))
     last: i64 = slots - 1
-    return ((c ^ b) - (b >> 8) + _COMBINED_LOW) & last
+    return ((c ^ b) - (b >> 8) + COMBINED_LOW) & last
 
 
-def _folded(value: int) -> int:
+def folded(value: int) -> int:
     """Return the 32 bits that are hashed of an integer that is not among them as it is."""
-    low = value & _MASK
+    low = value & MASK
     if not -0x80000000 <= value <= 0x7FFFFFFF:  # noqa: PLR2004 - as in hashint8extended
-        high = (value >> 32) & _MASK
-        low ^= high if value >= 0 else high ^ _MASK
+        high = (value >> 32) & MASK
+        low ^= high if value >= 0 else high ^ MASK
     return low
 
 
@@ -168,12 +168,12 @@ def bytes_slot(data: bytes, slots: int) -> int:
         else:
             words = struct.unpack_from(f"<{rounds * _WORDS_PER_ROUND}I", data)
         for at in range(0, rounds * _WORDS_PER_ROUND, _WORDS_PER_ROUND):
-            a, b, c = _mix((a + words[at]) & _MASK, (b + words[at + 1]) & _MASK, (c + words[at + 2]) & _MASK)
+            a, b, c = _mix((a + words[at]) & MASK, (b + words[at + 1]) & MASK, (c + words[at + 2]) & MASK)
     if tail:
         rest = int.from_bytes(data[-tail:], "little")
-        a = (a + (rest & _MASK)) & _MASK
-        b = (b + (rest >> 32 & _MASK)) & _MASK
-        c = (c + (rest >> 64 << 8)) & _MASK  # the lowest byte of c belongs to the length
+        a = (a + (rest & MASK)) & MASK
+        b = (b + (rest >> 32 & MASK)) & MASK
+        c = (c + (rest >> 64 << 8)) & MASK  # the lowest byte of c belongs to the length
     return (_final_low(a, b, c) + COMBINE_WITH_ZERO) & (slots - 1)
 
 

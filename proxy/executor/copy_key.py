@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from router.sharding import INTEGER_TYPES, PADDED, TEXT_TYPES, UnsureKey, decode_key, integer_slot, slot_of, stored_key
+from router.sharding import INTEGER_TYPES, PADDED, TEXT_TYPES, UnsureKey, decode_key, slot_of, stored_key
+from router.sharding_many import integer_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +66,7 @@ class KeyPlacer:
 
     def place_integers(self, texts: Sequence[bytes]) -> list[int]:
         """Return the positions for canonical integers of at most SAFE_DIGITS digits: the fast road."""
-        owners, slots, slot = self._owners, self._slots, integer_slot
-        return [owners[slot(value, slots)] for value in map(int, texts)]
+        return list(map(self._owners.__getitem__, integer_slots(list(map(int, texts)), self._slots)))
 
     def _generous(self, data: bytes) -> KeyValue:
         key_type = self.key_type
@@ -105,4 +105,5 @@ def integer_key_pattern(key_type: str, column: int, delimiter: bytes) -> re.Patt
     digits = SAFE_DIGITS[key_type] - 1
     one = re.escape(delimiter)
     before = b"(?:[^%b\n]*%b){%d}" % (one, one, column) if column else b""
-    return re.compile(b"^%b(0|-?[1-9][0-9]{0,%d})(?=[%b\r\n])" % (before, digits, one), re.MULTILINE)
+    # The rest of the line is read as well: looking for the next line's start byte by byte takes five times as long.
+    return re.compile(b"^%b(0|-?[1-9][0-9]{0,%d})(?=[%b\r\n])[^\n]*" % (before, digits, one), re.MULTILINE)

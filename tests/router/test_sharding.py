@@ -23,6 +23,7 @@ from router.sharding import (
     slot_of,
     stored_key,
 )
+from router.sharding_many import integer_slots
 
 VECTORS = hash_vectors.load()
 
@@ -221,9 +222,9 @@ async def test_what_is_left_to_postgres_is_what_postgres_reads_otherwise(single_
 
 def test_what_is_written_out_for_integers_is_what_the_hash_computes() -> None:
     a, b, c = sharding._seeded(4)
-    assert (a, b) == (sharding._INT_A, sharding._INT_B)
-    assert ((c ^ b) - sharding._rotate(b, 14)) & sharding._MASK == sharding._INT_C1
-    assert sharding._rotate(sharding._INT_C1, 11) == sharding._INT_R1
+    assert (a, b) == (sharding.INT_A, sharding.INT_B)
+    assert ((c ^ b) - sharding._rotate(b, 14)) & sharding.MASK == sharding.INT_C1
+    assert sharding._rotate(sharding.INT_C1, 11) == sharding.INT_R1
 
 
 @pytest.mark.parametrize("bits", [8, 31, 32, 33, 63])
@@ -246,3 +247,19 @@ def test_integers_are_hashed_as_their_bytes_are(bits: int) -> None:
         whole = sharding._final_low((a + folded) & 0xFFFFFFFF, b, c) + sharding.COMBINE_WITH_ZERO
         for slots in (1, 2, 4096, 65536):
             assert integer_slot(value, slots) == whole & (slots - 1)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4096, sharding.MAX_SLOTS])
+def test_many_integers_have_the_slots_that_each_of_them_has(slots: int) -> None:
+    seed = 20261123
+    print("seed", seed)  # noqa: T201 - shown with a failure
+    rng = random.Random(seed)
+    edges = [1 << bits for bits in range(64)]
+    edges = [sign * edge + more for edge in edges for sign in (1, -1) for more in (-1, 0, 1)]
+    edges = [edge for edge in edges if -(1 << 63) <= edge < 1 << 63]
+    small = [edge for edge in edges if 0 <= edge < 1 << 31]
+    for some in (edges, small):
+        for count in (0, 1, 16, 17, 63, 64, 65, 1023, 1024, 1025, 2500):
+            values = [rng.choice(some) if rng.random() < 0.5 else rng.randrange(1 << 31) for _ in range(count)]
+            assert integer_slots(values, slots) == [integer_slot(value, slots) for value in values]
+    assert integer_slots([0xFFFF_FFFF] * 100, slots) == [integer_slot(0xFFFF_FFFF, slots)] * 100
