@@ -22,9 +22,24 @@ _OBJECTS: Final = frozenset(
      "regcollation", "regconfig", "regdictionary", "regdatabase"}
 )  # fmt: skip
 _TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name", "cstring", "json", "jsonb"})
-#: They take an object's number, or a row of any types, for its name; all else may count with it.
-_BY_NAME: Final = frozenset({"format", "concat", "concat_ws", "quote_literal", "quote_nullable", "to_json", "to_jsonb",
-                             "pg_typeof", "count"})  # fmt: skip
+#: They take an object, or a row of any types, for its name, or look it up, and give its number to nobody; all else may
+#: count with it. Postgres prints what it has stored with the casts: ``to_tsvector('english'::regconfig, body)``.
+_BY_NAME: Final = names(
+    """
+    format concat concat_ws quote_literal quote_nullable to_json to_jsonb pg_typeof count
+    to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_headline json_to_tsvector
+    jsonb_to_tsvector ts_lexize ts_debug unaccent tsvector_update_trigger
+    nextval currval setval pg_get_serial_sequence satisfies_hash_partition format_type
+    has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege
+    has_function_privilege has_language_privilege has_parameter_privilege has_schema_privilege
+    has_sequence_privilege has_server_privilege has_table_privilege has_tablespace_privilege has_type_privilege
+    pg_has_role row_security_active col_description obj_description shobj_description
+    pg_collation_is_visible pg_function_is_visible pg_operator_is_visible pg_table_is_visible
+    pg_ts_config_is_visible pg_ts_dict_is_visible pg_type_is_visible
+    pg_column_is_updatable pg_relation_is_updatable pg_relation_is_publishable pg_index_has_property
+    pg_index_column_has_property pg_indexes_size pg_relation_size pg_table_size pg_total_relation_size
+    """
+)
 
 # Settings that a session may make, and every link of it gets (PostgreSQL 18: pg_settings.context is user or superuser),
 # and what all shards that are written have in common. The others are each server's own.
@@ -101,7 +116,10 @@ def _call(name: tuple[str, ...], arguments: Any) -> str:
 
 
 def _setting(arguments: Any) -> str | None:
-    literal = constant(arguments[0]) if arguments else None
+    name = arguments[0] if arguments else {}
+    while "TypeCast" in name:  # as Postgres prints what it has stored: current_setting('app.tenant'::text, true)
+        name = name["TypeCast"]["arg"]
+    literal = constant(name)
     return literal[1].lower() if literal is not None and isinstance(literal[1], str) else None
 
 

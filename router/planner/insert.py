@@ -72,6 +72,9 @@ def _name(written: Written) -> object:
 
 
 def _sharded(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
+    lists = context.body.get("selectStmt", {}).get("SelectStmt", {}).get("valuesLists", ())
+    if len({len(items(row)) for row in lists}) > 1:
+        return Single(HomeShard(), writes=True)  # which says what is wrong; parted by their keys they might be equal
     if written.keys and any(term is None for term in written.keys):
         raise context.refuse("insert-key", written.source.location, key=written.source.key and written.source.key.name)
     target = one_shard(scope) if len(set(written.keys)) <= 1 else None

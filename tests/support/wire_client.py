@@ -269,6 +269,11 @@ class Twins:
         self.proxy.close()
 
 
+def sqlstates(trace: Trace) -> list[str]:
+    """Return the SQLSTATE of each error of a trace."""
+    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
+
+
 def difference(expected: Trace, got: Trace) -> str:
     """Return two traces side by side, marked where they part."""
     lines = ["one Postgres (-) and the proxy (+) answer differently:"]

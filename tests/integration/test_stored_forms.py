@@ -1,0 +1,105 @@
+"""Definitions as Postgres prints them back, with the casts it adds: what was planned from the user's text still is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wire_client import sqlstates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wire_client import Twins
+
+SEARCH = "generated always as (to_tsvector('english', v)) stored"
+#: What makes a definition, and what takes it away again.
+DEFINITIONS = {
+    "a generated column for full-text search": (
+        [f"alter table notes add column ts tsvector {SEARCH}"],
+        ["alter table notes drop column ts"],
+    ),
+    "the same of a reference table": (
+        [f"alter table kinds add column ts tsvector {SEARCH.replace('v)', 'name)')}"],
+        ["alter table kinds drop column ts"],
+    ),
+    "an index for it": (
+        ["create index notes_ts on notes using gin (to_tsvector('english', v))"],
+        ["drop index notes_ts"],
+    ),
+    "a trigger of Postgres's own for it": (
+        [
+            "alter table notes add column ts tsvector",
+            """create trigger notes_ts before insert or update on notes for each row
+            execute function tsvector_update_trigger(ts, 'pg_catalog.english', v)""",
+        ],
+        ["alter table notes drop column ts cascade", "drop trigger notes_ts on notes"],
+    ),
+    "a view of it": (
+        ["create view found as select k from notes where to_tsvector('english', v) @@ to_tsquery('english', 'cat')"],
+        ["drop view found"],
+    ),
+    "a policy by a custom setting": (
+        [
+            "alter table notes enable row level security",
+            "create policy mine on notes using (k % 5 = nullif(current_setting('app.tenant', true), '')::int)",
+        ],
+        ["drop policy mine on notes", "alter table notes disable row level security"],
+    ),
+    "a view by a custom setting": (
+        ["create view of_mine as select k from notes where k % 5 = current_setting('app.tenant', true)::int"],
+        ["drop view of_mine"],
+    ),
+    "a default by a custom setting": (
+        ["alter table kinds alter name set default current_setting('app.tenant')"],
+        ["alter table kinds alter name drop default"],
+    ),
+}
+STATEMENTS = [
+    "insert into notes values (1, 'a cat'), (2, 'two cats'), (3, 'dogs'), (4, 'no')",
+    "insert into kinds (id) values (1)",
+    "insert into kinds values (2, 'cats')",
+    "update notes set v = v || ' and a cat' where k > 2",
+    "delete from notes where k = 4",
+    "select k from notes where to_tsvector('english'::regconfig, v) @@ to_tsquery('english'::regconfig, 'cat')",
+    "select k, ts_headline('english'::regconfig, v, to_tsquery('cat')) from notes order by k",
+    "select k from notes where k % 5 = current_setting('app.tenant'::text, true)::int",
+    "select * from notes where k = 3",
+    "select * from kinds order by id",
+]
+
+
+@pytest.fixture
+def both(twins: Twins) -> Iterator[Twins]:
+    twins.query("set app.tenant = '2'")
+    yield twins
+    twins.query("truncate notes, kinds")
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_what_uses_it_is_answered_as_before(both: Twins, name: str) -> None:
+    made, unmade = DEFINITIONS[name]
+    for text in made:
+        assert sqlstates(both.query(text)) == [], text
+    try:
+        asked = [f"select * from {view} order by 1" for view in ("found", "of_mine") if f"view {view} " in made[0]]
+        for text in [*STATEMENTS, *asked]:
+            assert sqlstates(both.query(text)) == [], text
+    finally:
+        for text in reversed(unmade):
+            both.query(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "insert into notes values (601), (602, 'y')",
+        "insert into notes (k, v) values (601, 'x', 1), (602, 'y')",
+        "insert into notes values (601, 'x'), (602, 'y', 'z'), (603)",
+        "insert into kinds values (1), (2, 'y')",
+    ],
+)
+def test_rows_of_several_lengths_are_an_error_wherever_they_go(twins: Twins, text: str) -> None:
+    assert sqlstates(twins.query(text)) == ["42601"]
+    assert sqlstates(twins.query("select * from notes")) == []
