@@ -156,6 +156,26 @@ _known: dict[Applied, Applied] = {NOTHING_APPLIED: NOTHING_APPLIED}
 UNKNOWN = object()  # link.settings after something that may have changed settings without a trace
 
 
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """``link.settings`` as UNKNOWN, of a link that had custom settings before, which nobody else may find there."""
+
+    had: Applied
+
+
+def unsure(settings: object) -> object:
+    """Return what a link with some settings has when something may have changed them without a trace."""
+    if isinstance(settings, Unsure):
+        return settings
+    return Unsure(settings) if isinstance(settings, Applied) and not settings.resettable else UNKNOWN
+
+
+def can_become(settings: object, wanted: Applied) -> bool:
+    """Whether a link with some settings can be brought to those wanted; one that cannot must be closed."""
+    had = settings.had if isinstance(settings, Unsure) else settings
+    return not isinstance(had, Applied) or had.resettable or had == wanted
+
+
 @dataclass(slots=True)
 class SessionSettings:
     """The settings of one session: start-up parameters, then SETs; with a snapshot to go back to on ROLLBACK."""

@@ -35,7 +35,7 @@ from proxy.isolation import (
 )
 from proxy.links import Replay, find_savepoint, put_begin, read_only_after, undoing, what_stays
 from proxy.replica_reads import matching_link
-from proxy.settings import UNKNOWN, WHEN_RUN, Applied, SessionSettings
+from proxy.settings import WHEN_RUN, Applied, SessionSettings, can_become, unsure
 from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
@@ -295,8 +295,7 @@ class ClientTransaction:
 
     def can_bring_up(self, link: ShardLink) -> bool:
         """Whether a link can be brought to this session's settings; one that cannot must be closed."""
-        previous = link.settings
-        return not isinstance(previous, Applied) or previous.resettable or previous == self.starting_settings()
+        return can_become(link.settings, self.starting_settings())
 
     def _put_begin(self, link: ShardLink) -> None:
         put_begin(link, self.modes.sql(), self.log)
@@ -522,7 +521,7 @@ class ClientTransaction:
         """A commit has come to its outcome: the links go back."""
         self.committing = False
         for shard in outcome.tainted:
-            self.links[shard].settings = UNKNOWN
+            self.links[shard].settings = unsure(self.links[shard].settings)
         self._end(rolled_back=not outcome.committed)
         if self.abandoned:
             self.abandon()

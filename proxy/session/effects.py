@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.session.roles import ROLE_SETTINGS, note_role
-from proxy.settings import UNKNOWN, set_config_sql
+from proxy.settings import set_config_sql, unsure
 from proxy.transaction import UNSEEN
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _note_on_link(session: Session, statement: Statement, link: ShardLink) -> No
         link.resettable = False
     if statement.tag != "SELECT" and session.database.catalog.functions:
         # A trigger may have called a function that sets something: the next user's settings are made anew.
-        link.settings = UNKNOWN
+        link.settings = unsure(link.settings)
 
 
 def _note_parameters(session: Session, statement: Statement) -> None:

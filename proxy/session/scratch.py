@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.links import Replay, put_settings
-from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied
+from proxy.settings import NOTHING_APPLIED, UNKNOWN, can_become
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 from proxy.transaction import IDLE
@@ -77,7 +77,7 @@ async def _matching_link(session: Session) -> ShardLink:
     while True:
         link = await session.database.acquire_scratch(session.role)
         previous = link.settings
-        if previous is UNKNOWN or (isinstance(previous, Applied) and not previous.resettable and previous != applied):
+        if previous is UNKNOWN or not can_become(previous, applied):
             link.abort()
             session.database.release_scratch(link)
             continue

@@ -210,6 +210,20 @@ def test_custom_settings_leave_nothing_behind(narrow: Town, connect: Connect) ->
     assert seen(narrow, second, "current_setting('app.tenant', true)") == [None] * 3
 
 
+def test_custom_settings_leave_nothing_behind_a_write(narrow: Town, connect: Connect) -> None:
+    """Where there are functions a write may have set anything: what was there before is not forgotten by that."""
+    first, second = connect(narrow.dsn), connect(narrow.dsn)
+    first.query("create function of_a_trigger() returns int language sql return 1")
+    first.query("set app.written = 'secret'")
+    for key in narrow.spread:
+        first.query(f"update notes set v = 'y' where k = {key}")
+    assert seen(narrow, first, "current_setting('app.written', true)") == ["secret"] * 3
+    for key in narrow.spread:
+        first.query(f"update notes set v = 'z' where k = {key}")
+    assert seen(narrow, second, "current_setting('app.written', true)") == [None] * 3
+    first.query("drop function of_a_trigger()")
+
+
 def test_what_a_function_sets_is_not_left_on_the_link(narrow: Town, connect: Connect) -> None:
     narrow.direct(
         "create or replace function sets() returns int language plpgsql as"
