@@ -26,6 +26,7 @@ from proxy.session.starts import BEGINNING, DEFAULTS, RoleStart
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
+from proxy.shards.errors import ShardError
 from proxy.shards.schema import stored_otherwise
 from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
@@ -33,6 +34,7 @@ from proxy.transaction import UNSEEN, ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
+from router.errors import refusal
 from router.planned import PlannedStatements
 from router.planner import Planner
 from router.shortcut import Shortcuts
@@ -493,12 +495,17 @@ class LogicalDatabase:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
         On the session's own link, which knows its settings and what its transaction has created. Returns when the shard
-        has nothing against it.
+        has nothing against it. What a domain says of a constant may have been read off a part of the rows.
         """
         transaction = session.transaction
         shard = self._knowing_shard(session, text)
         links = await transaction.join([shard], writes=False, reads=True)
-        await ask_description(links[shard], text, oids)
+        try:
+            await ask_description(links[shard], text, oids)
+        except ShardError as error:
+            if error.sqlstate == "23514" and self.catalog.checks_by_parts():
+                raise refusal("domain-check") from error
+            raise
         transaction.finish_statement()
 
     # --- what has been done ----------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ Where overloads, operators or casts cannot be told apart in a parse tree, the an
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from router import access, builtins
 from router.closure import Closure, Reach
 from router.cluster import Database, Home, Placement, Reference, Sharded, TableName
 from router.effect import NO_EFFECT, EffectKind, FunctionEffect, Runs, Unplaceable, builtin_effect, merge, run_together
+from router.named_types import ANY_TYPE
 from router.relation import (
     NOTHING,
     Cast,
@@ -524,8 +526,12 @@ class Catalog:
         name = parts[-1]
         schemas = effective_path(search_path) if len(parts) == 1 else (parts[-2],)
         found: list[FunctionEffect] = []
-        for schema in schemas:
-            kind = self._maps.types.get(table := TableName(schema, name))
+        if parts == ANY_TYPE:
+            all_uses = (replace(kind.uses, rows=frozenset()) for kind in self.types if kind.uses != NOTHING)
+            return [self.effect_of(self.closure.follow(uses)) for uses in all_uses]
+        named = {name, name.lstrip("_")}  # _t: an array of t
+        for schema, one in product(schemas, sorted(named)):
+            kind = self._maps.types.get(table := TableName(schema, one))
             uses = kind.uses if kind is not None else NOTHING
             if rows and self.is_alone(table):
                 uses |= Uses(rows=frozenset({table}))
@@ -535,6 +541,11 @@ class Catalog:
             self.user_effect(c.function) for c in self.casts if c.function is not None and name in {c.source, c.target}
         ]
         return found
+
+    def checks_by_parts(self) -> bool:
+        """Whether the check of some domain reads what no shard has whole."""
+        effects = (self.effect_of(self.closure.follow(kind.uses)) for kind in self.types if kind.uses != NOTHING)
+        return any(effect.runs is Runs.NOWHERE for effect in effects)
 
     @property
     def closure(self) -> Closure:

@@ -408,6 +408,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "this needs something that only the home shard has, and every shard would have to have it",
         "Use types, functions and views of reference tables alone; pgchorus doctor says where shards differ.",
     ),
+    "domain-check": (
+        "a domain's check of this value reads rows of several shards, of which one alone has been asked",
+        "Check the value by a query of its own.",
+    ),
     "key-form": (
         "cannot tell the shard of this sharding key: {reason}",
         "Write the key in its plain form (1200, not 0x4B0), or pass it as a binary parameter.",

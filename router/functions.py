@@ -20,6 +20,7 @@ from pglast.parser import ParseError, parse_plpgsql_json, parse_sql_json, scan
 from router import builtins
 from router.declared_types import declared_types
 from router.effect import NO_EFFECT
+from router.named_types import ANY_TYPE, of_call
 from router.relation import NOTHING, FunctionName, Uses
 from router.server_values import of_one_server
 from router.tree import Node, constant, name_parts, strings, walk
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Parts = tuple[str, ...]
 
 CACHED_TEXTS: Final = 8192
-ANY_TYPE: Final = ("*",)
 #: Types of pg_catalog, which is searched first, that a table may be called like.
 _BUILT_IN: Final = frozenset({"bit", "box", "circle", "date", "interval", "json", "jsonb", "line", "money", "name",
                               "numeric", "oid", "path", "point", "polygon", "record", "text", "time", "timestamp",
@@ -104,7 +104,8 @@ class Directory:
     def type_uses(self, parts: Parts) -> Uses:
         """Return what a name of a type may mean; ``ANY_TYPE`` means all there are."""
         if parts == ANY_TYPE:
-            return reduce(or_, (uses for meanings in self.types.values() for _, uses in meanings), NOTHING)
+            every = reduce(or_, (uses for meanings in self.types.values() for _, uses in meanings), NOTHING)
+            return replace(every, rows=frozenset())
         name = parts[-1]
         if name not in self.types and name.startswith("_"):
             name = name.lstrip("_")  # an array
@@ -308,6 +309,9 @@ class _Collector:
         name = strings(body.get("funcname"))
         self.functions.add(name)
         arguments = body.get("args", ())
+        made = of_call(body)
+        if made is not None:
+            self.types.add(made)
         if name[-1] == "set_config":
             setting = constant(arguments[0]) if arguments else None
             self.sets_custom = self.sets_custom or setting is None or "." in str(setting[1])

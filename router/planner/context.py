@@ -14,6 +14,7 @@ from router.cluster import Home, Reference, Sharded
 from router.effect import NO_EFFECT, FunctionEffect, Runs, merge
 from router.errors import Refused, refusal
 from router.keys import Reader
+from router.named_types import of_call
 from router.plan import Plan, Statement
 from router.server_values import of_one_server
 from router.statement import parse
@@ -163,8 +164,9 @@ class Context:
     def _effects(self, kind: str, body: Node) -> list[FunctionEffect]:  # noqa: PLR0911 - one line for each kind
         """Return the effects of one node that may call something."""
         if kind == "FuncCall":
-            effect = self.call_effect(body)
-            return [effect if effect.found else replace(effect, found=True), of_one_server(kind, body)]
+            effect, made = self.call_effect(body), of_call(body)
+            of_type = [] if made is None else [self.catalog.type_effect(made, self.search_path)]
+            return [effect if effect.found else replace(effect, found=True), of_one_server(kind, body), *of_type]
         if kind == "TypeName":
             return [self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path)]
         if kind == "ColumnRef":

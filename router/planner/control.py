@@ -228,6 +228,7 @@ def prepare(context: Context) -> Statement:
         at = end + 1
     if at >= len(tokens) or tokens[at].name != "AS":
         raise context.refuse("unknown-statement", name="this form of PREPARE")
+    context.check_callable(context.body.get("argtypes"))  # an argument is made one of its type, wherever it is read
     plan = PreparedControl(
         Prepared.PREPARE, context.body["name"], type_names=types, body=text[tokens[at + 1].start : parsed.end]
     )

@@ -330,3 +330,69 @@ def test_a_portal_that_is_not_read_to_its_end_is_audited(client: WireClient, tow
 def test_the_route_says_so(client: WireClient) -> None:
     shown = [str(row[0]) for row in client.rows("explain (route) select hid.ask('select 1')")]
     assert any("udit" in line for line in shown), shown
+
+
+COUNTING_TYPES = (
+    "create function counted() returns bigint language sql stable as 'select count(*) from notes'",
+    "create domain fewer as int8 check (value > counted())",
+    "create type holder as (d fewer)",
+    "create type outer_holder as (h holder, n int)",
+    "create type span as range (subtype = fewer)",
+    "create table held (id int, h holder)",
+    "create function lets() returns int language plpgsql as $$declare h holder; begin h := row(4); return 1; end$$",
+    "create function gives() returns holder language plpgsql as $$begin return row(4); end$$",
+    "create function checks(t text) returns boolean language sql as $$select pg_input_is_valid('4', t)$$",
+)
+MAKES_ONE = (
+    "select 4::fewer",
+    "select row(4)::holder",
+    "select '(4)'::holder",
+    "select '(4)'::text::holder",
+    "select row(row(4), 1)::outer_holder",
+    "select row(1, row(4))::held",
+    """select '{"(4)"}'::holder[]""",
+    """select '{"(4)"}'::_holder""",
+    "select '[4,4]'::span",
+    "select span(4, 4)",
+    "select '{[4,4]}'::span_multirange",
+    """select * from jsonb_populate_record(null::holder, '{"d": 4}')""",
+    """select * from json_populate_recordset(null::holder, '[{"d": 4}]')""",
+    """select jsonb_populate_record(h, '{"d": 4}') from held""",
+    """select * from jsonb_to_record('{"h": {"d": 4}}') as r(h holder)""",
+    """select * from json_table('{"d": 4}', '$' columns (d fewer path '$.d'))""",
+    """select json_value('{"d": 4}', '$.d' returning fewer)""",
+    "select pg_input_is_valid('4', 'fewer')",
+    "select pg_input_is_valid('(4)', 'public.holder[]')",
+    "select message from pg_input_error_info('4', 'fewer')",
+    "select pg_input_is_valid('4', t) from (values ('fewer')) v(t)",
+    "select lets()",
+    "select gives()",
+    "select checks('fewer')",
+    "insert into held values (2, row(4))",
+    "update held set h.d = 4",
+    "prepare made(fewer) as select $1",
+    "prepare counted_on(fewer) as select k from notes where k = 1; execute counted_on(4)",
+)
+#: The same names where nothing is counted.
+MAKES_NONE = (
+    "select 'fewer', pg_input_is_valid('4', 'int4'), pg_input_is_valid('x', 'pg_catalog.int8')",
+    "select (h).d from held",
+    "select said() from notes where k = 1",
+    "insert into notes values (17, said())",
+)
+
+
+def test_what_the_domain_in_a_type_counts_is_not_a_part(client: WireClient) -> None:
+    """There are six notes, and fewer on each shard."""
+    kept = (
+        "create domain en as text check (counted() > 0)",
+        "create function said() returns text language plpgsql as $$begin if true then return 'fewer'; end if; end$$",
+    )
+    try:
+        for text in (*COUNTING_TYPES, *kept):
+            client.rows(text)
+        answers = {text: state(client.query(text)) for text in (*MAKES_ONE, *MAKES_NONE)}
+        assert {text: found for text, found in answers.items() if found != ("0A000" if text in MAKES_ONE else "")} == {}
+    finally:
+        client.query("drop table held; drop function lets, gives, checks, said; drop domain en")
+        client.query("drop type outer_holder, holder, span; drop domain fewer; drop function counted")

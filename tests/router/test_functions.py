@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.cluster import TableName
+from router.declared_types import declared_types
 from router.functions import (
     Body,
     Directory,
@@ -16,7 +17,7 @@ from router.functions import (
     names_of_statements,
     uses_of,
 )
-from router.relation import FunctionName
+from router.relation import FunctionName, Uses
 
 
 def plpgsql(body: str, signature: str = "", returns: str = "void") -> Names:
@@ -76,6 +77,45 @@ def test_operators_types_and_fields() -> None:
     assert {("s", "##"), ("=",), ("<<",)} <= names.operators
     assert ("my", "t") in names.types
     assert {"f", "g"} <= names.fields
+
+
+@pytest.mark.parametrize(
+    ("body", "types"),
+    [
+        ("DECLARE r plain%rowtype; q s2.ht.v%type := 1; x CONSTANT numeric(10,2) = 2; BEGIN r := x; END",
+         {"plain", "s2.ht", "numeric"}),
+        ('<<b>> DECLARE "A b" "D"[] NOT NULL DEFAULT 1; c CURSOR (n en, m s.t) FOR SELECT plain; BEGIN END',
+         {"D", "en", "s.t"}),
+        ("BEGIN DECLARE e Mood; BEGIN then_or_end := plain; END; END", {"mood"}),
+        ("DECLARE a int; b a%type; c ALIAS FOR $1; BEGIN NULL; END", {"int", "alias"}),
+        ("BEGIN declares := plain; END", set()),
+    ],
+)  # fmt: skip
+def test_declared_types(body: str, types: set[str]) -> None:
+    assert {".".join(parts) for parts in declared_types(body)} == types
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("SELECT pg_input_is_valid('1', 's.\"D\"(3)')", "s.D"),
+        ("SELECT pg_input_error_info(x, 'd[]'::text)", "d"),
+        ("SELECT pg_input_is_valid('1', x)", "*"),
+        ("SELECT jsonb_populate_record(x.h, j) FROM x", "*"),
+        ("SELECT jsonb_populate_record(NULL::h, j) FROM x", "h"),
+    ],
+)
+def test_calls_that_make_a_type(text: str, made: str) -> None:
+    assert made in {".".join(parts) for parts in names_of_statements(text).types}
+
+
+def test_a_name_within_a_word_is_no_type() -> None:
+    directory = Directory(types={"en": (("public", Uses(reads=frozenset({TableName("public", "notes")}))),)})
+    for text, found in (("BEGIN IF x THEN NULL; END IF; END", False), ("DECLARE x en; BEGIN NULL; END", True)):
+        uses, _ = uses_of(
+            Body("plpgsql", text, f"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $${text}$$"), directory
+        )
+        assert bool(uses.reads) is found
 
 
 @pytest.mark.parametrize(
