@@ -7,6 +7,7 @@ everything that a statement costs in Python.
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,7 +85,8 @@ class Scene:
         plans.templates.put(
             (template, PATH), Lifted(Statement("", Single(ByKeys("int4", ()), writes=False), "SELECT"), "int4", 0)
         )
-        pools = [self._pool(number) for number in range(SHARDS)]
+        self.pools = pools = [self._pool(number) for number in range(SHARDS)]
+        self.held: list[ShardLink | None] = []
         shortcuts = Shortcuts(plans, logical, PATH, functions=False, entries=100)
         keyed = Single(ByKeys("int4", (Parameter(1),)), writes=False)
         described = Description((23,), (FIELD,))
@@ -119,14 +121,30 @@ class Scene:
         lane.arm()
         self.lane = lane
 
+    def hold(self) -> None:
+        """Lend every link, as if others had them: whoever asks then waits in the queue."""
+        self.held = [self.pools[number].take() for number in range(SHARDS)]
+
+    def wait(self, message: bytes, answer: bytes) -> None:
+        """Run one statement that waits for a link, and take that again when it is over."""
+        self.connection.data_received(message)
+        shard = self.lane._shard  # noqa: SLF001 - where it waits
+        pool, link = self.pools[shard], cast("ShardLink", self.held[shard])
+        pool.take_back(link)
+        link.data_received(answer)
+        if pool.take() is not link:
+            msg = "the lane left a statement that waited to the long road"
+            raise RuntimeError(msg)
+
     def _pool(self, number: int) -> LinkPool:
         endpoint = ShardEndpoint(f"s{number}", number, "postgres://postgres@127.0.0.1/bench")
-        pool = LinkPool(endpoint, None, "postgres", None, PoolLimits(idle_check_s=1e9, idle_lifetime_s=1e9))
+        pool = LinkPool(endpoint, None, "postgres", None, PoolLimits(size=1, idle_check_s=1e9, idle_lifetime_s=1e9))
         wire = Wire()
         self.links.append(wire)
         loan: Any = SimpleNamespace(transport=wire, parameters={}, pid=1)
         link = ShardLink(endpoint, loan, "postgres", "bench")
         link.types = OTHER_TYPES
+        pool._size = 1  # noqa: SLF001 - as if it had been opened
         pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
         pool._give(link)  # noqa: SLF001 - the same
         return pool
@@ -167,5 +185,11 @@ async def scene() -> dict[str, Callable[[], None]]:
             made.ask(asked[at], answer)
 
         found[mode] = run
+
+    crowd = Scene()
+    crowd.hold()
+    asked, answer = messages()["simple"]
+    endless = cycle(asked)
+    found["simple, waiting for a link"] = lambda: crowd.wait(next(endless), answer)
     await asyncio.sleep(0)
     return found

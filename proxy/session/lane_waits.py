@@ -73,7 +73,7 @@ class Queued:
             return False
         lane = self._lane
         try:
-            if link is not None and lane.go_on(link, pool, pool.now() - self._waiter.since):
+            if link is not None and lane.go_on(link, pool, self._waiter.waited_s):
                 return True
             lane.left_waiting()
         except Exception:  # noqa: BLE001 - somebody else's callback: he has given a link back, and knows nothing of us

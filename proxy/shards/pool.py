@@ -377,10 +377,6 @@ class LinkPool:
             self._late_timer = self._loop.call_later(self.limits.wait_timeout_s, self._look_at_late)
         return True
 
-    def now(self) -> float:
-        """Return the time by which ``Waiter.since`` goes."""
-        return self._time()
-
     def leave(self, waiter: Waiter) -> None:
         """Take somebody out of the queue who does not wait any more."""
         if waiter in self._waiters:
@@ -435,7 +431,8 @@ class LinkPool:
     def _first(self) -> Waiter:
         """Take the first out of the queue."""
         waiter, _ = self._waiters.popitem(last=False)
-        self._waited_s += self._time() - waiter.since
+        waiter.waited_s = self._time() - waiter.since
+        self._waited_s += waiter.waited_s
         return waiter
 
     async def _wash(self, link: ShardLink) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Waiter:
     """One place in the queue of one pool."""
 
-    __slots__ = ("_future", "_on_end", "_on_link", "since")
+    __slots__ = ("_future", "_on_end", "_on_link", "since", "waited_s")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Waiter:
         ``acquire`` is to say it.
         """
         self.since = 0.0  # when it came, by the loop's clock
+        self.waited_s = 0.0  # how long it has waited, when it is handed something
         self._future = future
         self._on_link = on_link
         self._on_end = on_end

@@ -33,6 +33,7 @@ DROP = (
     "DROP TYPE IF EXISTS mood",
 )
 INSERT = "INSERT INTO made (k, m, many, g, s, spots) VALUES ($1, $2, $3, $4, $5, $6)"
+NAMES = ("mood", "_mood", "grade", "spot", "_spot")
 SELECT = "SELECT k, m, many, g, s, spots FROM made WHERE k = $1"
 
 
@@ -47,7 +48,15 @@ def oid_of(town: Town, name: str) -> list[int]:
 
 
 def told_apart(town: Town) -> None:
-    """Make types, and see that no shard calls them as another does."""
+    """Make types, and see that no shard calls them as another does; counters of two servers may have met by chance."""
+    for _ in range(4):
+        make_types(town)
+        if all(len(set(oid_of(town, name))) == len(town.shards) for name in NAMES):
+            return
+    pytest.fail("the shards' counters of OIDs stay together")
+
+
+def make_types(town: Town) -> None:
     for number, dsn in enumerate(town.shards):
         with psycopg.connect(dsn, autocommit=True) as admin:
             for _ in range(7 * number):  # types are more than one apart, or an OID would mean another type elsewhere
@@ -56,8 +65,6 @@ def told_apart(town: Town) -> None:
     with psycopg.connect(town.dsn, autocommit=True) as connection:
         for statement in (*DROP, *MAKE):
             connection.execute(statement.encode())
-    for name in ("mood", "_mood", "grade", "spot", "_spot"):
-        assert len(set(oid_of(town, name))) == 3, name
 
 
 @pytest.fixture

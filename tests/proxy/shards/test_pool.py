@@ -156,7 +156,7 @@ async def test_places_that_are_new_go_to_those_who_wait_and_fewer_are_kept(make_
     pool.release(held.pop())
     last = await tasks[2]
     pool.use_limits(replace(pool.limits, size=1))
-    await eventually(lambda: pool.stats.closed == 2)
+    await eventually(lambda: pool.stats.closed == 2 and pool._used == 1)  # their places are free a moment later
     pool.release(last)
     pool.pause()
     pool.use_limits(replace(pool.limits, size=2))
