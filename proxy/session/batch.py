@@ -26,6 +26,7 @@ class Batch:
         self.statements: list[Statement] = []  # that Execute in this batch
         self.bound: list[Statement] = []
         self.executes = 0
+        self.in_block = False  # what is in it wants a block, whatever comes behind it
         self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
 
     def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:

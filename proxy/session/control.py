@@ -175,6 +175,7 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         raise ProxyError("25P01", f"{words[plan.control]} can only be used in transaction blocks")
     if plan.control is Control.SAVEPOINT:
         await transaction.savepoint(plan.savepoint, statement.text)
+        session.parameters_inside.append((transaction.log[-1], dict(session.parameters)))
         if session.clocks is not None:
             session.clocks.savepoint(transaction.log[-1])
         return b"SAVEPOINT"

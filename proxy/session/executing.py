@@ -45,7 +45,7 @@ async def execute_on_shards(session: Session, portal: Portal, statement: Stateme
 async def run_control(session: Session, portal: Portal, statement: Statement) -> bool:
     """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends."""
     plan = statement.plan
-    lasting = (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW) or (
+    lasting = (isinstance(plan, SettingControl) and plan.setting not in (Setting.SHOW, Setting.DISCARD_ALL)) or (
         isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
     )
     if lasting and not session.transaction.in_block and not sync_is_next(session):

@@ -90,6 +90,7 @@ class ExtendedProtocol:
         self.session = session
         self.batch: Batch | None = None
         self.skipping = False
+        self._executed = False  # something, since the last Sync or COMMIT: Postgres has a block from then on
         self._unnamed: Portal | None = None  # of before the Query under way
         self._handlers: dict[int, Callable[[Any], Awaitable[None]]] = {
             ord("P"): self._parse,
@@ -300,7 +301,7 @@ class ExtendedProtocol:
         if batch.statements:
             session.meter.runs(batch.statements)
             note_altering(session, batch.statements)
-        alone = batch.begins_itself or (last and batch.executes <= 1)
+        alone = batch.begins_itself or (last and batch.executes <= 1 and not batch.in_block)
         if any(simple.changes_definitions(session, statement) for statement in batch.statements):
             alone = False  # others must not run by the new definitions before they are read
         if not session.transaction.in_block and not alone:
@@ -447,7 +448,12 @@ class ExtendedProtocol:
         statement = portal.prepared.statement
         simple.check_block(session, statement)
         if needs_block_before(statement) and not session.transaction.in_block and not self._executes_before():
-            raise ProxyError("25P01", f"{statement.tag} can only be used in transaction blocks")
+            if not self._executed:
+                raise ProxyError("25P01", f"{statement.tag} can only be used in transaction blocks")
+            if self.batch is None:
+                session.begin(Block.IMPLICIT)
+            else:
+                self.batch.in_block = True
         session.transaction.command = statement.tag
         if portal.shard is not None:
             await self._execute_on_link(portal, portal.shard, message)
@@ -472,15 +478,17 @@ class ExtendedProtocol:
 
     async def _execute_here(self, portal: Portal, statement: Statement, message: frontend.Execute) -> None:
         session = self.session
+        if portal.ended is not None:
+            session.write(portal.again())
+            return
         if isinstance(statement.plan, DeclareSpread) and portal.executable is not None:
             request = replace(request_of(portal), text=statement.plan.text)
             declared = session.spread_cursors.declare(
                 session, statement.plan, portal.executable, request, statement.text
             )
-            session.write(await declared)
-            return
-        if portal.ended is not None:
-            session.write(portal.again())
+            answer = await declared
+            portal.answered(answer)
+            session.write(answer)
             return
         if await fetch_in_portions(session, portal, message.row_limit):
             return
@@ -488,6 +496,8 @@ class ExtendedProtocol:
             await self._execute(message)
         elif not await run_control(session, portal, statement):
             await execute_on_shards(session, portal, statement, message.row_limit)
+        if not isinstance(statement.plan, Empty):
+            self._executed = not isinstance(statement.plan, TransactionControl) and not begins_itself(statement)
 
     def _executes_before(self) -> bool:
         return self.batch is not None and self.batch.executes > 0
@@ -552,6 +562,7 @@ class ExtendedProtocol:
             await simple.after_error(session)
         self.batch = None
         self.skipping = False
+        self._executed = False
         await session.transaction.release_locks()
         if not session.transaction.in_block:
             for portal in session.portals.values():

@@ -95,6 +95,8 @@ class Session:
         self._changed_parameters: dict[str, None] = {}
         self.changed_by_data: set[str] = set()  # of those: by a statement that is no SET
         self.parameters_at_begin: dict[str, str] | None = None
+        self.parameters_inside: list[tuple[Replay, dict[str, str]]] = []  # at the savepoints of the block
+        self._changed_in_block: dict[str, None] = {}  # since then, in the order of the first changes
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
         )
@@ -305,6 +307,7 @@ class Session:
         if self.parameters.get(name) != value:
             self.parameters[name] = value
             self._changed_parameters[name] = None
+            self._changed_in_block.setdefault(name)
             self.changed_by_data.add(name)
 
     def parameters_are_noted(self) -> None:
@@ -317,8 +320,9 @@ class Session:
     def follow_parameters(self, link: ShardLink | None) -> None:
         """A link of the session was told something that may have changed settings (and its answer was swallowed)."""
         if link is not None and not link.closed:
-            for name, value in link.parameters.items():
-                self.on_parameter(name, value)
+            # Postgres takes back the last one first, and reports the last change first.
+            for name in [*reversed(self._changed_in_block), *link.parameters]:
+                self.on_parameter(name, link.parameters.get(name, self.parameters.get(name, "")))
             self.parameters_are_noted()
 
     def report_error(self, error: Exception, tally: Tally | None = None) -> None:
@@ -348,6 +352,7 @@ class Session:
         self.meter.failed(tally, sqlstate=sqlstate_of(error), refusal=refused)
         note_failure(self)
         self.transaction.fail()
+        self._settings_failed()
         if self.clocks is not None:
             self.clocks.failed()
 
@@ -370,6 +375,8 @@ class Session:
         """Open a block if none is open."""
         if self.transaction.block is Block.NONE:
             self.parameters_at_begin = dict(self.parameters)
+            self.parameters_inside.clear()
+            self._changed_in_block.clear()
             self.cursors_at_begin = frozenset(self.cursors)
             self.began_at_us = time.time_ns() // 1000
             self.begun_at = time.monotonic()
@@ -492,12 +499,22 @@ class Session:
 
     def _restore_parameters(self) -> None:
         """Tell the client which reported settings a rollback took back."""
-        if self.parameters_at_begin is None:
-            return
-        for name, value in self.parameters_at_begin.items():
-            self.on_parameter(name, value)
+        if self.parameters_at_begin is not None:
+            self._take_back(self.parameters_at_begin)
+            self.parameters_at_begin = None
+
+    def _take_back(self, values: Mapping[str, str]) -> None:
+        for name in list(reversed(self._changed_in_block)):
+            self.on_parameter(name, values.get(name, self.parameters[name]))
         self.parameters_are_noted()
-        self.parameters_at_begin = None
+
+    def _settings_failed(self) -> None:
+        """An error takes settings back at once, as far as the ROLLBACK will that the client has to say."""
+        transaction = self.transaction
+        if self.parameters_at_begin is None or not (transaction.failed and transaction.settings_changed):
+            return
+        known = [values for savepoint, values in self.parameters_inside if is_inside(transaction.savepoints, savepoint)]
+        self._take_back(known[-1] if known else self.parameters_at_begin)
 
     async def look_inside(self, link: ShardLink) -> None:
         """Plan by what the open transaction sees on home."""

@@ -12,7 +12,7 @@ from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
 from sequences_again import AGAIN
 from sequences_extended import EXTENDED
-from sequences_late import LATE
+from sequences_late import LATE, TAKEN_BACK
 from sequences_own import OWN_VIEWS
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
@@ -156,7 +156,7 @@ def by_hand() -> Iterator[Sequence]:
     topics = {
         "simple": SIMPLE,
         "extended": EXTENDED | AGAIN,
-        "late": LATE,
+        "late": LATE | TAKEN_BACK,
         "own": OWN_VIEWS,
         "copy": COPY,
         "broken": BROKEN,
