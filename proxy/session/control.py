@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
-from proxy.session import clocks
+from proxy.session import adopting, clocks
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
@@ -367,6 +367,7 @@ async def prepared_control(
         session.statements.clear()
         return backend.command_complete(b"DEALLOCATE ALL")
     if plan.prepared is Prepared.DEALLOCATE:
+        await adopting.look(session, name)
         _named(session, plan)
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
@@ -392,6 +393,7 @@ async def executed(
 
     ``statement``: where the arguments stand, if their places are known.
     """
+    await adopting.look(session, plan.name.encode())
     prepared = await current(session, _named(session, plan))
     expected = prepared.description.parameter_oids
     if len(expected) != plan.argument_count:

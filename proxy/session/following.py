@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
+from proxy.session import adopting
 from proxy.session.clocks import NAMES as TIMEOUTS
 from proxy.session.clocks import learn_timeouts
 from proxy.session.encoded import check_changed, sets_encoding
@@ -131,7 +132,10 @@ async def learn_settings(session: Session) -> None:
         answer = await link.run(_asked(made, custom))
     except ShardError:  # a statement_timeout of no length, say: the link is kept, and asked next time
         return
-    _learn(session, answer.rows)
+    left = [row for row in answer.rows if row[2] in (adopting.PREPARED, adopting.CURSOR)]
+    _learn(session, [row for row in answer.rows if row[2] not in (adopting.PREPARED, adopting.CURSOR)])
+    if left:
+        await adopting.adopt(session, left)
     if not settings.made.keys().isdisjoint(DEFAULT_SETTINGS):
         answer = await link.run(SHOW_DEFAULT)
         transaction.default_isolation = (answer.rows[0][0] or b"").decode()
@@ -149,7 +153,8 @@ def _asked(made: Iterable[str], custom: Iterable[str]) -> str:
     return (
         "SELECT pg_catalog.lower(name), setting, source FROM pg_catalog.pg_settings "  # noqa: S608 - quoted names
         f"WHERE source = 'session' OR pg_catalog.lower(name) = ANY ({_array(made)}) UNION ALL "
-        f"SELECT n, pg_catalog.current_setting(n, true), 'session' FROM pg_catalog.unnest({_array(custom)}) n"
+        f"SELECT n, pg_catalog.current_setting(n, true), 'session' FROM pg_catalog.unnest({_array(custom)}) n "
+        f"UNION ALL {adopting.LEFT}"
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: What is refused over several shards; everything else of these sequences is answered.
 REFUSED = frozenset(
     {"simple: two_phase", "simple: prepare transaction outside"}
+    | {"own: prepared out of sight", "own: a cursor out of sight"}
     | {f"{state}: FunctionCall" for state in ("idle", "in a block", "in a pipeline")}
 )
 
