@@ -19,6 +19,7 @@ from proxy.description import Description, ask_description
 from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
+from proxy.growing import grow
 from proxy.isolation import SERIALIZABLE
 from proxy.session import clocks
 from proxy.session.changing import Definitions, misplaced
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.settings import Applied, SessionSettings
     from proxy.shards.control import ControlLinks
+    from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool, PoolLimits
@@ -133,6 +135,7 @@ class LogicalDatabase:
         self._descriptions: OrderedDict[object, Description] = OrderedDict()
         self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
+        self.on_grown: list[Callable[[ShardEndpoint], None]] = []  # who else has to know of another shard
         self.on_adopted: list[Callable[[Database, int], None]] = []  # who else goes by the placements and their epoch
         self._misplaced = ""  # in what home's placements differ from ours
         self.on_misplaced: Callable[[], Awaitable[None]] | None = None  # what may mend that
@@ -381,13 +384,18 @@ class LogicalDatabase:
             self._misplaced = differs
         await self.notice_defaults()
 
-    async def adopt(self, logical: Database, epoch: int) -> None:
-        """Go by other placements from now on; no transaction is open (proxy.session.holding)."""
-        self.logical = logical
-        self._planner = None  # until the catalog is read by it
-        self.coordinator.epoch = self.fence.epoch = epoch
-        for adopted in self.on_adopted:
-            adopted(logical, epoch)
+    async def adopt(self, logical: Database, epoch: int, added: Sequence[ShardEndpoint] = ()) -> None:
+        """Go by other placements, and more shards, from now on; no transaction is open (proxy.session.holding)."""
+        async with self._reloading:  # who reads the catalog goes by as many shards at its end as at its beginning
+            for endpoint in added:
+                grow(self, endpoint)
+            self.logical = logical
+            self._planner = None  # until the catalog is read by it
+            self.coordinator.epoch = self.fence.epoch = epoch
+            for adopted in self.on_adopted:
+                adopted(logical, epoch)
+        if added:
+            await self.recovery.run_once([endpoint.index for endpoint in added])
         await self.reload_catalog()
 
     async def know_role(self, role: str) -> None:

@@ -17,20 +17,25 @@ Decides the order. Left to others: whose turn it is (proxy.reload, proxy.supervi
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
 from proxy.errors import ProxyError
+from proxy.growing import Further, added_endpoints
 from proxy.session import holding
+from proxy.shards.control import ControlLinks
 from proxy.shards.errors import ShardError
 from proxy.shards.replacing import replace_placements
 from router.change import difference
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from collections.abc import AsyncIterator
+
+    from proxy.config import Config, DatabaseConfig
     from proxy.database import LogicalDatabase
-    from router.cluster import Database
+
 
 log = structlog.get_logger("pgchorus.placing")
 
@@ -63,9 +68,10 @@ def placed_anew(before: Config, renewed: Config) -> str:
 class Placing:
     """One change of one database's placements, in this process."""
 
-    def __init__(self, database: LogicalDatabase, wanted: Database, cluster_name: str) -> None:
+    def __init__(self, database: LogicalDatabase, wanted: DatabaseConfig, cluster_name: str) -> None:
         self._database = database
-        self._wanted = wanted
+        self._wanted = wanted.logical
+        self._dsns = wanted.dsns
         self._cluster_name = cluster_name
         self._held = False
 
@@ -78,18 +84,31 @@ class Placing:
         """Store the new placements on the shards, and return their epoch. Raises ProxyError with the reason why not."""
         database = self._database
         replaced = difference(database.logical, self._wanted).replaced
+        joining = range(len(database.logical.shards), len(self._wanted.shards))
         try:
-            return await replace_placements(database.control, self._wanted, self._cluster_name, replaced)
+            async with self._links() as control:
+                return await replace_placements(control, self._wanted, self._cluster_name, replaced, joining)
         except ShardError as error:
-            shard = database.logical.shards[error.shard]
+            shard = self._wanted.shards[error.shard]
             raise not_placed(f"shard {shard}: {error}", "Reload again when all shards are up.") from error
+
+    @asynccontextmanager
+    async def _links(self) -> AsyncIterator[Further]:
+        """Lend control links to all shards; those that join are not the database's yet."""
+        known = self._database.control
+        added = ControlLinks(added_endpoints(known, self._wanted.shards, self._dsns))
+        try:
+            yield Further(known, added)
+        finally:
+            await added.close()
 
     async def adopt(self, epoch: int) -> None:
         """Go by them."""
         database = self._database
         before = database.planner if database.plans else None
+        added = added_endpoints(database.control, self._wanted.shards, self._dsns)
         try:
-            await database.adopt(self._wanted, epoch)
+            await database.adopt(self._wanted, epoch, added)
             await database.follow_catalog()
         except ShardError as error:  # nothing is planned before home was asked (_watch_catalog)
             log.warning("the catalog could not be read", database=self._wanted.name, error=str(error))

@@ -29,7 +29,7 @@ from proxy.tls import TlsError, TlsServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxy.config import Auth, Config, Log
+    from proxy.config import Auth, Config, DatabaseConfig, Log
     from proxy.database import LogicalDatabase
 
 log = structlog.get_logger("pgchorus.reload")
@@ -94,7 +94,7 @@ async def prepare(server: Reloadable, renewed: Config) -> Prepared:
     )
     placing = None
     if name := placed_anew(server.config, renewed):
-        placing = Placing(server.databases()[name], renewed.cluster.databases[name], renewed.cluster.name)
+        placing = Placing(server.databases()[name], renewed.databases[name], renewed.cluster.name)
     return Prepared(renewed, credentials, tls, placing)
 
 
@@ -106,7 +106,7 @@ def read_again(before: Config) -> tuple[Config, list[str]]:
     found = load(Path(before.file))
     limits = replace(before.limits, **{name: getattr(found.limits, name) for name in _RELOADED_LIMITS})
     placed = {
-        name: replace(one, logical=found.databases[name].logical) if name in found.databases else one
+        name: _placed(one, found.databases[name]) if name in found.databases else one
         for name, one in before.databases.items()
     }
     renewed = replace(
@@ -119,6 +119,11 @@ def read_again(before: Config) -> tuple[Config, list[str]]:
     placed_anew(before, renewed)
     waiting = [one.name for one in fields(found) if getattr(found, one.name) != getattr(renewed, one.name)]
     return renewed, waiting
+
+
+def _placed(before: DatabaseConfig, found: DatabaseConfig) -> DatabaseConfig:
+    """Return a database with the placements and the further shards of another configuration; the rest stays."""
+    return replace(before, logical=found.logical, dsns=before.dsns + found.dsns[len(before.dsns) :])
 
 
 def say_done(file: str, waiting: list[str]) -> None:

@@ -98,6 +98,10 @@ async def open_database(
             *watch_hosts(control, health, limits.failover_check_s),
             spawn(timelines.exchange_forever(limits.failover_check_s), name=f"timelines of {database.name}"),
         ]
+        served.on_grown += [
+            timelines.add,
+            lambda added: tasks.extend(watch_hosts(control, health, limits.failover_check_s, since=added.index)),
+        ]
         try:
             yield served
         finally:

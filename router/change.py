@@ -40,14 +40,18 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one configuration of a database to another: ``impossible`` says why not, one clause each."""
+    """From one configuration of a database to another: ``impossible`` says why not, one clause each.
+
+    ``added``: the names of shards that come behind the others and have no slots.
+    """
 
     replaced: tuple[Replaced, ...] = ()
     functions: bool = False
+    added: tuple[str, ...] = ()
     impossible: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.replaced or self.functions or self.impossible)
+        return bool(self.replaced or self.functions or self.added or self.impossible)
 
 
 def words(placement: Placement) -> str:
@@ -60,8 +64,18 @@ def words(placement: Placement) -> str:
 def difference(before: Database, after: Database) -> Change:
     """Compare two configurations of one database."""
     impossible = []
-    if before.shards != after.shards:
+    added = after.shards[len(before.shards) :]
+    if before.shards != after.shards[: len(before.shards)]:
         impossible.append(_of_shards(before.shards, after.shards))
+    elif len(before.shards) == 1 and added:
+        impossible.append(
+            f"{before.shards[0]} is the only shard: everything is planned for one, and its rows have no CHECK"
+        )
+    elif before.holders != after.holders:
+        impossible.append(
+            f"rows are spread over {', '.join(before.holders)} and would be over {', '.join(after.holders)}"
+            " (spread: says over which)"
+        )
     elif before.shards[before.home] != after.shards[after.home]:
         impossible.append(
             f"the home shard is {before.shards[before.home]} and would be {after.shards[after.home]}:"
@@ -74,17 +88,15 @@ def difference(before: Database, after: Database) -> Change:
     return Change(
         replaced=_replaced(before.placements, after.placements),
         functions=dict(before.functions) != dict(after.functions),
+        added=added,
         impossible=tuple(impossible),
     )
 
 
 def _of_shards(before: tuple[str, ...], after: tuple[str, ...]) -> str:
     gone = [name for name in before if name not in after]
-    added = [name for name in after if name not in before]
     if gone:
         return f"shard {', '.join(gone)} would be gone, with its rows"
-    if added:
-        return f"shard {', '.join(added)} would be new, and rows of every sharded table would move there"
     return f"the shards are {', '.join(before)} and would be {', '.join(after)}: their order says where rows are"
 
 

@@ -59,7 +59,8 @@ class Vouch(Enum):
 class Database:
     """One logical database: its shards in configuration order, and what is placed where.
 
-    ``shards`` are names; everywhere else a shard is its index in this tuple. ``slots`` is a power of two.
+    ``shards`` are names; everywhere else a shard is its index in this tuple. ``slots`` is a power of two. ``spread``:
+    the shards that have rows of sharded tables; () for all. The others have copies of reference tables, and no slots.
     """
 
     name: str
@@ -68,16 +69,26 @@ class Database:
     placements: Mapping[TableName, Placement] = field(default_factory=dict)
     functions: Mapping[str, Vouch] = field(default_factory=dict)
     slots: int = DEFAULT_SLOTS
+    spread: tuple[int, ...] = ()
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """The names of the shards that have rows of sharded tables, in the order of their slots."""
+        return tuple(self.shards[shard] for shard in self.spread) or self.shards
 
     def shard_of_slot(self, slot: int) -> int:
         """Return the index of the shard that owns a slot: contiguous ranges, as even as they can be."""
-        return slot * len(self.shards) // self.slots
+        spread = self.spread
+        return spread[slot * len(spread) // self.slots] if spread else slot * len(self.shards) // self.slots
 
     def slot_range(self, shard: int) -> tuple[int, int]:
-        """Return the first and last slot (inclusive) of a shard."""
-        count = len(self.shards)
-        first = -(-shard * self.slots // count)
-        last = -(-(shard + 1) * self.slots // count) - 1
+        """Return the first and last slot (inclusive) of a shard; (0, -1) for one that has none."""
+        if self.spread and shard not in self.spread:
+            return 0, -1
+        count = len(self.spread or self.shards)
+        at = self.spread.index(shard) if self.spread else shard
+        first = -(-at * self.slots // count)
+        last = -(-(at + 1) * self.slots // count) - 1
         return first, last
 
     def placement(self, table: TableName) -> Placement:

@@ -307,8 +307,11 @@ def slot_check(key_type: str, column_sql: str, slots: int, first: int, last: int
     """Return the SQL condition that a row's slot is one of ``first`` to ``last`` (inclusive).
 
     One comparison, so that a row is hashed once: slots below ``first`` wrap around and come out above its width.
+    ``last`` before ``first``: no row. That has numbers of its own, by which such CHECKs are compared.
     """
     slot = slot_expression(key_type, column_sql, slots)
+    if last < first:
+        return f"({slot} OPERATOR(pg_catalog.>=) {slots}::pg_catalog.int8)"
     moved = f"({slot} OPERATOR(pg_catalog.-) {first}::pg_catalog.int8)"
     wrapped = f"({moved} OPERATOR(pg_catalog.&) {slots - 1}::pg_catalog.int8)"
     return f"({wrapped} OPERATOR(pg_catalog.<=) {last - first}::pg_catalog.int8)"

@@ -86,6 +86,7 @@ _DATABASE = Section(
     {
         "shards": Key(Named(values.gid_name, Value(values.dsn, secret=True), least=1)),
         "home": Key(Value(values.text)),
+        "spread": Key(Value(values.names), ()),
         "read_from": Key(Value(values.choice(*READ_FROM)), READ_FROM[0]),
         **_TABLES,
     }

@@ -170,12 +170,18 @@ def _database(reader: Reader, name: str, content: dict[str, Any]) -> DatabaseCon
     if home is not None and shards and home not in shards:
         reader.wrong(f"{path}.home", f"{home} is no shard of this database", f"name one of {', '.join(shards)}")
     tables = _tables(content)
+    spread: tuple[str, ...] = content["spread"] or ()
+    strange = [one for one in spread if shards and one not in shards]
+    if strange or len(set(spread)) < len(spread):
+        wrong = f"{strange[0]} is no shard of this database" if strange else "names a shard twice"
+        reader.wrong(f"{path}.spread", wrong, f"name some of {', '.join(shards)}, or all")
     if tables.slots < len(shards):
         reader.wrong(f"{path}.slots", f"{tables.slots} slots for {len(shards)} shards", "give more slots than shards")
     if reader.mistakes:
         return None
     names = tuple(shards)
-    logical = Database(name, names, names.index(home), tables.placements, tables.functions, tables.slots)
+    holders = () if spread == names else tuple(map(names.index, spread))
+    logical = Database(name, names, names.index(home), tables.placements, tables.functions, tables.slots, holders)
     return DatabaseConfig(logical, tuple(shards.values()), content["read_from"])
 
 

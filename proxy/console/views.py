@@ -99,8 +99,8 @@ async def shards(world: World) -> Table:
                 port=port,
                 home=shard == database.logical.home,
                 state="up" if reason is None else "down",
-                first_slot=first,
-                last_slot=last,
+                first_slot=first if first <= last else None,
+                last_slot=last if first <= last else None,
                 reason=None if reason is None else ". ".join(filter(None, (str(reason), reason.fields.detail))),
             )
     return table

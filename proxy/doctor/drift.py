@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from proxy.doctor.drift_sql import OBJECTS, UNPLACED
 from proxy.doctor.finding import FILE, HAND, SHELL, Command
 from proxy.doctor.look import listed
 from proxy.doctor.placements import init_command
+from proxy.shards.drift_sql import OBJECTS, UNPLACED
 from proxy.shards.types import READ_TYPES, type_map
 from router.cluster import Reference, Sharded
 from router.effect import Runs

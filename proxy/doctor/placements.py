@@ -80,10 +80,17 @@ def _identity(look: Look, shard: int, one: ShardLook) -> None:
         edit = Command(FILE, f"{path}.shards: exchange the DSNs of {look.name(shard)} and {meta['shard']}")
         look.add("shards-mixed-up", shard, "", f"it says that it is {meta['shard']}", edit)
         return
-    for what in ("shards", "home", "slots"):
-        if meta[what] != wanted[what]:
-            edit = Command(FILE, f"{path}.{what}: {meta[what]}    (or, with empty tables, pgchorus init)")
-            look.add("layout-differs", shard, what, f"{meta[what]} there, {wanted[what]} in the configuration", edit)
+    for what in ("shards", "home", "slots", "spread"):
+        there = schema.kept(meta, what)
+        if there != wanted[what]:
+            edit = Command(FILE, f"{path}.{what}: {there}    (or, with empty tables, pgchorus init)")
+            look.add(
+                "layout-differs",
+                shard,
+                what,
+                f"{there} there, {wanted[what]} in the configuration",
+                edit,
+            )
 
 
 def _stored(look: Look, shard: int, one: ShardLook) -> None:

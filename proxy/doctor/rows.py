@@ -139,7 +139,7 @@ def _check(  # noqa: PLR0913 - what is known of one table
     expression = here.slot["expression"]
     same = _NUMBERS.findall(expression) == _NUMBERS.findall(wanted.replace("::pg_catalog.int8", " "))
     if not same or "stray" not in expression:
-        detail = f"is another one: slots {first} to {last} belong here"
+        detail = f"is another one: slots {first} to {last} belong here" if first <= last else "lets rows in, of no slot"
         look.add("slot-check-missing", shard, table, detail, *anew)
     elif not here.slot["enforced"]:
         look.add("slot-check-disabled", shard, table, "is NOT ENFORCED", *anew)
@@ -156,14 +156,16 @@ def _dropped(look: Look, shard: int, table: TableName) -> Command:
 
 async def _rows(look: Look, connection: ControlConnection, table: TableName, key: str, here: Placed) -> bool:
     """Judge every row of a table on one shard; returns whether some belong elsewhere."""
-    shard, slots, shards = connection.shard, look.database.slots, len(look.database.shards)
+    shard, slots = connection.shard, look.database.slots
+    spread = look.database.spread or tuple(range(len(look.database.shards)))
+    owner = f"(ARRAY[{', '.join(map(str, spread))}])[slot * {len(spread)} / {slots} + 1]"
     kind, column = here.key_type or "", quote_identifier(key)
     slot = slot_expression(kind, column, slots)
     judge = f"satisfies_hash_partition('pg_temp.pgchorus_{kind}'::regclass, {slots}, slot::integer, k)"
     query = (
         "SELECT json_build_object('rows', coalesce(sum(n), 0), 'wrong', coalesce(sum(n) FILTER (WHERE NOT hashed), 0),"  # noqa: S608 - names are quoted
         " 'by_shard', coalesce(json_object_agg(shard, n) FILTER (WHERE hashed), '{}'))::text FROM ("
-        f"SELECT slot * {shards} / {slots} AS shard, {judge} AS hashed, count(*) AS n"
+        f"SELECT {owner} AS shard, {judge} AS hashed, count(*) AS n"
         f" FROM (SELECT {column} AS k, {slot} AS slot FROM {{leaf}}) r GROUP BY 1, 2) g"
     )
     elsewhere: dict[Leaf, Counter[int]] = {}

@@ -34,6 +34,7 @@ async def serve_session(session: Session) -> None:
     connection.on_lost = session.client_lost
     session.in_lane, session.planned_ahead = lane.statement_under_way, extended.planned_ahead
     session.database.sessions.add(session)
+    session.transaction.shard_count = len(session.database.logical.shards)  # one may have joined since the log-in
     handled = 0
     try:
         while True:

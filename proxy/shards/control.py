@@ -125,6 +125,18 @@ class ControlConnection:
                 await self.execute("RESET ROLE")
                 self._broken = False
 
+    async def copy_out(
+        self, table: tuple[str, str], columns: Sequence[str], put: Callable[[bytes], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Give a table's rows to ``put``, as COPY TO writes them. Raises ShardError."""
+        schema, name = table
+        await self._call(self._connection.copy_from_table(name, schema_name=schema, columns=columns, output=put))
+
+    async def copy_in(self, table: tuple[str, str], columns: Sequence[str], rows: AsyncIterator[bytes]) -> None:
+        """Write such rows into a table. Raises ShardError."""
+        schema, name = table
+        await self._call(self._connection.copy_to_table(name, schema_name=schema, columns=columns, source=rows))
+
     def give_up(self) -> None:
         """Close the socket now; whoever waits for an answer hears that the link is lost, which says nothing new."""
         self._given_up = True
@@ -313,20 +325,32 @@ class ControlLinks:
     """Control links to all shards of a database, at most ``per_shard`` at a time to each."""
 
     def __init__(self, endpoints: Sequence[ShardEndpoint], limits: ControlLimits | None = None) -> None:
-        self._reserves = tuple(_Reserve(endpoint, limits or ControlLimits()) for endpoint in endpoints)
+        self._limits = limits or ControlLimits()
+        self._reserves = tuple(_Reserve(endpoint, self._limits) for endpoint in endpoints)
+        self._tell: dict[str, Callable[..., None]] = {}
+
+    def add(self, endpoint: ShardEndpoint) -> None:
+        """Have links to another shard, the last one."""
+        reserve = _Reserve(endpoint, self._limits)
+        for event, callback in self._tell.items():
+            setattr(reserve, event, partial(callback, endpoint.index))
+        self._reserves += (reserve,)
 
     def on_failure(self, callback: Callable[[int, ShardError], None]) -> None:
         """Have ``callback(shard, error)`` called when a connection is lost or cannot be made (but for probes)."""
+        self._tell["on_failure"] = callback
         for shard, reserve in enumerate(self._reserves):
             reserve.on_failure = partial(callback, shard)
 
     def on_doubt(self, callback: Callable[[int], None]) -> None:
         """Have ``callback(shard)`` called when somebody has given up waiting for a command there."""
+        self._tell["on_doubt"] = callback
         for shard, reserve in enumerate(self._reserves):
             reserve.on_doubt = partial(callback, shard)
 
     def on_move(self, callback: Callable[[int], None]) -> None:
         """Have ``callback(shard)`` called when another one of a shard's servers has become its primary."""
+        self._tell["on_move"] = callback
         for shard, reserve in enumerate(self._reserves):
             reserve.on_move = partial(callback, shard)
 

@@ -56,9 +56,11 @@ class Failover:
             pools.drop(shard)
 
 
-def watch_hosts(control: ControlLinks, health: ShardHealth, every_s: float) -> list[asyncio.Task[None]]:
-    """Start to look now and then at the hosts of each shard that has several; until cancelled."""
-    finders = {shard: finder for shard in range(len(control)) if (finder := control.finder(shard)) is not None}
+def watch_hosts(
+    control: ControlLinks, health: ShardHealth, every_s: float, *, since: int = 0
+) -> list[asyncio.Task[None]]:
+    """Start to look now and then at the hosts of each shard (``since`` one) that has several; until cancelled."""
+    finders = {shard: finder for shard in range(since, len(control)) if (finder := control.finder(shard)) is not None}
     return [
         spawn(_watch(shard, finder, health, every_s), name=f"watch the hosts of {finder.endpoint.name}")
         for shard, finder in finders.items()

@@ -68,6 +68,11 @@ class ShardHealth:
         self._doubts: dict[int, asyncio.Task[None]] = {}
         self._closed = False
 
+    def add(self, name: str, patience_s: float) -> None:
+        """Know another shard, the last one."""
+        self._names += (name,)
+        self._patience_s += (patience_s,)
+
     def on_return(self, callback: Callable[[int], Awaitable[None]]) -> None:
         """Have ``callback(shard)`` awaited when a shard has come back, before it is up. While it raises, it is down."""
         self._callbacks.append(callback)

@@ -44,6 +44,12 @@ class PoolSet:
         #: For the pools that are made from now on.
         self.on_lost: Callable[[ShardLink, ShardError], None] | None = None
 
+    def add(self, endpoint: ShardEndpoint) -> None:
+        """Have pools of another shard, the last one."""
+        self.endpoints += (endpoint,)
+        self.types.append(ShardTypes())
+        self.loads.append(Timings())
+
     def pool(self, shard: int, database: str | None, role: str, password: str | None = None) -> LinkPool:
         """Return the pool of a shard for a database (None: the DSN's own) and a role.
 

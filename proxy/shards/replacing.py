@@ -15,16 +15,21 @@ proxy has no transaction open meanwhile (:mod:`proxy.session.holding`).
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import LOCK_NOT_AVAILABLE
 from proxy.shards.errors import ShardError
+from proxy.shards.joining import join, lock_copies
 from proxy.shards.schema import (
     INSTALL_LOCK,
     PlacementMismatch,
     differences,
+    expected_meta,
     foreign,
+    install_on,
     look_everywhere,
     store_sql,
     table_problems,
@@ -36,48 +41,69 @@ from router.own_schema import CATALOG_BUMP, guard_call, quote_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from proxy.shards.control import ControlConnection, ControlLinks
+    from proxy.shards.control import ControlConnection
+    from proxy.shards.schema import Control
     from router.change import Replaced
-    from router.cluster import Database
+    from router.cluster import Database, TableName
 
 LOCK_WAIT_MS: Final = 2_000  # others wait behind who waits for a lock
+JOIN_S: Final = 20.0  # less than clients wait (proxy.session.changing.HELD_S)
 _EMPTY_HINT: Final = "Nothing has changed. Drop the table, reload, and make it again; or leave its placement as it was."
+_JOIN_HINT: Final = "Nothing has changed. docs/operations.md says how a shard is made ready to join."
 _BUSY_HINT: Final = "Nothing has changed. Reload again when the transactions that use these tables have ended."
 
 
 async def replace_placements(
-    control: ControlLinks, database: Database, cluster_name: str, replaced: Sequence[Replaced]
+    control: Control,
+    database: Database,
+    cluster_name: str,
+    replaced: Sequence[Replaced],
+    joining: Sequence[int] = (),
 ) -> int:
     """Store the placements of ``database`` on all shards, and return the epoch; nothing is done where they are there.
+
+    ``joining``: shards that this proxy does not serve yet; the others may know them, from another one.
 
     Raises PlacementMismatch when rows would be in the wrong place, or somebody uses what changes; and ShardError.
     """
     async with control.connection(database.home) as turn:
         await turn.execute(f"SELECT pg_advisory_lock({INSTALL_LOCK})")
         try:
-            return await _replace(control, database, cluster_name, replaced)
+            return await _replace(control, database, cluster_name, replaced, joining)
         finally:
             await turn.execute(f"SELECT pg_advisory_unlock({INSTALL_LOCK})")
 
 
-async def _replace(control: ControlLinks, database: Database, cluster_name: str, replaced: Sequence[Replaced]) -> int:
+async def _replace(
+    control: Control,
+    database: Database,
+    cluster_name: str,
+    replaced: Sequence[Replaced],
+    joining: Sequence[int],
+) -> int:
     looks = await look_everywhere(control, database)
-    found, touched = differences(database, cluster_name, looks)
     epoch = max(look.epoch or 0 for look in looks)
+    problems = unfit(database, looks) + foreign(cluster_name, looks, database) + table_problems(database, looks)
+    known = (looks[database.home].meta or {}).get("shards", ())  # home is told last
+    joining = [shard for shard in joining if database.shards[shard] not in known]
+    for shard in joining:  # what it says of itself counts for nothing
+        meta = expected_meta(database, cluster_name, shard)
+        looks[shard] = replace(looks[shard], meta=meta, placements=looks[database.home].placements)
+    found, touched = differences(database, cluster_name, looks, rows_stay=bool(joining))
     if not found:
         return epoch
-    problems = unfit(database, looks) + foreign(cluster_name, looks, database) + table_problems(database, looks)
-    unknown = sorted(touched - {one.table for one in replaced})
-    if unknown or any(look.meta is None for look in looks):
+    if touched - {one.table for one in replaced} or any(look.meta is None for look in looks):
         problems += found  # the shards are not as the old configuration says, either
     if problems:
         raise PlacementMismatch(problems, _EMPTY_HINT)
+    for shard in joining:
+        await install_on(control, shard)
     order = sorted(range(len(database.shards)), key=lambda shard: (looks[shard].identity, database.shards[shard]))
     async with AsyncExitStack() as stack:
         # All connections first: nobody waits for one while holding others back.
         held = {shard: await stack.enter_async_context(control.connection(shard)) for shard in order}
         try:
-            await _store(held, database, cluster_name, replaced, epoch + 1)
+            await _store(held, database, cluster_name, replaced, epoch + 1, joining)
         except (ShardError, PlacementMismatch):
             for connection in held.values():
                 with suppress(ShardError):  # a link that is lost has rolled back
@@ -88,27 +114,47 @@ async def _replace(control: ControlLinks, database: Database, cluster_name: str,
     return epoch + 1
 
 
-async def _store(
+async def _store(  # noqa: PLR0913, PLR0917 - what is stored, and where
     held: Mapping[int, ControlConnection],
     database: Database,
     cluster_name: str,
     replaced: Sequence[Replaced],
     epoch: int,
+    joining: Sequence[int],
 ) -> None:
     """Lock, look and write, in an open transaction on each shard."""
     try:
         await _lock(held, database, replaced)
+        if joining:
+            for connection in held.values():
+                await lock_copies(connection, database)
     except ShardError as error:
         if error.fields.sqlstate != LOCK_NOT_AVAILABLE:
             raise
         busy = f"on shard {database.shards[error.shard]} transactions are under way that use what would change"
         raise PlacementMismatch([busy], _BUSY_HINT) from error
+    if joining:
+        await _join(held, database, joining)
     for shard, connection in held.items():
-        for one in replaced:
-            if isinstance(one.after, Sharded) and await _is_there(connection, one):
-                await connection.execute(guard_call(database, one.table, one.after.key, shard))
+        changed = [(one.table, one.after) for one in replaced]
+        if shard in joining:
+            changed = list(database.placements.items())
+        for table, after in changed:
+            if isinstance(after, Sharded) and await _is_there(connection, table):
+                await connection.execute(guard_call(database, table, after.key, shard))
         await connection.execute("; ".join(store_sql(database, cluster_name, shard, epoch)))
     await held[database.home].execute(CATALOG_BUMP)
+
+
+async def _join(held: Mapping[int, ControlConnection], database: Database, joining: Sequence[int]) -> None:
+    """Compare and fill the shards that join, and take as long as clients may wait for it."""
+    try:
+        async with asyncio.timeout(JOIN_S):
+            problems = await join(held, database, joining)
+    except TimeoutError:
+        problems = [f"copying and comparing reference tables takes longer than {JOIN_S:g} s"]
+    if problems:
+        raise PlacementMismatch(problems, _JOIN_HINT)
 
 
 async def _lock(held: Mapping[int, ControlConnection], database: Database, replaced: Sequence[Replaced]) -> None:
@@ -127,7 +173,7 @@ async def _lock(held: Mapping[int, ControlConnection], database: Database, repla
 
 async def _look(connection: ControlConnection, shard: str, one: Replaced) -> str:
     """Keep everybody from a table, and return why it cannot be placed anew, '' if it can."""
-    if not await _is_there(connection, one):
+    if not await _is_there(connection, one.table):
         return ""
     if one.only_if_absent:
         return f"{one}, and is there on shard {shard}"
@@ -138,6 +184,6 @@ async def _look(connection: ControlConnection, shard: str, one: Replaced) -> str
     return ""
 
 
-async def _is_there(connection: ControlConnection, one: Replaced) -> bool:
-    there: bool = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quote_table(one.table))
+async def _is_there(connection: ControlConnection, table: TableName) -> bool:
+    there: bool = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quote_table(table))
     return there

@@ -64,6 +64,8 @@ __all__ = [
     "expected_meta",
     "foreign",
     "install",
+    "install_on",
+    "kept",
     "look_at",
     "look_everywhere",
     "store_sql",
@@ -206,6 +208,7 @@ def expected_meta(database: Database, cluster_name: str, shard: int) -> dict[str
         "shards": list(database.shards),
         "home": database.shards[database.home],
         "slots": database.slots,
+        "spread": list(database.holders),
     }
 
 
@@ -222,8 +225,18 @@ def foreign(cluster_name: str, shards: Sequence[ShardLook], database: Database) 
     return problems
 
 
-def differences(database: Database, cluster_name: str, shards: Sequence[ShardLook]) -> tuple[list[str], set[TableName]]:
-    """Return in what the shards differ from the configuration, and the tables whose rows would be misplaced by it."""
+def kept(meta: Mapping[str, Any], what: str) -> Any:
+    """Return what a shard's row in pgchorus.meta says; one of an earlier version says nothing of the spread."""
+    return meta.get(what) or meta["shards"] if what == "spread" else meta[what]
+
+
+def differences(
+    database: Database, cluster_name: str, shards: Sequence[ShardLook], *, rows_stay: bool = False
+) -> tuple[list[str], set[TableName]]:
+    """Return in what the shards differ from the configuration, and the tables whose rows would be misplaced by it.
+
+    ``rows_stay``: other shards, with the same spread, have been seen to misplace none (proxy.shards.joining).
+    """
     placed = declared(database)
     problems: list[str] = []
     touched: set[TableName] = set()
@@ -232,10 +245,12 @@ def differences(database: Database, cluster_name: str, shards: Sequence[ShardLoo
         if shard.meta is None:
             problems.append(f"shard {name} has no pgchorus schema")
         wanted = expected_meta(database, cluster_name, index)
-        for what in ("shards", "home", "slots"):
-            if shard.meta is not None and shard.meta[what] != wanted[what]:
-                problems.append(f"shard {name} has {what} = {shard.meta[what]}, the configuration {wanted[what]}")
-                touched |= set(placed) | set(stored)
+        for what in ("shards", "home", "slots", "spread"):
+            there = wanted[what] if shard.meta is None else kept(shard.meta, what)
+            if there != wanted[what]:
+                problems.append(f"shard {name} has {what} = {there}, the configuration {wanted[what]}")
+                if what != "shards" or not rows_stay:
+                    touched |= set(placed) | set(stored)
         for table in sorted(placed.keys() | stored.keys()):
             if placed.get(table) != stored.get(table):
                 has, want = _words(stored.get(table)), _words(placed.get(table))
@@ -261,6 +276,10 @@ async def stored_otherwise(control: Control, database: Database) -> str:
     """
     async with control.connection(database.home) as connection:
         stored = json.loads(await connection.fetchval(STORED))
+    ours = expected_meta(database, "", database.home)
+    for what in ("shards", "home", "slots", "spread"):
+        if (there := kept(stored["meta"], what)) != ours[what]:
+            return f"{what}: {there}, in the configuration {ours[what]}"
     found = {TableName(row[0], row[1]): tuple(row[2:]) for row in stored["placements"] or ()}
     wanted = declared(database)
     return "; ".join(
@@ -319,7 +338,7 @@ async def admit(control: Control, database: Database, cluster_name: str, shard: 
         for index in range(len(database.shards))
     ]
     _raise_problems(database, cluster_name, shards, "Run pgchorus init with this configuration, and start again.")
-    await _create(control, shard)
+    await install_on(control, shard)
     await ensure_slot_checks(control, database, [shard])
 
 
@@ -355,14 +374,20 @@ async def install(control: Control, database: Database, cluster_name: str) -> in
 async def _install(control: Control, database: Database, cluster_name: str) -> int:
     shards = await look_everywhere(control, database)
     problems = unfit(database, shards) + foreign(cluster_name, shards, database) + table_problems(database, shards)
-    found, touched = differences(database, cluster_name, shards)
+    at_home = shards[database.home].meta
+    # Home is told last when a shard joins: where it has not been told, the others were told in vain (replacing).
+    rows_stay = at_home is not None and at_home["shards"] == list(database.shards)
+    found, touched = differences(database, cluster_name, shards, rows_stay=rows_stay)
     if not problems:
         for table, name in await _with_rows(control, database, touched):
             of_table = [difference for difference in found if f" {table} is " in difference] or found
             problems.append(f"{table} has rows on shard {name}, which do not move by themselves, and {of_table[0]}")
     if problems:
-        raise PlacementMismatch(problems, "Empty or drop the table, or give it back the placement that it had.")
-    await asyncio.gather(*(_create(control, shard) for shard in range(len(database.shards))))
+        hint = "Empty or drop the table, or give it back the placement that it had."
+        if at_home is not None and at_home["shards"] != list(database.shards):
+            hint = "A shard joins by RELOAD of a proxy that serves the others (docs/operations.md), not by a start."
+        raise PlacementMismatch(problems, hint)
+    await asyncio.gather(*(install_on(control, shard) for shard in range(len(database.shards))))
     known = [shard.epoch for shard in shards if shard.epoch is not None]
     fresh = all(shard.meta is None for shard in shards)
     epoch = max(known, default=1) + (1 if found and not fresh else 0)
@@ -388,7 +413,8 @@ async def _with_rows(control: Control, database: Database, tables: Iterable[Tabl
     return found
 
 
-async def _create(control: Control, shard: int) -> None:
+async def install_on(control: Control, shard: int) -> None:
+    """Create or renew our schema on a shard. Raises ShardError."""
     statements = [*record.install_sql(), *TABLES, STRAY, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
     statements += [HOLD_VIEW, FILL_VIEW, *VIEW_GRANTS]
     async with control.connection(shard) as connection:

@@ -19,6 +19,7 @@ TABLES: Final = (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     """CREATE TABLE IF NOT EXISTS pgchorus.proxy_version (
     proxy text PRIMARY KEY, version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    "ALTER TABLE pgchorus.meta ADD COLUMN IF NOT EXISTS spread text[]",
     "CREATE SEQUENCE IF NOT EXISTS pgchorus.strays",
     """CREATE TABLE IF NOT EXISTS pgchorus.timeline (
     shard text, system bigint, timeline bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),

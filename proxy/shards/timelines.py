@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.shards.control import ControlConnection, ControlLinks
+    from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ class Timelines:
         #: By (where it is noted, whose it is): system identifier and timeline.
         self._noted: dict[tuple[int, int], tuple[int, int]] = {}
 
+    def add(self, endpoint: ShardEndpoint) -> None:
+        """Note another shard's, if it has several servers."""
+        if endpoint.has_several:
+            self._names[endpoint.name] = endpoint
+
     async def recall(self) -> None:
         """Ask all shards, at the start. Those that do not answer know nothing."""
         if not self._names:
@@ -74,9 +80,9 @@ class Timelines:
 
         A task of its own: a shard that is silent must not keep anybody from looking at the servers of another one.
         """
-        while self._names:
+        while True:
             await asyncio.sleep(every_s)
-            for endpoint in self._names.values():
+            for endpoint in tuple(self._names.values()):
                 try:
                     await self._exchange(endpoint.index)
                 except Exception:  # noqa: BLE001 - a bug must not end all exchange: old primaries would be taken again

@@ -79,6 +79,11 @@ class Coordinator:
         #: Rounds of messages to shards, of all commits of several writers since the start.
         self.rounds = 0
 
+    def add(self, name: str) -> None:
+        """Commit on another shard as well, the last one."""
+        self.names += (check_name(name),)
+        self._names = dict(enumerate(self.names))
+
     async def commit(
         self,
         links: Mapping[int, Participant],

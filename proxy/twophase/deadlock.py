@@ -172,6 +172,10 @@ class DeadlockDetector:
         self._since: dict[tuple[Identity, int], tuple[int, float]] = {}
         self._written = False
 
+    def add(self, name: str) -> None:
+        """Look at another shard as well, the last one."""
+        self.names += (name,)
+
     # --- what transactions call -------------------------------------------------------------------------------
 
     def watch(self, waiter: Waiter) -> Identity:

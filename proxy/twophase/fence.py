@@ -178,6 +178,11 @@ class Fence:
         self._joinable: _SharedFence | None = None
         self._places = asyncio.Semaphore(self.limits.concurrent)
 
+    def add(self, name: str) -> None:
+        """Hold back another shard as well, the last one."""
+        self.names += (name,)
+        self._order = None
+
     @asynccontextmanager
     async def hold(self, reading: Collection[int]) -> AsyncIterator[Held]:
         """Hold the fence while the block binds on the ``reading`` shards; everything decided before is visible there.

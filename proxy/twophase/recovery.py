@@ -124,6 +124,11 @@ class Recovery:
         # However many there are: commits need control connections as well.
         self._finishing = [asyncio.Semaphore(FINISHING_AT_A_TIME) for _ in self.names]
 
+    def add(self, name: str) -> None:
+        """Recover another shard as well, the last one."""
+        self.names += (name,)
+        self._finishing.append(asyncio.Semaphore(FINISHING_AT_A_TIME))
+
     # --- when -------------------------------------------------------------------------------------------------
 
     def wake(self, shards: Iterable[int] | None = None) -> None:

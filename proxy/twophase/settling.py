@@ -56,6 +56,10 @@ class Settler:
             f" (CASE WHEN EXISTS ({dollar}) THEN 0 ELSE 1 END)"
         )
 
+    def add(self, name: str) -> None:
+        """Settle on another shard as well, the last one."""
+        self._names += (name,)
+
     def must_wait(self, shard: int) -> list[asyncio.Future[Outcome]]:
         """Return what a statement must wait for before it reads on a shard: commits here that may be decided."""
         return self._coordinator.under_way_on(shard)[1]

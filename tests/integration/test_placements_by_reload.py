@@ -10,12 +10,16 @@ import psycopg
 import pytest
 import yaml
 
+from databases import create_databases, drop_databases
+from programs import run_well
 from tests.integration.conftest import made_town
 from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from proxy.demo.embedded import EmbeddedServer
     from proxy_process import ProxyProcess
     from tests.conftest import MakeDatabases, StartProxy
     from tests.integration.conftest import Town
@@ -43,7 +47,21 @@ class House:
         placed = content["databases"][self.name].setdefault("tables", {})
         placed.update(tables)
         content["databases"][self.name]["tables"] = {name: how for name, how in placed.items() if how is not None}
-        file.write_text(yaml.safe_dump(content))
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def add_shard(self, name: str, dsn: str, process: ProxyProcess | None = None) -> None:
+        """Write a shard into a configuration, behind the others, that gets no rows."""
+        file = (process or self.town.process).config
+        content = yaml.safe_load(file.read_text())
+        database = content["databases"][self.name]
+        database["spread"] = ", ".join(one for one in database["shards"] if one != name)
+        database["shards"][name] = dsn
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def stop(self) -> None:
+        """End both proxies: this is the last test."""
+        for process in (self.town.process, self.other):
+            process.stop()
 
     def agree(self) -> None:
         """Give the other proxy the file of the first."""
@@ -246,3 +264,66 @@ def test_a_home_table_with_rows_is_spread_as_the_handbook_says(house: House) -> 
         client.execute("DROP TABLE parts_at_home")
         assert client.execute("SELECT count(*), max(v) FROM parts").fetchone() == (20, "v9")
     assert all(house.town.everywhere("SELECT id FROM parts"))
+
+
+def dumped_schema(source: str, target: str, file: Path) -> None:
+    """Give a database the schema of another: what the handbook says."""
+    run_well("pg_dump", "--schema-only", "-d", source, "-f", str(file))
+    run_well("psql", "-qX1", "-v", "ON_ERROR_STOP=1", "-d", target, "-f", str(file))
+
+
+def through_the_other(house: House, joining: str) -> None:
+    """See that the other proxy has followed."""
+    with closing(house.client(house.other)) as away:
+        assert away.execute("SELECT count(*) FROM made").fetchone() == (40,)
+        away.execute("INSERT INTO kinds VALUES (78, 'by the other')")
+    with psycopg.connect(joining, autocommit=True) as late:
+        assert late.execute("SELECT count(*) FROM kinds WHERE id IN (77, 78)").fetchone() == (2,)
+
+
+def test_a_shard_joins_while_clients_write(house: House, servers: list[EmbeddedServer], tmp_path: Path) -> None:
+    """It gets the copies of reference tables, and what is written to them meanwhile and afterwards."""
+    town = house.town
+    house.agree()
+    (joining,) = create_databases(servers[3:4], f"{house.name}")
+    try:
+        with closing(house.client()) as client:
+            client.execute("INSERT INTO kinds VALUES " + ", ".join(f"({number}, '')" for number in range(CLIENTS)))
+        refused_before = town.everywhere("SELECT m::text FROM pgchorus.meta m")
+        house.add_shard("late", joining)
+        assert "public.notes is missing on shard late" in house.reload()
+        dumped_schema(town.shards[1], joining, tmp_path / "schema.sql")
+        with psycopg.connect(joining, autocommit=True) as late:
+            late.execute("CREATE INDEX more ON notes (v)")
+            assert "has not the schema of shard s1: they differ in index public.more of public.notes" in house.reload()
+            late.execute("DROP INDEX more")
+            late.execute("INSERT INTO kinds VALUES (0, 'another')")
+            assert "has other rows in the reference table public.kinds than shard s1" in house.reload()
+            late.execute("TRUNCATE kinds")
+        assert town.everywhere("SELECT m::text FROM pgchorus.meta m") == refused_before
+        house.add_shard("late", joining, house.other)
+        traffic = Traffic(house)
+        try:
+            traffic.goes_on()
+            assert house.reload() == ""
+            traffic.goes_on()
+        finally:
+            traffic.stop()
+        with psycopg.connect(joining, autocommit=True) as late, closing(house.client()) as client:
+            names = "SELECT id, name FROM kinds ORDER BY id"
+            assert late.execute(names).fetchall() == town.on_shard(0, names)
+            client.execute("INSERT INTO kinds VALUES (77, 'after')")
+            assert late.execute("SELECT name FROM kinds WHERE id = 77").fetchall() == [("after",)]
+            client.execute("CREATE TABLE made (k int8 PRIMARY KEY, n serial)")
+            client.execute("INSERT INTO made (k) SELECT generate_series(1, 40)")
+            assert client.execute("SELECT count(*), max(n) FROM made").fetchone() == (40, 40)
+            assert late.execute("SELECT count(*) FROM made").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.CheckViolation):
+                late.execute("INSERT INTO made (k, n) VALUES (1, 1)")
+        through_the_other(house, joining)
+        house.town.process.restart()
+        with closing(house.client()) as client:
+            assert client.execute("SELECT count(*) FROM made").fetchone() == (40,)
+    finally:
+        house.stop()
+        drop_databases(servers[3:4], house.name)

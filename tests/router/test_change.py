@@ -55,6 +55,14 @@ def test_what_may_only_change_while_the_table_is_not_there(
     assert Replaced(NOTES, before, after).only_if_absent is absent
 
 
+def test_a_shard_without_slots_may_come_behind_the_others() -> None:
+    change = difference(BEFORE, replace(BEFORE, shards=("a", "b", "c"), spread=(0, 1)))
+    assert change.added == ("c",)
+    assert not change.impossible
+    one = replace(BEFORE, shards=("a",))
+    assert "the only shard" in difference(one, replace(BEFORE, spread=(0,))).impossible[0]
+
+
 def test_functions_that_are_vouched_for() -> None:
     change = difference(BEFORE, replace(BEFORE, functions={"f": Vouch.PURE}))
     assert change.functions
@@ -69,7 +77,8 @@ def test_functions_that_are_vouched_for() -> None:
         (replace(BEFORE, shards=("a",)), "shard b would be gone"),
         (replace(BEFORE, shards=("a", "c")), "shard b would be gone"),
         (replace(BEFORE, shards=("b", "a"), home=1), "their order says where rows are"),
-        (replace(BEFORE, shards=("a", "b", "c")), "shard c would be new, and rows of every sharded table would move"),
+        (replace(BEFORE, shards=("a", "b", "c")), "rows are spread over a, b and would be over a, b, c"),
+        (replace(BEFORE, shards=("c", "a", "b"), spread=(1, 2)), "their order says where rows are"),
     ],
 )
 def test_what_no_look_at_the_rows_could_allow(after: Database, reason: str) -> None:
