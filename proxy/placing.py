@@ -110,7 +110,7 @@ class Placing:
         try:
             await database.adopt(self._wanted, epoch, added)
             await database.follow_catalog()
-        except ShardError as error:  # nothing is planned before home was asked (_watch_catalog)
+        except (ShardError, ProxyError) as error:  # nothing is planned before home was asked (_watch_catalog)
             log.warning("the catalog could not be read", database=self._wanted.name, error=str(error))
         if before is not None and database.plans:
             holding.end_outdated(database, before, database.planner)

@@ -7,7 +7,6 @@ Decides who is asked on, and how long it may take. Left to others: how answers b
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("pgchorus.supervisor")
 
+_STEP_S: Final = 10.0  # for all workers to take a step of a change of placements (proxy.session.holding.QUIET_S)
 _ANSWER_S: Final = 5.0  # for what a worker has in memory, or the shards at once
 
 
@@ -164,21 +164,28 @@ class Asking:
             try:
                 epoch = await _ask(serving[0], "placing", {"name": "change", "with": []})
             except ChannelGoneError:
+                self.config = before
                 # It may have got to its end before it died. Nobody plans by what is not on the shards.
                 raise ProxyError("55000", f"worker {serving[0].number} has died", hint="Reload again.") from None
-            await self._step("adopt", epoch)
-            with suppress(ChannelGoneError):
+            except ProxyError:
+                self.config = before
+                raise
+            try:
+                await self._step("adopt", epoch)
                 await _ask(serving[0], "placing", {"name": "known", "with": []})
-        except ProxyError:
-            self.config = before
-            raise
+            except (ProxyError, ChannelGoneError) as error:
+                # It is on the shards. Who has not got so far plans nothing before it has.
+                log.warning("not every worker has said that it goes by the new placements", error=str(error))
         finally:
-            await self._step("go_on")
-            self.placing = False
-            self.on_placed()
+            try:
+                await self._step("go_on")
+            finally:
+                self.placing = False
+                self.on_placed()
 
     async def _step(self, name: str, *given: object) -> None:
-        await self._ask_all("placing", {"name": name, "with": given})
+        # A worker that is stopped must not keep the clients of the others waiting.
+        await self._ask_all("placing", {"name": name, "with": given}, _STEP_S)
 
     # --- what machines ask (proxy.admin.endpoint.Pages) -------------------------------------------------------------
 
