@@ -163,9 +163,15 @@ ONE_SERVER: Final = names(
     to_regclass to_regtype to_regproc to_regprocedure to_regoper to_regoperator to_regnamespace to_regrole
     to_regcollation pg_get_serial_sequence row_security_active has_table_privilege has_column_privilege
     has_any_column_privilege has_sequence_privilege has_function_privilege has_schema_privilege has_type_privilege
+    hashenum hashenumextended hash_array hash_array_extended hash_record hash_record_extended hash_range
+    hash_range_extended hash_multirange hash_multirange_extended oidsend
+    regclassin regtypein regprocin regprocedurein regoperin regoperatorin regnamespacein regrolein regcollationin
+    regclasssend regtypesend regprocsend regproceduresend regopersend regoperatorsend regnamespacesend regrolesend
+    regcollationsend regconfigsend regdictionarysend
     """
 )
-"""They describe one server or one session (or name its catalog's objects): the home shard answers."""
+"""They describe one server or one session, name its catalog's objects, or count with their numbers (as hashes of enums
+do): the home shard answers."""
 
 ONE_SERVER_PREFIXES: Final = (
     "pg_stat_",

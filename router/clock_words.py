@@ -1,7 +1,8 @@
 """Words that input functions of dates and times read off the clock: now, today, tomorrow, yesterday.
 
-Decides which texts hold one, and which types read them. Each shard has a clock of its own, and reads it when it likes:
-where several read such a word, they read different values, and one Postgres would have read one.
+Decides which texts hold one, which types read them, and which words of the grammar are the clock itself. Each shard has
+a clock of its own, and reads it when it likes: where several read such a word, they read different values, and one
+Postgres would have read one.
 
 Postgres takes such a text apart at everything that is no letter or digit, and does not care about case
 (https://www.postgresql.org/docs/18/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES).
@@ -26,8 +27,14 @@ _NAMES: Final = _SCALAR_NAMES | _RANGES
 _OTHERS: Final = frozenset({1115, 1182, 1183, 1185, 1270, 3908, 3909, 3910, 3911, 3912, 3913, 4533, 4534, 4535, 6152,
                             6153, 6155})  # fmt: skip
 _FIRST_OWN: Final = 16384
+_KEYWORDS: Final = ("SVFOP_CURRENT_DATE", "SVFOP_CURRENT_TIME", "SVFOP_LOCALTIME")
 _WORD: Final = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])")
 _SYNTAX: Final = b'"\\'  # what arrays, rows and ranges may have inside of a word
+
+
+def is_keyword(value_function: Mapping[str, object]) -> bool:
+    """Whether an SQLValueFunction reads the clock (CURRENT_DATE, LOCALTIME ...), and not the role or the schema."""
+    return str(value_function.get("op", "")).startswith(_KEYWORDS)
 
 
 def may_hold(data: bytes) -> bool:

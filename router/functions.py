@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pglast.parser import ParseError, parse_plpgsql_json, parse_sql_json, scan
 
-from router import builtins
+from router import builtins, clock_words
 from router.declared_types import declared_types
 from router.effect import NO_EFFECT
 from router.named_types import ANY_TYPE, of_call
 from router.relation import NOTHING, FunctionName, Uses
-from router.server_values import of_one_server
+from router.server_values import counts_objects, of_one_server
 from router.tree import Node, constant, name_parts, strings, walk
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ _CHANGING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeSt
 _TRIVIAL: Final = re.compile(r"\w*|'[^'\\]*'")
 _DYNAMIC: Final = frozenset({"PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"})
 _TRANSACTION: Final = frozenset({"PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback"})
-_CLOCK_PREFIXES: Final = ("SVFOP_CURRENT_DATE", "SVFOP_CURRENT_TIME", "SVFOP_LOCALTIME")
+#: A relation's number as an OID: triggers that write who they are.
+_TRIGGERS_OWN: Final = re.compile(r"\btg_relid\b(?!\s*::\s*(?:pg_catalog\.)?regclass\b)", re.IGNORECASE)
 _QUOTED_DOTTED: Final = re.compile(r"'([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)'")
 _SET_DOTTED: Final = re.compile(r"\bset\s+(?:session\s+)?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)", re.IGNORECASE)
 _PARSE_STATEMENT, _PARSE_EXPRESSION, _PARSE_ASSIGNMENT = 0, 2, 3
@@ -206,6 +207,10 @@ def names_of_plpgsql(definition: str) -> Names:
             collector.escapes = True
         elif kind == "PLpgSQL_expr":
             collector.plpgsql(body.get("query", ""), body.get("parseMode", _PARSE_STATEMENT))
+        elif counts_objects(kind, body):
+            collector.functions.add(("pg_catalog", builtins.SERVER_VALUE))
+    if _TRIGGERS_OWN.search(definition):
+        collector.functions.add(("pg_catalog", builtins.SERVER_VALUE))
     collector.parse_defaults(definition)
     return collector.names()
 
@@ -294,7 +299,7 @@ class _Collector:
             self.operators.add(strings(body.get("name") or body.get("operName")) or ("=",))
         elif kind == "SortBy" and body.get("useOp"):
             self.operators.add(strings(body["useOp"]))
-        elif kind == "SQLValueFunction" and str(body.get("op", "")).startswith(_CLOCK_PREFIXES):
+        elif kind == "SQLValueFunction" and clock_words.is_keyword(body):
             self.functions.add(("pg_catalog", "now"))
 
     def _select(self, body: Node) -> None:

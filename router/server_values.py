@@ -135,6 +135,19 @@ def names_object(cast: Node) -> bool:
     return bool(_OBJECTS.intersection(strings(cast["typeName"].get("names"))[-1:]))
 
 
+def counts_objects(kind: str, body: Node) -> bool:
+    """Whether a node of PL/pgSQL's tree holds an object's number, which any assignment may turn into one.
+
+    A variable of such a type (in those for text search nobody looks for a number), and a diagnostic of that name.
+    """
+    if kind == "PLpgSQL_diag_item":
+        return bool(body.get("kind") == "PG_ROUTINE_OID")
+    if kind != "PLpgSQL_var" or "promise" in body:
+        return False
+    name = body.get("datatype", {}).get("PLpgSQL_type", {}).get("typname", "").lower().rpartition(".")[2]
+    return name.strip("_").removesuffix("[]") in _OBJECTS - {"regconfig", "regdictionary"} | {"oid"}
+
+
 def of_one_link(name: str, arguments: Any) -> bool:
     """Whether a call tells of the link that it runs on: of its transaction, or its temporary schema."""
     if name == "current_setting":

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from router import clock_words
 from router.catalog import effective_path
 from router.cluster import Home, Reference, Sharded
 from router.effect import NO_EFFECT, FunctionEffect, Runs, merge
@@ -175,7 +176,7 @@ class Context:
             fields = strings([item for item in body.get("indirection", ()) if "String" in item])
             return [self.catalog.field_effect(name) for name in fields]
         if kind == "SQLValueFunction":
-            return [FunctionEffect(clock="CURRENT_" in body.get("op", "") or "LOCALTIME" in body.get("op", ""))]
+            return [FunctionEffect(clock=clock_words.is_keyword(body))]
         if kind == "TypeCast":
             return [of_one_server(kind, body)]
         if kind in JSON_AGGREGATES:

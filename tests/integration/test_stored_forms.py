@@ -9,9 +9,13 @@ import pytest
 from wire_client import sqlstates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from wire_client import Twins
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+    Connect = Callable[..., WireClient]
 
 SEARCH = "generated always as (to_tsvector('english', v)) stored"
 #: What makes a definition, and what takes it away again.
@@ -89,6 +93,49 @@ def test_what_uses_it_is_answered_as_before(both: Twins, name: str) -> None:
     finally:
         for text in reversed(unmade):
             both.query(text)
+
+
+def test_defaults_by_who_one_is_are_the_same_everywhere(both: Twins) -> None:
+    both.query("insert into notes values (1, 'x'), (2, 'y'), (3, 'z')")
+    for word in ("current_user", "session_user", "current_role", "current_schema", "user"):
+        assert sqlstates(both.query(f"alter table notes add column made_by text default {word}")) == [], word
+        both.query("select * from notes order by 1")
+        both.query("alter table notes drop column made_by")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "begin new.name := tg_relid::text; return new; end",
+        "declare x oid; begin get diagnostics x = pg_routine_oid; new.name := x; return new; end",
+        "declare r regclass := 'notes'; begin new.name := r::oid::text; return new; end",
+        "declare o oid := 'notes'::regclass; begin new.name := o; return new; end",
+        "declare r regclass[] := array['notes']; begin new.name := r[1]::oid; return new; end",
+        "begin new.name := hashenum('b'::mood)::text; return new; end",
+    ],
+)
+def test_what_counts_with_the_numbers_of_objects_is_no_copy(town: Town, connect: Connect, body: str) -> None:
+    """Each server has its own; a BEFORE trigger of a reference table would write another row on each."""
+    client = connect(town.dsn)
+    client.rows("create type mood as enum ('a', 'b')")
+    client.rows(f"create function counts() returns trigger language plpgsql as $${body}$$")
+    client.query("create trigger counts before insert on kinds for each row execute function counts()")
+    client.query("insert into kinds (id) values (1)")
+    copies = town.everywhere("select * from kinds")
+    client.rows("drop function counts() cascade; drop type mood; truncate kinds")
+    assert all(copy == copies[0] for copy in copies), copies
+
+
+def test_hashes_of_enums_are_the_home_shards(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    client.rows("create type mood as enum ('a', 'b')")
+    client.rows("insert into notes values " + ", ".join(f"({key}, 'x')" for key in town.spread))
+    client.query("insert into kinds (id, name) values (1, hashenum('b'::mood)::text)")
+    trace = client.query("select hashenum('b'::mood), hash_array(array['b'::mood]) from notes")
+    copies = town.everywhere("select * from kinds")
+    client.rows("drop type mood; truncate kinds")
+    assert all(copy == copies[0] for copy in copies), copies
+    assert sqlstates(trace) == ["0A000"]
 
 
 @pytest.mark.parametrize(
