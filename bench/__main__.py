@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bench import contenders, machine, plots, report
 from bench.matrix import Matrix, Options, Programs, say
 from bench.model import DEFAULT_SCENARIOS, MODES, SCENARIOS, BenchError, Contender
+from bench.others import start_others
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def words_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
-WAYS = ("direct", "pgbouncer", "pgchorus")
+WAYS = ("direct", "pgbouncer", "others", "pgchorus")
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -102,7 +103,7 @@ def start_contenders(
     """Start what was asked for, in order; return it with the notices about what is missing."""
     found: list[Contender] = []
     notices: list[str] = []
-    if "direct" in given.through or "pgbouncer" in given.through:
+    if {"direct", "pgbouncer", "others"} & set(given.through):
         one = stack.enter_context(contenders.direct(servers[0], options.scale))
         if "direct" in given.through:
             found.append(one)
@@ -112,7 +113,10 @@ def start_contenders(
             notices.append("PgBouncer is not installed here, so nothing is compared with it.")
         else:
             found.append(stack.enter_context(contenders.pgbouncer(program, servers[0], options.links)))
-        notices.append(contenders.others_notice())
+    if "others" in given.through:
+        more, missing = start_others(servers[0], options.links, stack)
+        found += more
+        notices += missing
     if "pgchorus" in given.through:
         for count in given.shards:
             way = contenders.pgchorus(servers[:count], options.scale, given.workers, options.links, home)

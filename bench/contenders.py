@@ -1,7 +1,7 @@
 """The ways from pgbench to the rows: straight to one server, through PgBouncer, through pgchorus over N shards.
 
-Each is a context manager that starts what it needs on free ports of 127.0.0.1 and ends exactly that, by pid. Another
-proxy is one more function here. All of them use the same embedded servers; direct and PgBouncer share one database, so
+Each is a context manager that starts what it needs on free ports of 127.0.0.1 and ends exactly that, by pid. Other
+proxies are in others.py. All of them use the same embedded servers; direct and PgBouncer share one database, so
 they differ in the way alone.
 """
 
@@ -39,7 +39,6 @@ LOG_LINES_SHOWN = 15
 ONE_SERVER_DATABASE = "bench_one"
 # Where this process has the proxy from: the checkout, or what a compiled wheel was unpacked to.
 PACKAGES = Path(proxy.__file__).parent.parent
-OTHER_PROXIES = {"PgDog": "pgdog", "PgCat": "pgcat", "SPQR": "spqr-router", "Pgpool-II": "pgpool"}
 # Since this version PgBouncer follows prepared statements in transaction pooling.
 PGBOUNCER_PREPARES: tuple[int, int] = (1, 21)
 NOT_PREPARED = (
@@ -90,18 +89,6 @@ def direct(server: EmbeddedServer, scale: int) -> Iterator[Contender]:
 def find_pgbouncer() -> str | None:
     """Return PgBouncer's path where it is installed (it often lies in sbin, which users do not have in their path)."""
     return shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
-
-
-def others_notice() -> str:
-    """Return why other proxies that shard are not compared."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = {title: shutil.which(program, path=path) is not None for title, program in OTHER_PROXIES.items()}
-    installed = ", ".join(title for title, here in found.items() if here)
-    missing = ", ".join(title for title, here in found.items() if not here)
-    parts = [f"not installed here: {missing}"] if missing else []
-    if installed:
-        parts.append(f"installed, but without a configuration in this benchmark: {installed}")
-    return f"Not compared: {'; '.join(parts)}."
 
 
 def parse_pgbouncer_version(line: str) -> tuple[int, int]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import configparser
+import tomllib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from bench.contenders import others_notice, parse_pgbouncer_version, pgbouncer_configuration, pgchorus_configuration
+from bench.contenders import parse_pgbouncer_version, pgbouncer_configuration, pgchorus_configuration
 from bench.model import SCENARIOS, BenchError, Target
+from bench.others import Place, pgcat_files, pgdog_files, pgpool_files, spqr_files, start_others
 
 
 def test_pgbouncer_has_a_database_for_each_pooling() -> None:
@@ -56,9 +61,55 @@ def test_every_script_of_our_own_is_there() -> None:
                 assert script.read().strip().endswith(";")
 
 
-def test_other_proxies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name, **_: "/usr/sbin/pgpool" if name == "pgpool" else None)
-    assert others_notice() == (
-        "Not compared: not installed here: PgDog, PgCat, SPQR; "
-        "installed, but without a configuration in this benchmark: Pgpool-II."
-    )
+PLACE = Place(Target(7000, "one"), Target(6000, "one"), 12, Path("/there"), (7001, 7002))
+
+
+def test_pgpool_has_one_backend_and_a_process_for_each_client() -> None:
+    files = pgpool_files(PLACE)
+    settings = dict(line.split(" = ") for line in files["pgpool.conf"].splitlines())
+    assert settings["backend_clustering_mode"] == "'raw'"
+    assert (settings["backend_port0"], settings["port"], settings["pcp_port"]) == ("6000", "7000", "7001")
+    assert settings["num_init_children"] == "12"
+    assert settings["socket_dir"] == "'/there'"  # not where a server may have its own
+
+
+def test_pgcat_pools_one_database_by_transactions() -> None:
+    read = tomllib.loads(pgcat_files(PLACE)["pgcat.toml"])
+    pool = read["pools"]["one"]
+    assert (read["general"]["port"], pool["pool_mode"]) == (7000, "transaction")
+    assert pool["shards"]["0"] == {"servers": [["127.0.0.1", 6000, "primary"]], "database": "one"}
+    assert pool["users"]["0"]["pool_size"] == 12
+
+
+def test_pgdog_pools_one_database_by_transactions() -> None:
+    files = pgdog_files(PLACE)
+    read = tomllib.loads(files["pgdog.toml"])
+    assert read["general"]["pooler_mode"] == "transaction"
+    assert read["databases"] == [{"name": "one", "host": "127.0.0.1", "port": 6000, "database_name": "one"}]
+    assert tomllib.loads(files["users.toml"])["users"][0]["database"] == "one"
+
+
+def test_spqr_knows_the_keys_of_all_four_tables() -> None:
+    files = spqr_files(PLACE)
+    read = yaml.safe_load(files["router.yaml"])
+    assert read["shards"]["sh1"]["hosts"] == ["127.0.0.1:6000"]
+    assert (read["router_port"], read["admin_console_port"], read["grpc_api_port"]) == ("7000", "7001", "7002")
+    assert read["init_sql"] == "init.sql"
+    assert files["init.sql"].count("ATTACH RELATION") == 4
+
+
+def test_other_proxies_that_are_missing_or_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.others.find", lambda program: "/x/pgdog" if program == "pgdog" else None)
+
+    def fails(*_: object) -> ExitStack:
+        raise BenchError("no such thing")
+
+    monkeypatch.setattr("bench.others.standing_before", fails)
+    server: Any = None
+    with ExitStack() as stack:
+        found, notices = start_others(server, 12, stack)
+    assert not found
+    assert notices == [
+        "PgDog is installed, but did not start as it is configured here: no such thing",
+        "Not compared, because not installed here: Pgpool-II, PgCat, SPQR.",
+    ]
