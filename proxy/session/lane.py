@@ -20,7 +20,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from proxy.admin.statements import Tally
 from proxy.session.known_binds import KnownBinds
@@ -76,6 +76,8 @@ _unpack_header: Final = HEADER.unpack_from
 
 class FastLane(WaitingLane):
     """The lane of one session, and the receiver of the one exchange that it has under way."""
+
+    takes_runs: ClassVar[bool] = True  # proxy.shards.receiver.RunReceiver
 
     __slots__ = (
         "_before",

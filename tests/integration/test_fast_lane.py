@@ -61,6 +61,8 @@ READS = [
     "INSERT INTO plain VALUES (5) RETURNING id / 0",
     "SELECT repeat('x', 300000) FROM notes WHERE k = 7",
     "SELECT g, repeat('y', 2000) FROM generate_series(1, 1000) g",
+    "SELECT g, repeat('y', g % 40) FROM generate_series(10000, 20000) g",
+    "SELECT g, 1 / (19000 - g) FROM generate_series(10000, 20000) g",
 ]
 
 
