@@ -48,7 +48,7 @@ class OrderedResult(ScatterResult):
         most = min(max_rows or _BATCH_ROWS, _BATCH_ROWS)
         await asyncio.sleep(0)  # much may be at hand, and other sessions want their turn
         while not frames and not merge.finished:
-            await scatter.until(lambda: not merge.blocked)
+            await scatter.until(lambda: not merge.blocked, rows_first=scatter.options.rows_first)
             frames = merge.take(most)
         self._sent += len(frames)
         done = merge.finished and not (max_rows and len(frames) == max_rows)

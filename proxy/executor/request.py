@@ -183,6 +183,7 @@ class ResultStream(Protocol):
 async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -> bool:
     """Write rows and then CommandComplete (returns True) or, after ``max_rows`` of them, PortalSuspended (False).
 
+    What is suspended is parked: another statement may want the shards.
     RowDescription is not written here. As in Postgres a portal is suspended when the limit was reached, also when no
     row is left, and the tag counts the rows of this Execute alone. Errors close the result first.
     """
@@ -194,6 +195,7 @@ async def send(result: ResultStream, frontend: Frontend, *, max_rows: int = 0) -
             if batch.frames:
                 frontend.write(b"".join(batch.frames) if len(batch.frames) > 1 else batch.frames[0])
             if max_rows and sent == max_rows:
+                await result.park()  # may find an error, behind which nothing is suspended
                 frontend.write(backend.portal_suspended())
                 return False
             if batch.done:

@@ -103,7 +103,15 @@ class ConcatResult(ScatterResult):
         streams = scatter.streams
         self._whole = self._whole and not max_rows
         limit = max_rows or _MOST_ROWS
-        await scatter.until(lambda: any(s.has_rows for s in streams) or scatter.over)
+        await scatter.until(
+            lambda: any(s.has_rows for s in streams) or all(s.exhausted for s in streams),
+            rows_first=scatter.options.rows_first,
+        )
+        if any(stream.error is not None for stream in streams):
+            failed = [stream for stream in streams if stream.error is not None and stream.has_rows]
+            await scatter.until(lambda: bool(failed), rows_first=True)
+            data, rows = failed[0].take(0 if self._whole else limit)
+            return RowBatch([data], rows, done=False)
         frames: list[bytes] = []
         count = size = 0
         # A block of each shard in turn, so that none is paused for long while another one is read.

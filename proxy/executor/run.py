@@ -55,6 +55,7 @@ async def run(execution: Execution, request: Request, links: Links, environment:
         cancel_others=environment.cancel_others,
         on_notice=environment.on_notice or environment.client.write,
         fence=environment.fence,
+        rows_first=not execution.writes and not isinstance(execution.combine, Same | InOrder),
     )
     joined = await links.join([task.shard for task in execution.tasks], writes=execution.writes)
     combine, tasks = execution.combine, execution.tasks

@@ -56,6 +56,7 @@ class Options:
     and a client of one Postgres sees them once.) ``same_columns``: False lets shards differ in what they call types.
     ``defines``: it is a definition, of which the home shard has the word, see :mod:`proxy.executor.home_alone`: that is
     the first one, if not ``home_is_over`` by now.
+    ``rows_first``: rows that a shard has sent before its error go out before it, as Postgres sends those of a query.
     """
 
     high_water_bytes: int = 1 << 20
@@ -65,6 +66,7 @@ class Options:
     same_columns: bool = True
     defines: bool = False
     home_is_over: bool = False
+    rows_first: bool = False
     fence: Fence | None = None
 
 
@@ -109,7 +111,9 @@ class Scatter:
                 self._send_all(request, formats)
             else:
                 await self._send_in_steps(request, formats, options.fence)
-            await self.until(lambda: all(stream.described for stream in self.streams))
+            # An error behind a description comes when the rows before it have been read.
+            first = options.rows_first
+            await self.until(lambda: all(stream.knows_columns for stream in self.streams), rows_first=first)
             if options.same_columns:
                 self._compare_descriptions()
         except BaseException:
@@ -179,15 +183,19 @@ class Scatter:
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
-    async def until(self, ready: Callable[[], bool]) -> None:
+    async def until(self, ready: Callable[[], bool], *, rows_first: bool = False) -> None:
         """Wait until ``ready``; raises the first error of any shard, after all links are back.
 
+        ``rows_first``: not if it is ready all the same, nor while rows of that shard are at hand.
         Being cancelled closes links that are in the middle of an exchange: nobody would wait for its end.
         """
         while True:
+            if rows_first and ready():
+                return
             failure = self._failure
             if failure is None:
-                failure = next((stream.error for stream in self.streams if stream.error is not None), None)
+                failed = (stream for stream in self.streams if stream.error is not None)
+                failure = next((stream.error for stream in failed if not (rows_first and stream.has_rows)), None)
             if failure is not None:
                 await self._end_with(failure)
             if ready():

@@ -183,14 +183,19 @@ class ShardStream:
             self.link.pause_reading()
 
     @property
+    def knows_columns(self) -> bool:
+        """Whether the statement was described, and did not fail before that."""
+        return self.described and (self.error is None or self.fields is not None)
+
+    @property
     def has_rows(self) -> bool:
         """Whether a row is at hand."""
         return bool(self._blocks)
 
     @property
     def exhausted(self) -> bool:
-        """Whether no row is left and none will come."""
-        return self.over and not self._blocks
+        """Whether that was all: no row is left, and there was no error."""
+        return self.over and not self._blocks and self.error is None
 
     def take(self, max_rows: int) -> tuple[bytes, int]:
         """Take the rows of one block: their bytes and their number.

@@ -96,5 +96,3 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         session.note_effects(statement, shards_of(portal.executable))
         if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:
             await session.catalog_changed()
-    else:
-        await portal.result.park()

@@ -162,6 +162,24 @@ def test_a_limit_that_is_the_number_of_rows(filled: Twins) -> None:
             filled.same(parse(text), bind(), execute("", limit), execute("", limit), SYNC)
 
 
+def test_rows_before_an_error_come_before_it(twins: Twins, any_town: Town) -> None:
+    shards = len(any_town.shards)
+    rows = ", ".join(f"({key}, 'x', {n})" for n, key in enumerate(any_town.keys(shards - 1, 6)))
+    twins.query(f"insert into notes values {rows}")
+    for text in ("select 60 / (3 - n) from notes", "select 60 / (3 - n) from notes where k > 0 or v = 'x'"):
+        assert names(twins.query(text)).count("row") == 3
+        for limit in (0, 5):
+            assert names(twins.same(parse(text), bind(), execute("", limit), SYNC)).count("row") == 3
+        # A shard computes on, so the error is known; behind it nothing is suspended.
+        trace = twins.proxy.ask(parse(text), bind(), execute("", 2), execute("", 2), SYNC)
+        assert shards == 1 or names(trace) == ["parsed", "bound", "row", "row", "error", "ready"]
+    twins.query("set enable_sort = off")
+    for text in ("select k from notes where 60 / (3 - n) > 0 order by k", "select 60 / (3 - n) from notes order by k"):
+        twins.query(text)
+    twins.query("update notes set v = 'y' returning 60 / (3 - n)")
+    twins.query("select count(*) from notes where v = 'y'")
+
+
 def test_portals_end_with_their_transaction(filled: Twins) -> None:
     filled.same(parse("select k from notes order by k", "s"), bind(statement="s", portal="p"), execute("p", 2), SYNC)
     assert sqlstates(filled.same(execute("p"), SYNC)) == ["34000"]
