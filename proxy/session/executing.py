@@ -17,11 +17,12 @@ from proxy.session.preparing import request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.transaction import Block
 from router.plan import Ddl, ShardByShard, Statement
-from router.plan_control import Prepared, PreparedControl, Setting, SettingControl
+from router.plan_control import Control, Prepared, PreparedControl, Setting, SettingControl, TransactionControl
 
 if TYPE_CHECKING:
     from proxy.session.prepared import Portal
     from proxy.session.session import Session
+    from router.plan import Plan
 
 _SYNC: Final = ord("S")
 
@@ -61,7 +62,17 @@ async def run_control(session: Session, portal: Portal, statement: Statement) ->
     portal.answered(answer)
     session.write(answer)
     session.transaction.finish_statement()
+    if _ends_transaction(plan):  # also where there was no block: what was bound before it is gone
+        for bound in session.portals.values():
+            await bound.close()
+        session.portals.clear()
     return True
+
+
+def _ends_transaction(plan: Plan) -> bool:
+    if isinstance(plan, TransactionControl):
+        return plan.control in (Control.COMMIT, Control.ROLLBACK)
+    return isinstance(plan, SettingControl) and plan.setting is Setting.DISCARD_ALL
 
 
 async def unfold(session: Session, portal: Portal) -> bool:

@@ -195,6 +195,7 @@ class ExtendedProtocol:
         """Run what a Query finds unsynced before it; False when that failed."""
         if not await self.run_unsynced():
             return False
+        self._executed = False
         self._unnamed = self.session.portals.get(b"")
         self.forget_unnamed()
         return True

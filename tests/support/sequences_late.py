@@ -200,6 +200,20 @@ LATE: dict[str, tuple[Any, ...]] = {
     ),
     "commit, executed twice": (q("begin"), *run("commit"), execute(), SYNC, q("select 1")),
     "rollback, executed twice": (q("begin"), *run("rollback"), execute(), SYNC, q("select 1")),
+    **{
+        f"{text} without a block, executed twice": (
+            parse("select 1"),
+            bind(portal="p"),
+            *run(text),
+            execute(),
+            SYNC,
+            bind(portal="p"),
+            *run(text),
+            execute("p"),
+            SYNC,
+        )
+        for text in ("commit", "rollback")
+    },
     "a commit of its own portal by name": (
         q("begin"),
         parse("commit"),
