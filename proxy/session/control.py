@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from router.plan import DeclareSpread, Statement
     from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
 
+_SAVEPOINTS = 256  # after so many it is looked which of them there still are
+
 # --- transactions ------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +177,7 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         raise ProxyError("25P01", f"{words[plan.control]} can only be used in transaction blocks")
     if plan.control is Control.SAVEPOINT:
         await transaction.savepoint(plan.savepoint, statement.text)
-        session.parameters_inside.append((transaction.log[-1], dict(session.parameters)))
+        _note_parameters(session)
         if session.clocks is not None:
             session.clocks.savepoint(transaction.log[-1])
         return b"SAVEPOINT"
@@ -195,6 +197,17 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
     if changed:
         await session.catalog_changed()
     return b"ROLLBACK"
+
+
+def _note_parameters(session: Session) -> None:
+    """Keep what the client knows of settings at a savepoint; those that are released are forgotten in a while."""
+    inside = session.parameters_inside
+    if len(inside) % _SAVEPOINTS == _SAVEPOINTS - 1:
+        still = {id(savepoint) for savepoint in session.transaction.savepoints}
+        inside[:] = [each for each in inside if id(each[0]) in still]
+    last = inside[-1][1] if inside else session.parameters_at_begin
+    values = last if last is not None and last == session.parameters else dict(session.parameters)
+    inside.append((session.transaction.log[-1], values))
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

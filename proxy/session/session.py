@@ -480,6 +480,7 @@ class Session:
         staying = self.held_cursors if committed else self.held_cursors & self.cursors_at_begin
         self.cursors = {name: shard for name, shard in self.cursors.items() if name in staying}
         self.held_cursors &= self.cursors.keys()
+        self.cursors_inside.clear()  # there are no savepoints any more
         self.spread_cursors.ended()
         for name, portal in list(self.portals.items()):
             await portal.close()
