@@ -42,6 +42,7 @@ _PLAIN_STATEMENTS: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", 
                                       "ReturnStmt", "VariableShowStmt"})  # fmt: skip
 _CHANGING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _TRIVIAL: Final = re.compile(r"\w*|'[^'\\]*'")
+_OF_SERVERS: Final = frozenset({"FuncCall", "TypeCast", "A_Expr", "CoalesceExpr", "MinMaxExpr"})
 _DYNAMIC: Final = frozenset({"PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"})
 _TRANSACTION: Final = frozenset({"PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback"})
 #: A relation's number as an OID: triggers that write who they are.
@@ -287,7 +288,7 @@ class _Collector:
                 self._expression(kind, body)
 
     def _expression(self, kind: str, body: Node) -> None:
-        if kind in {"FuncCall", "TypeCast"} and of_one_server(kind, body) is not NO_EFFECT:
+        if kind in _OF_SERVERS and of_one_server(kind, body) is not NO_EFFECT:
             self.functions.add(("pg_catalog", builtins.SERVER_VALUE))
         if kind == "FuncCall":
             self._call(body)

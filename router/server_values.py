@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from router.builtins import names
 from router.effect import NO_EFFECT, Runs
-from router.tree import constant, strings
+from router.tree import constant, items, strings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from router.effect import FunctionEffect
+    from router.relation import Relation
     from router.tree import Node
 
 _OBJECTS: Final = frozenset(
@@ -92,14 +95,27 @@ _CLIENTS: Final = names(
 _TRANSACTIONS: Final = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
 
 
+_NUMBER: Final = "the number of an object is each server's own"
+_EQUALITY: Final = frozenset({"=", "<>"})
+_COMPARING: Final = frozenset({"AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_OP_ALL", "AEXPR_IN", "AEXPR_DISTINCT",
+                               "AEXPR_NOT_DISTINCT", "AEXPR_NULLIF"})  # fmt: skip
+_TO_TEXT: Final = "||"
+
+
 def of_one_server(kind: str, body: Node) -> FunctionEffect:
     """Return the effect of a node of which only the home shard may tell the value; no effect for all others."""
     if kind == "FuncCall":
         reason = _call(strings(body.get("funcname"))[-1:], body.get("args", ()))
+    elif kind == "A_Expr":
+        reason = _NUMBER if _counts_with_object(body) else ""
+    elif kind in {"CoalesceExpr", "MinMaxExpr"}:
+        arguments = body.get("args", ())
+        objects = sum(is_object(argument) for argument in arguments)
+        reason = _NUMBER if objects and (kind == "MinMaxExpr" or not _alike(arguments)) else ""
     else:
         kept = strings(body["typeName"].get("names"))[-1:]
         number = kept and kept[0] not in _TEXTS and kept[0] not in _OBJECTS and is_object(body["arg"])
-        reason = "the number of an object is each server's own" if number else ""
+        reason = _NUMBER if number else ""
     return replace(NO_EFFECT, runs=Runs.HOME, if_audited=Runs.HOME, reason=reason) if reason else NO_EFFECT
 
 
@@ -111,8 +127,70 @@ def _call(name: tuple[str, ...], arguments: Any) -> str:
         return ""
     by_name = not name or name[0] in _BY_NAME or name[0].startswith("pg_get_")
     if not by_name and any("TypeCast" in argument and is_object(argument) for argument in arguments):
-        return "the number of an object is each server's own"
+        return _NUMBER
     return ""
+
+
+def _counts_with_object(body: Node) -> bool:
+    """Whether an operator turns an object into its number: it is none of text, nor an equality among objects."""
+    sides = [body.get("lexpr"), body.get("rexpr")]
+    operands = [operand for side in sides if side is not None for operand in _elements(side)]
+    if not any(is_object(operand) for operand in operands):
+        return False
+    symbol = strings(body.get("name"))[-1:]
+    if symbol == (_TO_TEXT,):
+        return False
+    same = body.get("kind", "AEXPR_OP") in _COMPARING and symbol and symbol[0] in _EQUALITY
+    return not (same and _alike(operands))
+
+
+def stores_number(body: Node, relation: Relation | None) -> FunctionEffect:
+    """Return the effect of an INSERT or UPDATE of a sharded table whose columns take objects for their numbers."""
+    for name, value in _assigned(body, relation):
+        column = relation.column(name) if relation is not None and is_object(value) else None
+        if column is not None and column.type_name not in _OBJECTS | _TEXTS:
+            return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
+    return NO_EFFECT
+
+
+def _assigned(body: Node, relation: Relation | None) -> Iterator[tuple[str, Node]]:
+    """Yield the columns that a statement writes by name, with the values."""
+    for target in body.get("targetList", ()):
+        yield target["ResTarget"].get("name", ""), target["ResTarget"].get("val", {})
+    if "cols" in body:
+        names = [column["ResTarget"]["name"] for column in body["cols"]]
+    else:
+        names = [column.name for column in relation.columns] if relation is not None else []
+    query = body.get("selectStmt", {}).get("SelectStmt", {})
+    for row in query.get("valuesLists", ()):
+        yield from zip(names, items(row), strict=False)
+    selected = [target["ResTarget"].get("val", {}) for target in query.get("targetList", ())]
+    yield from zip(names, selected, strict=False)
+
+
+def _elements(side: Node) -> list[Node]:
+    """Return what is compared: the elements of a list or array, or the value itself."""
+    if isinstance(side, list):
+        return side
+    while "TypeCast" in side and "A_ArrayExpr" in side["TypeCast"]["arg"]:
+        side = side["TypeCast"]["arg"]
+    if "List" in side:
+        return items(side)
+    if "A_ArrayExpr" in side:
+        elements: list[Node] = side["A_ArrayExpr"].get("elements", [])
+        return elements
+    return [side]
+
+
+def _alike(values: Sequence[Node]) -> bool:
+    """Whether all values are objects, or become objects beside one: names as constants, and ``tableoid``."""
+    for value in values:
+        literal = constant(value)
+        column = strings(value.get("ColumnRef", {}).get("fields"))[-1:]
+        becomes = literal is not None and literal[0] in {"string", "null"}
+        if not (is_object(value) or becomes or column == ("tableoid",)):
+            return False
+    return True
 
 
 def _setting(arguments: Any) -> str | None:

@@ -17,7 +17,7 @@ from router.errors import Refused, refusal
 from router.keys import Reader
 from router.named_types import of_call
 from router.plan import Plan, Statement
-from router.server_values import of_one_server
+from router.server_values import of_one_server, stores_number
 from router.statement import parse
 from router.tree import JSON_AGGREGATES, Node, constant, name_parts, same, strings, walk
 
@@ -177,11 +177,21 @@ class Context:
             return [self.catalog.field_effect(name) for name in fields]
         if kind == "SQLValueFunction":
             return [FunctionEffect(clock=clock_words.is_keyword(body))]
-        if kind == "TypeCast":
+        if kind in {"InsertStmt", "UpdateStmt"}:
+            return [self.stores_number(body)]
+        if kind in {"TypeCast", "CoalesceExpr", "MinMaxExpr"}:
             return [of_one_server(kind, body)]
+        if kind == "A_Expr":
+            return [self._operator(body.get("name", [])), of_one_server(kind, body)]
         if kind in JSON_AGGREGATES:
             return [_AGGREGATES]
         return [self._operator(names) for names in _operators(kind, body)]
+
+    def stores_number(self, body: Node) -> FunctionEffect:
+        """Return the effect of an INSERT or UPDATE whose columns take objects for numbers; copies take home's."""
+        written = self.catalog.resolve(name_parts(body["relation"]), self.search_path)
+        sharded = written is not None and isinstance(self.catalog.effective_placement(written), Sharded)
+        return stores_number(body, written) if sharded else NO_EFFECT
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
         parts = strings(names)
@@ -371,15 +381,14 @@ _READING: Final = {
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 _CALLING = frozenset(
     {"FuncCall", "TypeCast", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink",
-     "SortBy", "CaseExpr", "JoinExpr", *JSON_AGGREGATES}
+     "SortBy", "CaseExpr", "JoinExpr", "CoalesceExpr", "MinMaxExpr",
+     "InsertStmt", "UpdateStmt", *JSON_AGGREGATES}
 )  # fmt: skip
 _AGGREGATES: Final = FunctionEffect(aggregate=True)
 
 
 def _operators(kind: str, body: Node) -> list[list[Node]]:
     """Return the names of the operators that a node applies, written or not."""
-    if kind == "A_Expr":
-        return [body.get("name", [])]
     if kind == "SubLink":
         return [body.get("operName") or _EQUALS] if body.get("subLinkType") in {"ANY_SUBLINK", "ALL_SUBLINK"} else []
     if kind == "SortBy":

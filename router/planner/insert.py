@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.cluster import Reference, Sharded
+from router.effect import Runs
 from router.errors import Refused
 from router.plan import EveryShard, HomeShard, Plan, Scatter, Single, SplitInsert, Statement, SumTags
 from router.planner import dml, moving, reference
@@ -29,6 +30,8 @@ def plan(context: Context) -> Statement:
     try:
         return _in_one_step(context)
     except Refused as refused:
+        if context.stores_number(context.body).runs is Runs.NOWHERE:
+            raise  # as rows they would be names
         try:
             moved = moving.insert_select(context)
         except Refused:
