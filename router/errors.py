@@ -290,6 +290,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "rows of {table} that exist would get {column} from a sequence or function of each shard",
         "Add the column without a default, and set the default afterwards.",
     ),
+    "trigger-key": (
+        "a trigger before the write cannot give {key}, the sharding key of {table}, another value",
+        "The row is on the shard of the key that the statement has. Compute the key in the statement or in a default.",
+    ),
     "slot-check": ("the constraint pgchorus_slot belongs to the proxy", ""),
     "subquery-locks": (
         "a subquery that locks rows would lock them here although one Postgres might not run it",

@@ -236,6 +236,7 @@ class Function:
     ``kind``: f function, p procedure, a aggregate, w window. ``uses``: what its body names, or why nobody can tell.
     ``sets``: its body changes settings of the session. ``row_argument``: it takes one row, so ``t.f`` may call it.
     ``sets_custom``: it may set what no DISCARD removes. ``keeps``: it may leave something else in the server's process.
+    ``assigns``: the columns of NEW that it gives other values, as a trigger.
     """
 
     name: FunctionName
@@ -249,6 +250,7 @@ class Function:
     row_argument: bool = False
     sets_custom: bool = False
     keeps: bool = False
+    assigns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

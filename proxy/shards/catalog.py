@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.shards.catalog_known import Document, Known, Row, without_versions
 from proxy.shards.catalog_sql import HAS_VERSION, READ_BUILTINS, READ_CATALOG, READ_CATALOG_WHOLE, READ_VERSION
 from proxy.shards.errors import ShardError
+from router.assigned import surely_assigned
 from router.builtins import Builtin
 from router.catalog import Catalog
 from router.cluster import TableName
@@ -321,6 +322,7 @@ class _Builder:
             row_argument,
             names.sets_custom,
             names.keeps,
+            surely_assigned(definition) if definition and "RETURNS trigger" in definition else frozenset(),
         )
 
     def custom_settings(self) -> frozenset[str]:

@@ -237,6 +237,8 @@ def on_relation(context: Context) -> Statement:
         if not found:
             return where_it_is(context, body.get("objectType", ""))
         return statement(context, together(context, [_known(context, item) for item in found]))
+    if context.parsed.kind == "CreateTrigStmt":
+        dependent.check_trigger(context)
     return statement(context, _known(context, range_var) or HomeShard())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from router.cluster import Sharded
 from router.errors import SyntaxFailure
 from router.plan import Ddl, EveryShard, HomeShard, Statement
 from router.planner.passthrough import tag_of
@@ -67,6 +68,23 @@ def _is_home_table(context: Context, relation: Relation) -> bool:
     if relation.name.schema in {"pg_catalog", "information_schema"} or relation.kind.value == "S":
         return False
     return isinstance(where(context, relation), HomeShard)
+
+
+_BEFORE: Final = 1 << 1  # TRIGGER_TYPE_BEFORE
+
+
+def check_trigger(context: Context) -> None:
+    """Refuse a trigger that changes the key of every row: by then the row is on the shard of the key it had."""
+    body, catalog = context.body, context.catalog
+    relation = context.relation(body["relation"])
+    placement = catalog.effective_placement(relation) if relation is not None else None
+    if not isinstance(placement, Sharded) or body.get("timing") != _BEFORE or not body.get("row"):
+        return
+    parts = strings(body.get("funcname"))
+    called = [one for one in catalog.functions if one.name.name == parts[-1] and parts[:-1] in {(), (one.name.schema,)}]
+    if context.many and "whenClause" not in body and called and all(placement.key in one.assigns for one in called):
+        table = ".".join(name_parts(body["relation"]))
+        raise context.refuse("trigger-key", body["relation"].get("location"), key=placement.key, table=table)
 
 
 # --- what other shards get -------------------------------------------------------------------------------------------

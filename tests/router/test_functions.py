@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from router.assigned import surely_assigned
 from router.cluster import TableName
 from router.declared_types import declared_types
 from router.functions import (
@@ -107,6 +108,20 @@ def test_declared_types(body: str, types: set[str]) -> None:
 )
 def test_calls_that_make_a_type(text: str, made: str) -> None:
     assert made in {".".join(parts) for parts in names_of_statements(text).types}
+
+
+@pytest.mark.parametrize(
+    ("body", "columns"),
+    [
+        ('begin new.k := new.k + 1; perform f(); NEW."V" = 3; return new; end', {"k", "V"}),
+        ("begin if new.k is null then new.k = 5; end if; new.v := 1; return new; end", set()),
+        ("begin new.k := coalesce(new.k, 7); new.v = old.v; new.n := new.k; return new; end", {"n"}),
+        ("declare r t; begin r.k := 1; return new; end", set()),
+    ],
+)
+def test_what_a_trigger_surely_assigns(body: str, columns: set[str]) -> None:
+    definition = f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"
+    assert surely_assigned(definition) == columns
 
 
 def test_a_name_within_a_word_is_no_type() -> None:

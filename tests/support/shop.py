@@ -141,6 +141,7 @@ def function(name: str, *, uses: Uses | None = None, volatile: str = "v", **fact
 FUNCTIONS = (
     function("double", volatile="i"),
     function("roll"),
+    function("rekey", assigns=frozenset({"customer_id"})),
     function("watch", uses=Uses(reads=frozenset({public("countries")}))),
     function("total_sales", uses=Uses(reads=frozenset({public("orders")})), volatile="s"),
     function("setting", uses=Uses(reads=frozenset({public("settings")})), volatile="s"),
