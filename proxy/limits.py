@@ -34,6 +34,10 @@ class Limits:
 
     drain_timeout_s: float = _limit(30.0, "for transactions in flight to end after SIGTERM")
 
+    worker_hang_s: float = _limit(
+        120.0, "a worker whose loop has stood still for so long is ended, and another started; 0: never"
+    )
+
     pool_size: int = _limit(20, "links to each shard for each database and role", minimum=1)
     pool_extra: int = _limit(20, "more of them, for transactions that already hold a link to another shard")
     pool_wait_timeout_s: float = _limit(10.0, "for a free link, then 53300")
@@ -140,6 +144,7 @@ SECTIONS = (
     "login",
     "message",
     "drain",
+    "worker",
     "pool",
     "health",
     "failover",

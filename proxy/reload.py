@@ -36,7 +36,9 @@ log = structlog.get_logger("pgchorus.reload")
 
 _RELOADED = ("auth", "tls", "console", "log")
 _RELOADED_LIMITS = tuple(
-    one.name for one in fields(Limits) if one.name.startswith("pool_") or one.name in {"clients_max", "drain_timeout_s"}
+    one.name
+    for one in fields(Limits)
+    if one.name.startswith("pool_") or one.name in {"clients_max", "drain_timeout_s", "worker_hang_s"}
 )
 
 

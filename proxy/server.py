@@ -253,6 +253,7 @@ class Server:
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(reload(self), name="reload"))
             on_ready()
             systemd.ready()
+            stack.callback(spawn(systemd.say_alive_forever(), name="systemd's watchdog").cancel)
             taken.say_ready()
             if config.handover is not None:
                 handover = Handover(config, sockets, measured, lambda: self.end(at_once=False, handed_on=True))

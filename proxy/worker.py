@@ -133,6 +133,9 @@ class Worker:
         """Return all metrics."""
         return read_metrics(self.server.metrics.registry)
 
+    async def on_beat(self, _: object) -> None:
+        """The loop turns: this is the answer."""
+
     async def on_unready(self, _: object) -> str:
         """Return why no client should be sent here, '' when one may be."""
         return self.server.not_ready()

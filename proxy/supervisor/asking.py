@@ -36,6 +36,10 @@ _STEP_S: Final = 10.0  # for all workers to take a step of a change of placement
 _ANSWER_S: Final = 5.0  # for what a worker has in memory, or the shards at once
 
 
+class SilentError(ProxyError):
+    """A worker's loop stands still."""
+
+
 class Asking:
     """The workers, to be asked together. ``config`` is the one that new workers get."""
 
@@ -67,7 +71,8 @@ class Asking:
         """Pass a cancel on to the worker whose number is in the key."""
         to = self.slots[key["worker"] - 1]
         if to in self.serving():
-            await _ask(to, "cancel", key, _ANSWER_S)
+            with suppress(TimeoutError):  # it has it, and cancels when it answers again
+                await _ask(to, "cancel", key, _ANSWER_S)
 
     async def on_show(self, _: Slot, view: str) -> list[Any]:
         """Return a view of all workers."""
@@ -79,7 +84,10 @@ class Asking:
         if name == "KILL":
             owner = self._keys.owner(int(words[0])) if words and words[0].isdigit() else 0
             chosen = [slot for slot in self.serving() if slot.number == owner] or [asking]
-            return str(await _ask(chosen[0], "act", action))
+            try:
+                return str(await _ask(chosen[0], "act", action))
+            except TimeoutError:
+                raise _late(chosen[0], None) from None
         if name in ("PAUSE", "RESUME"):
             change = self._paused.update if name == "PAUSE" else self._paused.difference_update
             change(self._meant(words))
@@ -145,7 +153,7 @@ class Asking:
                     logs.set_up(renewed.log.level, renewed.log.format)
                 self.config = renewed
                 self.generation += 1
-                await self._ask_all("apply")
+                await self._all_will("apply")
                 say_done(file, waiting)
                 return None
             finally:
@@ -159,13 +167,13 @@ class Asking:
         before = self.config
         self.placing = True  # who is started now would read one configuration and find the other on the shards
         try:
-            await self._step("hold")
+            await self._ask_all("placing", {"name": "hold", "with": []})
             self.config = renewed
             try:
                 epoch = await _ask(serving[0], "placing", {"name": "change", "with": []})
-            except ChannelGoneError:
+            except (ChannelGoneError, TimeoutError):
                 self.config = before
-                # It may have got to its end before it died. Nobody plans by what is not on the shards.
+                # It may have got to its end before it died, or may yet. Nobody plans by what is not on the shards.
                 raise ProxyError("55000", f"worker {serving[0].number} has died", hint="Reload again.") from None
             except ProxyError:
                 self.config = before
@@ -173,12 +181,12 @@ class Asking:
             try:
                 await self._step("adopt", epoch)
                 await _ask(serving[0], "placing", {"name": "known", "with": []})
-            except (ProxyError, ChannelGoneError) as error:
+            except (ProxyError, ChannelGoneError, TimeoutError) as error:
                 # It is on the shards. Who has not got so far plans nothing before it has.
                 log.warning("not every worker has said that it goes by the new placements", error=str(error))
         finally:
             try:
-                await self._step("go_on")
+                await self._all_will("placing", {"name": "go_on", "with": []}, _STEP_S)
             finally:
                 self.placing = False
                 self.on_placed()
@@ -186,6 +194,17 @@ class Asking:
     async def _step(self, name: str, *given: object) -> None:
         # A worker that is stopped must not keep the clients of the others waiting.
         await self._ask_all("placing", {"name": name, "with": given}, _STEP_S)
+
+    async def _all_will(self, what: str, content: object = None, within: float | None = None) -> None:
+        """Have all do what they have said they can, in the order in which they are asked.
+
+        Who is silent has it in its channel, and does it as soon as it reads: neither can it be waited for, nor is what
+        the others have done taken back.
+        """
+        try:
+            await self._ask_all(what, content, within)
+        except SilentError as error:
+            log.error("a worker follows as soon as it answers", to_do=what, error=error.message)  # noqa: TRY400 - says all
 
     # --- what machines ask (proxy.admin.endpoint.Pages) -------------------------------------------------------------
 
@@ -196,7 +215,8 @@ class Asking:
             if not isinstance(found, BaseException):  # who does not answer is shown with its figures of the last time
                 slot.metrics = found
         parts = [part for slot in self.slots for part in (slot.metrics, slot.departed)]
-        return Totals(added_up(parts), len(serving), len(self.slots), sum(slot.restarts for slot in self.slots))
+        heard = sum(not slot.silent for slot in serving)
+        return Totals(added_up(parts), heard, len(self.slots), sum(slot.restarts for slot in self.slots))
 
     async def unwell(self) -> str:
         """Return which worker does not answer."""
@@ -221,12 +241,15 @@ class Asking:
         return ""
 
     async def _ask_all(self, what: str, content: object = None, within: float | None = None) -> list[Any]:
-        """Return the answers of all that serve; who dies meanwhile has none. Raises the first ProxyError."""
+        """Return the answers of all that serve; who dies meanwhile has none. Raises the first ProxyError.
+
+        Nobody waits for one that is silent, also where ``within`` sets no limit: it is named.
+        """
         serving = self.serving()
         answers = []
         for slot, found in zip(serving, await _gather(serving, what, content, within), strict=True):
             if isinstance(found, TimeoutError):
-                raise ProxyError("55000", f"worker {slot.number} has not answered within {within:g} s")
+                raise _late(slot, within)
             if isinstance(found, ChannelGoneError):
                 continue
             if isinstance(found, BaseException):
@@ -236,10 +259,21 @@ class Asking:
 
 
 async def _ask(slot: Slot, what: str, content: object, within: float | None = None) -> Any:
+    """Return one worker's answer; TimeoutError when it is late, or silent. It is asked all the same, and may do it."""
     if slot.channel is None:
         raise ChannelGoneError
-    async with asyncio.timeout(within):
-        return await slot.channel.ask(what, content)
+    async with asyncio.timeout(0 if slot.silent else within) as wait:
+        slot.waits.add(wait)
+        try:
+            return await slot.channel.ask(what, content)
+        finally:
+            slot.waits.discard(wait)
+
+
+def _late(slot: Slot, within: float | None) -> ProxyError:
+    if within is None or slot.silent:
+        return SilentError("55000", f"worker {slot.number} does not answer", hint="SHOW WORKERS shows which ones do.")
+    return SilentError("55000", f"worker {slot.number} has not answered within {within:g} s")
 
 
 async def _gather(slots: Sequence[Slot], what: str, content: object, within: float | None) -> list[Any]:

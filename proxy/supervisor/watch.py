@@ -6,6 +6,7 @@ Rules:
   The others follow when it is ready, and systemd hears of it when all are.
 - Who dies later is started again, at once or, if it dies soon each time, after growing pauses. Only its own clients
   notice.
+- Who stands still is found by ``beats``: another one accepts for it meanwhile.
 - SIGTERM drains, SIGINT or a second signal ends at once, SIGHUP reloads. Workers hear of it by their channels, since
   signals reach some of them by other ways as well (a terminal, systemd), and a drain that is asked for twice is not
   more urgent.
@@ -14,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import socket
@@ -33,6 +35,7 @@ from proxy.listening import LISTEN_BACKLOG, bound, sockets_for
 from proxy.siblings.channel import Channel, ChannelGoneError
 from proxy.siblings.place import Place
 from proxy.supervisor.asking import Asking
+from proxy.supervisor.beats import Beats
 from proxy.tasks import spawn
 from proxy.worker import work
 
@@ -87,6 +90,13 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._told, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGINT, self._told, signal.SIGINT)
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._family.reload(), name="reload"))
+        beats = Beats(
+            self._family.slots,
+            lambda: self._family.config.limits.worker_hang_s,
+            fell_silent=self._replace,
+            came_back=self._restore,
+        )
+        loop.call_soon(lambda: spawn(beats.go_on(), name="beats of the workers"))
         try:
             while not self._over:
                 for slot in loop.run_until_complete(self._until_due()):
@@ -144,6 +154,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             _close_all_but({channel.fileno(), *(one.fileno() for one in chain.from_iterable(self._sockets))})
             os.environ.pop("NOTIFY_SOCKET", None)  # systemd listens to the supervisor
+            faulthandler.enable()  # of SIGABRT it says where it stands
             structlog.contextvars.bind_contextvars(worker=slot.number)
             family = self._family
             status = self._run(
@@ -184,9 +195,7 @@ class Supervisor:
         for one in self._sockets[slot.number - 1]:
             if not self._stopping:
                 one.listen(LISTEN_BACKLOG)
-        if slot.stand_in is not None:
-            spawn(self._relieve(slot.stand_in, slot), name=f"worker {slot.number} is back")
-            slot.stand_in = None
+        self._restore(slot)
         slots = self._family.slots
         if self._family.up or self._stopping:
             return welcome
@@ -206,6 +215,7 @@ class Supervisor:
         self._family.up = True
         self._on_ready()
         systemd.ready()
+        spawn(systemd.say_alive_forever(), name="systemd's watchdog")
         self._taken.say_ready()
         if config.handover is not None:
             self._handover = Handover(config, self._sockets, measured, self._handed_on)
@@ -249,16 +259,26 @@ class Supervisor:
         log.error("a worker ended and is started again", worker=slot.number, pid=pid, pause_s=pause_s, **how)
         slot.restarts += 1
         self._loop.call_later(pause_s, self._want, slot)
+        self._replace(slot)
+
+    def _replace(self, slot: Slot) -> None:
+        """Have others accept what would come to one that is away, and to those for whom it has stood in."""
         for one in self._family.slots:
             if one is slot or one.stand_in is slot:
                 one.stand_in = None
                 spawn(self._stand_in_for(one), name=f"standing in for worker {one.number}")
 
+    def _restore(self, slot: Slot) -> None:
+        """It is back, and accepts for itself."""
+        if slot.stand_in is not None:
+            spawn(self._relieve(slot.stand_in, slot), name=f"worker {slot.number} is back")
+            slot.stand_in = None
+
     async def _stand_in_for(self, slot: Slot) -> None:
         """Let another worker accept what comes to the sockets of one that is away."""
         if slot.stand_in is not None or self._stopping or self._sockets[0] is self._sockets[-1]:
             return
-        others = [one for one in self._family.serving() if one is not slot and not one.leaving]
+        others = [one for one in self._family.serving() if one is not slot and not one.leaving and not one.silent]
         others.sort(key=lambda one: self._family.headcount.of(one.number))
         for one in others:
             slot.stand_in = one

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 CLIENTS_MAX = 40
+RELOADED = "users, rules and certificate reloaded"
+NOT_RELOADED = "not reloaded, all stays as it was"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,18 @@ def show(town: Town, view: str) -> list[dict[str, Any]]:
         cursor = console.execute(f"show {view}".encode())
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+@contextmanager
+def console_at(town: Town, worker: int) -> Iterator[psycopg.ClientCursor[Any]]:
+    """A console of this worker."""
+    while True:
+        with psycopg.connect(
+            town.process.dsn("pgchorus"), autocommit=True, cursor_factory=psycopg.ClientCursor
+        ) as connection:
+            if connection.info.backend_pid % WORKERS + 1 == worker:
+                yield connection.cursor()
+                return
 
 
 def command(town: Town, text: str) -> str | None:
@@ -231,6 +247,70 @@ def test_a_worker_that_is_told_to_leave_is_replaced_and_nobody_is_refused(town: 
         eventually(lambda: [row["state"] for row in show(town, "workers")] == ["serving", "serving"], "it is not back")
         caller.more()
     assert caller.errors == []
+
+
+def reload_with(town: Town, hang_s: float) -> None:
+    document = json.loads(town.process.config.read_text())
+    document["limits"]["worker"] = {"hang_s": hang_s}
+    town.process.config.write_text(json.dumps(document))
+    done = town.process.log.read_text().count(RELOADED)
+    assert command(town, "reload") == "RELOAD"
+    eventually(lambda: town.process.log.read_text().count(RELOADED) == done + 1, "it is not reloaded")
+
+
+def states(town: Town) -> list[str]:
+    return [row["state"] for row in show(town, "workers")]
+
+
+def test_nobody_waits_for_a_worker_that_stands_still(town: Town) -> None:
+    """Nor loses anything by it, if it goes on in time; while it stands others accept what comes to it."""
+    reload_with(town, 0)
+    stopped = pids(town)[2]
+    first, second, _ = town.spread
+    with crowd(town.dsn) as clients:
+        stays = clients.of(2)[0]
+        stays.query("begin")
+        stays.query(f"insert into notes values ({first}, 'x'), ({second}, 'y')")
+        with console_at(town, 1) as console, ThreadPoolExecutor(1) as thread:
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                # Asked before anybody can know.
+                renewed = town.process.log.read_text().count(NOT_RELOADED)
+                console.execute("reload")
+                paused = thread.submit(console.execute, "pause")
+                with pytest.raises(psycopg.Error, match="worker 2 does not answer"):
+                    paused.result()
+                assert "worker 2 does not answer" in town.process.log.read_text()
+                assert town.process.log.read_text().count(NOT_RELOADED) == renewed + 1
+                rows = console.execute("show workers").fetchall()
+                assert [row[2] for row in rows] == ["serving", "silent"]
+                for text in ("show clients", "recover", f"kill {stays.key[0]}", "resume"):
+                    with pytest.raises(psycopg.Error, match="worker 2 does not answer"):
+                        console.execute(text.encode())
+                assert metric(town, "pgchorus_workers") == 1
+                with Caller(town.dsn) as caller:
+                    caller.more()
+                assert caller.errors == []
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+        eventually(lambda: states(town) == ["serving", "serving"], "it is not back")
+        assert pids(town)[2] == stopped
+        # What it was asked meanwhile it has done in the order in which it came: KILL ended the client.
+        assert stays.read_to_end()[-1][1]["C"] == "57P01"
+        assert ("tag", "SELECT 1") in clients.of(2)[1].query("select 1")
+    assert town.stored() == []
+
+
+def test_a_worker_that_stands_still_for_too_long_is_replaced(town: Town) -> None:
+    reload_with(town, 6)
+    stopped, restarts = pids(town)[1], metric(town, "pgchorus_worker_restarts_total")
+    os.kill(stopped, signal.SIGSTOP)
+    eventually(lambda: metric(town, "pgchorus_worker_restarts_total") == restarts + 1, "it stands there for ever")
+    eventually(lambda: states(town) == ["serving", "serving"], "nobody takes its place")
+    assert stopped not in pids(town).values()
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped, 0)
+    reload_with(town, 0)
 
 
 def test_workers_whose_supervisor_is_killed_drain_and_end(town: Town) -> None:

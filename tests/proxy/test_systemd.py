@@ -52,6 +52,14 @@ def test_what_is_said(notices: socket.socket) -> None:
     assert notices.recv(1000) == b"STOPPING=1"
 
 
+def test_how_often_the_watchdog_is_fed() -> None:
+    own = str(os.getpid())
+    assert systemd.watchdog_s({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": own}) == 1.5
+    assert systemd.watchdog_s({"WATCHDOG_USEC": "3000000"}) == 1.5
+    assert systemd.watchdog_s({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": f"{own}0"}) == 0.0, "it is another's"
+    assert systemd.watchdog_s({}) == 0.0
+
+
 def test_no_client_is_refused_while_the_proxy_restarts(
     notices: socket.socket, make_databases: MakeDatabases, tmp_path: Path
 ) -> None:
@@ -63,7 +71,7 @@ def test_no_client_is_refused_while_the_proxy_restarts(
         dsn = f"postgres://postgres@127.0.0.1:{port}/{database}"
 
         def start() -> subprocess.Popen[bytes]:
-            environment = dict(os.environ, LISTEN_FDS="1")
+            environment = dict(os.environ, LISTEN_FDS="1", WATCHDOG_USEC="100000000")
             arguments = [sys.executable, "-c", AS_SYSTEMD, str(listening.fileno()), str(config)]
             return subprocess.Popen(
                 arguments, pass_fds=[listening.fileno()], env=environment, stdout=subprocess.DEVNULL
@@ -76,6 +84,7 @@ def test_no_client_is_refused_while_the_proxy_restarts(
         first = start()
         try:
             assert notices.recv(1000) == b"READY=1"
+            assert notices.recv(1000) == b"WATCHDOG=1"
             assert answers()
         finally:
             first.terminate()

@@ -38,6 +38,17 @@ def test_who_dies_soon_is_started_later_each_time(monkeypatch: pytest.MonkeyPatc
     assert slot.died() == 0.1
 
 
+def test_one_that_owes_an_answer_for_long_is_silent() -> None:
+    slot = Slot(1)
+    start(slot)
+    slot.serving, slot.owed = True, slot_module.SILENT_BEATS
+    assert slot.state == "serving"
+    slot.owed += 1
+    assert slot.state == "silent"
+    slot.died()
+    assert (slot.state, slot.silent) == ("down", False)
+
+
 def test_what_it_has_counted_stays() -> None:
     slot = Slot(1)
     for _ in range(2):
