@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from proxy.shards.pool import LinkPool, PoolLimits
     from proxy.shards.pool_set import PoolSet
     from proxy.shards.replicas import Replicas
+    from proxy.shards.timelines import Timelines
     from proxy.tracing import Tracing
     from proxy.twophase.coordinator import Coordinator, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
@@ -124,6 +125,7 @@ class LogicalDatabase:
         self.counts = Counts(limits.statements_tracked)
         self.log = Log()
         self.tracing: Tracing | None = None
+        self.timelines: Timelines | None = None  # of shards with several hosts, as all workers have seen them
         self.catalog_version = 0
         self.sessions: set[Session] = set()  # of this process
         self.definitions = Definitions()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from proxy.admin.metrics import Metrics
     from proxy.config import Config
+    from proxy.shards.timelines import Others
     from proxy.twophase.points import Checkpoint
     from router.cluster import Database
 
@@ -50,7 +51,11 @@ VERSION_WRITE_S = 1.0
 
 @asynccontextmanager
 async def open_database(
-    config: Config, database: Database, metrics: Metrics, checkpoint: Checkpoint = pass_by
+    config: Config,
+    database: Database,
+    metrics: Metrics,
+    checkpoint: Checkpoint = pass_by,
+    others: Others | None = None,
 ) -> AsyncIterator[LogicalDatabase]:
     """Make one database ready, serve it, and close it. Raises PlacementMismatch or ShardError when it cannot."""
     limits = config.limits
@@ -71,7 +76,7 @@ async def open_database(
         health.on_return(schemas.admit)
         control.on_move(Failover(health, (pools, scratch_pools, replicas), schemas.compare_again).moved)
         recovery = _recovery(config, database, control, health, checkpoint)
-        timelines = Timelines(control, health)
+        timelines = Timelines(control, health, database.name, others)
         await timelines.recall()
         epoch = await schemas.open(health)
         await _recover(recovery, database, health)
@@ -88,6 +93,7 @@ async def open_database(
             metrics=metrics,
         )
         served.on_adopted.append(schemas.adopted)
+        served.timelines = timelines
         health.on_return(served.shard_returned)
         if health.shard_is_up(database.home):
             await served.follow_catalog()

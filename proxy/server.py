@@ -286,7 +286,7 @@ class Server:
             stack.push_async_callback(asyncio.to_thread, tracing.close)
         for name, database in self.config.cluster.databases.items():
             served = self._databases[name] = await stack.enter_async_context(
-                open_database(own, database, self.metrics, self._checkpoint)
+                open_database(own, database, self.metrics, self._checkpoint, self.family)
             )
             served.tracing = tracing
             served.use_log(self.log)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Config
     from proxy.placing import Placing
+    from proxy.siblings.family import Seen
     from proxy.siblings.place import Headcount, Place
     from proxy.twophase.points import Checkpoint
 
@@ -53,12 +54,13 @@ async def work(  # noqa: PLR0913 - what the supervisor gives
     headcount: Headcount,
     channel: socket.socket,
     sockets: Sequence[Sequence[socket.socket]],
+    timelines: Sequence[Seen] = (),
     checkpoint: Checkpoint = pass_by,
 ) -> None:
     """Serve as worker ``place.number`` until the supervisor says stop."""
     worker = Worker()
     worker.channel = to_supervisor = await Channel.over(channel, worker.answer)
-    worker.server = server = Server(config, checkpoint, Family(place, headcount, to_supervisor))
+    worker.server = server = Server(config, checkpoint, Family(place, headcount, to_supervisor, timelines))
     listening = spawn(to_supervisor.run(), name="channel to the supervisor")
     listening.add_done_callback(lambda _: worker.supervisor_gone())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.leave)
@@ -71,6 +73,8 @@ async def work(  # noqa: PLR0913 - what the supervisor gives
             worker.apply()
         for name, shard in missed["paused"]:
             server.databases()[name].pools.pause(shard)
+        for seen in missed["timelines"]:
+            await worker.on_timeline(seen)
 
     try:
         await server.run_as_worker(sockets, ready)
@@ -132,6 +136,13 @@ class Worker:
     async def on_metrics(self, _: object) -> list[Any]:
         """Return all metrics."""
         return read_metrics(self.server.metrics.registry)
+
+    async def on_timeline(self, seen: Seen) -> None:
+        """Hear of what another worker has seen of a shard's servers."""
+        name, shard, system, timeline = seen
+        database = self.server.databases().get(name)
+        if database is not None and database.timelines is not None:
+            database.timelines.hear(shard, system, timeline)
 
     async def on_beat(self, _: object) -> None:
         """The loop turns: this is the answer."""

@@ -54,6 +54,8 @@ class Finder:
     def __init__(self, endpoint: ShardEndpoint, *, timeout_s: float) -> None:
         self.endpoint = endpoint
         self.on_move: Callable[[], None] | None = None
+        #: Called with a system identifier and a timeline that is higher than any seen here before.
+        self.on_timeline: Callable[[int, int], None] = lambda _system, _timeline: None
         #: What was said at the last look, and when it began, by the loop's clock.
         self.said: dict[HostAddress, Said] = {}
         self.looked_at = 0.0
@@ -130,7 +132,11 @@ class Finder:
         place = self.endpoint.place
         systems = {place.system} if place.system else {one.system for one in said.values()}
         if len(systems) == 1:
-            place.timeline = max([place.timeline, *(one.timeline for one in said.values() if one.system in systems)])
+            (system,) = systems
+            highest = max((one.timeline for one in said.values() if one.system == system), default=0)
+            if highest > place.timeline:
+                place.timeline = highest
+                self.on_timeline(system, highest)
 
     def _none(self, why: str, said: Mapping[HostAddress, Said], silent: Mapping[HostAddress, ShardError]) -> ShardError:
         words = {address: error.message for address, error in silent.items()}

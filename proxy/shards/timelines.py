@@ -6,8 +6,11 @@ shard of several servers, and asks them: all at the start, before any shard is s
 ``failover.check_s`` afterwards. So neither a proxy that is started while the new primary is away, nor another worker,
 nor a proxy that never reached it, takes the old one for writable.
 
-A shard's own servers are not asked for this: the old primary is one of them. A database of one shard has nobody to ask,
-and knows what its process has seen.
+The other workers of the same proxy do not wait for that: what one sees, or finds noted, all of them are told, and look
+at the shard's servers at once. One that is started knows from its beginning what the others have seen.
+
+A shard's own servers are not asked for this: the old primary is one of them. A database of one shard has nobody else to
+ask, and knows what the workers of its proxy have seen.
 
 Rows go by the system identifier: a shard that was made anew has a new one. One that was restored to an earlier moment
 by hand, on a timeline that was there before, is refused until a person deletes its rows (docs/operations.md).
@@ -19,13 +22,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
+from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from proxy.shards.control import ControlConnection, ControlLinks
     from proxy.shards.endpoint import ShardEndpoint
@@ -46,15 +51,61 @@ _NOTE: Final = """
     COMMIT"""
 
 
+class Others(Protocol):
+    """The other workers of this proxy."""
+
+    def timelines(self, database: str) -> Iterable[tuple[str, int, int]]:
+        """Return what they have seen before this one began: shard, system identifier, timeline."""
+
+    def tell_timeline(self, database: str, shard: str, system: int, timeline: int) -> None:
+        """Tell them what is new, without waiting for it."""
+
+
 class Timelines:
     """The notes of one database."""
 
-    def __init__(self, control: ControlLinks, health: ShardHealth) -> None:
+    def __init__(
+        self, control: ControlLinks, health: ShardHealth, database: str = "", others: Others | None = None
+    ) -> None:
         self._control = control
         self._health = health
+        self._database = database
+        self._others = others
         self._names = {endpoint.name: endpoint for endpoint in control.endpoints if endpoint.has_several}
         #: By (where it is noted, whose it is): system identifier and timeline.
         self._noted: dict[tuple[int, int], tuple[int, int]] = {}
+        for endpoint in self._names.values():
+            finder = control.finder(endpoint.index)
+            if finder is not None:
+                finder.on_timeline = partial(self._tell, endpoint)
+        for shard, system, timeline in () if others is None else others.timelines(database):
+            self._take(shard, system, timeline)
+
+    def hear(self, shard: str, system: int, timeline: int) -> None:
+        """Another worker has seen it: look at once, and leave an old primary."""
+        endpoint = self._take(shard, system, timeline)
+        if endpoint is not None and endpoint.place.timeline < timeline:
+            spawn(self._look(endpoint), name=f"look at the hosts of {shard}: another worker has seen more")
+
+    async def _look(self, endpoint: ShardEndpoint) -> None:
+        finder = self._control.finder(endpoint.index)
+        assert finder is not None  # noqa: S101 - it has several hosts
+        try:
+            await finder.find()
+        except ShardError as error:
+            self._health.failed(endpoint.index, error)
+
+    def _take(self, shard: str, system: int, timeline: int) -> ShardEndpoint | None:
+        """Remember what is noted somewhere; return whose it is, if that is new."""
+        endpoint = self._names.get(shard)
+        if endpoint is None or endpoint.place.noted.get(system, 0) >= timeline:
+            return None
+        endpoint.place.noted[system] = timeline
+        return endpoint
+
+    def _tell(self, endpoint: ShardEndpoint, system: int, timeline: int) -> None:
+        if self._others is not None:
+            self._others.tell_timeline(self._database, endpoint.name, system, timeline)
 
     def add(self, endpoint: ShardEndpoint) -> None:
         """Note another shard's, if it has several servers."""
@@ -119,9 +170,8 @@ class Timelines:
             return
         for name, system, timeline in rows:
             endpoint = self._names.get(name)
-            if endpoint is not None and endpoint.index != shard:
-                noted = endpoint.place.noted
-                noted[system] = max(noted.get(system, 0), timeline)
+            if endpoint is not None and endpoint.index != shard and self._take(name, system, timeline):
+                self._tell(endpoint, system, timeline)
 
 
 async def _noted(connection: ControlConnection) -> Sequence[tuple[str, int, int]]:

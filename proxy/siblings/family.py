@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -12,10 +13,13 @@ from proxy.siblings.channel import ChannelGoneError
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from proxy.siblings.channel import Channel
     from proxy.siblings.place import Headcount, Place
+
+#: A timeline of a shard's servers: database, shard, system identifier, timeline.
+Seen = tuple[str, str, int, int]
 
 log = structlog.get_logger("pgchorus.family")
 
@@ -25,10 +29,12 @@ _CANCEL_S: Final = 5.0  # for another worker to hear of a cancel; the client tha
 class Family:
     """The other workers, as one of them sees them."""
 
-    def __init__(self, place: Place, headcount: Headcount, channel: Channel) -> None:
+    def __init__(self, place: Place, headcount: Headcount, channel: Channel, timelines: Sequence[Seen] = ()) -> None:
+        """``timelines``: what the others have seen before this worker was made."""
         self.place = place
         self._headcount = headcount
         self._channel = channel
+        self._timelines = timelines
 
     def count_clients(self, here: int) -> int:
         """Tell the others how many clients are here, and return how many there are everywhere."""
@@ -63,6 +69,18 @@ class Family:
     async def reload(self) -> None:
         """Have all of them read the configuration again; raises ProxyError when all stays as it was."""
         await self._ask("reload")
+
+    def timelines(self, database: str) -> Iterable[tuple[str, int, int]]:
+        """Return what others have seen of a database's shards (proxy.shards.timelines.Others)."""
+        return [(shard, system, timeline) for of, shard, system, timeline in self._timelines if of == database]
+
+    def tell_timeline(self, database: str, shard: str, system: int, timeline: int) -> None:
+        """Tell the others, without waiting for it."""
+        spawn(self._tell_timeline((database, shard, system, timeline)), name=f"telling of timeline {timeline}")
+
+    async def _tell_timeline(self, seen: Seen) -> None:
+        with suppress(ProxyError):  # nobody is left to be told
+            await self._ask("timeline", seen)
 
     def tell(self, what: str) -> None:
         """Have the supervisor do something to all, without waiting for it."""

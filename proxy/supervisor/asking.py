@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from proxy.admin.endpoint import Collects
     from proxy.config import Config
+    from proxy.siblings.family import Seen
 
 log = structlog.get_logger("pgchorus.supervisor")
 
@@ -55,6 +56,7 @@ class Asking:
         self._drain = drain
         self._keys = CancelKeys(Place(1, config.workers))
         self._paused: set[tuple[str, int]] = set()
+        self._timelines: dict[tuple[str, str, int], int] = {}
         self._reloading = asyncio.Lock()
 
     def serving(self) -> list[Slot]:
@@ -118,6 +120,20 @@ class Asking:
             for slot in self.slots
         ]
 
+    @property
+    def timelines(self) -> list[Seen]:
+        """What workers have seen of shards' servers, for those that are made later."""
+        return [(*of, timeline) for of, timeline in self._timelines.items()]
+
+    async def on_timeline(self, slot: Slot, seen: Seen) -> None:
+        """A worker has seen a timeline that is new to it: if it is to all, the others hear of it."""
+        database, shard, system, timeline = seen
+        if self._timelines.get((database, shard, system), 0) < timeline:
+            self._timelines[database, shard, system] = timeline
+            for one in self.serving():
+                if one is not slot:
+                    spawn(_pass_on(one, "timeline", seen), name=f"telling worker {one.number} of a timeline")
+
     async def on_drain(self, _: Slot, __: object) -> None:
         """DRAIN."""
         asyncio.get_running_loop().call_soon(self._drain)
@@ -132,7 +148,7 @@ class Asking:
         async with self._reloading:
             slot.serving = True
             config = packed(self.config) if slot.generation != self.generation else None
-            return {"config": config, "paused": sorted(self._paused)}
+            return {"config": config, "paused": sorted(self._paused), "timelines": self.timelines}
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
@@ -268,6 +284,12 @@ async def _ask(slot: Slot, what: str, content: object, within: float | None = No
             return await slot.channel.ask(what, content)
         finally:
             slot.waits.discard(wait)
+
+
+async def _pass_on(slot: Slot, what: str, content: object) -> None:
+    """Tell one worker something; one that has ended needs it no more, one that is silent has it in its channel."""
+    with suppress(ChannelGoneError, ProxyError, TimeoutError):
+        await _ask(slot, what, content, _ANSWER_S)
 
 
 def _late(slot: Slot, within: float | None) -> ProxyError:

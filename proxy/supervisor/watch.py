@@ -164,6 +164,7 @@ class Supervisor:
                     headcount=family.headcount,
                     channel=channel,
                     sockets=self._sockets,
+                    timelines=family.timelines,
                 )
             )
         except BaseException:

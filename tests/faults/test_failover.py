@@ -85,6 +85,14 @@ class Replicated(Ledger):
         """Return the transactions that are open on one shard."""
         return [row for row in self.busy_backends() if row[0] == shard]
 
+    def client_of(self, worker: int) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to one of the workers."""
+        while True:
+            client = self.client(autocommit=True)
+            if client.info.backend_pid % WORKERS + 1 == worker:
+                return client
+            client.close()
+
     def show(self, view: str) -> list[dict[str, Any]]:
         """Ask the console."""
         with psycopg.connect(
@@ -112,11 +120,11 @@ class Replicated(Ledger):
         self.direct[1] = self.shard.primary.dsn(self.database)
 
     @contextmanager
-    def with_replicas(self, limits: dict[str, float]) -> Iterator[None]:
-        """Have the proxy run with other limits for replicas."""
+    def with_limits(self, **sections: dict[str, float]) -> Iterator[None]:
+        """Have the proxy run with other limits in some sections."""
         before = self.process.config.read_text()
         document = json.loads(before)
-        document["limits"]["replicas"] = limits
+        document["limits"] |= sections
         self.process.config.write_text(json.dumps(document))
         self.process.restart()
         try:
@@ -347,7 +355,7 @@ def test_a_session_reads_its_own_writes_if_it_asks_for_that(ledger: Replicated) 
 def test_a_replica_that_is_behind_is_not_read(ledger: Replicated) -> None:
     key = ledger.keys[1][3]
     with (
-        ledger.with_replicas(NEAR),
+        ledger.with_limits(replicas=NEAR),
         reader(ledger, FROM_REPLICAS) as client,
         reader(ledger, ONLY_REPLICAS) as strict,
     ):
@@ -535,6 +543,37 @@ def test_an_old_primary_is_left_when_another_proxy_has_seen_a_new_one(ledger: Re
             answer.result(WAITED)
     with ledger.client(autocommit=True) as client:
         assert client.execute(READ, (key,)).fetchone() == (1000,)
+
+
+def test_what_one_worker_has_seen_the_others_know_at_once(ledger: Replicated) -> None:
+    """A standby is promoted while the primary lives, and only the worker whose link is cut has a reason to look."""
+    with ledger.with_limits(failover={"wait_s": 60, "check_s": 3600}):
+        with ledger.client() as inside:
+            inside.execute(WRITE, (5, ledger.keys[1][3]))
+            ((_, pid, *_),) = [row for row in ledger.busy_on(1) if row[3].startswith("UPDATE acc")]
+            eventually(ledger.shard.caught_up, "the standby does not replay")
+            ledger.shard.promote()
+            assert ledger.on_shard(1, f"SELECT pg_terminate_backend({pid})") == [(True,)], "on the old primary"
+            ledger.until_all_workers_look_at(ledger.shard.primary)
+            ledger.failed_over()
+            with pytest.raises(psycopg.OperationalError):
+                inside.execute(READ, (ledger.keys[1][3],))
+        # A worker that is made now, when only the old primary is there, knows before it looks, by nobody's notes.
+        ledger.on_shard(0, "DELETE FROM pgchorus.timeline WHERE shard = 's1' RETURNING 1")
+        ledger.shard.primary.kill()
+        (killed,) = [row["pid"] for row in ledger.show("workers") if row["worker"] == WORKERS]
+        os.kill(killed, signal.SIGKILL)
+        eventually(
+            lambda: [row["state"] for row in ledger.show("workers") if row["pid"] != killed] == ["serving", "serving"],
+            "nobody takes its place",
+        )
+        with ledger.client_of(WORKERS) as client, ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(lambda: client.execute(READ, (ledger.keys[1][3],)).fetchone())
+            with pytest.raises(TimeoutError):
+                answer.result(1.0)
+            ledger.shard.primary.start()
+            assert answer.result(WAITED) == (START,)
+    ledger.shard.follow()
 
 
 def test_nobody_notices_what_an_operator_does(
