@@ -10,6 +10,7 @@ from proxy.doctor.configuration import look_at_configuration
 from proxy.doctor.constraints import look_at_constraints
 from proxy.doctor.copies import look_at_references, look_at_sequences
 from proxy.doctor.drift import look_at_schemas
+from proxy.doctor.hosts import look_at_hosts
 from proxy.doctor.look import Look, own_links
 from proxy.doctor.placements import look_at_placements
 from proxy.doctor.rights import look_at_logins, look_at_roles
@@ -34,6 +35,7 @@ async def _read_catalog(look: Look) -> None:
 
 LOOKS: Final = (
     ("servers", look_at_servers),
+    ("hosts", look_at_hosts),
     ("settings", look_at_settings),
     ("roles", look_at_roles),
     ("logins", look_at_logins),

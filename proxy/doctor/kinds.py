@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.doctor.kind import ERROR, NOTE, WARNING, Area, Kind
-from proxy.doctor.kinds_outside import CONFIGURATION, RIGHTS, SERVERS, SETTINGS
+from proxy.doctor.kinds_outside import CONFIGURATION, HOSTS, RIGHTS, SERVERS, SETTINGS
 
 _PLACEMENTS: Final = Area(
     "Placements",
@@ -338,5 +338,5 @@ _TRANSACTIONS: Final = Area(
     ),
 )
 
-AREAS: Final = (CONFIGURATION, SERVERS, SETTINGS, RIGHTS, _PLACEMENTS, _SCHEMA, _ROWS, _TRANSACTIONS)
+AREAS: Final = (CONFIGURATION, SERVERS, HOSTS, SETTINGS, RIGHTS, _PLACEMENTS, _SCHEMA, _ROWS, _TRANSACTIONS)
 KINDS: Final = {kind.name: kind for area in AREAS for kind in area.kinds}

@@ -171,6 +171,81 @@ SERVERS: Final = Area(
         ),
     ),
 )
+HOSTS: Final = Area(
+    "Shards of several hosts",
+    (
+        Kind(
+            "host-unreachable",
+            WARNING,
+            "one of a shard's hosts cannot be asked",
+            "there is nothing to fail over to, or nobody knows what it is: it may be an old primary that takes writes",
+            "start it as a standby, or take it out of the DSN",
+        ),
+        Kind(
+            "host-foreign",
+            ERROR,
+            "a host is no copy of the shard's primary",
+            "it has other rows: it is never served, and the shard has one host less than it seems",
+            "`pg_basebackup` of the primary, or another DSN",
+        ),
+        Kind(
+            "host-takes-writes",
+            ERROR,
+            "a host beside the primary takes writes",
+            "what anybody commits there past pgchorus is lost",
+            "stop it, `pg_rewind`, and start it as a standby",
+        ),
+        Kind(
+            "host-version-differs",
+            NOTE,
+            "a host has another minor version than the primary",
+            "what a release mends it mends on one of them only",
+            "the same packages on all of them",
+        ),
+        Kind(
+            "host-not-following",
+            WARNING,
+            "a standby receives nothing from the primary",
+            "it falls behind: it is not read from, and a failover to it loses what it has not",
+            "`primary_conninfo`; `pg_rewind`, if it has diverged",
+        ),
+        Kind(
+            "host-behind",
+            WARNING,
+            "a standby does not replay what the primary had seconds ago",
+            "it is not read from when it is too far behind, and a failover to it waits for that",
+            "`pg_wal_replay_resume()`; or what holds its replay up",
+        ),
+        Kind(
+            "host-limits-lower",
+            ERROR,
+            "a standby has less connections, prepared transactions, locks, senders or workers than the primary",
+            "its replay pauses, or it does not start; after a failover commits would fail",
+            "`ALTER SYSTEM` on that host, and a restart of it",
+        ),
+        Kind(
+            "host-would-not-wait",
+            WARNING,
+            "the primary waits for standbys, and a host would not if it were the primary",
+            "after a failover to it, the next one can lose this shard's half of a transaction",
+            "`synchronous_standby_names`, on that host",
+        ),
+        Kind(
+            "commits-wait-for-nobody",
+            WARNING,
+            "synchronous_standby_names is set, and synchronous_commit is off or local",
+            "commits on this shard alone wait for no standby: a failover loses them",
+            "`ALTER SYSTEM RESET synchronous_commit`",
+        ),
+        Kind(
+            "host-login-fails",
+            WARNING,
+            "a standby does not let a configured user in, and the primary does",
+            "its reads from replicas fail, and after a failover all of its statements for that shard",
+            "pg_hba.conf of that host",
+        ),
+    ),
+)
 SETTINGS: Final = Area(
     "Settings",
     (

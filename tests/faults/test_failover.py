@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,8 +29,15 @@ from collector import Collector, collecting
 from decided import DecidedButNotApplied, keys_of_both_shards
 from ledger import START, Ledger, eventually
 from outages import LOST, READ, WRITE
+from proxy.config import load
 from proxy.console.views import VIEWS
+from proxy.demo.binaries import find_installation
 from proxy.demo.embedded import free_port
+from proxy.doctor.finding import SHELL
+from proxy.doctor.hosts import look_at_hosts
+from proxy.doctor.kinds_outside import HOSTS
+from proxy.doctor.look import Look, Options, own_links
+from proxy.doctor.servers import ask
 from proxy.top.figures import VIEWS as TOP_VIEWS
 from proxy.top.figures import Figures, Look, figures
 from proxy.top.source import Console
@@ -39,10 +47,12 @@ from transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import MakeDatabases, StartProxy
 
     from proxy.demo.embedded import EmbeddedServer
+    from proxy.doctor.finding import Finding
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -574,6 +584,83 @@ def test_what_one_worker_has_seen_the_others_know_at_once(ledger: Replicated) ->
             ledger.shard.primary.start()
             assert answer.result(WAITED) == (START,)
     ledger.shard.follow()
+
+
+class Doctor:
+    """The doctor's look at the hosts of a ledger's shards, with a configured user."""
+
+    def __init__(self, ledger: Replicated, directory: Path, user: str) -> None:
+        document = json.loads(ledger.process.config.read_text())
+        document["auth"] = {"method": "trust", "users": {user: "secret"}}
+        file = directory / "pgchorus.yaml"
+        file.write_text(json.dumps(document))
+        self.config = load(file)
+        self.database = self.config.cluster.databases[ledger.database]
+
+    def finds(self) -> dict[str, Finding]:
+        return asyncio.run(self._looks())
+
+    async def _looks(self) -> dict[str, Finding]:
+        async with own_links(self.config, self.database) as control:
+            look = Look(self.config, self.database, control, Options(rows=False), lambda _text: None)
+            await ask(look)
+            await look_at_hosts(look)
+            return {one.kind.name: one for one in look.findings if one.kind in HOSTS.kinds}
+
+    def is_content(self) -> bool:
+        return not self.finds()
+
+    def finds_and_mends(self, name: str) -> None:
+        """Nothing but this is found, it is what its commands mend, and nothing is found any more."""
+        found = self.finds()
+        assert list(found) == [name]
+        path = os.path.dirname(find_installation().program("psql")) + os.pathsep + os.environ["PATH"]  # noqa: PTH120
+        for command in found[name].mend:
+            assert command.on == SHELL
+            subprocess.run(
+                ["bash", "-c", command.text], env={**os.environ, "PATH": path}, check=True, stdout=subprocess.DEVNULL
+            )
+        eventually(self.is_content, f"it is not mended: {name}")
+
+
+def test_the_doctor_looks_at_every_host(ledger: Replicated, tmp_path: Path) -> None:
+    shard, user = ledger.shard, "failover_reads"
+    for dsn in ledger.direct:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {user} LOGIN".encode())
+    try:
+        eventually(shard.caught_up, "the standby does not replay")
+        doctor = Doctor(ledger, tmp_path, user)
+        assert doctor.is_content()
+        asked(shard.standby, "SELECT pg_wal_replay_pause()")
+        doctor.finds_and_mends("host-behind")
+        shard.wait_for_standby()
+        doctor.finds_and_mends("host-would-not-wait")
+        for server in shard.hosts:
+            shard.configure(server, "ALTER SYSTEM RESET synchronous_standby_names")
+        rules = shard.standby.directory / "pg_hba.conf"
+        allowed = rules.read_text()
+        try:
+            rules.write_text(f"host all {user} 127.0.0.1/32 reject\n{allowed}")
+            asked(shard.standby, "SELECT pg_reload_conf()")
+            eventually(lambda: list(doctor.finds()) == ["host-login-fails"], "it may log in")
+        finally:
+            rules.write_text(allowed)
+            asked(shard.standby, "SELECT pg_reload_conf()")
+        shard.standby.stop()
+        eventually(lambda: list(doctor.finds()) == ["host-unreachable"], "nobody misses it")
+        shard.standby.start()
+        eventually(doctor.is_content, "it has been started")
+        shard.promote()
+        ledger.failed_over()
+        assert list(doctor.finds()) == ["host-takes-writes"]
+        shard.follow()
+        eventually(doctor.is_content, "it follows")
+    finally:
+        ledger.put_back()
+        for dsn in ledger.direct:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(f"DROP ROLE {user}".encode())
 
 
 def test_nobody_notices_what_an_operator_does(

@@ -61,14 +61,15 @@ class ReplicatedShard:
 
     def wait_for_standby(self) -> None:
         """Let COMMIT on the primary wait until the standby has the WAL, as an operator must."""
-        self._configure("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.configure(self.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
         eventually(
             lambda: asked(self.primary, "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"),
             "none is in sync",
         )
 
-    def _configure(self, command: str) -> None:
-        with psycopg.connect(self.primary.dsn(), autocommit=True) as connection:
+    def configure(self, server: EmbeddedServer, command: str) -> None:
+        """Have a server go by another setting."""
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
             connection.execute(command.encode())
             connection.execute("SELECT pg_reload_conf()")
 
@@ -99,7 +100,7 @@ class ReplicatedShard:
         if not self.primary.running:
             self.primary.start()
         if asked(self.primary, "SHOW synchronous_standby_names") != [("",)]:
-            self._configure("ALTER SYSTEM RESET synchronous_standby_names")
+            self.configure(self.primary, "ALTER SYSTEM RESET synchronous_standby_names")
         if not (self.standby.running and asked(self.primary, STREAMING)):
             self.follow()
 

@@ -9,9 +9,11 @@ import pytest
 
 from proxy.config import ConfigError, load
 from proxy.doctor.configuration import look_at_configuration, mistakes
+from proxy.doctor.hosts import SIZES, judge
 from proxy.doctor.kind import Severity
 from proxy.doctor.look import Look, Options, psql_target
 from proxy.doctor.servers import look_at_servers
+from proxy.shards.hosts import HostAddress
 from proxy_process import write_config
 
 if TYPE_CHECKING:
@@ -72,6 +74,51 @@ async def test_servers(look: Look, shard_1: dict[str, Any], kinds: list[str]) ->
     for finding in look.findings:
         assert finding.mend, finding
         assert "s1" in finding.shards, finding
+        assert all("secret" not in command.text for command in finding.mend)
+
+
+FIRST, SECOND = HostAddress("a", 5432), HostAddress("b", 5433)
+PRIMARY: dict[str, Any] = {
+    "standby": False,
+    "version": "18.1",
+    "system": "7",
+    "timeline": 3,
+    "follows": 0,
+    "lsn": 5000,
+    "paused": False,
+    "sizes": dict.fromkeys(SIZES, 100),
+    "synchronous_commit": "on",
+    "synchronous_standby_names": "ANY 1 (*)",
+}
+
+
+@pytest.mark.parametrize(
+    ("primary", "standby", "kinds"),
+    [
+        ({}, {}, []),
+        ({"synchronous_standby_names": ""}, {"synchronous_standby_names": ""}, []),
+        ({}, {"silent": "refused"}, ["host-unreachable"]),
+        ({}, {"system": "8", "standby": False}, ["host-foreign"]),
+        ({}, {"standby": False, "timeline": 2}, ["host-takes-writes"]),
+        ({}, {"version": "18.0"}, ["host-version-differs"]),
+        ({}, {"follows": 0}, ["host-not-following"]),
+        ({}, {"follows": 2}, ["host-not-following"]),
+        ({}, {"paused": True}, ["host-behind"]),
+        ({}, {"lsn": 4999}, ["host-behind"]),
+        ({}, {"sizes": dict.fromkeys(SIZES, 100) | {"max_prepared_transactions": 50}}, ["host-limits-lower"]),
+        ({}, {"synchronous_standby_names": ""}, ["host-would-not-wait"]),
+        ({"synchronous_commit": "local"}, {}, ["commits-wait-for-nobody"]),
+        ({"silent": "refused"}, {"follows": 0}, ["host-unreachable"]),
+    ],
+)
+def test_hosts(look: Look, primary: dict[str, Any], standby: dict[str, Any], kinds: list[str]) -> None:
+    """``host-login-fails`` and the asking itself: tests/faults/test_failover.py, where there are standbys."""
+    said = {FIRST: PRIMARY | primary, SECOND: PRIMARY | {"standby": True, "follows": 3, "lsn": 6000} | standby}
+    judge(look, 1, FIRST, said)
+    assert [finding.kind.name for finding in look.findings] == kinds
+    for finding in look.findings:
+        assert finding.mend, finding
+        assert finding.shards == ("s1",)
         assert all("secret" not in command.text for command in finding.mend)
 
 
