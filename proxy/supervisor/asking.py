@@ -262,15 +262,17 @@ class Asking:
         Nobody waits for one that is silent, also where ``within`` sets no limit: it is named.
         """
         serving = self.serving()
-        answers = []
+        answers, silent = [], None
         for slot, found in zip(serving, await _gather(serving, what, content, within), strict=True):
             if isinstance(found, TimeoutError):
-                raise _late(slot, within)
-            if isinstance(found, ChannelGoneError):
-                continue
-            if isinstance(found, BaseException):
-                raise found
-            answers.append(found)
+                silent = silent or _late(slot, within)
+            elif isinstance(found, BaseException):
+                if not isinstance(found, ChannelGoneError):
+                    raise found
+            else:
+                answers.append(found)
+        if silent is not None:
+            raise silent
         return answers
 
 

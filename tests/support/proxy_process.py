@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from preloaded import Forked, Preloaded
 
 READY = "pgchorus: ready on "
-READY_SECONDS = 30.0
-STOP_SECONDS = 30.0
+READY_SECONDS = 90.0
+STOP_SECONDS = 90.0
 LOG_LINES_SHOWN = 40
 
 
