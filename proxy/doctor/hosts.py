@@ -1,7 +1,7 @@
 """The servers of a shard that has several: each is asked, whatever it is, and compared with the primary.
 
-What a standby has of roles, rights and rows it has from the primary, so those are looked at there alone. Its own are what
-it is, how far it is, its settings, and who may log in.
+What a standby has of roles, rights and rows it has from the primary, so those are looked at there alone. Its own are
+what it is, how far it is, its settings, and who may log in.
 
 Decides what of a host's facts is a finding: ``judge`` is pure. Which one is the primary is proxy.shards.hosts's.
 """

@@ -36,7 +36,8 @@ from proxy.demo.embedded import free_port
 from proxy.doctor.finding import SHELL
 from proxy.doctor.hosts import look_at_hosts
 from proxy.doctor.kinds_outside import HOSTS
-from proxy.doctor.look import Look, Options, own_links
+from proxy.doctor.look import Look as DoctorsLook
+from proxy.doctor.look import Options, own_links
 from proxy.doctor.servers import ask
 from proxy.top.figures import VIEWS as TOP_VIEWS
 from proxy.top.figures import Figures, Look, figures
@@ -602,7 +603,7 @@ class Doctor:
 
     async def _looks(self) -> dict[str, Finding]:
         async with own_links(self.config, self.database) as control:
-            look = Look(self.config, self.database, control, Options(rows=False), lambda _text: None)
+            look = DoctorsLook(self.config, self.database, control, Options(rows=False), lambda _text: None)
             await ask(look)
             await look_at_hosts(look)
             return {one.kind.name: one for one in look.findings if one.kind in HOSTS.kinds}
