@@ -725,17 +725,26 @@ def test_nobody_notices_what_an_operator_does(
 def test_a_drain_lets_what_runs_end(ledger: Replicated) -> None:
     """The last of this module: the proxy is gone afterwards."""
     key = ledger.keys[0][3]
-    with ledger.client() as busy, ledger.client(autocommit=True) as idle:
+    with (
+        Transfers(ledger, 3) as transfers,
+        ledger.client() as busy,
+        ledger.client(autocommit=True) as idle,
+    ):
         busy.execute(WRITE, (-2, key))
         busy.execute(WRITE, (2, ledger.keys[1][3]))
+        transfers.until_more(3)
+        transfers.may_find_nobody = True
         os.kill(ledger.process.pid, signal.SIGTERM)
         eventually(lambda: sent_away(idle, READ, key), "who is idle is left alone")
         with pytest.raises(psycopg.OperationalError):
             ledger.client()
         busy.commit()
     assert ledger.process.wait() == 0
+    assert transfers.errors == [], "what was begun has ended"
+    assert transfers.sent_away <= transfers.clients
     ledger.until_nothing_is_prepared()
     assert sum(ledger.stored().values()) == ledger.total
+    assert sum(ledger.on_shard(0, "SELECT sum(balance) FROM acc")[0]) == ledger.total // 2 - transfers.done - 2
 
 
 async def look_at_top(ledger: Replicated) -> Figures:

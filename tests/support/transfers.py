@@ -29,6 +29,8 @@ class Transfers:
         self.errors: list[str] = []
         #: How often a client was told that its connection ends: a proxy that leaves says so (57P01), nothing is lost.
         self.sent_away = 0
+        #: Who finds nobody to connect to stops, without an error: the proxy is told to end.
+        self.may_find_nobody = False
         self._begun = [0] * clients
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -37,7 +39,13 @@ class Transfers:
 
     def _run(self, number: int) -> None:
         while not self._stop.is_set():
-            with self.ledger.client() as client:
+            try:
+                client = self.ledger.client()
+            except psycopg.OperationalError:
+                if self.may_find_nobody:
+                    return
+                raise
+            with client:
                 self._work(client, number)
 
     def _work(self, client: psycopg.Connection[tuple[object, ...]], number: int) -> None:
