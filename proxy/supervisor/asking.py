@@ -7,6 +7,7 @@ Decides who is asked on, and how long it may take. Left to others: how answers b
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -183,7 +184,7 @@ class Asking:
         before = self.config
         self.placing = True  # who is started now would read one configuration and find the other on the shards
         try:
-            await self._ask_all("placing", {"name": "hold", "with": []})
+            await self._step("hold")
             self.config = renewed
             try:
                 epoch = await _ask(serving[0], "placing", {"name": "change", "with": []})
