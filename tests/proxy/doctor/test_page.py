@@ -33,4 +33,5 @@ def test_what_is_found_is_a_kind_and_each_kind_can_be_found() -> None:
     text = "".join(path.read_text() for path in (ROOT / "proxy" / "doctor").glob("*.py") if "kind" not in path.name)
     named = set(re.findall(r'"([a-z]+(?:-[a-z0-9]+)+)"', text)) & KINDS.keys()
     assert KINDS.keys() - named == {name for name in KINDS if name.startswith("drift-")} - named
+    text = (ROOT / "proxy" / "shards" / "drift_sql.py").read_text()
     assert all(re.findall(rf"SELECT '{name.removeprefix('drift-')}'", text) for name in KINDS if "drift-" in name)
