@@ -19,7 +19,7 @@ from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.merged import OrderedResult, aggregate
 from proxy.executor.request import proxy_error
 from proxy.executor.results import ConcatResult
-from proxy.executor.scatter import same_columns
+from proxy.executor.scatter import Options, same_columns
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
@@ -104,6 +104,7 @@ class CursorScatter:
         self._wake = wake
         self._fields = fields
         self.formats: tuple[int, ...] = ()
+        self.options = Options()
 
     def use(self, formats: tuple[int, ...]) -> None:
         """Fetch in these formats from now on."""
@@ -125,7 +126,7 @@ class CursorScatter:
         """Stand in for the tags of SELECTs: FETCH counts for itself."""
         return [b"SELECT 0" for _ in self.streams]
 
-    async def until(self, ready: Callable[[], bool]) -> None:
+    async def until(self, ready: Callable[[], bool], *, rows_first: bool = False) -> None:  # noqa: ARG002 - as a Scatter's
         """Fetch until ``ready``; raises the first error of any shard, after all links are back."""
         while not ready():
             for stream in self.streams:
