@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from wire_client import SYNC, Twins, bind, describe, execute, parse
+from wire_client import SYNC, Twins, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     Connect = Callable[..., WireClient]
 
 ROWS = 300
-
-
-def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
-    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from decided import IDLE_RECOVERY, DecidedButNotApplied, keys_of_both_shards
-from wire_client import SYNC, bind, execute, parse
+from wire_client import SYNC, bind, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,6 @@ LEVELS = {
     "set_config": ("select set_config('default_transaction_isolation', 'repeatable read', false)", "begin"),
     "chain": (REPEATABLE, "commit and chain"),
 }
-
-
-def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
-    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
 
 
 def fill(town: Town) -> None:

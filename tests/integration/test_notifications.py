@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy.wire.frontend import Query
-from wire_client import SYNC, Twins, bind, execute, parse
+from wire_client import SYNC, Twins, bind, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from wire_client import WireClient
 
     Connect = Callable[..., WireClient]
-
-
-def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
-    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
 
 
 def heard(listener: WireClient, last: str) -> list[str]:

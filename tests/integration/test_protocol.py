@@ -9,7 +9,7 @@ import pytest
 
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
-from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse
+from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from conftest import Town
@@ -21,10 +21,6 @@ INT4, INT8, TEXT, UNKNOWN = 23, 25 - 5, 25, 705
 
 def names(trace: list[tuple[Any, ...]]) -> list[str]:
     return [entry[0] for entry in trace]
-
-
-def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
-    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
 from waiting import eventually
-from wire_client import SYNC, ServerClosedError, Twins, bind, execute, parse
+from wire_client import SYNC, ServerClosedError, Twins, bind, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from wire_client import WireClient
 
     Connect = Callable[..., WireClient]
-
-
-def sqlstates(trace: list[tuple[Any, ...]]) -> list[str]:
-    return [entry[1]["C"] for entry in trace if entry[0] == "error"]
 
 
 def seen(town: Town, client: WireClient, expression: str) -> list[str | None]:
