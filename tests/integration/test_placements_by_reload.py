@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,13 +15,12 @@ import pytest
 import yaml
 
 from databases import create_databases, drop_databases
-from programs import run_well
+from programs import environment, program
 from tests.integration.conftest import made_town
 from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from proxy.demo.embedded import EmbeddedServer
     from proxy_process import ProxyProcess
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Town
 
 CLIENTS = 6  # of both workers
+HANDBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 class House:
@@ -266,10 +270,16 @@ def test_a_home_table_with_rows_is_spread_as_the_handbook_says(house: House) -> 
     assert all(house.town.everywhere("SELECT id FROM parts"))
 
 
-def dumped_schema(source: str, target: str, file: Path) -> None:
-    """Give a database the schema of another: what the handbook says."""
-    run_well("pg_dump", "--schema-only", "-d", source, "-f", str(file))
-    run_well("psql", "-qX1", "-v", "ON_ERROR_STOP=1", "-d", target, "-f", str(file))
+def dumped_schema(source: str, target: str, directory: Path) -> None:
+    """Give a database the schema of another, by the handbook's own commands."""
+    (commands,) = re.findall(r"```\n(\s+pg_dump .*?)```", HANDBOOK.read_text(encoding="utf-8"), re.DOTALL)
+    path = os.pathsep.join([str(Path(program("psql")).parent), os.environ["PATH"]])
+    shards = {"SHARD_1_DSN": source, "SHARD_2_DSN": target}
+    shell = ["bash", "-euc", commands]
+    done = subprocess.run(
+        shell, cwd=directory, env={**environment(), "PATH": path, **shards}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def through_the_other(house: House, joining: str) -> None:
@@ -292,7 +302,7 @@ def test_a_shard_joins_while_clients_write(house: House, servers: list[EmbeddedS
         refused_before = town.everywhere("SELECT m::text FROM pgchorus.meta m")
         house.add_shard("late", joining)
         assert "public.notes is missing on shard late" in house.reload()
-        dumped_schema(town.shards[1], joining, tmp_path / "schema.sql")
+        dumped_schema(town.shards[1], joining, tmp_path)
         with psycopg.connect(joining, autocommit=True) as late:
             late.execute("CREATE INDEX more ON notes (v)")
             assert "has not the schema of shard s1: they differ in index public.more of public.notes" in house.reload()
