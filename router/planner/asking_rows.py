@@ -170,6 +170,8 @@ def _named(context: Context, text: str) -> list[tuple[str, Column | None]] | Non
     Whoever asks compares them.
     """
     inside = context.rewritten(text)
+    if "targetList" not in inside.body:  # VALUES, and operations of sets
+        return None
     scope = Scope(inside)
     try:
         level = scope.select(inside.body)
