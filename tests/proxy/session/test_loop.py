@@ -51,9 +51,11 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
     connection.data_received(frame(b"d", b"left over from a COPY") * MESSAGES + frame(b"X", b""))
     session: Any = SimpleNamespace(
         connection=connection,
-        transaction=SimpleNamespace(cancel_requested=False),
+        transaction=SimpleNamespace(cancel_requested=False, shard_count=1),
         client_lost=lambda: None,
-        database=SimpleNamespace(sessions=_Sessions(), session_ended=lambda _: None),
+        database=SimpleNamespace(
+            sessions=_Sessions(), session_ended=lambda _: None, logical=SimpleNamespace(shards=("s0",))
+        ),
         meter=SimpleNamespace(arrived=lambda: None, over=lambda: None),
         in_query=False,
         clocks=None,
