@@ -82,7 +82,7 @@ async def _examine(config: Config, database: Database, options: Options, say: Ca
     async with own_links(config, database) as control:
         look = Look(config, database, control, options, say)
         await ask(look)
-        if look.up:
-            for what, one in LOOKS:
+        for what, one in LOOKS:
+            if look.up or one is look_at_hosts:  # a shard without a primary may have hosts that answer
                 await look.run(what, one)
     return look

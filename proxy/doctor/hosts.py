@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from proxy.doctor.finding import HAND, SHELL, Command
+from proxy.doctor.finding import FILE, HAND, SHELL, Command
 from proxy.doctor.look import literal, words
 from proxy.shards.errors import ShardError
 from proxy.shards.hosts import Place
 from proxy.shards.link import open_link
 from proxy.shards.one_host import ask_host
+from router.own_schema import quote_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ SIZES: Final = (
     "max_worker_processes",
 )
 _WAITS_FOR_NOBODY: Final = frozenset({"off", "local"})
+_ABOVE_THE_SERVER: Final = frozenset({"database", "user", "database user"})
 _FACTS: Final = """SELECT json_build_object(
     'standby', r,
     'version', current_setting('server_version'),
@@ -54,6 +56,7 @@ _FACTS: Final = """SELECT json_build_object(
     'paused', CASE WHEN r THEN pg_is_wal_replay_paused() ELSE false END,
     'sizes', (SELECT json_object_agg(name, setting::int8) FROM pg_settings WHERE name = ANY($1::text[])),
     'synchronous_commit', (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'),
+    'set_for', (SELECT source FROM pg_settings WHERE name = 'synchronous_commit'),
     'synchronous_standby_names', current_setting('synchronous_standby_names')
     )::text
     FROM pg_is_in_recovery() r
@@ -113,14 +116,43 @@ def judge(look: Look, shard: int, primary: HostAddress | None, said: Mapping[Hos
             look.add("host-unreachable", shard, address, one["silent"], start)
     head = {"silent": ""} if primary is None else said[primary]
     if primary is None or "silent" in head:
+        _strangers(look, shard, said)
         return  # nothing to compare with: the shard itself is a finding
     for address, one in said.items():
         if address != primary and "silent" not in one:
             _compare(look, shard, (primary, head), (address, one))
     if head["synchronous_standby_names"] and head["synchronous_commit"] in _WAITS_FOR_NOBODY:
-        detail = f"synchronous_commit = {head['synchronous_commit']} on the server"
-        back = (look.sql(shard, "ALTER SYSTEM RESET synchronous_commit"), look.sql(shard, "SELECT pg_reload_conf()"))
-        look.add("commits-wait-for-nobody", shard, primary, detail, *back)
+        where = head["set_for"] if head["set_for"] in _ABOVE_THE_SERVER else "server"
+        detail = f"synchronous_commit = {head['synchronous_commit']}, set for the {where}"
+        look.add("commits-wait-for-nobody", shard, primary, detail, *_have_them_wait(look, shard, where))
+
+
+def _strangers(look: Look, shard: int, said: Mapping[HostAddress, Facts]) -> None:
+    """Say that hosts are of several clusters. Which of them are foreign nobody can tell without a primary."""
+    systems: dict[str, list[str]] = {}
+    for address, one in said.items():
+        if "silent" not in one:
+            kind = "a standby" if one["standby"] else "takes writes"
+            systems.setdefault(one["system"], []).append(f"{address} ({kind})")
+    if len(systems) > 1:
+        detail = "; ".join(f"system identifier {system}: {', '.join(hosts)}" for system, hosts in systems.items())
+        place = f"databases.{look.database.name}.shards.{look.name(shard)}"
+        look.add("host-foreign", shard, "", detail, Command(FILE, f"{place}: a DSN with the hosts of one cluster only"))
+
+
+def _have_them_wait(look: Look, shard: int, where: str) -> tuple[Command, ...]:
+    """Return how commits wait for standbys again. SET, because a line of postgresql.conf would outlive a RESET."""
+    if where == "server":
+        change = look.sql(shard, "ALTER SYSTEM SET synchronous_commit = on")
+        return change, look.sql(shard, "SELECT pg_reload_conf()")
+    facts = look.facts[shard]
+    role, database = quote_identifier(facts["role"]), quote_identifier(facts["database"])
+    whose = {
+        "database": f"DATABASE {database}",
+        "user": f"ROLE {role}",
+        "database user": f"ROLE {role} IN DATABASE {database}",
+    }
+    return (look.sql(shard, f"ALTER {whose[where]} RESET synchronous_commit"),)
 
 
 def _compare(look: Look, shard: int, first: tuple[HostAddress, Facts], other: tuple[HostAddress, Facts]) -> None:
@@ -139,8 +171,9 @@ def _compare(look: Look, shard: int, first: tuple[HostAddress, Facts], other: tu
     if here["version"] != head["version"]:
         same = Command(HAND, f"give the host of {address} the packages of {primary}'s")
         look.add("host-version-differs", shard, address, f"{here['version']}, the primary {head['version']}", same)
-    _replay(look, shard, first, other)
     low = [name for name in SIZES if here["sizes"][name] < head["sizes"][name]]
+    if not (low and here["paused"]):  # with less it pauses by itself, and ends when it is told to resume
+        _replay(look, shard, first, other)
     if low:
         detail = ", ".join(f"{name} = {here['sizes'][name]}, the primary {head['sizes'][name]}" for name in low)
         raised = [_there(look, shard, address, f"ALTER SYSTEM SET {name} = {head['sizes'][name]}") for name in low]

@@ -235,7 +235,7 @@ HOSTS: Final = Area(
             WARNING,
             "synchronous_standby_names is set, and synchronous_commit is off or local",
             "commits on this shard alone wait for no standby: a failover loses them",
-            "`ALTER SYSTEM RESET synchronous_commit`",
+            "`ALTER SYSTEM SET synchronous_commit = on`, or `RESET` it for the database or role",
         ),
         Kind(
             "host-login-fails",

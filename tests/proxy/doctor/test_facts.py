@@ -88,6 +88,7 @@ PRIMARY: dict[str, Any] = {
     "paused": False,
     "sizes": dict.fromkeys(SIZES, 100),
     "synchronous_commit": "on",
+    "set_for": "default",
     "synchronous_standby_names": "ANY 1 (*)",
 }
 
@@ -106,13 +107,14 @@ PRIMARY: dict[str, Any] = {
         ({}, {"paused": True}, ["host-behind"]),
         ({}, {"lsn": 4999}, ["host-behind"]),
         ({}, {"sizes": dict.fromkeys(SIZES, 100) | {"max_prepared_transactions": 50}}, ["host-limits-lower"]),
+        ({}, {"sizes": dict.fromkeys(SIZES, 50), "paused": True}, ["host-limits-lower"]),
         ({}, {"synchronous_standby_names": ""}, ["host-would-not-wait"]),
         ({"synchronous_commit": "local"}, {}, ["commits-wait-for-nobody"]),
         ({"silent": "refused"}, {"follows": 0}, ["host-unreachable"]),
     ],
 )
 def test_hosts(look: Look, primary: dict[str, Any], standby: dict[str, Any], kinds: list[str]) -> None:
-    """``host-login-fails`` and the asking itself: tests/faults/test_failover.py, where there are standbys."""
+    """On servers: test_hosts.py, and tests/faults/test_failover.py, where standbys are promoted."""
     said = {FIRST: PRIMARY | primary, SECOND: PRIMARY | {"standby": True, "follows": 3, "lsn": 6000} | standby}
     judge(look, 1, FIRST, said)
     assert [finding.kind.name for finding in look.findings] == kinds

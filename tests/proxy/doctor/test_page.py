@@ -21,9 +21,10 @@ def test_every_finding_has_one_name_and_is_on_the_page_once() -> None:
 
 
 def test_each_finding_is_made_to_be_found_by_a_test() -> None:
-    """Planted on servers (test_findings), or where none can be made so, in what servers have said (test_facts)."""
+    """Planted on servers (test_findings, test_hosts), or where none can be made so, in what they say (test_facts)."""
     here = Path(__file__)
-    others = [here.with_name("test_findings.py"), here.with_name("test_facts.py"), here.parents[1] / "test_cli.py"]
+    others = [here.with_name(f"test_{name}.py") for name in ("findings", "hosts", "facts")]
+    others.append(here.parents[1] / "test_cli.py")
     others.append(here.parents[2] / "faults" / "test_failover.py")
     text = "".join(path.read_text() for path in others)
     assert [name for name in KINDS if not re.search(rf"[\" ]{name}[\":]", text)] == []
