@@ -57,6 +57,8 @@ _FACTS: Final = """SELECT json_build_object(
     'sizes', (SELECT json_object_agg(name, setting::int8) FROM pg_settings WHERE name = ANY($1::text[])),
     'synchronous_commit', (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'),
     'set_for', (SELECT source FROM pg_settings WHERE name = 'synchronous_commit'),
+    'role', current_user,
+    'database', current_database(),
     'synchronous_standby_names', current_setting('synchronous_standby_names')
     )::text
     FROM pg_is_in_recovery() r
@@ -124,7 +126,7 @@ def judge(look: Look, shard: int, primary: HostAddress | None, said: Mapping[Hos
     if head["synchronous_standby_names"] and head["synchronous_commit"] in _WAITS_FOR_NOBODY:
         where = head["set_for"] if head["set_for"] in _ABOVE_THE_SERVER else "server"
         detail = f"synchronous_commit = {head['synchronous_commit']}, set for the {where}"
-        look.add("commits-wait-for-nobody", shard, primary, detail, *_have_them_wait(look, shard, where))
+        look.add("commits-wait-for-nobody", shard, primary, detail, *_have_them_wait(look, shard, where, head))
 
 
 def _strangers(look: Look, shard: int, said: Mapping[HostAddress, Facts]) -> None:
@@ -140,13 +142,12 @@ def _strangers(look: Look, shard: int, said: Mapping[HostAddress, Facts]) -> Non
         look.add("host-foreign", shard, "", detail, Command(FILE, f"{place}: a DSN with the hosts of one cluster only"))
 
 
-def _have_them_wait(look: Look, shard: int, where: str) -> tuple[Command, ...]:
+def _have_them_wait(look: Look, shard: int, where: str, head: Facts) -> tuple[Command, ...]:
     """Return how commits wait for standbys again. SET, because a line of postgresql.conf would outlive a RESET."""
     if where == "server":
         change = look.sql(shard, "ALTER SYSTEM SET synchronous_commit = on")
         return change, look.sql(shard, "SELECT pg_reload_conf()")
-    facts = look.facts[shard]
-    role, database = quote_identifier(facts["role"]), quote_identifier(facts["database"])
+    role, database = quote_identifier(head["role"]), quote_identifier(head["database"])
     whose = {
         "database": f"DATABASE {database}",
         "user": f"ROLE {role}",
