@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FLOAT4, _FLOAT8, _NUMERIC = 700, 701, 1700
 _SIGN = 0x80
+_DECIMALS = re.compile(rb"\.(\d*?)0*(?!\d)")
 _OF_ROWS = {"21", "22", "23"}  # a row that is met twice, data exceptions, integrity constraint violations
 _LOOKS = frozenset({_FLOAT4, _FLOAT8, 1186, 1700, 3802})
 _REFUSING = {"0A000", "53400"}
@@ -97,6 +98,8 @@ def compare(  # noqa: PLR0911, C901 - one line for each way in which answers may
     if "alike" in case.marks:
         return _compare_by(_without_looks, case, expected, got)
     if case.ordered and "ties" not in case.marks:
+        if expected.columns is None and Counter(mine) == Counter(theirs) and _lines(mine) == _lines(theirs):
+            return EQUAL
         word = "order: " if Counter(mine) == Counter(theirs) else ""
         return Verdict(Kind.DIFFERENT, word + _rows(expected, got))
     return EQUAL if Counter(mine) == Counter(theirs) else _different(expected, got)
@@ -171,6 +174,15 @@ def _canonical(value: bytes | None, column: tuple[object, ...]) -> object:
     if form == 0:
         return b"0" if value == b"-0" else value
     return bytes(len(value)) if value[0] == _SIGN and not any(value[1:]) else value
+
+
+def _lines(rows: list[tuple[bytes | None, ...]]) -> list[tuple[bytes | None, ...]]:
+    """Return the lines of a COPY with equal numbers looking alike: which of them comes first no ORDER BY says."""
+
+    def shorter(found: re.Match[bytes]) -> bytes:
+        return b"." + found[1] if found[1] else b""
+
+    return [tuple(None if line is None else _DECIMALS.sub(shorter, line) for line in row) for row in rows]
 
 
 def _round(value: bytes | None, column: tuple[object, ...]) -> object:

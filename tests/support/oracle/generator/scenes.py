@@ -121,13 +121,9 @@ class Scenes(Generator):
                 (self._made(f"copy {table.name} ({names}) to stdout{option}", mode=self.pick("simple", "extended")),)
             )
         query = self._plain_query()
-        return Group(
-            (
-                self._made(
-                    f"copy ({query.sql}) to stdout{option}", ordered=query.ordered, mode=self.pick("simple", "extended")
-                ),
-            )
-        )
+        ordered = query.ordered and "binary" not in option  # where nothing shows which numbers are equal
+        text = f"copy ({query.sql}) to stdout{option}"
+        return Group((self._made(text, ordered=ordered, mode=self.pick("simple", "extended")),))
 
     def copied_in(self) -> Group:
         """COPY FROM STDIN, with mistakes."""
