@@ -69,6 +69,18 @@ def test_answers_are_held_to_what_postgres_fixes(
     assert compare(case, expected, got).kind is kind
 
 
+def test_lines_of_equal_numbers_may_be_copied_in_any_order_and_no_others() -> None:
+    case = Case("here", "copy (select a from t order by a) to stdout")
+
+    def copied(*rows: bytes) -> Answer:
+        return Answer((("copy out", 0, 3, 0),), (), [(row,) for row in rows], f"COPY {len(rows)}")
+
+    expected = copied(b"2.50\tx\n", b"2.5\tx\n", b"3.0\ty\n")
+    assert compare(case, expected, copied(b"2.5\tx\n", b"2.50\tx\n", b"3.0\ty\n")).kind is Kind.EQUAL
+    assert compare(case, expected, copied(b"2.5\tx\n", b"3.0\ty\n", b"2.50\tx\n")).kind is Kind.DIFFERENT
+    assert compare(case, expected, copied(b"2.5\tx\n", b"2.5\tx\n", b"3.0\ty\n")).kind is Kind.DIFFERENT
+
+
 def test_a_limit_without_order_may_give_any_of_the_rows_but_no_others() -> None:
     case = Case("here", "select a from t limit 2", frozenset(["any limit"]))
     assert case.without_limit == "select a from t "

@@ -98,7 +98,8 @@ def compare(  # noqa: PLR0911, C901 - one line for each way in which answers may
     if "alike" in case.marks:
         return _compare_by(_without_looks, case, expected, got)
     if case.ordered and "ties" not in case.marks:
-        if expected.columns is None and Counter(mine) == Counter(theirs) and _lines(mine) == _lines(theirs):
+        copied = expected.columns is not None and expected.columns[:1] and expected.columns[0][0] == "copy out"
+        if copied and Counter(mine) == Counter(theirs) and _lines(mine) == _lines(theirs):
             return EQUAL
         word = "order: " if Counter(mine) == Counter(theirs) else ""
         return Verdict(Kind.DIFFERENT, word + _rows(expected, got))
