@@ -75,6 +75,10 @@ def test_lines_of_equal_numbers_may_be_copied_in_any_order_and_no_others() -> No
     def copied(*rows: bytes) -> Answer:
         return Answer((("copy out", 0, 3, 0),), (), [(row,) for row in rows], f"COPY {len(rows)}")
 
+    grouped = Case("here", "copy (select a, count(*) from t group by a) to stdout csv")
+    assert compare(grouped, copied(b"-0,,2\n"), copied(b"0,,2\n")).kind is Kind.EQUAL
+    assert compare(grouped, copied(b"-0,,2\n"), copied(b"0,,3\n")).kind is Kind.DIFFERENT
+    assert compare(grouped, copied(b"-05,2\n"), copied(b"05,2\n")).kind is Kind.DIFFERENT
     expected = copied(b"2.50\tx\n", b"2.5\tx\n", b"3.0\ty\n")
     assert compare(case, expected, copied(b"2.5\tx\n", b"2.50\tx\n", b"3.0\ty\n")).kind is Kind.EQUAL
     assert compare(case, expected, copied(b"2.5\tx\n", b"3.0\ty\n", b"2.50\tx\n")).kind is Kind.DIFFERENT
