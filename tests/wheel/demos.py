@@ -69,7 +69,8 @@ def interpreters(named: list[str]) -> list[str]:
     """Return the interpreters to try."""
     if named:
         return named
-    found = [path for minor in range(OLDEST[1], 20) if (path := shutil.which(f"python3.{minor}")) is not None]
+    known = [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 20)]
+    found = [path for path in known if path is not None and version_of(path)]  # a version manager's may be none
     return list(dict.fromkeys([*found, *([] if found else [sys.executable])]))
 
 
@@ -180,9 +181,9 @@ def from_checkout(python: str, user: User, home: Path) -> str:
 
 
 def version_of(python: str) -> str:
-    """Return which CPython this is."""
+    """Return which CPython this is; '' if it does not run."""
     ask = "import platform; print(platform.python_implementation(), platform.python_version())"
-    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main() -> int:
