@@ -9,8 +9,10 @@
 So no two processes of a proxy plan by two rules at the same time, and no other proxy plans by the old one when the
 first statement is planned by the new one.
 
-What a crash means: a process that dies before 3 is started again with the configuration that its supervisor has, which
-is the new one from 2 on. When the supervisor dies its processes end; the shards have the old placements or the new.
+What a crash means: a process that dies is started again with the configuration that its supervisor has. That is the new
+one from the end of 2 on; where the process that takes 2 dies in it, it is the old one, whatever is on the shards by
+then: the others plan nothing by what is not there, and another reload makes them agree. When the supervisor dies its
+processes end; the shards have the old placements or the new.
 
 Decides the order. Left to others: whose turn it is (proxy.reload, proxy.supervisor.asking).
 """
