@@ -15,12 +15,13 @@ import structlog
 
 from proxy.admin.counts import Counts, Totals
 from proxy.config import Log
-from proxy.description import Description, ask_description
+from proxy.description import Description, ask_description, describe_in
 from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.growing import grow
 from proxy.isolation import SERIALIZABLE
+from proxy.replica_reads import NotReplicatedError
 from proxy.session import clocks
 from proxy.session.changing import Definitions, misplaced
 from proxy.session.starts import BEGINNING, DEFAULTS, RoleStart
@@ -475,19 +476,26 @@ class LogicalDatabase:
         transaction = session.transaction
         shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
         own = _sees_its_own(session) and self._names_home(session, text)
-        if not transaction.links and transaction.isolation == SERIALIZABLE and not own:
+        alone = not transaction.links and not own
+        if alone and transaction.isolation == SERIALIZABLE:
             # It may use one shard only, and which one is not known yet.
-            transaction = ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
+            transaction = self._aside(session)
         try:
-            links = await transaction.join([shard], writes=False, reads=reads)
-            description = await ask_description(links[shard], text, oids)
-        finally:
-            transaction.finish_statement()
+            description = await describe_in(transaction, shard, text, oids, reads=reads)
+        except NotReplicatedError:
+            if not alone:
+                raise
+            # The statement may be another shard's, which has replicas; what is asked here reads no rows.
+            description = await describe_in(self._aside(session), shard, text, oids, reads=reads)
         if not _sees_its_own(session) and self.catalog_version == version:  # else it may be of before
             self._descriptions[key] = description
             if len(self._descriptions) > DESCRIPTIONS:
                 self._descriptions.popitem(last=False)
         return description
+
+    def _aside(self, session: Session) -> ClientTransaction:
+        """Return a transaction with the session's settings, for a question that is none of its own."""
+        return ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
 
     def _knowing_shard(self, session: Session, text: str | bytes) -> int:
         """Return a shard that has everything that a text names: home, or one that the transaction has used already."""

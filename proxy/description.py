@@ -11,6 +11,7 @@ from proxy.wire.frames import frame
 
 if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
+    from proxy.transaction import ClientTransaction
     from proxy.wire.backend import Field
 
 
@@ -38,3 +39,14 @@ async def ask_description(link: ShardLink, text: str | bytes, oids: tuple[int, .
         elif kind == backend.ROW_DESCRIPTION:
             fields = backend.decode_row_description(body)
     return Description(parameters, fields)
+
+
+async def describe_in(
+    transaction: ClientTransaction, shard: int, text: str, oids: tuple[int, ...], *, reads: bool
+) -> Description:
+    """Ask a shard in a transaction; ``reads``: Postgres takes a snapshot to parse it. Raises as ``join`` does, too."""
+    try:
+        links = await transaction.join([shard], writes=False, reads=reads)
+        return await ask_description(links[shard], text, oids)
+    finally:
+        transaction.finish_statement()

@@ -37,6 +37,10 @@ READINGS: Final = frozenset({"SELECT", "COPY", "EXPLAIN"})
 _HINT: Final = "SET pgchorus.read_from = prefer_replica reads from the primary then."
 
 
+class NotReplicatedError(ProxyError):
+    """A session that wants replicas only has met a shard where none can be read from."""
+
+
 class ReplicaReads:
     """The wishes of one session, and what it may have written."""
 
@@ -88,7 +92,7 @@ class ReplicaReads:
             if not self.strict:
                 return None
             name = self._database.shard_name(shard)
-            raise ProxyError(
+            raise NotReplicatedError(
                 OBJECT_NOT_IN_PREREQUISITE_STATE,
                 f'no replica of shard "{name}" can be read from',
                 detail=f"Shard {name}: {error}.",

@@ -317,6 +317,8 @@ def test_whoever_wants_replicas_only_gets_no_primary(ledger: Replicated) -> None
     with reader(ledger, ONLY_REPLICAS) as client:
         until_reads(client, key, (True, START))
         assert sqlstate_of(client, WHERE, ledger.keys[0][3]) == "55000"
+        # What nobody has described is described by the home shard, which has no replicas.
+        assert described(client, key) == (True, START)
         assert sqlstate_of(client, "SELECT sum(balance) FROM acc") == "0A000"
         with pytest.raises(psycopg.errors.FeatureNotSupported), client.transaction():
             client.execute(WHERE, (key,))
@@ -332,6 +334,17 @@ def test_whoever_wants_replicas_only_gets_no_primary(ledger: Replicated) -> None
         assert client.execute("SELECT sum(balance) FROM acc").fetchone() == (ledger.total,)
     with pytest.raises(psycopg.OperationalError, match="invalid value for parameter"):
         reader(ledger, "-c pgchorus.read_from=elsewhere")
+
+
+def described(client: psycopg.Connection[Any], key: int) -> tuple[bool, int]:
+    """Read by a statement that is new to the proxy, described before it is bound."""
+    text = WHERE.replace("%s", "$1").encode() + b" AND 'unheard of' <> ''"
+    client.pgconn.prepare(b"unheard", text)
+    answer = client.pgconn.describe_prepared(b"unheard")
+    assert answer.status == psycopg.pq.ExecStatus.COMMAND_OK, answer.error_message
+    rows = client.pgconn.exec_prepared(b"unheard", [str(key).encode()])
+    assert rows.status == psycopg.pq.ExecStatus.TUPLES_OK, rows.error_message
+    return rows.get_value(0, 0) == b"t", int(rows.get_value(0, 1) or b"0")
 
 
 def test_a_session_reads_its_own_writes_if_it_asks_for_that(ledger: Replicated) -> None:
