@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.transaction import ClientTransaction
     from proxy.wire.backend import Field
+    from router.plan_steps import Bound
+
+_PLANNED: Final = b"pgchorus_planned"  # a portal of its own: the client's may be on the link
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,19 @@ async def describe_in(
         return await ask_description(links[shard], text, oids)
     finally:
         transaction.finish_statement()
+
+
+async def ask_plan(link: ShardLink, text: str, bound: Bound) -> None:
+    """Let a shard plan a statement with its parameters, and execute nothing; raises ShardError.
+
+    What is constant is computed then: Postgres says what is wrong with it also where there is no row.
+    """
+    packet = (
+        frontend.Parse(b"", link.encode(text), bound.oids).encode()
+        + frontend.Bind(_PLANNED, b"", bound.formats, bound.parameters, ()).encode()
+        + frontend.Close(b"P", _PLANNED).encode()
+        + frontend.Sync().encode()
+    )
+    for kind, body in await link.collect(packet):
+        if kind == backend.ERROR_RESPONSE:
+            raise ShardError(backend.decode_error(body), link.shard, frame(b"E", body))

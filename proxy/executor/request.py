@@ -57,6 +57,14 @@ class Links(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A statement as the client wrote it, where values were filled in; its parameters are the first so many."""
+
+    text: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A statement as the client bound it.
 
@@ -65,7 +73,8 @@ class Request:
     none is all text, one is for all columns. ``describe_rows``: RowDescription goes to the client before the rows
     (simple protocol). ``encoding`` is the Python codec of the client's ``client_encoding``, in which texts go to the
     shards; ``extra_float_digits`` is the session's setting, for floats whose text is made here. ``fields`` are the
-    columns as a shard describes them for ``text``: only gathered statements need them.
+    columns as a shard describes them for ``text``: only gathered statements need them. ``original``: None where
+    nothing was filled in.
     """
 
     text: str
@@ -77,6 +86,7 @@ class Request:
     encoding: str = "utf-8"
     extra_float_digits: int = 1
     fields: tuple[Field, ...] | None = None
+    original: Original | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 from proxy.description import Description
 from proxy.encodings import written
 from proxy.errors import ProxyError
-from proxy.executor.request import Request
+from proxy.executor.request import Original, Request
 from proxy.session.asking import asked, nothing
+from proxy.session.foreseen import foresee_text
 from proxy.session.literals import check_reading
 from proxy.session.own_rows import own_rows
 from proxy.session.unasked import marked, with_marks
@@ -76,7 +77,7 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
         fields = (await session.database.describe(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
-    values, inner = await _values(session, plan, (), statement.text)
+    values, inner = await _values(session, plan, (), statement.text, unseen=True)
     executable = session.resolve(inner, values)
     request = Request(
         text=inner.text,
@@ -84,6 +85,7 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
         parameter_formats=tuple(value.format for value in values),
         parameters=tuple(value.data for value in values),
         fields=fields,
+        original=Original(statement.text, 0),
     )
     return inner, executable, request
 
@@ -123,7 +125,7 @@ async def fill_bind(
     formats = tuple(parameter.format for parameter in parameters)
     oids = prepared.description.parameter_oids
     known = [KeyParameter(*each) for each in zip(bind.parameters, formats, oids, strict=True)]
-    values, inner = await _values(session, plan, known)
+    values, inner = await _values(session, plan, known, prepared.statement.text)
     changed = _with_values(prepared, inner, [value.oid for value in values])
     filled = frontend.Bind(
         bind.portal,
@@ -144,6 +146,7 @@ def _with_values(prepared: PreparedStatement, inner: Statement, value_oids: Sequ
         oids=oids,
         statement=inner,
         description=Description(oids, prepared.description.fields),
+        original=Original(prepared.statement.text, len(prepared.description.parameter_oids)),
     )
 
 
@@ -168,15 +171,18 @@ async def _values(
     session: Session,
     plan: Filled,
     known: Sequence[KeyParameter],
-    shown: str = "",
+    text: str,
+    *,
+    unseen: bool = False,
 ) -> tuple[list[KeyParameter], Statement]:
     """Return the values of a plan in order, and the statement that takes them.
 
-    ``known``: the client's parameters; ``shown``: the statement, if no shard has seen it.
+    ``known``: the client's parameters; ``text``: the client's statement; ``unseen``: no shard has seen it.
     """
     rows = [[value for value in row if isinstance(value, Computed)] for row in plan.values]
     texts = [tuple(value.text for value in row) for row in rows if row]
     found_values = await compute(session, texts, known) if texts else []
+    shown = text if unseen else ""
     computed = iter(await _keys_assigned(session, [value for row in rows for value in row], found_values, shown))
     found: list[KeyParameter] = []
     marks: dict[int, str] = {}
@@ -190,6 +196,7 @@ async def _values(
                     found += await asked(session, value, before)
                 except (ShardError, ProxyError) as error:
                     marks[len(known) + len(found) + 1] = marked(session, value, error)
+                    await foresee_text(session, text, known)
                     found.append(await nothing(session, value, before))
             else:
                 found.append(moment_parameter(session, value) if isinstance(value, Moment) else next(computed))

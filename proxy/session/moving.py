@@ -14,6 +14,7 @@ from proxy.executor import tags
 from proxy.executor.request import Request
 from proxy.executor.results import ListResult
 from proxy.session.filling import assigned, becomes_key, computed_rows
+from proxy.session.foreseen import foresee
 from proxy.wire import backend
 from router.errors import refusal
 from router.plan import Execution, InOrder, Same, SumTags, Task
@@ -106,6 +107,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
     plan = execution.plan
     if plan.verb == "UPDATE" and session.own_settings["allow_key_update"] != "on":
         raise refusal("key-update-off")
+    await foresee(session, request)
     described = await session.database.describe(session, plan.read.text, request.parameter_oids)
     formats = tuple(travelling_format(field.type_oid) for field in described.fields or ())
     if isinstance(execution.read, Execution) and session.own_settings["read_consistency"] == "snapshot":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections import deque
 
     from proxy.description import Description
-    from proxy.executor.request import ResultStream
+    from proxy.executor.request import Original, ResultStream
     from proxy.links import Replay
     from proxy.settings import Applied, Reading
     from proxy.shards.link import ShardLink
@@ -61,6 +61,7 @@ class PreparedStatement:
     reading: Reading
     made_at_us: int = 0  # Unix time
     source: bytes | None = None  # of SQL's PREPARE: the message that it stood in
+    original: Original | None = None  # before values were filled in
 
     def query_on(self, link: ShardLink) -> bytes:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""

@@ -159,6 +159,7 @@ def request_of(portal: Portal) -> Request:
         result_formats=bind.result_formats,
         describe_rows=False,
         fields=prepared.description.fields,
+        original=prepared.original,
     )
 
 

@@ -202,3 +202,27 @@ def test_keys_that_an_outer_join_makes_null_go_where_null_lives(twins: Twins) ->
         twins.query("select count(*) from made where k is null")
     finally:
         twins.query("drop table made")
+
+
+def test_what_is_constant_is_computed_before_any_row_is_read(filled: Twins) -> None:
+    """Postgres folds constants when it plans: their errors come first, and without a row."""
+    for text in (
+        "insert into made (k, v) select k + 100, 'longer than nine' from notes where k < 0",
+        "insert into made (k, v) select k + 100, 'longer than nine' from notes where false",
+        "insert into made (k, v) select n, 'longer than nine' from notes where k = 5 and k = 6",
+        "insert into made (k, v, m) select k + 100, 'longer than nine', 1 / (k - k) from notes",
+        "insert into made (k, m) select k + 100, 1 / 0 from notes where k < 0",
+        "insert into made (k, v) select k + 100, 'short' from notes where k < 0 returning 1 / 0",
+        "insert into made (k) select k + 100 from notes where k < 0 on conflict (k) do update set m = 1 / 0",
+        "insert into made (k, v) select k + 100, case when n < 0 then 'longer than nine' else 'short' end from notes",
+        "insert into plain select k + 100, (1 / 0)::text from notes where k < 0",
+        "update made set v = 'longer than nine', m = (select max(n) / 0 from notes) where k < 0",
+        "update notes set n = (select 1 / 0 from made limit 1) where k < 0",
+        "update notes set n = (select max(n) / 0 from made) where k < 0",
+        "prepare short (text) as insert into made (k, v) select k + 200, $1 from notes where k < 0",
+        "execute short ('longer than nine')",
+        "execute short ('short')",
+        "deallocate short",
+        "select count(*) from made",
+    ):
+        filled.query(text)
