@@ -497,6 +497,8 @@ class FastLane(WaitingLane):
 
     def finish(self) -> None:
         """The statement is over; the client gets its ReadyForQuery."""
+        # The link may be somebody else's from the next line on: a client that does not read must not pause it.
+        self._connection.feed_from(None)
         self._transaction.finish_statement()
         self._session.ready()
         self._connection.flush()

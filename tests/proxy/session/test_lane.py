@@ -1,0 +1,126 @@
+"""The fast lane over transports that only remember: whose link is paused while a client does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from proxy.connection import ClientConnection
+from proxy.session.lane import FastLane
+from proxy.shards.link import ShardLink
+from proxy.shards.receivers import Collector
+from proxy.transaction import Block
+from proxy.wire import backend
+from proxy.wire.fields import ErrorFields
+from proxy.wire.frontend import Query
+from router.cluster import Database
+from router.plan import Empty, Statement
+from router.shortcut import Shortcuts
+
+QUERY = Query(b"SELECT v::int4 FROM notes WHERE k = 1").encode()
+ERROR = backend.error_response(ErrorFields.make("ERROR", "22P02", "no number"))
+NOTICE = backend.notice_response(ErrorFields.make("NOTICE", "00000", "look"))
+TAG = backend.command_complete(b"SELECT 0")
+READY = backend.ready_for_query(b"I")
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written, and whether anybody reads; calls ``on_write`` where a real one would stop the writer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reading = True
+        self.on_write = lambda: None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002 - a transport's
+        return default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+        self.on_write()
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Scene:
+    """A client whose statement is under way in its lane, on a link for which somebody else waits."""
+
+    def __init__(self) -> None:
+        self.client, self.server = Transport(), Transport()
+        self.connection = ClientConnection(lambda _: None, 1 << 20)
+        self.connection.connection_made(self.client)
+        self.connection.start_frames()
+        endpoint: Any = SimpleNamespace(index=0, name="s0")
+        loan: Any = SimpleNamespace(transport=self.server, parameters={}, pid=1)
+        self.link = ShardLink(endpoint, loan, "role", "town")
+        self.next = Collector(self.link)
+        plans: Any = None
+        self.shortcuts = Shortcuts(plans, Database("town", ("s0",), 0), ("public",), functions=False, entries=1)
+        self.session: Any = SimpleNamespace(
+            connection=self.connection,
+            database=SimpleNamespace(
+                shortcuts=lambda _: self.shortcuts,
+                counts=SimpleNamespace(fast=0, alone=0, alone_seconds=0.0, notable_s=9.0),
+                catalog_version=1,
+            ),
+            transaction=SimpleNamespace(
+                block=Block.NONE, links={}, finish_statement=self.hand_on, explain=lambda _: None
+            ),
+            settings=SimpleNamespace(applied=None),
+            search_path=("public",),
+            meter=SimpleNamespace(counted=lambda *_, **__: None),
+            ready=lambda: self.connection.write(READY),
+            count_error=lambda *_: None,
+            note_effects=lambda *_: None,
+            clocks=None,
+            in_query=False,
+        )
+        extended: Any = SimpleNamespace(under_way=True)
+        self.lane = FastLane(self.session, extended)
+        self.lane._exchange(self.link, 0, QUERY, Statement("", Empty(), "SELECT"), QUERY, typeless=True)
+
+    def hand_on(self) -> None:
+        """The pool gives the link to the one who waits, in the same call."""
+        self.link.exchange(QUERY, self.next)
+
+
+@pytest.mark.parametrize("last", [ERROR, NOTICE + TAG])
+async def test_a_client_that_does_not_read_pauses_no_link_of_others(last: bytes) -> None:
+    """Its buffer is full with the end of its answer: by then the link is somebody else's, whom nobody would resume."""
+    scene = Scene()
+    scene.client.on_write = scene.connection.pause_writing
+    scene.link.data_received(last + READY)
+    assert scene.client.written == last + READY
+    assert not scene.connection.writable
+    assert scene.server.written == QUERY + QUERY
+    assert scene.server.reading
+    scene.link.data_received(TAG + READY)
+    assert scene.next.done.done()
+
+
+async def test_its_own_link_waits_for_a_client_that_does_not_read() -> None:
+    scene = Scene()
+    scene.connection.pause_writing()
+    assert not scene.server.reading
+    scene.connection.resume_writing()
+    assert scene.server.reading
+    scene.connection.pause_writing()
+    scene.link.data_received(NOTICE + TAG + READY)
+    assert scene.server.reading, "what comes next on it is for others"
+
+
+async def test_a_link_is_read_again_when_its_client_has_gone() -> None:
+    scene = Scene()
+    scene.connection.pause_writing()
+    scene.connection.connection_lost(None)
+    assert scene.server.reading
