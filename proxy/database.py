@@ -515,10 +515,8 @@ class LogicalDatabase:
     ) -> None:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
-        ``bound``: by Bind as well, so that it is planned.
-
-        On the session's own link, which knows its settings and what its transaction has created. Returns when the shard
-        has nothing against it. What a domain says of a constant may have been read off a part of the rows.
+        ``bound``: by Bind as well: planned. On the session's own link, which knows its settings and what was created.
+        Returns when the shard has nothing against it. A domain's word on a constant may be about a part of the rows.
         """
         transaction = session.transaction
         shard = self._knowing_shard(session, text)
