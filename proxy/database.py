@@ -312,11 +312,7 @@ class LogicalDatabase:
         )
 
     def keep_plans(
-        self,
-        text: str,
-        search_path: tuple[str, ...],
-        parameter_oids: tuple[int, ...],
-        plans: tuple[Statement, ...],
+        self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...], plans: tuple[Statement, ...]
     ) -> None:
         """Keep plans that the planner of the current catalog has made of a text."""
         self._plans.keep(text, search_path, parameter_oids, plans)

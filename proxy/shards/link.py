@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.encodings import UTF_8, written
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, standby, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
 from proxy.shards.relay import IDLE, Relay
 from proxy.wire import backend
@@ -34,6 +34,8 @@ DEFAULT_CONNECT_TIMEOUT_S: Final = 10.0
 DEFAULT_CANCEL_TIMEOUT_S: Final = 5.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 _FIRST_INTERRUPT_PAUSE_S: Final = 0.05
+
+_TERMINATE: Final = frame(b"X", b"")
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +112,8 @@ class ShardLink(Relay):
 
         The answer is read as ``Told`` does it. The link may be used, or released, in that call.
         """
-        self.ask(frame(b"Q", sql.encode() + b"\0"), Told(self, told))
+        receiver = self._told = Told(self, told)
+        self.ask(frame(b"Q", sql.encode() + b"\0"), receiver)
 
     async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
         """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.
@@ -231,6 +234,18 @@ class ShardLink(Relay):
                 await asyncio.shield(self._gone)
         except TimeoutError:
             self._transport.abort()
+
+    def _part(self) -> None:
+        """Say Terminate and close when it is sent; from here on the link is closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self.left = True
+        self.lost_error = lost_link(self.shard, self.name)
+        self._transport.write(_TERMINATE)
+        self._transport.close()
+        if self.on_lost is not None:
+            self.on_lost(self.lost_error)
 
     async def _wait(self, collector: Collector) -> None:
         try:

@@ -20,6 +20,11 @@ _READY: Final = backend.READY_FOR_QUERY
 _ERROR: Final = backend.ERROR_RESPONSE
 _NOTIFICATION: Final = backend.NOTIFICATION_RESPONSE
 _COPY_IN: Final = backend.COPY_IN_RESPONSE
+_LEARNED: Final = frozenset(b"TDCZ")
+_LONGEST_LEARNED: Final = 1024
+_MOST_LEARNED: Final = 4
+#: How prefixes were answered, by the ReadyForQuery in it, the latest first: texts differ, answers hardly do.
+_learned: dict[int, tuple[bytes, ...]] = {}
 
 
 class Prefix:
@@ -48,15 +53,29 @@ class SentPrefix:
         self.held = held
         self.failed_with: bytes | None = None
 
+    def known(self, data: bytes) -> int:
+        """Return how many bytes are all that is to come for the prefix, if another was answered by the same; else 0.
+
+        What was learned has nothing in it that ``swallow`` would note, and one end: its last ReadyForQuery.
+        """
+        if self.failed_with is None:
+            for answer in _learned.get(self.cycles, ()):
+                if data.startswith(answer):
+                    return len(answer)
+        return 0
+
     def swallow(self, chunk: Chunk, index: list[Frame], notify: Callable[[Chunk, int, int], None]) -> int:
         """Swallow answers; returns how many frames of the index they were when all have come, 0 while some have not.
 
         Raises ProtocolViolation for what no prefix may be answered with.
         """
+        cycles, succeeds = self.cycles, self.failed_with is None
         for position, (kind, start, stop) in enumerate(index, 1):
             if kind == _READY:
                 self.cycles -= 1
                 if not self.cycles:
+                    if succeeds:
+                        _learn(cycles, chunk, index[:position])
                     return position
             elif kind == _ERROR and self.failed_with is None:
                 self.failed_with = bytes(chunk[start:stop])
@@ -65,3 +84,12 @@ class SentPrefix:
             elif kind == _COPY_IN:
                 raise malformed("a prefix that copies in")
         return 0
+
+
+def _learn(cycles: int, chunk: Chunk, index: list[Frame]) -> None:
+    """Remember what came for a prefix that has not failed."""
+    start, stop = index[0][1], index[-1][2]
+    if stop - start <= _LONGEST_LEARNED and all(frame[0] in _LEARNED for frame in index):
+        answer = bytes(chunk[start:stop])
+        others = [one for one in _learned.get(cycles, ()) if one != answer]
+        _learned[cycles] = (answer, *others[: _MOST_LEARNED - 1])

@@ -37,12 +37,13 @@ from proxy.shards.types import AS_AT_HOME
 from proxy.timings import LAST, Timings
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, frame, run_end
+from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES, run_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.shards.receiver import Chunk, Frame, Receiver, WholeReceiver
+    from proxy.shards.receivers import Told
     from proxy.wire.oids import TypeMap
 
 IDLE: Final = ord("I")
@@ -63,7 +64,6 @@ _NOTABLE: Final = frozenset({_ERROR, _PARAMETER})
 _LONG_HEAD: Final = 1024
 _RUNS: Final = frozenset({_DATA_ROW, backend.COPY_DATA})
 _LONG_CHUNK: Final = 2048  # in less there are not many rows
-_TERMINATE: Final = frame(b"X", b"")
 _NOBODYS: Final = Timings()  # of links that no pool has
 
 _log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Relay:
         "_receiver",
         "_serial",
         "_tail",
+        "_told",
         "_translating",
         "_transport",
         "_untranslated",
@@ -130,6 +131,7 @@ class Relay:
         self._transport = transport
         self._receiver: Receiver | None = None
         self._plain: WholeReceiver | None = None  # the last one of this kind; it counts while it is the receiver
+        self._told: Told | None = None  # the same, of those that know answers by what they have read before
         self._serial = 0
         self._at_ready = False
         self._prefix: Prefix | None = None  # that waits for an exchange
@@ -145,9 +147,7 @@ class Relay:
         self._translating: Translating | None = None
         self._untranslated: TypeMap | None = None  # of the exchange under way, as long as it needs no translating
         self._known_columns = Known()
-        self._head = (
-            b""  # how the last plain answer began, up to its columns' description: the next one most often does
-        )
+        self._head = b""  # how the last plain answer began, up to its columns' description: the next most often does
         self._head_types: TypeMap | None = None  # by which it needed no translation
         self._doomed = False
         self._tail: CutFrame | None = None
@@ -293,8 +293,13 @@ class Relay:
         """Cut what the socket gave into frames and hand them on."""
         if self.closed:
             return
+        if self._ahead is not None:
+            data = self._past_prefix(self._ahead, data)
         plain = self._plain
         if plain is not None and plain is self._receiver and self._tail is None and self._ahead is None:
+            told = self._told
+            if told is not None and told is plain and told.recognises(data) and self._take_whole(told, data):
+                return
             # Most answers are a few plain frames in one piece: no index is made of them (2 us of 12 for a point query).
             last = len(data) - READY_BYTES
             if last >= 0 and data.startswith(READY_HEADER, last):
@@ -326,10 +331,9 @@ class Relay:
         index: list[Frame] = []
         add = index.append
         unpack = HEADER.unpack_from
-        start = 0
+        start = ready_count = 0
         end = len(chunk)
         last_header = end - HEADER_BYTES
-        ready_count = 0
         notable = False
         # Whether rows that stand together are one entry: an index of each was half of what passing them on costs.
         runs = end > _LONG_CHUNK and self._ahead is None and may_have_runs(self._receiver, chunk)
@@ -522,6 +526,15 @@ class Relay:
         """Forget a prefix that was never sent."""
         self._prefix = None
 
+    def _past_prefix(self, ahead: SentPrefix, data: bytes) -> bytes:
+        """Return what comes behind the prefix's answers, if they are like those of one before."""
+        passed = ahead.known(data) if self._tail is None and ahead.held is None else 0
+        if not passed:
+            return data
+        self._ahead = None
+        self.status = data[passed - 1]
+        return data[passed:]
+
     def _skip_prefix(self, ahead: SentPrefix, chunk: Chunk, index: list[Frame]) -> list[Frame]:
         """Swallow the prefix's answers; returns the frames that come after them."""
         try:
@@ -579,18 +592,6 @@ class Relay:
                 _log.exception("%r: a receiver failed when told of the link's end", self)
         if self.on_lost is not None:
             self.on_lost(error)
-
-    def _part(self) -> None:
-        """Say Terminate and close when it is sent; from here on the link is closed."""
-        if self.closed:
-            return
-        self.closed = True
-        self.left = True
-        self.lost_error = lost_link(self.shard, self.name)
-        self._transport.write(_TERMINATE)
-        self._transport.close()
-        if self.on_lost is not None:
-            self.on_lost(self.lost_error)
 
     def loss(self) -> ShardError:
         """Return why the link ended, or what an exchange is told that is to end with it."""

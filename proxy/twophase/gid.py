@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from uuid import UUID
 
 PREFIX = "pgchorus"
@@ -27,6 +28,7 @@ class InvalidNameError(ValueError):
     """A cluster or shard name that cannot be part of a transaction id."""
 
 
+@lru_cache(256)  # asked for six names in each commit
 def check_name(name: str) -> str:
     """Return a cluster or shard name that may be part of a gid; raises InvalidNameError."""
     if not _NAME.fullmatch(name):

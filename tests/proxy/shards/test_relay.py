@@ -228,6 +228,47 @@ async def test_a_prefix_goes_out_in_one_packet_and_its_answers_stay_here(link: R
         assert not link.busy
 
 
+async def test_a_prefix_answered_as_one_before_is_no_other_for_it(link: Relay) -> None:
+    """Known answers are passed over in one piece; what is behind them, and what is new, is seen all the same."""
+    looked = backend.command_complete(b"SAVEPOINT") + ANSWER + backend.command_complete(b"RELEASE") + READY_T
+    for swallowed in (DONE_BEGIN, DONE_BEGIN, looked, DONE_BEGIN, looked, NOTICE + DONE_BEGIN, DONE_BEGIN):
+        for pieces in cuts(swallowed + ANSWER + PARAMETER + READY_I):
+            link.parameters.clear()
+            link.prefix(BEGIN)
+            taker = Taker(link)
+            link.exchange(QUERY, taker)
+            feed(link, pieces)
+            assert taker.got == ANSWER + PARAMETER + READY_I
+            assert (link.status, link.busy, link.parameters) == (IDLE, False, {"TimeZone": "Europe/Berlin"})
+
+
+async def test_what_follows_a_known_answer_may_be_an_error_of_the_prefix(link: Relay) -> None:
+    """Of two messages the second fails: neither its error nor the answers behind it get through."""
+    for pieces in [[DONE_BEGIN + ANSWER + READY_T], *cuts(DONE_BEGIN + ERROR + READY_E + ERROR + READY_E)]:
+        fails = ERROR in b"".join(pieces)
+        link.prefix(BEGIN)
+        if fails:
+            link.prefix(frame(b"Q", b"SET x = 1\0"))
+        taker = Taker(link)
+        link.exchange(QUERY, taker)
+        feed(link, pieces)
+        assert taker.got == (b"" if fails else ANSWER + READY_T)
+        assert [error.message for error in taker.errors] == ["no such setting"] * fails
+        assert not link.busy
+        link.prefix_failed = False
+
+
+async def test_a_gate_opens_for_a_known_answer_too(link: Relay, transport: Transport) -> None:
+    for gate in (False, True):
+        link.prefix(BEGIN, gate=gate)
+        taker = Taker(link)
+        link.exchange(QUERY, taker)
+        link.data_received(DONE_BEGIN)
+        assert transport.written[-1] == (QUERY if gate else BEGIN + QUERY)
+        link.data_received(ANSWER + READY_T)
+        assert taker.got == ANSWER + READY_T
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

@@ -91,3 +91,65 @@ async def test_the_next_message_may_go_out_in_that_call() -> None:
     assert second == []
     link.data_received(DONE + READY_T)
     assert len(second) == 1
+
+
+def prepared(
+    xid: bytes | None, durable: bytes = b"on", tag: bytes = b"PREPARE TRANSACTION", more: bytes = b""
+) -> bytes:
+    """Make what step 1 of a commit is answered with."""
+    columns = [backend.Field(name, type_oid=25) for name in (b"xid", b"durable")]
+    rows = backend.row_description(columns) + backend.data_row([xid, durable]) + more
+    return rows + backend.command_complete(b"SELECT 1") + backend.command_complete(tag) + backend.ready_for_query(b"I")
+
+
+async def test_an_answer_like_one_that_was_read_is_told_with_its_own_values() -> None:
+    """All of one length, so that each is compared with the one before it."""
+    said = {
+        prepared(b"4711"): [b"4711", b"on"],
+        prepared(b"4712"): [b"4712", b"on"],
+        prepared(b"4713", b"no"): [b"4713", b"no"],
+        prepared(b"4714", b"no"): [b"4714", b"no"],
+        prepared(b"47", b"on17"): [b"47", b"on17"],
+        prepared(b"4715"): [b"4715", b"on"],
+        prepared(b"4716", tag=b"REPAIRE TRANSACTION"): [b"4716", b"on"],
+        prepared(b"4717", tag=b"REPAIRE TRANSACTION"): [b"4717", b"on"],
+    }
+    assert len({len(one) for one in said}) == 1
+    for one in (*said, *said):
+        link, (answer,) = ask(one)
+        assert isinstance(answer, Answer)
+        tag = b"REPAIRE TRANSACTION" if b"REPAIRE" in one else b"PREPARE TRANSACTION"
+        assert (answer.tags, answer.rows[0]) == ((b"SELECT 1", tag), said[one])
+        assert (answer.status, link.status, link.busy) == (ord("I"), ord("I"), False)
+
+
+async def test_null_and_a_second_row_are_no_first_value() -> None:
+    for row, more in ((None, b""), (b"7", backend.data_row([b"8", b"on"])), (b"9", backend.data_row([b"8", b"on"]))):
+        for _ in range(2):
+            _, (answer,) = ask(prepared(row, more=more))
+            assert isinstance(answer, Answer)
+            assert answer.rows[0] == [row, b"on"]
+
+
+async def test_statuses_that_differ_are_told_apart() -> None:
+    for status in (b"I", b"T", b"I", b"E"):
+        link, (answer,) = ask(backend.command_complete(b"COMMIT") + backend.ready_for_query(status))
+        assert isinstance(answer, Answer)
+        assert (answer.tags, answer.status, link.status) == ((b"COMMIT",), ord(status), ord(status))
+
+
+async def test_the_end_of_an_answer_is_not_taken_for_one_that_was_like_it() -> None:
+    end = backend.command_complete(b"COMMIT") + READY_T
+    ask(end)
+    _, (answer,) = ask(backend.command_complete(b"SET"), end)
+    assert isinstance(answer, Answer)
+    assert answer.tags == (b"SET", b"COMMIT")
+
+
+async def test_an_error_of_the_length_of_an_answer_is_an_error() -> None:
+    answer = prepared(b"4711")
+    ask(answer)
+    error = b"E" + (len(answer) - len(READY_E) - 1).to_bytes(4, "big") + b"C22012\0M" + b"x" * 200
+    _, (failure,) = ask(error[: len(answer) - len(READY_E) - 2] + b"\0\0" + READY_E)
+    assert isinstance(failure, ShardError)
+    assert failure.sqlstate == "22012"
