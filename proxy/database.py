@@ -471,7 +471,7 @@ class LogicalDatabase:
         key = self._description_key(session, text, oids)
         version = self.catalog_version
         transaction = session.transaction
-        shard = self.logical.home if self.logical.home in transaction.links else self._knowing_shard(session, text)
+        shard = self.logical.home if self.logical.home in transaction.links else self.knowing_shard(session, text)
         own = _sees_its_own(session) and self._names_home(session, text)
         alone = not transaction.links and not own
         if alone and transaction.isolation == SERIALIZABLE:
@@ -494,7 +494,7 @@ class LogicalDatabase:
         """Return a transaction with the session's settings, for a question that is none of its own."""
         return ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
 
-    def _knowing_shard(self, session: Session, text: str | bytes) -> int:
+    def knowing_shard(self, session: Session, text: str | bytes) -> int:
         """Return a shard that has everything that a text names: home, or one that the transaction has used already."""
         shard, home = session.settings_shard, self.logical.home
         return home if shard != home and self._names_home(session, text) else shard
@@ -515,7 +515,7 @@ class LogicalDatabase:
         Returns when the shard has nothing against it. A domain's word on a constant may be about a part of the rows.
         """
         transaction = session.transaction
-        shard = self._knowing_shard(session, text)
+        shard = self.knowing_shard(session, text)
         links = await transaction.join([shard], writes=False, reads=True)
         try:
             if bound is not None and isinstance(text, str):

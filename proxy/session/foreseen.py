@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.description import ask_plan
+from proxy.shards.errors import ShardError
+from router.errors import refusal
 from router.plan_steps import Bound
 
 if TYPE_CHECKING:
@@ -31,12 +34,23 @@ async def foresee(session: Session, request: Request) -> None:
     formats = request.parameter_formats
     if len(formats) == 1:
         formats *= len(request.parameters)
-    bound = Bound(request.parameters[:count], formats[:count], request.parameter_oids[:count])
-    await session.database.let_a_shard_speak(session, text, bound=bound)
+    await _plan(session, text, Bound(request.parameters[:count], formats[:count], request.parameter_oids[:count]))
 
 
 async def foresee_text(session: Session, text: str, known: Sequence[KeyParameter]) -> None:
     """Do the same for a statement and its parameters."""
     formats, oids = tuple(each.format for each in known), tuple(each.oid for each in known)
-    bound = Bound(tuple(each.data for each in known), formats, oids)
-    await session.database.let_a_shard_speak(session, text, bound=bound)
+    await _plan(session, text, Bound(tuple(each.data for each in known), formats, oids))
+
+
+async def _plan(session: Session, text: str, bound: Bound) -> None:
+    transaction, database = session.transaction, session.database
+    shard = database.knowing_shard(session, text)
+    links = await transaction.join([shard], writes=False, reads=True)
+    try:
+        await ask_plan(links[shard], text, bound)
+    except ShardError as error:
+        if error.sqlstate == "23514" and database.catalog.checks_by_parts():
+            raise refusal("domain-check") from error  # it may have been read off a part of the rows
+        raise
+    transaction.finish_statement()
