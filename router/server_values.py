@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from router.builtins import names
 from router.effect import NO_EFFECT, Runs
-from router.tree import constant, items, strings
+from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from router.effect import FunctionEffect
-    from router.relation import Relation
+    from router.relation import Column, Relation
     from router.tree import Node
 
 _OBJECTS: Final = frozenset(
@@ -126,7 +126,7 @@ def _call(name: tuple[str, ...], arguments: Any) -> str:
             return "a setting may be each server's own"
         return ""
     by_name = not name or name[0] in _BY_NAME or name[0].startswith("pg_get_")
-    if not by_name and any("TypeCast" in argument and is_object(argument) for argument in arguments):
+    if not by_name and any("FuncCall" not in argument and is_object(argument) for argument in arguments):
         return _NUMBER
     return ""
 
@@ -145,27 +145,67 @@ def _counts_with_object(body: Node) -> bool:
 
 
 def stores_number(body: Node, relation: Relation | None) -> FunctionEffect:
-    """Return the effect of an INSERT or UPDATE of a sharded table whose columns take objects for their numbers."""
-    for name, value in _assigned(body, relation):
-        column = relation.column(name) if relation is not None and is_object(value) else None
-        if column is not None and column.type_name not in _OBJECTS | _TEXTS:
-            return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
+    """Return the effect of a change of a sharded table whose columns take objects for their numbers.
+
+    What a subquery or WITH hands on may end up in any of them.
+    """
+    taken = any(_takes_number(relation, name, value) for name, value in _assigned(body, relation))
+    if taken or any(is_object(value) for value in _handed_on(body)):
+        return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
     return NO_EFFECT
+
+
+def keeps_name(column: Column) -> bool:
+    """Whether a column keeps an object as what it is, or as its name."""
+    return column.type_name.removeprefix("_") in _OBJECTS | _TEXTS
+
+
+def _takes_number(relation: Relation | None, name: str, value: Node) -> bool:
+    if relation is None or not is_object(value):
+        return False
+    column = relation.column(name)
+    return column is not None and not keeps_name(column)
 
 
 def _assigned(body: Node, relation: Relation | None) -> Iterator[tuple[str, Node]]:
     """Yield the columns that a statement writes by name, with the values."""
-    for target in body.get("targetList", ()):
-        yield target["ResTarget"].get("name", ""), target["ResTarget"].get("val", {})
-    if "cols" in body:
-        names = [column["ResTarget"]["name"] for column in body["cols"]]
-    else:
-        names = [column.name for column in relation.columns] if relation is not None else []
-    query = body.get("selectStmt", {}).get("SelectStmt", {})
-    for row in query.get("valuesLists", ()):
-        yield from zip(names, items(row), strict=False)
-    selected = [target["ResTarget"].get("val", {}) for target in query.get("targetList", ())]
-    yield from zip(names, selected, strict=False)
+    clauses = [clause["MergeWhenClause"] for clause in body.get("mergeWhenClauses", ())]
+    own = [column.name for column in relation.columns] if relation is not None else []
+    targets = [*body.get("targetList", ()), *items(body.get("onConflictClause", {}).get("targetList"))]
+    for clause in clauses:
+        if "values" in clause:
+            named = [target["ResTarget"]["name"] for target in clause.get("targetList", ())]
+            yield from zip(named or own, clause["values"], strict=False)
+        else:
+            targets += clause.get("targetList", ())
+    for target in targets:
+        value: Node = target["ResTarget"].get("val", {})
+        yield target["ResTarget"].get("name", ""), value.get("MultiAssignRef", {}).get("source", value)
+    names = [column["ResTarget"]["name"] for column in body["cols"]] if "cols" in body else own
+    for query in _arms(body):
+        for row in query.get("valuesLists", ()):
+            yield from zip(names, items(row), strict=False)
+        selected = [target["ResTarget"].get("val", {}) for target in query.get("targetList", ())]
+        yield from zip(names, selected, strict=False)
+
+
+def _arms(body: Node) -> list[Node]:
+    """Return the query of an INSERT, or the parts of its UNION."""
+    found, todo = [], [body.get("selectStmt", {}).get("SelectStmt", {})]
+    while todo:
+        query = todo.pop()
+        found.append(query)
+        todo += [query[side] for side in ("larg", "rarg") if side in query]
+    return found
+
+
+def _handed_on(body: Node) -> Iterator[Node]:
+    """Yield what queries inside a statement give to what is around them."""
+    own = [id(query) for query in _arms(body)]
+    for kind, query in walk(body):
+        if kind == "SelectStmt" and id(query) not in own:
+            yield from (target["ResTarget"].get("val", {}) for target in query.get("targetList", ()))
+            yield from (value for row in query.get("valuesLists", ()) for value in items(row))
 
 
 def _elements(side: Node) -> list[Node]:
@@ -202,10 +242,35 @@ def _setting(arguments: Any) -> str | None:
 
 
 def is_object(node: Node) -> bool:
-    """Whether a value is an object of a server: a number that is printed as a name."""
-    if "FuncCall" in node:
-        return strings(node["FuncCall"].get("funcname"))[-1:] == ("pg_typeof",)
-    return "TypeCast" in node and names_object(node["TypeCast"])
+    """Whether a value is an object of a server, a number that is printed as a name; or a row or list with one."""
+    if len(node) != 1:
+        return False
+    ((kind, body),) = node.items()
+    if kind == "FuncCall":
+        return strings(body.get("funcname"))[-1:] == ("pg_typeof",)
+    if kind == "TypeCast":
+        return names_object(body)
+    return any(is_object(value) for value in _taken_from(kind, body))
+
+
+def _taken_from(kind: str, body: Node) -> list[Node]:
+    """Return the expressions one of which is the value of this one, or a part of it."""
+    found: list[Node] = []
+    if kind == "CaseExpr":
+        found = [when["CaseWhen"].get("result", {}) for when in body.get("args", ())]
+        found.append(body.get("defresult", {}))
+    elif kind in {"CoalesceExpr", "MinMaxExpr", "RowExpr"}:
+        found += body.get("args", ())
+    elif kind == "A_ArrayExpr":
+        found += body.get("elements", ())
+    elif kind == "A_Indirection":
+        found.append(body.get("arg", {}))
+    elif kind == "A_Expr" and body.get("kind") == "AEXPR_NULLIF":
+        found.append(body.get("lexpr", {}))
+    elif kind == "SubLink" and body.get("subLinkType") in {"EXPR_SUBLINK", "ARRAY_SUBLINK"}:
+        query = body.get("subselect", {}).get("SelectStmt", {})
+        found += [target["ResTarget"].get("val", {}) for target in query.get("targetList", ())]
+    return found
 
 
 def names_object(cast: Node) -> bool:

@@ -17,7 +17,7 @@ from proxy.session.filling import assigned, becomes_key, computed_rows
 from proxy.session.foreseen import foresee
 from proxy.wire import backend
 from router.errors import refusal
-from router.plan import Execution, InOrder, Same, SumTags, Task
+from router.plan import Execution, HomeShard, InOrder, Same, SumTags, Task
 from router.plan_steps import Bound
 from router.resolve import KeyParameter, UnresolvedKey, shard_of
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.wire.backend import Field
     from router.plan import Executable
-    from router.plan_steps import ApplyExecution, MoveExecution
+    from router.plan_steps import ApplyExecution, MoveExecution, MoveRows
 
     Start = Callable[[Session, Executable, Request], Awaitable[ResultStream]]
 
@@ -36,7 +36,11 @@ Row = list[bytes | None]
 
 MAX_PARAMETERS: Final = 65_535
 _FIRST_OWN_OID: Final = 16384  # types of users: their OIDs differ from shard to shard
-_NO_BINARY: Final = frozenset({1033, 24, 2202, 2203, 2204, 2205, 2206, 3642, 4191})  # aclitem, reg..., gtsvector
+#: regproc, regclass and their like, whose binary form is a number of one server's own; and lists of them.
+_OBJECTS: Final = frozenset({24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191})
+_OBJECT_LISTS: Final = frozenset({1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192})
+_NO_BINARY: Final = _OBJECTS | _OBJECT_LISTS | {1033, 1034, 3642}  # aclitem, gtsvector
+_TEXTS: Final = frozenset({18, 19, 25, 1042, 1043, 1002, 1003, 1009, 1014, 1015})  # and lists of them
 _HEADER: Final = 5
 
 
@@ -109,6 +113,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
         raise refusal("key-update-off")
     await foresee(session, request)
     described = await session.database.describe(session, plan.read.text, request.parameter_oids)
+    await _check_objects(session, plan, described.fields or ())
     formats = tuple(travelling_format(field.type_oid) for field in described.fields or ())
     if isinstance(execution.read, Execution) and session.own_settings["read_consistency"] == "snapshot":
         await session.transaction.settle([task.shard for task in execution.read.tasks])
@@ -133,6 +138,17 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
         tag = plan.verb.encode() + b" " + tag.rpartition(b" ")[2]
     frames = iter([piece for result in results for piece in result.frames])
     return ListResult(frames, results[0].fields, tag)
+
+
+async def _check_objects(session: Session, plan: MoveRows, fields: Sequence[Field]) -> None:
+    """Refuse objects of a server for columns that would store their numbers: they come as names, and go to many."""
+    at = [number for number, field in enumerate(fields) if field.type_oid in _OBJECTS | _OBJECT_LISTS]
+    if not at or isinstance(plan.target, HomeShard):
+        return
+    values = ", ".join(f"${number}" for number in range(1, len(fields) + len(plan.extra) + 1))
+    columns = (await session.database.describe(session, f"{plan.into}VALUES ({values})", ())).parameter_oids
+    if any(columns[number] not in _OBJECTS | _OBJECT_LISTS | _TEXTS for number in at):
+        raise refusal("function-home", detail="The number of an object is each server's own.")
 
 
 class _Whole:

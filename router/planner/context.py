@@ -177,7 +177,7 @@ class Context:
             return [self.catalog.field_effect(name) for name in fields]
         if kind == "SQLValueFunction":
             return [FunctionEffect(clock=clock_words.is_keyword(body))]
-        if kind in {"InsertStmt", "UpdateStmt"}:
+        if kind in {"InsertStmt", "UpdateStmt", "MergeStmt"}:
             return [self.stores_number(body)]
         if kind in {"TypeCast", "CoalesceExpr", "MinMaxExpr"}:
             return [of_one_server(kind, body)]
@@ -188,7 +188,9 @@ class Context:
         return [self._operator(names) for names in _operators(kind, body)]
 
     def stores_number(self, body: Node) -> FunctionEffect:
-        """Return the effect of an INSERT or UPDATE whose columns take objects for numbers; copies take home's."""
+        """Return the effect of a statement whose columns take objects for numbers; copies take home's."""
+        if not self.parsed.kinds & {"TypeCast", "FuncCall"}:
+            return NO_EFFECT  # long rows of constants are not looked through again
         written = self.catalog.resolve(name_parts(body["relation"]), self.search_path)
         sharded = written is not None and isinstance(self.catalog.effective_placement(written), Sharded)
         return stores_number(body, written) if sharded else NO_EFFECT
@@ -382,7 +384,7 @@ _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "Co
 _CALLING = frozenset(
     {"FuncCall", "TypeCast", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink",
      "SortBy", "CaseExpr", "JoinExpr", "CoalesceExpr", "MinMaxExpr",
-     "InsertStmt", "UpdateStmt", *JSON_AGGREGATES}
+     "InsertStmt", "UpdateStmt", "MergeStmt", *JSON_AGGREGATES}
 )  # fmt: skip
 _AGGREGATES: Final = FunctionEffect(aggregate=True)
 

@@ -128,11 +128,16 @@ OF_A_SERVER = (
     "insert into codes (id, v) select 50 + id, current_setting('port') || id from codes where id < 3",
     "update codes set v = current_setting('Port') || cast(cast('codes' as regclass) as bigint) where id < 3",
     "update codes set x[1] = 'codes'::regclass where id < 3",
+    "insert into codes (id, v) values (50, (case when true then 'codes'::regclass end)::oid::text)",
+    "insert into codes (id) select case when k < 3 then 'codes'::regclass else 'plain'::regclass end from notes",
+    "insert into codes (id, v) select k + 50, array['codes'::regclass, 'notes'] from notes order by k limit 2",
+    "update codes set x[1] = case when id = 1 then 'codes'::regclass end where id < 3",
 )
 
 
 @pytest.mark.parametrize("text", OF_A_SERVER)
 def test_what_is_a_servers_own_is_homes_on_every_copy(codes: Twins, any_town: Town, text: str) -> None:
+    codes.query("insert into notes values (1, 'a'), (2, 'b'), (3, 'c')")
     codes.proxy.query(text)
     copies(any_town)
 
