@@ -15,7 +15,7 @@ import structlog
 
 from proxy.admin.counts import Counts, Totals
 from proxy.config import Log
-from proxy.description import Description, ask_description, ask_plan, describe_in
+from proxy.description import Description, ask_description, describe_in
 from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from proxy.wire.oids import TypeMap
     from router.cluster import Database
     from router.plan import Statement
-    from router.plan_steps import Bound
 
 log = structlog.get_logger("pgchorus.database")
 
@@ -506,22 +505,17 @@ class LogicalDatabase:
         planner = session.planner_in_block or self.planner
         return planner.names_home(text, session.search_path, temporary=_sees_its_own(session))
 
-    async def let_a_shard_speak(
-        self, session: Session, text: str | bytes, oids: tuple[int, ...] = (), bound: Bound | None = None
-    ) -> None:
+    async def let_a_shard_speak(self, session: Session, text: str | bytes, oids: tuple[int, ...] = ()) -> None:
         """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
 
-        ``bound``: by Bind as well: planned. On the session's own link, which knows its settings and what was created.
+        On the session's own link, which knows its settings and what its transaction has created.
         Returns when the shard has nothing against it. A domain's word on a constant may be about a part of the rows.
         """
         transaction = session.transaction
         shard = self.knowing_shard(session, text)
         links = await transaction.join([shard], writes=False, reads=True)
         try:
-            if bound is not None and isinstance(text, str):
-                await ask_plan(links[shard], text, bound)
-            else:
-                await ask_description(links[shard], text, oids)
+            await ask_description(links[shard], text, oids)
         except ShardError as error:
             if error.sqlstate == "23514" and self.catalog.checks_by_parts():
                 raise refusal("domain-check") from error

@@ -286,6 +286,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "the rows of {table} would get values that are each shard's own",
         "Write a constant, or UPDATE the rows afterwards.",
     ),
+    "partition-hash": (
+        "rows of {table} would be in other partitions on each shard: the hash of {column} is each server's own",
+        "That of an enum or an object is made of its number. PARTITION BY LIST, or by the hash of another column.",
+    ),
     "add-column": (
         "rows of {table} that exist would get {column} from a sequence or function of each shard",
         "Add the column without a default, and set the default afterwards.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.relation import Column, Relation
     from router.tree import Node
 
-_OBJECTS: Final = frozenset(
+OBJECT_TYPES: Final = frozenset(
     {"regclass", "regtype", "regproc", "regprocedure", "regoper", "regoperator", "regnamespace", "regrole",
      "regcollation", "regconfig", "regdictionary", "regdatabase"}
 )  # fmt: skip
@@ -114,7 +114,7 @@ def of_one_server(kind: str, body: Node) -> FunctionEffect:
         reason = _NUMBER if objects and (kind == "MinMaxExpr" or not _alike(arguments)) else ""
     else:
         kept = strings(body["typeName"].get("names"))[-1:]
-        number = kept and kept[0] not in _TEXTS and kept[0] not in _OBJECTS and is_object(body["arg"])
+        number = kept and kept[0] not in _TEXTS and kept[0] not in OBJECT_TYPES and is_object(body["arg"])
         reason = _NUMBER if number else ""
     return replace(NO_EFFECT, runs=Runs.HOME, if_audited=Runs.HOME, reason=reason) if reason else NO_EFFECT
 
@@ -157,7 +157,7 @@ def stores_number(body: Node, relation: Relation | None) -> FunctionEffect:
 
 def keeps_name(column: Column) -> bool:
     """Whether a column keeps an object as what it is, or as its name."""
-    return column.type_name.removeprefix("_") in _OBJECTS | _TEXTS
+    return column.type_name.removeprefix("_") in OBJECT_TYPES | _TEXTS
 
 
 def _takes_number(relation: Relation | None, name: str, value: Node) -> bool:
@@ -275,7 +275,7 @@ def _taken_from(kind: str, body: Node) -> list[Node]:
 
 def names_object(cast: Node) -> bool:
     """Whether a TypeCast makes an object of a server."""
-    return bool(_OBJECTS.intersection(strings(cast["typeName"].get("names"))[-1:]))
+    return bool(OBJECT_TYPES.intersection(strings(cast["typeName"].get("names"))[-1:]))
 
 
 def counts_objects(kind: str, body: Node) -> bool:
@@ -288,7 +288,7 @@ def counts_objects(kind: str, body: Node) -> bool:
     if kind != "PLpgSQL_var" or "promise" in body:
         return False
     name = body.get("datatype", {}).get("PLpgSQL_type", {}).get("typname", "").lower().rpartition(".")[2]
-    return name.strip("_").removesuffix("[]") in _OBJECTS - {"regconfig", "regdictionary"} | {"oid"}
+    return name.strip("_").removesuffix("[]") in OBJECT_TYPES - {"regconfig", "regdictionary"} | {"oid"}
 
 
 def of_one_link(name: str, arguments: Any) -> bool:

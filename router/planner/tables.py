@@ -13,7 +13,7 @@ from router.cluster import Home, Placement, Reference, Sharded, TableName
 from router.keys import family
 from router.own_schema import told
 from router.plan import Ddl, EveryShard, HomeShard, ShardByShard, Statement, Target
-from router.planner import added_values, copies
+from router.planner import added_values, copies, partitioning
 from router.planner.passthrough import is_temporary, tag_of
 from router.tree import Node, items, name_parts, strings
 
@@ -60,6 +60,7 @@ def create(context: Context) -> Statement:
     _check_columns(context, body, definition)
     if isinstance(placement, Home):
         return _ddl(context, HomeShard(), after=_without_slots(context, range_var))
+    partitioning.check(context, name)
     after = _without_slots(context, range_var)
     if isinstance(placement, Sharded):
         after = slot_checks(context, definition, range_var) if not parents else ()
