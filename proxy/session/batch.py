@@ -1,18 +1,22 @@
 """What the extended protocol has collected for one link and not sent yet.
 
-Decides nothing but whether a statement begins its own transaction; when a batch goes out is for ``extended``.
+Decides nothing but what a statement does to the transaction of a pipeline; when a batch goes out is for ``extended``.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.session.relay import EXECUTE_ENDS, Step
+from router.plan_control import Control, TransactionControl
 
 if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
-    from router.plan import Statement
+    from router.plan import Plan, Statement
+
+# Of those that Postgres refuses in a block; it then has one open, as behind any other statement.
+_SEVERAL_TRANSACTIONS: Final = frozenset({"VACUUM", "CREATE INDEX", "DROP INDEX", "REINDEX", "CLUSTER", "ALTER TABLE"})
 
 
 class Batch:
@@ -61,3 +65,16 @@ def begins_itself(statement: Statement) -> bool:
 def needs_block_before(statement: Statement) -> bool:
     """Whether Postgres refuses a statement outside any block; a shard would not, behind the BEGIN of a pipeline."""
     return statement.tag == "LOCK TABLE" or (statement.tag == "DECLARE CURSOR" and not statement.must_commit)
+
+
+def is_transaction(plan: Plan) -> bool:
+    """Whether Postgres begins no implicit block behind a statement, because it is about transactions itself."""
+    return isinstance(plan, TransactionControl) and plan.control is not Control.SET_TRANSACTION
+
+
+def ends_pipeline(statement: Statement, *, alone: bool) -> bool:
+    """Whether Postgres begins no implicit block behind an Execute; ``alone``: there was none before it.
+
+    What is a transaction of its own is committed at once, and so ends there; what makes several leaves the last open.
+    """
+    return is_transaction(statement.plan) or (alone and statement.tag not in _SEVERAL_TRANSACTIONS)

@@ -159,7 +159,7 @@ async def end_failed_block(session: Session) -> bytes:
 
 async def _set_transaction(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
     transaction = session.transaction
-    if transaction.block is not Block.EXPLICIT:
+    if transaction.block is Block.NONE:
         session.notice("WARNING", "25P01", "SET TRANSACTION can only be used in transaction blocks")
         return b"SET"
     await transaction.set_modes(_modes(plan), statement.text)

@@ -43,17 +43,18 @@ async def execute_on_shards(session: Session, portal: Portal, statement: Stateme
         await _execute_parted(session, portal, statement, max(row_limit, 0))
 
 
-async def run_control(session: Session, portal: Portal, statement: Statement) -> bool:
-    """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends."""
+async def run_control(session: Session, portal: Portal, statement: Statement, *, outside: bool) -> bool:
+    """Run what is about the session itself, if it is; settings and EXECUTE are part of what the next Sync ends.
+
+    ``outside``: where Postgres has no block, also if we have one already.
+    """
     plan = statement.plan
-    lasting = (isinstance(plan, SettingControl) and plan.setting not in (Setting.SHOW, Setting.DISCARD_ALL)) or (
-        isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
-    )
-    if lasting and not session.transaction.in_block and not sync_is_next(session):
-        if isinstance(plan, SettingControl) and plan.local:
-            words = "SET CONSTRAINTS" if plan.setting is Setting.SET_CONSTRAINTS else "SET LOCAL"
+    if _is_part_of_pipeline(plan):
+        goes_on = session.transaction.in_block or not sync_is_next(session)
+        if outside and goes_on and (words := _local(plan)):  # alone it is the shard that says so
             session.notice("WARNING", "25P01", f"{words} can only be used in transaction blocks")
-        session.begin(Block.IMPLICIT)
+        if not session.transaction.in_block and (goes_on or not outside):
+            session.begin(Block.IMPLICIT)
     answer = await simple.run_control(
         session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
     )
@@ -63,16 +64,39 @@ async def run_control(session: Session, portal: Portal, statement: Statement) ->
     session.write(answer)
     session.transaction.finish_statement()
     if _ends_transaction(plan):  # also where there was no block: what was bound before it is gone
-        for bound in session.portals.values():
-            await bound.close()
-        session.portals.clear()
+        await drop_portals(session)
     return True
 
 
+def _is_part_of_pipeline(plan: Plan) -> bool:
+    if isinstance(plan, SettingControl):
+        return plan.setting not in (Setting.SHOW, Setting.DISCARD_ALL)
+    if isinstance(plan, TransactionControl):
+        return plan.control is Control.SET_TRANSACTION
+    return isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE
+
+
+def _local(plan: Plan) -> str:
+    """Return the words for what ends with its transaction, and so does nothing outside; '' for what does not."""
+    if isinstance(plan, TransactionControl):
+        return "SET TRANSACTION"
+    if not isinstance(plan, SettingControl) or not plan.local:
+        return ""
+    return "SET CONSTRAINTS" if plan.setting is Setting.SET_CONSTRAINTS else "SET LOCAL"
+
+
 def _ends_transaction(plan: Plan) -> bool:
+    """Whether a statement about the session ends the transaction that it is in."""
     if isinstance(plan, TransactionControl):
         return plan.control in (Control.COMMIT, Control.ROLLBACK)
     return isinstance(plan, SettingControl) and plan.setting is Setting.DISCARD_ALL
+
+
+async def drop_portals(session: Session) -> None:
+    """What was bound is gone with its transaction."""
+    for bound in session.portals.values():
+        await bound.close()
+    session.portals.clear()
 
 
 async def unfold(session: Session, portal: Portal) -> bool:

@@ -23,15 +23,22 @@ from proxy.errors import ProxyError
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import simple
 from proxy.session.altering import note_altering
-from proxy.session.batch import Batch, begins_itself, needs_block_before
+from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
 from proxy.session.changing import changed
 from proxy.session.declared import check_declared, taken
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
-from proxy.session.executing import execute_on_shards, run_control, sync_is_next, unfold
+from proxy.session.executing import (
+    drop_portals,
+    execute_on_shards,
+    run_control,
+    sync_is_next,
+    unfold,
+)
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.literals import before_bind
+from proxy.session.named import cursor_shard, find_portal, find_statement
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
@@ -333,17 +340,9 @@ class ExtendedProtocol:
         self._set_statement(name, prepared)
         self._reply(backend.parse_complete())
 
-    def _statement(self, name: bytes) -> PreparedStatement:
-        prepared = self.session.statements.get(name)
-        if prepared is None:
-            if not name:
-                raise ProxyError("26000", "unnamed prepared statement does not exist")
-            raise ProxyError("26000", f'prepared statement "{name.decode(errors="replace")}" does not exist')
-        return prepared
-
     async def _bind(self, message: frontend.Bind) -> None:
         session = self.session
-        prepared = self._statement(message.statement)
+        prepared = find_statement(self.session, message.statement)
         check_parameters(message, prepared)
         simple.check_bind(session, prepared.statement, values=bool(message.parameters))
         prepared = await current(session, prepared, self._send_batch)
@@ -363,7 +362,7 @@ class ExtendedProtocol:
         await self._resolve(portal)
         if session.cursors.get(message.portal.decode(errors="replace"), portal.shard) != portal.shard:
             raise taken(message.portal.decode(errors="replace"))
-        portal.deferred = begins_itself(prepared.statement) and not session.transaction.in_block
+        portal.deferred = begins_itself(prepared.statement) and session.transaction.block is not Block.EXPLICIT
         if portal.shard is None or portal.deferred:
             check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
@@ -405,7 +404,7 @@ class ExtendedProtocol:
 
     async def _describe(self, message: frontend.Describe) -> None:
         if message.kind == b"S":
-            prepared = self._statement(message.name)
+            prepared = find_statement(self.session, message.name)
             description = prepared.description
             fields = description.fields
             if fields is not None:
@@ -413,7 +412,7 @@ class ExtendedProtocol:
             rows = backend.no_data() if fields is None else backend.row_description(fields)
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
-        shard = self._cursor_shard(message.name)
+        shard = cursor_shard(self.session, message.name)
         spread = self.session.spread_cursors.get(message.name.decode(errors="replace"))
         if spread is not None or shard is not None:
             self.session.check_not_failed()
@@ -421,7 +420,7 @@ class ExtendedProtocol:
             self._reply(spread.described())
             return
         if shard is None:
-            portal = self._portal(message.name)
+            portal = find_portal(self.session, message.name)
             if portal.prepared.description.fields is not None:
                 self.session.check_not_failed()
             shard = portal.shard
@@ -431,44 +430,38 @@ class ExtendedProtocol:
         batch = await self._batch_for(shard, writes=False, reads=False)
         batch.add(message.encode(), DESCRIBE_ENDS, forward=True)
 
-    def _cursor_shard(self, name: bytes) -> int | None:
-        """In Postgres a cursor of DECLARE is a portal like any other: where it is, None when it is no such cursor."""
-        return self.session.cursors.get(name.decode("utf-8", "surrogateescape"))
-
-    def _portal(self, name: bytes) -> Portal:
-        portal = self.session.portals.get(name)
-        if portal is None:
-            raise ProxyError("34000", f'portal "{name.decode(errors="replace")}" does not exist')
-        return portal
-
     async def _execute(self, message: frontend.Execute) -> None:
         session = self.session
         if await self._execute_cursor(message):
             return
-        portal = self._portal(message.portal)
+        portal = find_portal(self.session, message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
-        if needs_block_before(statement) and not session.transaction.in_block and not self._executes_before():
-            if not self._executed:
-                raise ProxyError("25P01", f"{statement.tag} can only be used in transaction blocks")
-            if self.batch is None:
-                session.begin(Block.IMPLICIT)
-            else:
-                self.batch.in_block = True
+        alone = begins_itself(statement) and self._outside
+        if alone:
+            await self._end_what_is_bound()
+        elif needs_block_before(statement) or not statement.transaction_block:
+            self._be_in_block(statement)
         session.transaction.command = statement.tag
         if portal.shard is not None:
-            await self._execute_on_link(portal, portal.shard, message)
-            return
-        await self._send_batch()
-        await self._execute_here(portal, statement, message)
+            await self._execute_on_link(portal, portal.shard, message, alone=alone)
+        else:
+            await self._send_batch()
+            await self._execute_here(portal, statement, message)
+        if alone:
+            await drop_portals(session)
+            session.transaction.finish_statement()  # what follows in the pipeline begins anew
+        if not isinstance(statement.plan, Empty):
+            self._executed = not ends_pipeline(statement, alone=alone)
 
     async def _execute_cursor(self, message: frontend.Execute) -> bool:
         """Run the portal of a cursor that DECLARE made; False: it is none."""
-        session, shard = self.session, self._cursor_shard(message.portal)
+        session, shard = self.session, cursor_shard(self.session, message.portal)
         spread = session.spread_cursors.get(message.portal.decode(errors="replace"))
         if shard is None and spread is None:
             return False
         session.check_not_failed()
+        self._executed = True
         if shard is not None:
             batch = await self._batch_for(shard, writes=False, reads=False)
             batch.execute(message.encode(), None)
@@ -495,15 +488,33 @@ class ExtendedProtocol:
             return
         if message.row_limit > 0 and await unfold(session, portal):
             await self._execute(message)
-        elif not await run_control(session, portal, statement):
+        elif not await run_control(session, portal, statement, outside=self._outside):
             await execute_on_shards(session, portal, statement, message.row_limit)
-        if not isinstance(statement.plan, Empty):
-            self._executed = not isinstance(statement.plan, TransactionControl) and not begins_itself(statement)
 
-    def _executes_before(self) -> bool:
-        return self.batch is not None and self.batch.executes > 0
+    @property
+    def _outside(self) -> bool:
+        """Whether Postgres has no block: its own begins behind the first Execute, ours with a Bind that goes out."""
+        executed = self._executed or (self.batch is not None and self.batch.executes > 0)
+        return not executed and self.session.transaction.block is not Block.EXPLICIT
 
-    async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute) -> None:
+    async def _end_what_is_bound(self) -> None:
+        """Before a statement that is a transaction of its own: what has only been bound ends with it."""
+        await self._send_batch()
+        if self.session.transaction.block is Block.IMPLICIT:
+            await self.session.rollback()
+
+    def _be_in_block(self, statement: Statement) -> None:
+        """Have a block where Postgres has one, or raise what it says where there is none."""
+        if self._outside:
+            raise ProxyError("25P01", f"{statement.tag} can only be used in transaction blocks")
+        if self.session.transaction.in_block:
+            return
+        if self.batch is None:
+            self.session.begin(Block.IMPLICIT)
+        else:
+            self.batch.in_block = True
+
+    async def _execute_on_link(self, portal: Portal, shard: int, message: frontend.Execute, *, alone: bool) -> None:
         session, statement = self.session, portal.prepared.statement
         if portal.deferred:
             await self._bind_on_link(portal, shard, forward=False)
@@ -516,7 +527,7 @@ class ExtendedProtocol:
         batch = await self._batch_for(shard, writes=_writes(portal))
         batch.execute(message.encode(), statement)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
-        if statement.tag == "COPY" or new_encoding or len(batch.frames) > BATCH_BYTES:
+        if statement.tag == "COPY" or new_encoding or alone or len(batch.frames) > BATCH_BYTES:
             await self._send_batch(last=sync_is_next(self.session))
 
     async def _close(self, message: frontend.Close) -> None:
@@ -532,7 +543,7 @@ class ExtendedProtocol:
             self._reply(backend.close_complete())
             return
         portal = session.portals.pop(message.name, None)
-        shard = portal.shard if portal is not None else self._cursor_shard(message.name)
+        shard = portal.shard if portal is not None else cursor_shard(self.session, message.name)
         if shard is not None and shard in session.transaction.links:
             session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)
             batch = await self._batch_for(shard, writes=False, reads=False)
@@ -566,9 +577,7 @@ class ExtendedProtocol:
         self._executed = False
         await session.transaction.release_locks()
         if not session.transaction.in_block:
-            for portal in session.portals.values():
-                await portal.close()
-            session.portals.clear()
+            await drop_portals(session)
             session.transaction.finish_statement()
         await learn_settings(session)
         session.ready()

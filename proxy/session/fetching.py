@@ -16,7 +16,6 @@ from proxy.errors import ProxyError
 from proxy.executor.tags import counted
 from proxy.wire import backend
 from proxy.wire.frames import HEADER_BYTES, walk
-from router.errors import refusal
 from router.plan_control import CursorControl
 
 if TYPE_CHECKING:
@@ -90,7 +89,8 @@ async def fetch_in_portions(session: Session, portal: Portal, row_limit: int) ->
         found = session.spread_cursors.get(plan.name)
         bound_before = portal.prepared.description.fields is None  # and before its cursor was declared: no rows
         if bound_before and plan.name in session.cursors:
-            raise refusal("cursor-fetch", name=plan.name)
+            await _fetch_nothing(session, portal, session.cursors[plan.name])
+            return True
         if found is None or (row_limit <= 0 and not bound_before):
             return False
         kept = _Kept(session.database.limits.gather_max_bytes)
@@ -113,6 +113,17 @@ async def fetch_in_portions(session: Session, portal: Portal, row_limit: int) ->
         session.write(backend.command_complete(counted(portal.kept_tag, given)))
     session.transaction.finish_statement()
     return True
+
+
+async def _fetch_nothing(session: Session, portal: Portal, shard: int) -> None:
+    """FETCH bound before its cursor of one shard was there: as in Postgres the cursor goes on, and no row is told."""
+    links = await session.transaction.join([shard], writes=False, reads=False)
+    done = await links[shard].run(portal.prepared.statement.text)
+    for notice in done.notices:
+        session.write(backend.notice_response(notice))
+    answer = backend.command_complete(done.tags[-1])
+    portal.answered(answer)
+    session.write(answer)
 
 
 async def execute_spread(session: Session, message: frontend.Execute, found: OpenCursor) -> None:

@@ -327,7 +327,11 @@ def shards_of(executable: Executable) -> list[int]:
 
 async def shard_by_shard(session: Session, statement: Statement, executable: Executable) -> bytes:
     """Run what Postgres refuses in a transaction on each shard in turn; if one fails, say where it was done."""
-    if session.transaction.block is Block.EXPLICIT:
+    if session.transaction.in_block:
+        if isinstance(executable, Execution):  # Postgres has the words
+            task = executable.tasks[0]
+            links = await session.transaction.join([task.shard], writes=False)
+            await links[task.shard].run(task.text or statement.text)
         raise ProxyError("25001", f"{statement.tag or 'this statement'} cannot run inside a transaction block")
     try:
         return await _in_turn(session, statement, executable)

@@ -13,6 +13,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.session import control, explaining, following, planning
 from proxy.session.altering import note_altering
+from proxy.session.batch import is_transaction
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, read_text, sets_encoding
@@ -116,7 +117,7 @@ async def run_text(session: Session, text: str) -> None:
         check_block(session, statement)
         if await has_news(session, statement):
             statement = await message.plan(number)
-        alone = isinstance(statement.plan, TransactionControl | Empty)
+        alone = isinstance(statement.plan, Empty) or is_transaction(statement.plan)
         if last > 0 and not alone and session.transaction.block is Block.NONE:
             session.begin(Block.IMPLICIT)
         try:

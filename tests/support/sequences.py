@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
-from sequences_again import AGAIN
+from sequences_again import AGAIN, BEHIND_A_BIND
 from sequences_extended import EXTENDED
 from sequences_late import LATE, TAKEN_BACK
 from sequences_own import OWN_VIEWS
@@ -155,7 +155,7 @@ _IGNORING = {
 def by_hand() -> Iterator[Sequence]:
     topics = {
         "simple": SIMPLE,
-        "extended": EXTENDED | AGAIN,
+        "extended": EXTENDED | AGAIN | BEHIND_A_BIND,
         "late": LATE | TAKEN_BACK,
         "own": OWN_VIEWS,
         "copy": COPY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transcripts import PLAIN, q
-from wire_client import SYNC, bind, execute, parse
+from wire_client import SYNC, bind, describe, execute, parse
 
 
 def run(text: str) -> tuple[Any, ...]:
@@ -113,4 +113,108 @@ AGAIN: dict[str, tuple[Any, ...]] = {
         SYNC,
     ),
     "begin executed twice": (*twice("begin"), SYNC, q("rollback")),
+}
+
+
+def bound(text: str = "select 1") -> tuple[Any, ...]:
+    """Return the messages that bind a statement and do not run it."""
+    return parse(text), bind(portal="p")
+
+
+INSERT = "insert into plain values (7, 'x')"
+
+#: Postgres has a block from behind the first Execute of a pipeline, and not from its first Bind.
+BEHIND_A_BIND: dict[str, tuple[Any, ...]] = {
+    **{
+        f"{text}, behind a bind": (*bound(), *run(text), SYNC)
+        for text in (
+            "discard all",
+            "vacuum plain",
+            "lock table plain",
+            "declare c cursor for select 1",
+            "set local geqo = off",
+            "set constraints all immediate",
+            "set transaction read only",
+            "prepare transaction 'x'",
+            "savepoint a",
+        )
+    },
+    **{
+        f"{text}, and what was bound before it": (*bound(), *run(text), execute("p"), SYNC)
+        for text in ("discard all", "vacuum plain", "vacuum nosuch", "set local geqo = off")
+    },
+    **{
+        f"{text}, behind an insert that waits": (*bound(INSERT), *run(text), execute("p"), SYNC, PLAIN)
+        for text in ("discard all", "vacuum plain", "set local geqo = off")
+    },
+    **{
+        f"{text}, behind an execute": (*run("select 1"), *run(text), SYNC)
+        for text in (
+            "set transaction read only",
+            "set transaction isolation level serializable",
+            "set constraints all deferred",
+            "vacuum plain",
+            "discard all",
+        )
+    },
+    **{
+        f"{one}, and {other} behind it": (*run(one), *run(other), SYNC)
+        for one, other in (
+            ("vacuum plain", "select 1"),
+            ("vacuum plain", "vacuum plain"),
+            ("vacuum plain", "set local geqo = off"),
+            ("discard all", "vacuum plain"),
+            ("discard all", "set local geqo = off"),
+            ("", "set local geqo = off"),
+            ("commit", "set local geqo = off"),
+            ("deallocate all", "discard all"),
+            ("set transaction read only", INSERT),
+            ("set transaction isolation level repeatable read", "show transaction_isolation"),
+        )
+    },
+    "vacuum, and its portal's name again": (
+        parse("select 1", "s"),
+        bind(statement="s", portal="p"),
+        *run("vacuum plain"),
+        bind(statement="s", portal="p"),
+        execute("p"),
+        SYNC,
+    ),
+    "an index made without a block, and dropped in one": (
+        *run("create index concurrently plain_v on plain (v)"),
+        *run("drop index concurrently plain_v"),
+        SYNC,
+        q("drop index plain_v"),
+    ),
+    "set transaction among statements": (
+        q(f"set transaction read only; {INSERT}"),
+        q(f"select 1; set transaction read only; {INSERT}"),
+        q("set transaction read only"),
+        q(f"begin; select 1; commit; set transaction read only; {INSERT}"),
+        PLAIN,
+    ),
+    **{
+        f"{words}, bound before a cursor of one shard": (
+            q("begin"),
+            parse(words, "s"),
+            bind(statement="s", portal="p"),
+            *run("declare d cursor for select id from plain order by id"),
+            describe("P", "p"),
+            execute("p"),
+            execute("p"),
+            SYNC,
+            q("rollback"),
+        )
+        for words in ("fetch 1 from d", "move 1 in d", "close d")
+    },
+    "fetch, bound before a cursor of one shard, and what it leaves": (
+        q("begin"),
+        parse("fetch 1 from d", "s"),
+        bind(statement="s", portal="p"),
+        *run("declare d cursor for select id from plain order by id"),
+        execute("p"),
+        *run("fetch 1 from d"),
+        SYNC,
+        q("rollback"),
+    ),
 }
