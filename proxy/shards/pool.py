@@ -6,6 +6,7 @@ Rules:
 2. At most ``size`` links are in use, those being opened, washed or closed among them. Whoever finds none waits, first
    come, first served, at most ``wait_timeout_s``; then 53300. A transaction that holds a link to another shard may have
    one of ``extra`` more: those who have all the links here may be waiting for its locks, and no shard sees that circle.
+   Where these are all in use too, it is the first to get what comes back.
    In a paused pool whoever begins waits until it is resumed, without limit; who is in the queue already is served.
 3. A failure to connect is raised to the one whose connection it was, and its place goes to the next in the queue. If
    the shard is down by it and may come back elsewhere (``ShardHealth.patience_s``), he tries again when it has.
@@ -102,6 +103,7 @@ class LinkPool:
         self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
         self._lent: set[ShardLink] = set()
         self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._further: OrderedDict[Waiter, None] = OrderedDict()  # those of them who hold a link to another shard
         self._late_timer: asyncio.TimerHandle | None = None  # for the lanes among them
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -179,7 +181,7 @@ class LinkPool:
         if self._used < limit:
             self._size += 1
             return await self._open()
-        handed = await self._wait()
+        handed = await self._wait(further=further)
         return await self._open() if handed is None else handed
 
     def release(self, link: ShardLink) -> None:
@@ -202,7 +204,7 @@ class LinkPool:
         if self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
             self.release(link)
             return
-        if self._waiters and self._used <= self.limits.size and self._handed(link):
+        if self._waiters and self._handed(link):
             self.lent += 1
             return
         self._lent.remove(link)
@@ -296,7 +298,7 @@ class LinkPool:
             self._late_timer.cancel()
             self._late_timer = None
         while self._waiters:
-            self._first().refused(_closing())
+            self._first(self._waiters).refused(_closing())
         idle = list(self._idle)
         self._idle.clear()
         await asyncio.gather(*(self._retire(link) for link in idle))
@@ -342,11 +344,13 @@ class LinkPool:
             raise unreachable(endpoint.index, endpoint.name)
         return link
 
-    async def _wait(self) -> ShardLink | None:
+    async def _wait(self, *, further: bool) -> ShardLink | None:
         """Wait for a link, or for a place to open one (None)."""
         handed: asyncio.Future[ShardLink | None] = self._loop.create_future()
         waiter = Waiter(handed)
         self._queue(waiter)
+        if further:
+            self._further[waiter] = None
         try:
             async with asyncio.timeout(self.limits.wait_timeout_s):
                 return await handed
@@ -381,6 +385,7 @@ class LinkPool:
         """Take somebody out of the queue who does not wait any more."""
         if waiter in self._waiters:
             del self._waiters[waiter]
+            self._further.pop(waiter, None)
             self._waited_s += self._time() - waiter.since
 
     def _queue(self, waiter: Waiter) -> None:
@@ -405,7 +410,7 @@ class LinkPool:
 
     def _give(self, link: ShardLink) -> None:
         """Hand an idle and clean link to the first in the queue, or keep it."""
-        if self._waiters and self._used <= self.limits.size:
+        if self._waiters:
             self._lent.add(link)
             if self._handed(link):
                 self.lent += 1
@@ -418,19 +423,28 @@ class LinkPool:
 
     def _free_slot(self) -> None:
         """Give the place of a link that is gone to the first in the queue."""
-        if not (self._waiters and self._used <= self.limits.size and self._handed(None)):
+        if not (self._waiters and self._handed(None)):
             self._size -= 1
 
     def _handed(self, link: ShardLink | None) -> bool:
-        """Hand a link, or a place for one, to the first in the queue who has a use for it; False: nobody has."""
-        while self._waiters:
-            if self._first().handed(link):
+        """Hand what is in use to the first in the queue who may have it, and has a use for it; False: there is nobody.
+
+        That is a link, or a place for one.
+        """
+        used, limits = self._used, self.limits
+        if used > limits.size + limits.extra:
+            return False
+        waiters = self._waiters if used <= limits.size else self._further
+        while waiters:
+            if self._first(waiters).handed(link):
                 return True
         return False
 
-    def _first(self) -> Waiter:
-        """Take the first out of the queue."""
-        waiter, _ = self._waiters.popitem(last=False)
+    def _first(self, waiters: OrderedDict[Waiter, None]) -> Waiter:
+        """Take the first of some out of the queue."""
+        waiter = next(iter(waiters))
+        del self._waiters[waiter]
+        self._further.pop(waiter, None)
         waiter.waited_s = self._time() - waiter.since
         self._waited_s += waiter.waited_s
         return waiter

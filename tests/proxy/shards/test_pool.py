@@ -141,6 +141,29 @@ async def test_who_holds_a_link_elsewhere_does_not_wait_for_those_who_may_wait_f
     pool.release(lent)
 
 
+async def test_who_holds_a_link_elsewhere_and_must_wait_is_the_first_to_get_what_comes_back(make_pool: Pools) -> None:
+    """Even beyond ``size``: those who have the others may be waiting for what it has locked, until it is told 53300."""
+    pool = make_pool(size=1, extra=1, wait_timeout_s=5)
+    first = await pool.acquire()
+    (queued,) = await waiting(pool, 1)
+    second = await pool.acquire(further=True)
+    third = asyncio.ensure_future(pool.acquire(further=True))
+    fourth = asyncio.ensure_future(pool.acquire(further=True))
+    await asyncio.sleep(0)
+    pool.release(first)
+    assert await third is first
+    pool.take_back(first)
+    assert await fourth is first
+    assert not queued.done()
+    pool.release(second)
+    await asyncio.sleep(0)
+    assert not queued.done(), "one is lent still, and that is all for those who hold nothing"
+    pool.release(first)
+    pool.release(await queued)
+    assert pool.stats.idle == 2
+    assert pool.stats.opened == 2
+
+
 async def test_places_that_are_new_go_to_those_who_wait_and_fewer_are_kept(make_pool: Pools) -> None:
     pool = make_pool(size=1, extra=0)
     held = [await pool.acquire()]
