@@ -156,6 +156,13 @@ SERVERS: Final = Area(
             "`synchronous_standby_names`",
         ),
         Kind(
+            "standbys-absent",
+            ERROR,
+            "synchronous_standby_names asks for more standbys than there are",
+            "every write on the shard hangs at its commit, and holds its locks",
+            "start them, or `synchronous_standby_names`",
+        ),
+        Kind(
             "fsync-off",
             WARNING,
             "fsync or full_page_writes is off",

@@ -1,7 +1,6 @@
 """What each shard is asked about itself: one statement, one JSON text.
 
-Settings are told as the configuration files and the command line of the server have them: the
-    session's own values, as
+Settings are told as the configuration files and the command line of the server have them: the session's own values, as
 the proxy's links set some, say nothing.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +42,8 @@ _SERIALIZABLE: Final = "default_transaction_isolation"
 _ON_OFF: Final = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off"}
 _SWITCHES: Final = {name for name, (value, _) in _MUST_BE.items() if value in {"on", "off"}}
 _ABOVE_THE_SERVER: Final = frozenset({"client", "session", "database", "user", "database user", "global"})
+# FIRST 2 (a, b), ANY 2 (a, b), 2 (a, b), or a list of which one is enough.
+_SEVERAL: Final = re.compile(r"\s*(?:(?:first|any)\s+)?(\d+)\s*\(", re.IGNORECASE)
 _LISTS: Final = frozenset({"search_path"})  # kept as a list of quoted names
 
 
@@ -85,11 +88,7 @@ async def look_at_servers(look: Look) -> None:
             look.add("version-untested", shard, "", f"PostgreSQL {facts['version']}", upgrade)
         if facts["encoding"] != "UTF8":
             look.add("encoding-not-utf8", shard, facts["database"], facts["encoding"], *_made_again(look, shard))
-        asynchronous = [name for name, state in facts["replicas"] if state == "async"]
-        if asynchronous and not any(state in {"sync", "quorum"} for _, state in facts["replicas"]):
-            text = f"replicas {', '.join(asynchronous)} are asynchronous"
-            wait = look.sql(shard, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'")
-            look.add("replicas-asynchronous", shard, "", text, wait, look.sql(shard, RELOAD))
+        _replication(look, shard)
         for pid, user, age_s, state in facts["old"]:
             end = look.sql(shard, f"SELECT pg_terminate_backend({pid})")
             look.add("transaction-old", shard, f"pid {pid}", f"{user}, {state}, open for {age_s // 60} minutes", end)
@@ -102,6 +101,29 @@ async def look_at_servers(look: Look) -> None:
             )
             look.add("same-database", (other, shard), "", "both DSNs lead to the same database", edit)
     _agreement(look)
+
+
+def _replication(look: Look, shard: int) -> None:
+    """Whether commits wait for standbys: for none, or for ones that are not there."""
+    facts = look.facts[shard]
+    names = facts["settings"].get("synchronous_standby_names")
+    states = [state for _, state in facts["replicas"]]
+    if names:
+        waited_for = sum(state in {"sync", "quorum"} for state in states)
+        several = _SEVERAL.match(names)
+        needed = int(several[1]) if several else 1
+        if waited_for < needed and None not in states:  # None: not shown to this role
+            detail = f"synchronous_standby_names = {names}, and {waited_for} of {needed} such standbys stream"
+            start = Command(
+                HAND, f"start the standbys of shard {look.name(shard)} that are named there, or name others"
+            )
+            look.add("standbys-absent", shard, "", detail, start)
+        return
+    asynchronous = [name for name, state in facts["replicas"] if state == "async"]
+    if asynchronous:
+        text = f"replicas {', '.join(asynchronous)} are asynchronous"
+        wait = look.sql(shard, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'")
+        look.add("replicas-asynchronous", shard, "", text, wait, look.sql(shard, RELOAD))
 
 
 def _limits(look: Look, shard: int) -> None:

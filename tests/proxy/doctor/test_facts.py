@@ -36,6 +36,10 @@ FACTS: dict[str, Any] = {
 }
 
 
+def waits_for(names: str) -> dict[str, Any]:
+    return {"settings": {"synchronous_standby_names": names}}
+
+
 @pytest.fixture
 def look(tmp_path: Path) -> Look:
     file = write_config(tmp_path / "c.yaml", {"d": ["postgres://p:secret@a/d", "postgres://p:secret@b/d"]})
@@ -62,7 +66,13 @@ def look(tmp_path: Path) -> Look:
         ({"max_prepared": 10}, ["prepared-few"]),
         ({"max_connections": 20}, ["connections-few"]),
         ({"replicas": [["a", "async"]]}, ["replicas-asynchronous"]),
-        ({"replicas": [["a", "async"], ["b", "quorum"]]}, []),
+        ({"replicas": [["a", "async"], ["b", "quorum"]], **waits_for("ANY 1 (*)")}, []),
+        ({"replicas": [["a", "async"]], **waits_for("b, a")}, ["standbys-absent"]),
+        ({"replicas": [], **waits_for("*")}, ["standbys-absent"]),
+        ({"replicas": [["a", "sync"], ["b", "potential"]], **waits_for("First 2(a, b)")}, ["standbys-absent"]),
+        ({"replicas": [["a", "quorum"], ["b", "quorum"]], **waits_for("any 2 (a, b, c)")}, []),
+        ({"replicas": [["2", "sync"]], **waits_for('"2", "3"')}, []),
+        ({"replicas": [["a", None]], **waits_for("*")}, []),
         ({"settings": {"fsync": "off", "full_page_writes": "on"}}, ["fsync-off"]),
         ({"old": [[7, "app", 7200, "idle in transaction"]]}, ["transaction-old"]),
     ],

@@ -215,6 +215,16 @@ def waiting(ward: Ward) -> Iterator[ReplicatedShard]:
         ward.on_primary(statement.format(ward.name).partition(" SET ")[0] + " RESET synchronous_commit")
 
 
+def test_commits_that_wait_for_a_standby_that_is_not_there(ward: Ward, waiting: ReplicatedShard) -> None:
+    """The one that streams does not count: it is not named."""
+    waiting.configure(waiting.primary, "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (nobody)'")
+    finding = ward.until_found("standbys-absent")["standbys-absent"]
+    assert finding.shards == ("s1",)
+    assert "FIRST 1 (nobody), and 0 of 1 such standbys stream" in str(finding)
+    ward.mend(finding, lambda _command: waiting.wait_for_standby())
+    ward.until_found()
+
+
 @pytest.mark.parametrize("where", WHERE)
 def test_commits_that_wait_for_nobody(ward: Ward, waiting: ReplicatedShard, where: str) -> None:
     if where == IN_THE_FILE:
