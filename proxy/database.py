@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
 
 from proxy.admin.counts import Counts, Totals
 from proxy.config import Log
-from proxy.description import Description, ask_description, describe_in
+from proxy.descriptions import DESCRIPTIONS, Descriptions
 from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.growing import grow
-from proxy.isolation import SERIALIZABLE
-from proxy.replica_reads import NotReplicatedError
 from proxy.session import clocks
 from proxy.session.changing import Definitions, misplaced
 from proxy.session.starts import BEGINNING, DEFAULTS, RoleStart
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
-from proxy.shards.errors import ShardError
 from proxy.shards.schema import stored_otherwise
 from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
-from proxy.transaction import UNSEEN, ClientTransaction
+from proxy.transaction import ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
-from router.errors import refusal
 from router.planned import PlannedStatements
 from router.planner import Planner
 from router.shortcut import Shortcuts
@@ -71,14 +66,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.database")
 
 SEARCH_PATHS = 1_000  # for which shortcuts are kept
-DESCRIPTIONS = 5_000  # kept descriptions of statements, oldest out first
-
-
-def _sees_its_own(session: Session) -> bool:
-    """Whether a session may have definitions that no other has: of its open block, or temporary ones."""
-    pins = session.transaction.pins
-    own = any(reason == UNSEEN or reason.startswith("temporary") for reason in pins) if pins else False
-    return own or session.planner_in_block is not None
 
 
 class LogicalDatabase:
@@ -135,7 +122,7 @@ class LogicalDatabase:
         self.catalog = Catalog.empty()
         self._planner: Planner | None = None
         self._plans = PlannedStatements(limits.plan_cache_entries)
-        self._descriptions: OrderedDict[object, Description] = OrderedDict()
+        self.descriptions = Descriptions(self)
         self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
         self.on_grown: list[Callable[[ShardEndpoint], None]] = []  # who else has to know of another shard
@@ -310,6 +297,12 @@ class LogicalDatabase:
             text, search_path, parameter_oids, lambda one: planner.plan(one, search_path, parameter_oids)
         )
 
+    def known_plans(
+        self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...]
+    ) -> tuple[Statement, ...] | None:
+        """Return the plans of a whole text, if they are kept."""
+        return self._plans.known_text(text, search_path, oids)
+
     def keep_plans(
         self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...], plans: tuple[Statement, ...]
     ) -> None:
@@ -346,7 +339,7 @@ class LogicalDatabase:
         self._planner = Planner(self.logical, catalog)
         self.catalog_version += 1
         self._plans.clear()
-        self._descriptions.clear()
+        self.descriptions.clear()
         self._shortcuts.clear()
 
     async def catalog_has_changed(self) -> None:
@@ -436,91 +429,6 @@ class LogicalDatabase:
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""
         return Planner(self.logical, await load_catalog_inside(link, self.logical, self._known_catalog))
-
-    # --- what a shard says about statements -------------------------------------------------------------------
-
-    def _description_key(self, session: Session, text: str, oids: tuple[int, ...]) -> object:
-        settings = session.settings  # the names of columns are in the client's encoding
-        return text, oids, session.role, session.search_path, settings.applied.statements, settings.encoding.codec
-
-    def must_ask(self, session: Session, text: str, oids: tuple[int, ...]) -> bool:
-        """Whether describing this statement needs a shard."""
-        return self.known_description(session, text, oids) is None
-
-    def known_description(self, session: Session, text: str, oids: tuple[int, ...]) -> Description | None:
-        """Return what a shard has said of a statement, if it was asked, and would say it again."""
-        if _sees_its_own(session) or self.definitions.altered_by_others(session):
-            return None
-        return self._descriptions.get(self._description_key(session, text, oids))
-
-    def known_plans(
-        self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...]
-    ) -> tuple[Statement, ...] | None:
-        """Return the plans of a whole text, if they are kept."""
-        return self._plans.known_text(text, search_path, oids)
-
-    async def describe(self, session: Session, text: str, oids: tuple[int, ...], *, reads: bool = True) -> Description:
-        """Return parameter types and columns as a real shard infers them; raises its error, as at Parse.
-
-        ``reads``: Postgres takes a snapshot to parse it.
-        """
-        known = self.known_description(session, text, oids)
-        if known is not None:
-            return known
-        key = self._description_key(session, text, oids)
-        version = self.catalog_version
-        transaction = session.transaction
-        shard = self.logical.home if self.logical.home in transaction.links else self.knowing_shard(session, text)
-        own = _sees_its_own(session) and self._names_home(session, text)
-        alone = not transaction.links and not own
-        if alone and transaction.isolation == SERIALIZABLE:
-            # It may use one shard only, and which one is not known yet.
-            transaction = self._aside(session)
-        try:
-            description = await describe_in(transaction, shard, text, oids, reads=reads)
-        except NotReplicatedError:
-            if not alone:
-                raise
-            # The statement may be another shard's, which has replicas; what is asked here reads no rows.
-            description = await describe_in(self._aside(session), shard, text, oids, reads=reads)
-        if not _sees_its_own(session) and self.catalog_version == version:  # else it may be of before
-            self._descriptions[key] = description
-            if len(self._descriptions) > DESCRIPTIONS:
-                self._descriptions.popitem(last=False)
-        return description
-
-    def _aside(self, session: Session) -> ClientTransaction:
-        """Return a transaction with the session's settings, for a question that is none of its own."""
-        return ClientTransaction(self, session.role, session.settings, len(self.logical.shards))
-
-    def knowing_shard(self, session: Session, text: str | bytes) -> int:
-        """Return a shard that has everything that a text names: home, or one that the transaction has used already."""
-        shard, home = session.settings_shard, self.logical.home
-        return home if shard != home and self._names_home(session, text) else shard
-
-    def _names_home(self, session: Session, text: str | bytes) -> bool:
-        """Whether a text names what home alone has; temporary relations of the session are among that."""
-        if not self.has_catalog or not isinstance(text, str):
-            return False
-        planner = session.planner_in_block or self.planner
-        return planner.names_home(text, session.search_path, temporary=_sees_its_own(session))
-
-    async def let_a_shard_speak(self, session: Session, text: str | bytes, oids: tuple[int, ...] = ()) -> None:
-        """Show a statement that we cannot read, or refuse, to a real shard by Parse only: its own error is the better.
-
-        On the session's own link, which knows its settings and what its transaction has created.
-        Returns when the shard has nothing against it. A domain's word on a constant may be about a part of the rows.
-        """
-        transaction = session.transaction
-        shard = self.knowing_shard(session, text)
-        links = await transaction.join([shard], writes=False, reads=True)
-        try:
-            await ask_description(links[shard], text, oids)
-        except ShardError as error:
-            if error.sqlstate == "23514" and self.catalog.checks_by_parts():
-                raise refusal("domain-check") from error
-            raise
-        transaction.finish_statement()
 
     # --- what has been done ----------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
     read = value.read
     oids = tuple(parameter.oid for parameter in parameters)
     try:
-        described = await session.database.describe(session, read.text, oids)
+        described = await session.database.descriptions.ask(session, read.text, oids)
     except ShardError as error:
         if error.sqlstate in _UNDEFINED:
             raise refusal("subquery") from error
@@ -80,7 +80,9 @@ async def nothing(session: Session, value: Asked, parameters: Sequence[KeyParame
     """Return what a subquery without an answer is, of the type that its answer would have."""
     if value.shape is Shape.EXISTS:
         return KeyParameter(None, _BINARY, _BOOL)
-    described = await session.database.describe(session, value.read.text, tuple(each.oid for each in parameters))
+    described = await session.database.descriptions.ask(
+        session, value.read.text, tuple(each.oid for each in parameters)
+    )
     oid = (described.fields or ())[0].type_oid
     return _array([], oid) if value.shape is Shape.LIST else KeyParameter(None, _TEXT, oid)
 

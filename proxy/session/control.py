@@ -498,7 +498,7 @@ async def _argument_values(
 async def declare_spread(session: Session, statement: Statement, plan: DeclareSpread) -> bytes:
     """DECLARE over several shards, as a simple query."""
     if not session.transaction.in_block:  # an error; what is wrong with the query comes before that
-        await session.database.let_a_shard_speak(session, padded(statement))
+        await session.database.descriptions.let_a_shard_speak(session, padded(statement))
     executable = session.resolve(replace(statement, plan=plan.query))
     return await session.spread_cursors.declare(session, plan, executable, Request(text=plan.text), statement.text)
 

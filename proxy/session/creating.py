@@ -44,7 +44,7 @@ async def start_create(session: Session, execution: CreateExecution, request: Re
         query, request = await _prepared(session, plan, request)
     else:
         # What is wrong with the query comes before what is wrong with the table, and with its place in the message.
-        await session.database.describe(session, request.text, request.parameter_oids)
+        await session.database.descriptions.ask(session, request.text, request.parameter_oids)
     request = replace(request, result_formats=(), describe_rows=False, fields=None)
     if session.transaction.shard_count == 1:
         text = _made(plan, plan.guarded or plan.prefix, query, filled=plan.fills)

@@ -229,7 +229,7 @@ async def _close(links: Iterable[ShardLink], on_shards: str) -> None:
 
 
 async def _fields(session: Session, text: str, request: Request) -> tuple[Field, ...] | None:
-    description = await session.database.describe(session, text, request.parameter_oids)
+    description = await session.database.descriptions.ask(session, text, request.parameter_oids)
     return description.fields
 
 

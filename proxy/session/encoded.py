@@ -37,7 +37,7 @@ async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable
         reason = str(error)
     if flush is not None:
         await flush()
-    await session.database.let_a_shard_speak(session, data)
+    await session.database.descriptions.let_a_shard_speak(session, data)
     raise refusal("encoding-text", encoding=session.encoding.name, detail=reason)
 
 

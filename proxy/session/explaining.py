@@ -54,7 +54,7 @@ async def _ask(session: Session, plan: ExplainShards) -> Answers:
         options = f"({plan.options}) "
     answers: Answers = []
     if isinstance(executable, GatherExecution):  # an error of the whole may be in none of its parts
-        await session.database.let_a_shard_speak(session, plan.inner.text)
+        await session.database.descriptions.let_a_shard_speak(session, plan.inner.text)
     for shard, text in _parts(plan.inner, executable):
         links = await session.transaction.join([shard], writes=False, reads=True)
         answer = await links[shard].run(f"EXPLAIN {options}{text.strip()}")

@@ -68,14 +68,14 @@ async def fill_text(session: Session, statement: Statement) -> tuple[Statement, 
     plan = statement.plan
     assert isinstance(plan, Filled)  # noqa: S101 - narrows the type
     if statement.parameters:
-        await session.database.let_a_shard_speak(session, statement.text)  # there is no parameter $1
+        await session.database.descriptions.let_a_shard_speak(session, statement.text)  # there is no parameter $1
     own = alone(session, statement, ())
     if own is not None:
         return own, session.resolve(own), Request(text=own.text)
     fields = None
     if any(isinstance(value, Asked | SessionRows) for row in plan.values for value in row):
         # What is wrong with it, Postgres says first; and what its columns are, which lists do not tell as tables do.
-        fields = (await session.database.describe(session, statement.text, ())).fields
+        fields = (await session.database.descriptions.ask(session, statement.text, ())).fields
     _begin_for_locks(session, plan)
     values, inner = await _values(session, plan, (), statement.text, unseen=True)
     executable = session.resolve(inner, values)
@@ -214,7 +214,9 @@ async def _keys_assigned(
         if value.key and not becomes_key(had.oid, value.key)
     ]
     if odd and shown:
-        await session.database.let_a_shard_speak(session, shown)  # not every type is assigned to every other
+        await session.database.descriptions.let_a_shard_speak(
+            session, shown
+        )  # not every type is assigned to every other
     for key_type, places in groupby(odd, lambda at: computed[at].key):
         at = list(places)
         for place, value in zip(at, await assigned(session, [found[n] for n in at], key_type), strict=True):

@@ -45,7 +45,7 @@ async def foresee_text(session: Session, text: str, known: Sequence[KeyParameter
 
 async def _plan(session: Session, text: str, bound: Bound) -> None:
     transaction, database = session.transaction, session.database
-    shard = database.knowing_shard(session, text)
+    shard = database.descriptions.knowing_shard(session, text)
     links = await transaction.join([shard], writes=False, reads=True)
     try:
         await ask_plan(links[shard], text, bound)

@@ -310,7 +310,7 @@ def prepare_at_once(session: Session, frame: bytes) -> PreparedStatement | None:
 
 def _planned(session: Session, text: str, oids: tuple[int, ...]) -> tuple[Statement, Description] | None:
     database = session.database
-    description = database.known_description(session, text, oids)
+    description = database.descriptions.known(session, text, oids)
     if description is None:
         # BEGIN and COMMIT are not described by a shard.
         plans = database.known_plans(text, session.search_path, oids)

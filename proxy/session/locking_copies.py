@@ -33,7 +33,7 @@ async def start_lock_copies(
 ) -> ResultStream:
     """Lock the rows everywhere; the answer is in memory then."""
     plan = execution.plan
-    described = await session.database.describe(session, plan.home.text, request.parameter_oids)
+    described = await session.database.descriptions.ask(session, plan.home.text, request.parameter_oids)
     fields = described.fields or ()
     visible = len(fields) - sum(len(table.types) for table in plan.tables)
     asked = request.result_formats

@@ -112,7 +112,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
     if plan.verb == "UPDATE" and session.own_settings["allow_key_update"] != "on":
         raise refusal("key-update-off")
     await foresee(session, request)
-    described = await session.database.describe(session, plan.read.text, request.parameter_oids)
+    described = await session.database.descriptions.ask(session, plan.read.text, request.parameter_oids)
     await _check_objects(session, plan, described.fields or ())
     formats = tuple(travelling_format(field.type_oid) for field in described.fields or ())
     if isinstance(execution.read, Execution) and session.own_settings["read_consistency"] == "snapshot":
@@ -128,7 +128,7 @@ async def start_move(session: Session, execution: MoveExecution, request: Reques
     try:
         rounds = writer.rounds()
     except UnresolvedKey as error:
-        await session.database.let_a_shard_speak(session, request.text, request.parameter_oids)
+        await session.database.descriptions.let_a_shard_speak(session, request.text, request.parameter_oids)
         raise refusal("key-cast", reason=str(error), type=plan.key_type) from error
     if len(rounds) == 1 and not plan.verb:
         return await start(session, rounds[0], request)
@@ -146,7 +146,7 @@ async def _check_objects(session: Session, plan: MoveRows, fields: Sequence[Fiel
     if not at or isinstance(plan.target, HomeShard):
         return
     values = ", ".join(f"${number}" for number in range(1, len(fields) + len(plan.extra) + 1))
-    columns = (await session.database.describe(session, f"{plan.into}VALUES ({values})", ())).parameter_oids
+    columns = (await session.database.descriptions.ask(session, f"{plan.into}VALUES ({values})", ())).parameter_oids
     if any(columns[number] not in _OBJECTS | _OBJECT_LISTS | _TEXTS for number in at):
         raise refusal("function-home", detail="The number of an object is each server's own.")
 
@@ -206,7 +206,7 @@ class _Writer:
         at, key_type, session = self._plan.key_column, self._plan.key_type, self._session
         if at is None or not self._rows or becomes_key(self._types[at], key_type):
             return
-        await session.database.let_a_shard_speak(session, self._request.text, self._request.parameter_oids)
+        await session.database.descriptions.let_a_shard_speak(session, self._request.text, self._request.parameter_oids)
         sent = [KeyParameter(row[at], self._formats[at], self._types[at]) for row in self._rows]
         self._keys = await assigned(session, sent, key_type)
 
@@ -281,7 +281,7 @@ async def start_apply(session: Session, execution: ApplyExecution, request: Requ
     """Change the home shard's copy, then apply the rows that it changed to the others."""
     plan = execution.plan
     hidden = plan.keys + len(plan.types)
-    described = await session.database.describe(session, plan.home.text, request.parameter_oids)
+    described = await session.database.descriptions.ask(session, plan.home.text, request.parameter_oids)
     fields = described.fields or ()
     visible = len(fields) - hidden
     asked = request.result_formats

@@ -238,9 +238,9 @@ async def _description(  # noqa: PLR0911 - one for each kind of statement
         return Description(_declared(oids), own_settings.described(plan))
     if isinstance(plan, CursorControl):
         return await fetching.described(session, plan, text, _declared(oids), flush)
-    if flush is not None and session.database.must_ask(session, text, oids):
+    if flush is not None and session.database.descriptions.must_ask(session, text, oids):
         await flush()
-    return await session.database.describe(session, text, oids, reads=statement.tag not in WITHOUT_SNAPSHOT)
+    return await session.database.descriptions.ask(session, text, oids, reads=statement.tag not in WITHOUT_SNAPSHOT)
 
 
 def _declared(oids: tuple[int, ...]) -> tuple[int, ...]:
@@ -256,7 +256,7 @@ async def _let_a_shard_speak(
 ) -> None:
     if flush is not None:
         await flush()
-    await session.database.let_a_shard_speak(session, text, tuple(oids))
+    await session.database.descriptions.let_a_shard_speak(session, text, tuple(oids))
 
 
 async def current(

@@ -51,7 +51,7 @@ async def start_fill(session: Session, execution: FillExecution, request: Reques
         await _fill(session, link, plan.view, start, concurrently=plan.concurrently)
         return ListResult(iter(()), None, _TAG)
     # What is wrong with the query comes before what is wrong with the view, and with its place in the message.
-    await session.database.describe(session, request.text, request.parameter_oids)
+    await session.database.descriptions.ask(session, request.text, request.parameter_oids)
     exists = plan.guarded and (await link.run(HAS.format(name=_literal(plan.view)))).rows[0][0] == b"t"
     task = Task(home, plan.guarded if exists else plan.create)
     tag = await done(await start(session, Execution((task,), Same(), writes=True), replace(request, fields=None)))

@@ -174,7 +174,7 @@ async def start(session: Session, executable: Executable, request: Request) -> R
     session.meter.shards = max(session.meter.shards, len(shards_of(executable)))
     request = replace(request, encoding=session.encoding.codec)
     if isinstance(executable, GatherExecution) and request.fields is None and executable.plan.copies is None:
-        description = await session.database.describe(session, request.text, request.parameter_oids)
+        description = await session.database.descriptions.ask(session, request.text, request.parameter_oids)
         request = replace(request, fields=description.fields)
     in_steps = _in_steps(session, executable, request)
     if in_steps is not None:

@@ -155,7 +155,7 @@ class _Message:
         except SyntaxFailure:
             if await show_transaction(session, text):
                 return cls(session, text, (), (), version)
-            await session.database.let_a_shard_speak(session, text)
+            await session.database.descriptions.let_a_shard_speak(session, text)
             raise
         except Refused:
             long = len(text) > planning.LONG_CHARACTERS
@@ -187,7 +187,7 @@ class _Message:
             if session.transaction.failed:
                 raise ProxyError("25P02", FAILED_BLOCK) from None
             try:
-                await session.database.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
+                await session.database.descriptions.let_a_shard_speak(session, at_its_place(parsed.text, parsed.offset))
             except ShardError as error:
                 if error.sqlstate == _UNTYPED_PARAMETER:  # it was shown as if it might have some
                     check_no_parameters(parsed)
