@@ -11,12 +11,14 @@ Postgres takes such a text apart at everything that is no letter or digit, and d
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from router.relation import Column, UserType
+    from router.statement import Parsed
 
 WORDS: Final = (b"now", b"today", b"tomorrow", b"yesterday")
 SCALARS: Final = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1266: "timetz"}
@@ -29,6 +31,7 @@ _OTHERS: Final = frozenset({1115, 1182, 1183, 1185, 1270, 3908, 3909, 3910, 3911
 _FIRST_OWN: Final = 16384
 _KEYWORDS: Final = ("SVFOP_CURRENT_DATE", "SVFOP_CURRENT_TIME", "SVFOP_LOCALTIME")
 _WORD: Final = re.compile(rb"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])")
+_STRINGS: Final = frozenset({"SCONST", "USCONST"})
 _SYNTAX: Final = b'"\\'  # what arrays, rows and ranges may have inside of a word
 
 
@@ -87,3 +90,44 @@ def expression(text: str, type_name: str, moment: str) -> str | None:
     if word in _DAYS and type_name in _CALENDAR:
         return f"({moment}::pg_catalog.timestamptz::pg_catalog.date{_DAYS[word]})"
     return None
+
+
+_TEXT_WORD: Final = re.compile(r"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.IGNORECASE)
+_PLAIN: Final = re.compile(r"'(?:[^'\\]|'')*'")
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A literal with a word in it. ``start`` and ``end``: where in the text its inside is, between the quotes."""
+
+    start: int
+    end: int
+    body: str
+
+    @property
+    def has_now(self) -> bool:
+        """Whether one of the words is a moment, and not a day."""
+        return any(word.lower() == "now" for word in _TEXT_WORD.findall(self.body))
+
+    def without_word(self, other: str) -> str:
+        """Return the inside with another word for the first."""
+        return _TEXT_WORD.sub(other, self.body, count=1)
+
+    def with_days(self, days: Mapping[str, str]) -> str:
+        """Return the inside with days for the words."""
+        return _TEXT_WORD.sub(lambda found: days[found[0].lower()], self.body)
+
+
+def literals(parsed: Parsed) -> tuple[Literal, ...] | None:
+    """Return the literals of a statement that hold words; None where one has a form whose inside nobody reads here."""
+    found = []
+    for token in parsed.tokens:
+        if token.name not in _STRINGS:
+            continue
+        text = parsed.text[token.start : token.end]
+        if not _TEXT_WORD.search(text) and _PLAIN.fullmatch(text):
+            continue
+        if not _PLAIN.fullmatch(text):
+            return None
+        found.append(Literal(token.start + 1, token.end - 1, text[1:-1]))
+    return tuple(found)

@@ -38,6 +38,7 @@ from proxy.session.fetching import execute_spread, fetch_in_portions, find_curso
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.literals import before_bind
+from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
@@ -576,6 +577,7 @@ class ExtendedProtocol:
         self.skipping = False
         self._executed = False
         await session.transaction.release_locks()
+        at_sync(session)
         if not session.transaction.in_block:
             await drop_portals(session)
             session.transaction.finish_statement()

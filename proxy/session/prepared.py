@@ -61,11 +61,14 @@ class PreparedStatement:
     reading: Reading
     made_at_us: int = 0  # Unix time
     source: bytes | None = None  # of SQL's PREPARE: the message that it stood in
+    frozen: bytes = b""  # the text with the moment of its Parse instead of 'now' and the like
+    of_before: bool = False  # the unnamed one, of a transaction that is over
     original: Original | None = None  # before values were filled in
 
     def query_on(self, link: ShardLink) -> bytes:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""
-        return self.query if link.codec == UTF_8 else link.encode(self.query.decode("utf-8", "surrogateescape"))
+        query = self.frozen or self.query
+        return query if link.codec == UTF_8 else link.encode(query.decode("utf-8", "surrogateescape"))
 
     def link_name(self, applied: Applied) -> bytes:
         """Return the name on links; b'' when it must be parsed anew for each use."""

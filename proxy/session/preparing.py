@@ -22,6 +22,7 @@ from proxy.session.encoded import check_change, sets_encoding
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config
 from proxy.session.literals import check_reading, has_changed, parse_as_then, reading
+from proxy.session.moments import as_then, note_moment
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
@@ -201,7 +202,7 @@ async def prepare(
     description = await _description(session, text, statement, tuple(oids), flush)
     if description.parameter_oids and description.parameter_oids != tuple(oids):
         statement = (await planning.plan(session, text, description.parameter_oids))[0]
-    return PreparedStatement(
+    prepared = PreparedStatement(
         name,
         text.encode("utf-8", "surrogateescape"),
         tuple(oids),
@@ -212,6 +213,7 @@ async def prepare(
         reading(session),
         time.time_ns() // 1000,
     )
+    return await note_moment(session, prepared, flush)
 
 
 async def _description(  # noqa: PLR0911 - one for each kind of statement
@@ -269,7 +271,7 @@ async def current(
         and session.planner_in_block is None
     )
     if unchanged:
-        return prepared
+        return await as_then(session, prepared, flush) if prepared.of_before else prepared
     oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
     text = prepared.query.decode("utf-8", "surrogateescape")
     renewed = await prepare(session, prepared.name, text, oids, flush)
@@ -278,7 +280,9 @@ async def current(
         check_reading(session, prepared)
     if not same_rows(prepared.description.fields, renewed.description.fields):
         raise changed_rows()
-    renewed = replace(renewed, made_at_us=prepared.made_at_us, source=prepared.source)
+    renewed = replace(renewed, made_at_us=prepared.made_at_us, source=prepared.source, of_before=prepared.of_before)
+    if prepared.search_path == renewed.search_path:
+        renewed = replace(renewed, frozen=prepared.frozen)
     session.statements[prepared.name] = renewed
     return renewed
 

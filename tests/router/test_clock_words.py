@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from router.clock_words import holds, may_hold, oid_reads_words, reads_words
+from router.clock_words import holds, literals, may_hold, oid_reads_words, reads_words
 from router.relation import Column, UserType
+from router.statement import parse
 
 TYPES = {
     20000: UserType("public", "moment", 20000, "d", 1184),
@@ -64,3 +65,30 @@ def test_types_of_parameters() -> None:
     found = [oid for oid in (16, 20, 25, 1082, 1114, 1184, 1185, 3911, 20001, 20002, 20003, 20004) if
              oid_reads_words(oid, TYPES)]  # fmt: skip
     assert found == [1082, 1114, 1184, 1185, 3911, 20001]
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("SELECT 'now'::date, 'then', date 'Today 12:00', 'nowhere', \"now\", now -- 'now'", ["now", "Today 12:00"]),
+        ("SELECT 'é', 'it''s now', '[today,tomorrow)'", ["it''s now", "[today,tomorrow)"]),
+        ("SELECT 1", []),
+    ],
+)
+def test_literals_with_words_are_found_in_a_text(text: str, inside: list[str]) -> None:
+    found = literals(parse(text)[0])
+    assert found is not None
+    assert [one.body for one in found] == inside
+    assert [text[one.start : one.end] for one in found] == inside
+
+
+@pytest.mark.parametrize("literal", ["E'now'", "$$now$$", "U&'now'", "'no'\n'w'", "'a\\'"])
+def test_literals_of_other_forms_are_not_read(literal: str) -> None:
+    assert literals(parse(f"SELECT {literal}, 'now'")[0]) is None
+
+
+def test_words_are_replaced_where_they_are_words() -> None:
+    (one,) = literals(parse("SELECT '[Today,tomorrow)nowhere'")[0]) or ()
+    assert not one.has_now
+    assert one.without_word("x") == "[x,tomorrow)nowhere"
+    assert one.with_days({"today": "1", "tomorrow": "2"}) == "[1,2)nowhere"

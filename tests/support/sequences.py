@@ -13,6 +13,7 @@ from proxy.wire.state import CLIENT, State
 from sequences_again import AGAIN, BEHIND_A_BIND
 from sequences_extended import EXTENDED
 from sequences_late import LATE, TAKEN_BACK
+from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
@@ -219,3 +220,5 @@ def in_every_state() -> Iterator[Sequence]:
 
 
 ALL = [*by_hand(), *in_every_state()]
+#: For one shard alone: over several the words are read when a statement runs.
+MOMENTS_OF_PARSE = [Sequence(f"moment {name}", parts) for name, parts in MOMENTS.items()]
