@@ -124,3 +124,21 @@ async def test_a_link_is_read_again_when_its_client_has_gone() -> None:
     scene.connection.pause_writing()
     scene.connection.connection_lost(None)
     assert scene.server.reading
+
+
+async def test_on_the_long_road_too_a_link_is_paused_for_as_long_as_it_feeds_the_client() -> None:
+    scene = Scene()
+    connection, link, server = scene.connection, scene.link, scene.server
+    link.data_received(TAG + READY)
+    connection.pause_writing()
+    assert server.reading, "it feeds nobody"
+    connection.feed_from(link)
+    assert not server.reading
+    connection.resume_writing()
+    assert server.reading
+    connection.pause_writing()
+    assert not server.reading
+    connection.feed_from(None)
+    assert server.reading
+    connection.resume_writing()
+    assert server.reading
