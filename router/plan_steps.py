@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.cluster import TableName  # noqa: TC001 - read at run time by tools that look at the fields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from router.plan import (
         Ddl,
         Executable,
@@ -40,6 +42,14 @@ class Moment(Enum):
 
     TRANSACTION = "transaction"  # when the client's transaction began: now()
     STATEMENT = "statement"
+
+
+#: Calls of pg_catalog's that are a moment.
+CLOCK_CALLS: Final[Mapping[str, Moment]] = {
+    "now": Moment.TRANSACTION,
+    "transaction_timestamp": Moment.TRANSACTION,
+    "statement_timestamp": Moment.STATEMENT,
+}
 
 
 class Shape(Enum):

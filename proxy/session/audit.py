@@ -21,18 +21,21 @@ That definitions have changed is told by the lock on ``pgchorus.catalog_change``
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.encodings import by_name
 from proxy.session import leftovers
 from proxy.session.temporary import NAMES, PINNED
+from proxy.shards.errors import ShardError
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
+from router.own_schema import SLOT_CONSTRAINT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from proxy.encodings import Encoding
     from proxy.session.leftovers import Leftovers
@@ -173,6 +176,18 @@ class Audit:
             session.transaction.pin("advisory locks", [session.database.logical.home])
         for setting, value in self._link.parameters.items():
             session.on_parameter(setting, value)  # what it has set, if anything
+
+
+@contextmanager
+def stray_told(audit: Audit | None) -> Iterator[None]:
+    """Around an audited statement: a row that a CHECK keeps out belongs to another shard; its table was touched."""
+    try:
+        yield
+    except ShardError as error:
+        if audit is not None and error.fields.get("n") == SLOT_CONSTRAINT:
+            table = TableName(error.fields.get("s"), error.fields.get("t"))
+            raise refusal("audit-touched", table=str(table)) from error
+        raise
 
 
 def _catalog(session: Session) -> Catalog:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.session import control, simple
-from proxy.session.audit import Audit
+from proxy.session.audit import Audit, stray_told
 from proxy.session.meter import rows_of_tag
 from proxy.session.preparing import request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
@@ -119,10 +119,11 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         if writes_of(portal.executable):
             await settle_before(session, shards_of(portal.executable))
         audit = None if statement.audit is None else await Audit.begin(session, statement)
-        portal.result = await start(session, portal.executable, request_of(portal))
-        if audit is not None:
-            await portal.result.park()  # it runs to its end, whatever becomes of the portal
-            await audit.end()
+        with stray_told(audit):
+            portal.result = await start(session, portal.executable, request_of(portal))
+            if audit is not None:
+                await portal.result.park()  # it runs to its end, whatever becomes of the portal
+                await audit.end()
     done = await send(portal.result, session.connection, max_rows=row_limit)
     if done:
         session.meter.rows += rows_of_tag(portal.result.tag)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
-from proxy.session.audit import Audit
+from proxy.session.audit import Audit, stray_told
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
 from proxy.session.declared import check_declared
@@ -126,19 +126,8 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if writes_of(executable):
         await settle_before(session, shards_of(executable))
     audit = None if statement.audit is None else await Audit.begin(session, statement)
-    result = await start(session, executable, request)
-    if request.describe_rows and result.row_description is not None:
-        session.write(backend.row_description(_told(request, result.row_description)))
-    try:
-        while True:
-            batch = await result.next_rows()
-            if batch.frames:
-                session.write(b"".join(batch.frames) if len(batch.frames) > 1 else batch.frames[0])
-            if batch.done:
-                break
-            await session.connection.drain()
-    finally:
-        await result.close()
+    with stray_told(audit):
+        result = await _sent(session, executable, request)
     session.meter.rows += rows_of_tag(result.tag)
     if audit is not None:
         await audit.end()
@@ -148,6 +137,23 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if own_block:
         await session.commit()
     return backend.command_complete(result.tag)
+
+
+async def _sent(session: Session, executable: Executable, request: Request) -> ResultStream:
+    """Start an execution and pass its rows to the client."""
+    result = await start(session, executable, request)
+    if request.describe_rows and result.row_description is not None:
+        session.write(backend.row_description(_told(request, result.row_description)))
+    try:
+        while True:
+            batch = await result.next_rows()
+            if batch.frames:
+                session.write(b"".join(batch.frames) if len(batch.frames) > 1 else batch.frames[0])
+            if batch.done:
+                return result
+            await session.connection.drain()
+    finally:
+        await result.close()
 
 
 def _told(request: Request, found: Sequence[Field]) -> Sequence[Field]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from router import clock_words
 from router.errors import Refused
 from router.plan import HomeShard, Single, SplitInsert, Statement
-from router.plan_steps import Computed, Filled, Moment
+from router.plan_steps import CLOCK_CALLS, Computed, Filled, Moment
 from router.planner import asking, filling_set
 from router.planner.filling_rows import Rows
 from router.rewrite import group_end
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 MAX_VALUES: Final = 60_000  # the protocol counts parameters in 16 bits
 _TYPED: Final = re.compile(r"(date|time(stamp)?(tz|\s+with(out)?\s+time\s+zone)?)\s*", re.IGNORECASE)  # date 'today'
 _SETS: Final = frozenset({"InsertStmt", "UpdateStmt", "MergeStmt"})
-_CALLS: Final = {
-    "now": Moment.TRANSACTION,
-    "transaction_timestamp": Moment.TRANSACTION,
-    "statement_timestamp": Moment.STATEMENT,
-}
 _KEYWORDS: Final = {
     "SVFOP_CURRENT_DATE": ("current_date", "date"),
     "SVFOP_CURRENT_TIME": ("current_time", "timetz"),
@@ -205,7 +200,7 @@ class Values:
             name, type_name = strings(body.get("funcname"))[-1], ""
             opening = next(index for index in range(at, len(tokens)) if tokens[index].name == "ASCII_40")
             end = group_end(tokens, opening) or opening
-            value = f"{self.moment(_CALLS[name])}::pg_catalog.timestamptz"
+            value = f"{self.moment(CLOCK_CALLS[name])}::pg_catalog.timestamptz"
         else:
             return None
         if type_name or precision >= 0:
@@ -239,7 +234,7 @@ class Values:
         return [(tokens[first].start, tokens[at].end, f"({value}::pg_catalog.{names[-1]})")]
 
     def _is_clock(self, body: Node) -> bool:
-        if strings(body.get("funcname"))[-1] not in _CALLS or body.get("args"):
+        if strings(body.get("funcname"))[-1] not in CLOCK_CALLS or body.get("args"):
             return False
         effect = self._context.call_effect(body)
         return effect.clock and not effect.user_defined

@@ -5,7 +5,7 @@ Decides where rows go. Rows are cut out of the original text at token positions,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.cluster import Reference, Sharded
 from router.effect import Runs
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 
+_WOULD_MOVE: Final = "insert-select"
+
+
 def plan(context: Context) -> Statement:
     """Plan an INSERT; one whose rows one statement cannot put where they belong is done in two steps."""
     try:
@@ -34,8 +37,8 @@ def plan(context: Context) -> Statement:
             raise  # as rows they would be names
         try:
             moved = moving.insert_select(context)
-        except Refused:
-            raise refused from None
+        except Refused as moving_refused:
+            raise (moving_refused if refused.refusal == _WOULD_MOVE else refused) from None
         if moved is None:
             raise
         return moved

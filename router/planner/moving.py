@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Home, Reference, Sharded
 from router.effect import Runs
 from router.plan import EveryShard, HomeShard, Statement
-from router.plan_steps import Computed, MoveRows
+from router.plan_steps import CLOCK_CALLS, Computed, Moment, MoveRows
 from router.planner import dml
 from router.planner.filling_rows import nextval
 from router.planner.names import star_columns
-from router.planner.placing import check_no_system_columns
 from router.planner.scope import Scope
 from router.rewrite import at_top, group_end, outside_brackets
 from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
     from router.cluster import Placement
+    from router.plan_steps import Value
     from router.planner.context import Context
     from router.planner.names import Level
     from router.relation import Column, Relation
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from router.tree import Node
 
 _CLOSED: Final = frozenset({"SubLink", "SelectStmt"})
+_OF_ROWS: Final = frozenset({("ctid",), ("xmin",), ("cmin",), ("cmax",), ("tableoid",)})
 
 
 def insert_select(context: Context) -> Statement | None:
@@ -104,7 +105,10 @@ def _check_tail(context: Context, node: Node) -> None:
     for part in (node.get("returningClause"), node.get("onConflictClause")):
         if any(kind in _CLOSED for kind, _ in walk(part)) or context.effect(part).runs is not Runs.ANYWHERE:
             raise context.refuse("insert-select", node["relation"].get("location"))
-    check_no_system_columns(context)
+        for kind, body in walk(part):
+            name = strings(body.get("fields"))[-1:] if kind == "ColumnRef" else ()
+            if name in _OF_ROWS:  # (xmax = 0) tells what was inserted from what was there, on its shard
+                raise context.refuse("system-columns", body.get("location"), name=name[0])
 
 
 def _targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
@@ -147,9 +151,9 @@ def _width(context: Context, query: Node) -> int | None:
 
 def _extra(
     context: Context, relation: Relation, columns: list[Column], placement: Placement
-) -> list[tuple[Column, Computed]]:
-    """Return the columns that are left out and that home computes for each row."""
-    found = []
+) -> list[tuple[Column, Value]]:
+    """Return the columns that are left out and that are computed for each row: by home, or the time."""
+    found: list[tuple[Column, Value]] = []
     for column in relation.columns:
         if column in columns or column.generated or isinstance(placement, Home):
             continue
@@ -160,10 +164,14 @@ def _extra(
         effect = context.effect(value)
         if value is None:
             continue
+        key = isinstance(placement, Sharded) and column.name == placement.key
+        moment = _moment(context, value)
+        if moment is not None and not key:
+            found.append((column, moment))
+            continue
         if effect.clock:
             detail = f"Column {column.name} takes the time as its default: give it in the query."
             raise context.refuse("insert-select", context.body["relation"].get("location"), detail=detail)
-        key = isinstance(placement, Sharded) and column.name == placement.key
         if effect.runs is Runs.HOME or key or (effect.volatile and isinstance(placement, Reference)):
             found.append((column, Computed(column.default)))
     key_name = placement.key if isinstance(placement, Sharded) else None
@@ -173,6 +181,16 @@ def _extra(
             raise context.refuse("insert-select", context.body["relation"].get("location"))
         found.append((key_column, Computed("NULL::pg_catalog." + quoted(key_column.type_name))))
     return found
+
+
+def _moment(context: Context, value: Node) -> Moment | None:
+    """Return the moment that a default is, if it is nothing else; Postgres assigns it to the column."""
+    if value.get("SQLValueFunction", {}).get("op") == "SVFOP_CURRENT_TIMESTAMP":
+        return Moment.TRANSACTION
+    call: Node | None = value.get("FuncCall")
+    if call is None or call.get("args") or context.call_effect(call).user_defined:
+        return None
+    return CLOCK_CALLS.get(strings(call.get("funcname"))[-1])
 
 
 # --- cutting ---------------------------------------------------------------------------------------------------------

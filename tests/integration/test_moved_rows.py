@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from waiting import eventually
-from wire_client import SYNC, bind, describe, execute, parse
+from wire_client import SYNC, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,3 +226,33 @@ def test_what_is_constant_is_computed_before_any_row_is_read(filled: Twins) -> N
         "select count(*) from made",
     ):
         filled.query(text)
+
+
+def test_what_was_inserted_is_told_from_what_was_there(filled: Twins) -> None:
+    filled.query("insert into made (k, v) values (101, 'there'), (102, 'there')")
+    text = """insert into made (k, v) select k + 100, v from notes where k < 5 order by k
+              on conflict (k) do update set v = 'met' returning k, (xmax = 0) as inserted, old.v, new.v"""
+    filled.query(text)
+    filled.query("select k, v from made order by k")
+    assert sqlstates(filled.proxy.query("insert into made (k) select k + 300 from notes returning ctid")) in (
+        ["0A000"],
+        [],  # of one shard
+    )
+
+
+def test_the_time_of_rows_that_are_moved_is_one_on_all_shards(twins: Twins) -> None:
+    twins.query(f"insert into notes values {VALUES}")
+    twins.query("create table made (k int8, v text, at timestamptz default now(), d date default current_timestamp)")
+    try:
+        for text in (
+            "begin",
+            "insert into made select k + 100, v from notes",
+            "insert into made select n, max(v) from notes group by n",
+            "insert into made (v, k) select distinct 'x', n + 10 from notes",
+            "insert into made (k) select k from notes union all select k + 1 from notes",
+            "select count(*), count(distinct at), bool_and(at = now()), bool_and(d = now()::date) from made",
+            "commit",
+        ):
+            twins.query(text)
+    finally:
+        twins.query("drop table made")
