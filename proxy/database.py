@@ -121,7 +121,7 @@ class LogicalDatabase:
         self._passwords = passwords
         self.catalog = Catalog.empty()
         self._planner: Planner | None = None
-        self._plans = PlannedStatements(limits.plan_cache_entries)
+        self.planned = PlannedStatements(limits.plan_cache_entries)
         self.descriptions = Descriptions(self)
         self._shortcuts: dict[tuple[str, ...], Shortcuts] = {}
         self._reloading = asyncio.Lock()
@@ -137,7 +137,7 @@ class LogicalDatabase:
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
         """Return (hits, misses) of the plan caches by name."""
-        texts, templates = self._plans.texts, self._plans.templates
+        texts, templates = self.planned.texts, self.planned.templates
         return {"text": (texts.hits, texts.misses), "template": (templates.hits, templates.misses)}
 
     def shortcuts(self, search_path: tuple[str, ...]) -> Shortcuts:
@@ -147,7 +147,7 @@ class LogicalDatabase:
             if len(self._shortcuts) >= SEARCH_PATHS:
                 self._shortcuts.clear()
             found = self._shortcuts[search_path] = Shortcuts(
-                self._plans,
+                self.planned,
                 self.logical,
                 search_path,
                 functions=bool(self.catalog.functions),
@@ -293,21 +293,9 @@ class LogicalDatabase:
     def plan(self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...]) -> tuple[Statement, ...]:
         """Plan a message with the current catalog, from the cache if it has been planned before."""
         planner = self.planner
-        return self._plans.plan(
+        return self.planned.plan(
             text, search_path, parameter_oids, lambda one: planner.plan(one, search_path, parameter_oids)
         )
-
-    def known_plans(
-        self, text: str, search_path: tuple[str, ...], oids: tuple[int, ...]
-    ) -> tuple[Statement, ...] | None:
-        """Return the plans of a whole text, if they are kept."""
-        return self._plans.known_text(text, search_path, oids)
-
-    def keep_plans(
-        self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...], plans: tuple[Statement, ...]
-    ) -> None:
-        """Keep plans that the planner of the current catalog has made of a text."""
-        self._plans.keep(text, search_path, parameter_oids, plans)
 
     @property
     def planner(self) -> Planner:
@@ -338,7 +326,7 @@ class LogicalDatabase:
         self.catalog = catalog
         self._planner = Planner(self.logical, catalog)
         self.catalog_version += 1
-        self._plans.clear()
+        self.planned.clear()
         self.descriptions.clear()
         self._shortcuts.clear()
 

@@ -133,7 +133,17 @@ def constant(node: Node) -> tuple[str, Any] | None:  # noqa: PLR0911 - one line 
 
 def same(left: Any, right: Any) -> bool:
     """Compare two trees and ignore where they stand in the text."""
-    equal: bool = without_places(left) == without_places(right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        common = 0
+        for key, item in left.items():
+            if key not in _PLACES:
+                if key not in right or not same(item, right[key]):
+                    return False
+                common += 1
+        return common == sum(key not in _PLACES for key in right)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    equal: bool = left == right
     return equal
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.description import Description
 from proxy.session.filling import moment_values, with_moments
 from proxy.session.literals import has_changed
-from proxy.session.planning import LONG_CHARACTERS
+from proxy.session.planning import is_long
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
 from proxy.wire.errors import WireFailure
@@ -24,6 +24,7 @@ from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter,
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
 from router.plan import Concat, Execution, Single, Task
+from router.planned import Missing
 from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, assigned_key, decode_key, integer_slot, slot_of
 from router.shortcut import is_quiet, keyed_bind, plain_control
 
@@ -313,13 +314,15 @@ def _planned(session: Session, text: str, oids: tuple[int, ...]) -> tuple[Statem
     description = database.descriptions.known(session, text, oids)
     if description is None:
         # BEGIN and COMMIT are not described by a shard.
-        plans = database.known_plans(text, session.search_path, oids)
+        plans = database.planned.known_text(text, session.search_path, oids)
         if plans is None or len(plans) != 1 or plain_control(plans[0]) is None:
             return None
         return plans[0], Description((), None)
     oids = description.parameter_oids or oids
-    if len(text) > LONG_CHARACTERS and database.known_plans(text, session.search_path, oids) is None:
-        return None  # planned beside the loop
+    if is_long(text, learns=True):
+        found = database.planned.find(text, session.search_path, oids)
+        if isinstance(found, Missing) and is_long(text, learns=found.learns):
+            return None  # planned beside the loop
     try:
         plans = session.plan(text, oids)
     except (Refused, SyntaxFailure):

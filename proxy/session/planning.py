@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from router.plan import SplitInsert
+from router.planned import Missing
 from router.resolve import resolve
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from router.plan import Executable, Plan, Statement
     from router.resolve import KeyParameter
 
-LONG_CHARACTERS: Final = 4096  # up to here texts have templates (router.lifting), and take a few milliseconds at most
+LONG_CHARACTERS: Final = 1024  # what is shorter takes a millisecond or two where the machine is not busy, but:
+LEARNED_CHARACTERS: Final = 256  # to learn a template is to plan three times
+_SLOW: Final = "merge"  # a MERGE may become several statements
 LONG_ROWS: Final = 512  # of which each costs a few microseconds to find the shard of
 SWITCH_SECONDS: Final = 0.0005  # how long the loop waits for the thread when it has something to do
 
@@ -37,22 +40,37 @@ async def beside(function: Callable[Given, Outcome], *given: Given.args, **named
     return await asyncio.get_running_loop().run_in_executor(_THREAD, lambda: function(*given, **named))
 
 
+def is_long(text: str, *, learns: bool = False) -> bool:
+    """Whether a text that is not known is to be planned beside the loop; ``learns``: its template is learned as well.
+
+    Both cost others nothing when they guess too high, but the one who asked a few turns of the loop.
+    """
+    size = len(text)
+    return size > LONG_CHARACTERS or (learns and size > LEARNED_CHARACTERS) or _SLOW in text.lower()
+
+
 async def plan(session: Session, text: str, parameter_oids: tuple[int, ...] = ()) -> tuple[Statement, ...]:
     """Plan a message, as Session.plan does. The catalog may be another when it is done."""
-    if len(text) <= LONG_CHARACTERS or session.hiding:
+    if session.hiding:
         return session.plan(text, parameter_oids)
-    path, database = session.search_path, session.database
-    inside = session.planner_in_block
+    path, database, inside = session.search_path, session.database, session.planner_in_block
     if inside is not None:
-        return await beside(inside.plan, text, path, parameter_oids)
-    known = database.known_plans(text, path, parameter_oids)
-    if known is not None:
-        return known
-    version, planner = database.catalog_version, database.planner
-    plans = await beside(planner.plan, text, path, parameter_oids)
+        if is_long(text):
+            return await beside(inside.plan, text, path, parameter_oids)
+        return inside.plan(text, path, parameter_oids)
+    version, planner = database.catalog_version, database.planner  # raises where nothing is to be planned now
+    found = database.planned.find(text, path, parameter_oids)
+    if not isinstance(found, Missing):
+        return found
+
+    def from_scratch(one: str) -> tuple[Statement, ...]:
+        return planner.plan(one, path, parameter_oids)
+
+    long = is_long(text, learns=found.learns)
+    made = await beside(found.make, from_scratch) if long else found.make(from_scratch)
     if version == database.catalog_version:
-        database.keep_plans(text, path, parameter_oids, plans)
-    return plans
+        database.planned.keep(found, made)
+    return made.plans
 
 
 async def resolved(session: Session, found: Plan, parameters: Sequence[KeyParameter] = ()) -> Executable:

@@ -158,7 +158,7 @@ class _Message:
             await session.database.descriptions.let_a_shard_speak(session, text)
             raise
         except Refused:
-            long = len(text) > planning.LONG_CHARACTERS
+            long = planning.is_long(text)
             return cls(session, text, await planning.beside(parse, text) if long else parse(text), (), version)
 
     @property

@@ -12,11 +12,13 @@ import pytest
 from proxy.session import planning
 from router.errors import Refused
 from router.plan import Constant, SplitInsert
+from router.planned import PlannedStatements
 from router.planner import Planner
 from shop import shop
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
+    from router.plan import Statement
 
 LONG = "select 1 " + " " * planning.LONG_CHARACTERS
 PATH = ("public",)
@@ -41,14 +43,8 @@ class Database:
     def __init__(self, planner: Any) -> None:
         self.planner = planner
         self.catalog_version = 1
-        self.kept: dict[str, Any] = {}
+        self.planned = PlannedStatements(100)
         self.logical = shop(3).database
-
-    def known_plans(self, text: str, _path: object, _oids: object) -> Any:
-        return self.kept.get(text)
-
-    def keep_plans(self, text: str, _path: object, _oids: object, plans: Any) -> None:
-        self.kept[text] = plans
 
 
 def session_of(planner: Any, inside: Any = None) -> Session:
@@ -69,8 +65,8 @@ async def test_the_loop_goes_on(in_block: bool) -> None:  # noqa: FBT001 - of pa
     session = session_of(None, planner) if in_block else session_of(planner)
     found, _ = await asyncio.gather(planning.plan(session, LONG, (23,)), let_it_end(planner))
     assert found == (LONG, "public", "23")  # type: ignore[comparison-overlap]
-    kept = cast("Any", session).database.kept
-    assert kept == ({} if in_block else {LONG: found})
+    kept = session.database.planned.known_text(LONG, PATH, (23,))
+    assert kept == (None if in_block else found)
 
 
 async def test_plans_of_a_catalog_that_is_gone_are_not_kept() -> None:
@@ -82,7 +78,7 @@ async def test_plans_of_a_catalog_that_is_gone_are_not_kept() -> None:
         await let_it_end(planner)
 
     await asyncio.gather(planning.plan(session, LONG), change())
-    assert cast("Any", session).database.kept == {}
+    assert len(session.database.planned.texts) == 0
 
 
 async def test_a_refusal_comes_through() -> None:
@@ -90,6 +86,41 @@ async def test_a_refusal_comes_through() -> None:
     session = session_of(Planner(catalog.database, catalog))
     with pytest.raises(Refused):
         await planning.plan(session, LONG + "from customers, pgchorus.placement")
+
+
+class Noting:
+    """A planner that notes in which thread it planned what."""
+
+    def __init__(self) -> None:
+        catalog = shop(3)
+        self.real = Planner(catalog.database, catalog)
+        self.beside: list[tuple[str, bool]] = []
+
+    def plan(self, text: str, path: tuple[str, ...], oids: tuple[int, ...]) -> tuple[Statement, ...]:
+        self.beside.append((text, threading.current_thread() is not threading.main_thread()))
+        return self.real.plan(text, path, oids)
+
+
+async def test_a_template_of_some_length_is_learned_beside_the_loop() -> None:
+    """The first of its texts is planned at once, the second with two more beside the loop, and no other."""
+    planner = Noting()
+    session = session_of(planner)
+    columns = ", ".join(f"id as column_{'abcdefghijklmnopqrst'[number]}_of_many" for number in range(20))
+    texts = [f"select {columns} from customers where id = {key}" for key in range(4)]
+    assert planning.LEARNED_CHARACTERS < len(texts[0]) < planning.LONG_CHARACTERS
+    for text in texts:
+        assert await planning.plan(session, text) == planner.real.plan(text)
+    assert [beside for _, beside in planner.beside] == [False, True, True, True]
+
+
+async def test_what_is_short_is_planned_at_once_and_a_merge_is_not() -> None:
+    planner = Noting()
+    session = session_of(planner)
+    short = [f"select id from customers where id = {key}" for key in range(4)]
+    merge = "MERGE INTO customers c USING orders o ON c.id = o.customer_id WHEN MATCHED THEN DELETE"
+    for text in (*short, merge, merge):
+        assert await planning.plan(session, text) == planner.real.plan(text)
+    assert [beside for _, beside in planner.beside] == [False] * 4 + [True]
 
 
 async def test_rows_find_their_shards() -> None:
