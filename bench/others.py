@@ -107,7 +107,6 @@ port = {place.listen.port}
 enable_prometheus_exporter = false
 connect_timeout = 5000
 worker_threads = 2
-prepared_statements_cache_size = 500
 admin_username = "{place.server.user}"
 admin_password = ""
 admin_auth_type = "trust"
@@ -116,6 +115,7 @@ admin_auth_type = "trust"
 pool_mode = "transaction"
 default_role = "primary"
 query_parser_enabled = false
+prepared_statements_cache_size = 500
 
 [{pool}.users.0]
 username = "{place.server.user}"
@@ -175,6 +175,8 @@ admin_console_port: '{place.spare[0]}'
 grpc_api_port: '{place.spare[1]}'
 router_mode: PROXY
 init_sql: init.sql
+use_init_sql: true
+exit_on_init_sql: true
 show_notice_messages: false
 frontend_rules:
   - usr: {place.server.user}
@@ -210,7 +212,7 @@ OTHERS = (
         mark=SESSION_POOLING,
         tried=True,
     ),
-    Other("pgcat", "PgCat", "pgcat", pgcat_files, ("pgcat.toml",)),
+    Other("pgcat", "PgCat", "pgcat", pgcat_files, ("pgcat.toml",), tried=True),
     Other("pgdog", "PgDog", "pgdog", pgdog_files, ("--config", "pgdog.toml", "--users", "users.toml")),
     Other("spqr", "SPQR", "spqr-router", spqr_files, ("run", "--config", "router.yaml")),
 )
