@@ -18,6 +18,7 @@ from proxy.encodings import UTF8, Encoding
 from proxy.errors import ProxyError
 from router.builtins import names
 from router.errors import refusal
+from router.own_schema import quote_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -203,7 +204,9 @@ class SessionSettings:
         Nothing takes that back in Postgres: no RESET, no ROLLBACK, no DISCARD ALL.
         """
         if "." in name and name not in self.custom:
-            self.custom[name] = set_config_sql(name, "")
+            # RESET makes it '' as well. To assign that would fail where an extension defines the name, and would give a
+            # warning when its library is loaded later.
+            self.custom[name] = "RESET " + ".".join(quote_identifier(part) for part in name.split("."))
             self._refresh()
 
     def set_startup(self, name: str, value: str) -> None:

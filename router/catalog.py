@@ -20,6 +20,7 @@ from router.closure import Closure, Reach
 from router.cluster import Database, Home, Placement, Reference, Sharded, TableName
 from router.effect import NO_EFFECT, EffectKind, FunctionEffect, Runs, Unplaceable, builtin_effect, merge, run_together
 from router.named_types import ANY_TYPE
+from router.operators import takes_built_in_types
 from router.relation import (
     NOTHING,
     Cast,
@@ -87,6 +88,7 @@ class _Maps:
     fields: dict[str, tuple[FunctionName, ...]] = field(default_factory=dict)
     operators: dict[str, tuple[Operator, ...]] = field(default_factory=dict)
     types: dict[TableName, UserType] = field(default_factory=dict)
+    own_types: set[str] = field(default_factory=set)  # their names, without domains and enums
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
@@ -152,6 +154,8 @@ class Catalog:
             maps.operators[operator.symbol] = (*maps.operators.get(operator.symbol, ()), operator)
         for kind in self.types:
             maps.types[TableName(kind.schema, kind.name)] = kind
+            if kind.kind not in {"d", "e"}:
+                maps.own_types.add(kind.name)
 
     @property
     def fires_once(self) -> bool:
@@ -499,13 +503,12 @@ class Catalog:
 
         ``schema``: of ``OPERATOR(schema.symbol)``. Its position in the search path does not matter: a better match in a
         later schema wins. An operator of user-defined types (citext, vector) is never meant, unless values are cast to
-        these types implicitly.
+        these types implicitly, and then only beside a better match than pg_catalog's (router.operators).
         """
         if schema is not None:
             return schema != "pg_catalog"
-        reached = {cast.target for cast in self.casts if cast.context == "i"}
         return any(
-            operator.schema in search_path and reached.issuperset(operator.operands)
+            operator.schema in search_path and takes_built_in_types(operator, self.casts, self._maps.own_types)
             for operator in self._maps.operators.get(symbol, ())
         )
 

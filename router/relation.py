@@ -257,8 +257,8 @@ class Function:
 class Operator:
     """A user-defined operator: its symbol, and the function behind it (estimators are left out).
 
-    ``operands``: names of those operand types that are user-defined (no domains): a value of a built-in type only
-    becomes one of them by a cast.
+    ``operands``: names of those operand types that are user-defined (no domains), both if both are: a value of a
+    built-in type only becomes one of them by a cast.
     """
 
     schema: str

@@ -169,8 +169,11 @@ def _learn(session: Session, rows: Iterable[Sequence[bytes | None]]) -> None:
             settings.reset(name)
             continue
         settings.touch(name)
+        if not value and name in settings.custom and name not in settings.startup:
+            settings.reset(name)
+            continue
         sql = set_config_sql(name, session.encoding.heard(value))
-        if (settings.made.get(name) or settings.startup.get(name) or settings.custom.get(name)) != sql:
+        if (settings.made.get(name) or settings.startup.get(name)) != sql:
             settings.set(name, sql)
 
 

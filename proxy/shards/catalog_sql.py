@@ -148,8 +148,8 @@ _LISTS: Final = {
 """,
     "operators": """
   SELECT json_agg(json_build_array(n.nspname, o.oprname, o.oprleft <> 0 AND o.oprright <> 0, o.oprcode::oid::bigint,
-      (SELECT json_agg(t.typname) FROM pg_type t WHERE t.oid IN (o.oprleft, o.oprright)
-         AND t.typtype <> 'd' AND t.typnamespace <> 'pg_catalog'::regnamespace)))
+      (SELECT json_agg(t.typname) FROM unnest(ARRAY[o.oprleft, o.oprright]) AS operand JOIN pg_type t ON t.oid = operand
+       WHERE t.typtype <> 'd' AND t.typnamespace <> 'pg_catalog'::regnamespace)))
   FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
   WHERE o.oid >= 16384
 """,

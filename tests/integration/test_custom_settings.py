@@ -249,6 +249,39 @@ def test_what_functions_in_c_keep_is_of_one_session(
         second.query(f"drop extension {extension} cascade")
 
 
+@pytest.mark.parametrize("shards", ["narrow_town", "pair_town"])
+def test_a_setting_that_an_extension_defines_may_be_taken_back(
+    request: pytest.FixtureRequest, connect: Connect, shards: str
+) -> None:
+    """As pgvector's manual has it: SET LOCAL for one query. '' is no value of it, even if the library comes later."""
+    town: Town = request.getfixturevalue(shards)
+    first, second = connect(town.dsn), connect(town.dsn)
+    first.rows("create extension vector")
+    try:
+        assert second.rows("select '[1,2]'::vector") == [("[1,2]",)]  # its link has the library
+        for way in ("begin; set local hnsw.ef_search = 100; commit", "set hnsw.ef_search = 90; discard all"):
+            for statement in way.split("; "):
+                first.rows(statement)
+            for client in (first, second, first):
+                trace = client.query("select '[1]'::vector, current_setting('hnsw.ef_search', true)")
+                assert [entry[1] for entry in trace if entry[0] == "row"] == [[b"[1]", b"40"]], trace
+                assert not [entry for entry in trace if entry[0] in {"notice", "error"}], trace
+    finally:
+        second.query("discard all")
+        second.query("drop extension vector cascade")
+
+
+def test_equality_is_postgress_own_beside_pgvectors(connect: Connect, pair_town: Town) -> None:
+    """Its operators take its own types, and its casts lead from one of them to another."""
+    client = connect(pair_town.dsn)
+    client.rows("create extension vector")
+    try:
+        plan = client.rows("explain (route) select * from notes where k = 7")
+        assert "one shard" in str(plan[0][0])
+    finally:
+        client.query("drop extension vector cascade")
+
+
 def answer(client: WireClient, text: str) -> object:
     """Return the rows of a query, or the SQLSTATE of its error."""
     trace = client.query(text)

@@ -15,7 +15,7 @@ from router.errors import Refused
 from router.plan import ByKeys, Constant, HomeShard, Parameter, Scatter, Single
 from router.planner import Planner, base
 from router.planner.views import whole_rows_renamed
-from router.relation import Cast, Column, Operator, Relation
+from router.relation import Cast, Column, Operator, Relation, UserType
 from router.statement import parse
 from shop import shop
 
@@ -125,13 +125,19 @@ def test_refusals_are_named_by_planners_only_if_they_exist() -> None:
         (Operator("public", "=", operands=("citext",)), None, True),
         (Operator("public", "=", operands=("citext",)), Cast("citext", "text", "i"), True),
         (Operator("public", "=", operands=("odd",)), Cast("text", "odd", "i"), False),
+        # pgvector: casts among its own types. PostGIS: a cast from text, but the operator takes its own type twice.
+        (Operator("public", "=", operands=("vector", "vector")), Cast("halfvec", "vector", "i"), True),
+        (Operator("public", "=", operands=("vector", "vector")), Cast("vector", "vector", "i"), True),
+        (Operator("public", "=", operands=("geometry", "geometry")), Cast("text", "geometry", "i"), True),
+        (Operator("public", "=", operands=("odd", "odd")), Cast("json", "odd", "i"), False),
         (Operator("s2", "="), None, True),
     ],
 )
 def test_an_operator_hides_equality_only_if_it_could_be_meant(
     operator: Operator, cast: Cast | None, *, routed: bool
 ) -> None:
-    catalog = shop(operators=(operator,), casts=() if cast is None else (cast,))
+    own = tuple(UserType("public", name, 90_000 + at, "b") for at, name in enumerate(("citext", "halfvec", "vector")))
+    catalog = shop(operators=(operator,), casts=() if cast is None else (cast,), types=own)
     (statement,) = Planner(catalog.database, catalog).plan("select * from customers where id = 5")
     assert isinstance(statement.plan, Single) is routed
 

@@ -183,7 +183,13 @@ PLACEMENTS: dict[TableName, Placement] = {
 VOUCHES = {"vouched": Vouch.PURE, "homely": Vouch.HOME, "local_sum": Vouch.LOCAL}
 
 
-def shop(shards: int = 3, *, operators: tuple[Operator, ...] = (), casts: tuple[Cast, ...] = ()) -> Catalog:
+def shop(
+    shards: int = 3,
+    *,
+    operators: tuple[Operator, ...] = (),
+    casts: tuple[Cast, ...] = (),
+    types: tuple[UserType, ...] = (),
+) -> Catalog:
     """Return the shop's catalog; its database is `catalog.database`."""
     names = tuple(f"s{number}" for number in range(shards))
     database = Database("shop", names, 0, PLACEMENTS, VOUCHES)
@@ -193,6 +199,6 @@ def shop(shards: int = 3, *, operators: tuple[Operator, ...] = (), casts: tuple[
         FUNCTIONS,
         operators=operators,
         casts=casts,
-        types=(UserType("public", "mood", 16999, "e"),),
+        types=(UserType("public", "mood", 16999, "e"), *types),
         schemas=frozenset({"public", "s2"}),
     )
