@@ -38,6 +38,14 @@ class Lane(Protocol):
     busy: bool  # a statement of its own is under way: the reader is not woken
     missed: bool  # the reader would have been woken meanwhile
 
+    def quick(self, data: bytes, /) -> bool:
+        """Handle what has arrived, if that is what was expected; False: nothing of it."""
+        ...
+
+    def expect_nothing(self) -> None:
+        """``quick`` is to handle nothing until a statement has come another way."""
+        ...
+
     def take(self, data: bytes, /) -> bool:
         """Handle what has arrived; False: nothing of it."""
         ...
@@ -61,7 +69,7 @@ class ClientConnection:
         self._violation: ProtocolViolation | None = None
         self._eof = False
         self._reading_paused = False
-        self._out: list[bytes | bytearray] = []  # written, not yet given to the transport
+        self.queued: list[bytes | bytearray] = []  # written, not yet given to the transport
         self._out_bytes = 0
         self._flush_due = False
         self._writable = asyncio.Event()
@@ -91,7 +99,7 @@ class ClientConnection:
         """Show the lane what has arrived; what it leaves is cut into frames, and the reader is woken."""
         lane = self.lane
         if lane is not None:
-            if lane.armed and lane.take(data):
+            if lane.quick(data) or (lane.armed and lane.take(data)):
                 return
             lane.armed = False
         self.received += len(data)
@@ -136,6 +144,8 @@ class ClientConnection:
 
     def pause_writing(self) -> None:
         """The client does not read: stop the source, make writers wait."""
+        if self.lane is not None:
+            self.lane.expect_nothing()
         self._writable.clear()
         self.writable = False
         if self.source is not None:
@@ -268,12 +278,18 @@ class ClientConnection:
 
     def send(self, data: bytes | memoryview) -> None:
         """Write at once, behind what is queued; into the void when the client is gone."""
-        if self._out:
+        if self.queued:
             self.flush()
         self.sent += len(data)
         transport = self._transport
         if transport is not None and not self._eof:
             transport.write(data)
+
+    @property
+    def writer(self) -> Callable[[bytes], None]:
+        """What writes at once, where nothing is queued and the client has not gone, once TLS has begun or will not."""
+        assert self._transport is not None  # noqa: S101 - the lane has come after it
+        return self._transport.write
 
     def write(self, data: bytes | bytearray) -> None:
         """Queue bytes for the client; into the void when it is gone.
@@ -281,7 +297,7 @@ class ClientConnection:
         A write of the transport is a system call (15 us measured with uvloop), and an answer comes in pieces: they go
         out together when the session waits for the next message, at the latest two turns of the loop from now.
         """
-        self._out.append(data)
+        self.queued.append(data)
         self._out_bytes += len(data)
         if self._out_bytes > FLUSH_BYTES:
             self.flush()
@@ -291,7 +307,7 @@ class ClientConnection:
 
     def _flush_in_next_turn(self) -> None:
         # The turn in between is the session's: it has been woken by what was written, and has more to say.
-        if self._out:
+        if self.queued:
             asyncio.get_running_loop().call_soon(self._flush_now)
         else:
             self._flush_due = False
@@ -302,11 +318,11 @@ class ClientConnection:
 
     def flush(self) -> None:
         """Give everything that was written to the transport."""
-        out = self._out
+        out = self.queued
         if not out:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        self._out = []
+        self.queued = []
         self.sent += self._out_bytes
         self._out_bytes = 0
         if self._transport is not None and not self._eof:

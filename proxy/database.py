@@ -386,7 +386,7 @@ class LogicalDatabase:
 
     def _use_types(self, types: Sequence[TypeMap | None]) -> None:
         for holder, current in zip(self.pools.types, types, strict=True):
-            holder.current = current
+            holder.use(current)
 
     async def shard_returned(self, _shard: int) -> None:
         """A shard is back; what it calls its types could not be read, or has changed meanwhile."""
@@ -441,7 +441,7 @@ class LogicalDatabase:
         tiers = counts.book.tiers.values()
         pools = [pool.stats for pool_set in (self.pools, self.scratch_pools) for pool in pool_set]
         return Totals(
-            server_assignment_count=sum(stats.lent for stats in pools),
+            server_assignment_count=counts.lent + sum(stats.lent for stats in pools),
             xact_count=counts.alone + counts.blocks,
             query_count=sum(tier.total for tier in tiers) + counts.failures.total(),
             bytes_received=counts.received + sum(one.connection.received for one in self.sessions),

@@ -43,10 +43,47 @@ if TYPE_CHECKING:
 # Candidates for what comes next after a statement: TPC-B's deltas, with a sign and without, make two of each UPDATE.
 _FOLLOWERS: Final = 4
 _HEADER_BYTES: Final = 5
+_LENGTH_BYTES: Final = 4
+_MOST_DIGITS: Final = 9
+_MOST_HOLES: Final = 9  # beyond this, and for longer texts, an expression would be long that is rarely of use
+_LONGEST_SHAPE: Final = 1 << 12
 _TAGS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 
 
-class Shortcut:
+QUERY: Final = 0
+PARSED: Final = 1
+NAMED: Final = 2
+#: Of those that no quick lane may expect.
+nothing_matches: Final = re.compile(rb"(?!)").match
+
+
+class Expected:
+    """What a quick lane may be sent next: a Query (its ``Shortcut``) or a pipeline (proxy.session.known_binds).
+
+    ``shape`` tells it by one expression. Without a shard (-1) the key is the last group that has matched, a canonical
+    integer that is not negative. ``prepared`` and ``link_name``: what a pipeline runs, and its name on links.
+    """
+
+    __slots__ = ("kind", "likely", "link_name", "prepared", "shape", "shard", "statement", "tally")
+
+    def __init__(self, statement: Statement, kind: int, shard: int) -> None:
+        self.statement = statement
+        self.kind = kind
+        self.shard = shard
+        self.shape: Callable[[bytes], re.Match[bytes] | None] = nothing_matches
+        #: What has come after it, the latest first.
+        self.likely: list[Any] = []
+        #: Where whoever runs it counts that (proxy.admin.statements); nothing until it is run.
+        self.tally: Any = None
+        self.prepared: Any = None
+        self.link_name = ""
+
+    def sent_alike(self, data: bytes) -> bytes:
+        """Return what a shard gets of a message of this shape."""
+        return data
+
+
+class Shortcut(Expected):
     """One statement that is known. Shared by the sessions of a database; ``following`` learns what comes after it.
 
     ``pattern`` matches a whole Query message, its header among it (whose length the caller compares), or is None and
@@ -60,9 +97,6 @@ class Shortcut:
         "group",
         "message",
         "pattern",
-        "shard",
-        "statement",
-        "tally",
         "text",
         "writes",
     )
@@ -78,20 +112,17 @@ class Shortcut:
         control: Control | None = None,
         text: str = "",
     ) -> None:
-        self.statement = statement
+        super().__init__(statement, QUERY, -1 if group else shard)
         self.text = text  # one that it stands for
-        #: Where whoever runs it counts that (proxy.admin.statements); nothing until it is run.
-        self.tally: Any = None
         plan = statement.plan
         self.writes = isinstance(plan, Single) and plan.writes
         self.pattern = pattern
         self.message = message
         self.group = group
-        self.shard = shard
         self.control = control
         #: In a block this text goes out instead: bytes, indexes of integers, and moments of the clock.
         self.filled: tuple[bytes | int | Moment, ...] = ()
-        self.following: list[Shortcut] = []
+        self.following: list[Shortcut] = self.likely
 
     def followed_by(self, other: Shortcut) -> None:
         """Remember what came after this one, the latest first."""
@@ -287,7 +318,9 @@ class Shortcuts:
         shard = _constant_shard(statement, self._database)
         if shard is None or not is_quiet(statement, functions=self._functions):
             return None
-        return Shortcut(statement, message=message, shard=shard, text=statement.text)
+        shortcut = Shortcut(statement, message=message, shard=shard, text=statement.text)
+        shortcut.shape = re.compile(re.escape(message), re.DOTALL).fullmatch
+        return shortcut
 
     def _of_template(self, template: Template, lifted: Lifted, text: str) -> Shortcut | None:
         statement = lifted.statement
@@ -311,4 +344,21 @@ class Shortcuts:
         else:
             return None
         shortcut.filled = filled
+        shortcut.shape = _shape(template, shortcut.group)
         return shortcut
+
+
+def _shape(template: Template, group: int) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Return an expression for whole Query messages: it compares their lengths as well, and cuts out the key alone."""
+    pieces = [re.escape(piece.encode("ascii")) for piece in template]
+    shortest = len(b"".join(piece.encode("ascii") for piece in template)) + len(pieces)  # a digit in each, and the NUL
+    longest = shortest + (_MOST_DIGITS - 1) * (len(pieces) - 1)
+    if longest + _LENGTH_BYTES > _LONGEST_SHAPE or len(pieces) > _MOST_HOLES:
+        return nothing_matches
+    lengths = b"|".join(
+        b"%b.{%d}\\Z" % (re.escape((size + _LENGTH_BYTES).to_bytes(4, "big")), size)
+        for size in range(shortest, longest + 1)
+    )
+    for number in range(1, len(pieces)):
+        pieces[number] = (rb"(\d{1,9})" if number == group else rb"\d{1,9}") + pieces[number]
+    return re.compile(b"Q(?=%b).{4}%b\0" % (lengths, b"".join(pieces)), re.DOTALL).fullmatch

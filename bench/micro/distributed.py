@@ -20,7 +20,7 @@ from proxy.connection import ClientConnection
 from proxy.description import Description
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.filling import with_moments
-from proxy.session.lane import FastLane
+from proxy.session.lane_quick import QuickLane
 from proxy.session.own_settings import DEFAULTS
 from proxy.session.prepared import PreparedStatement
 from proxy.session.session import Session
@@ -178,7 +178,7 @@ class Scene:
                 text_of_one = text.format(*range(7 + number, 7 + number + len(kinds)))
                 self.plans.plan(text_of_one, PATH, (), lambda one: planner.plan(one, PATH, ()))
         self._prepare(planner)
-        self.lane = self.connection.lane = FastLane(self.session, ExtendedProtocol(self.session))
+        self.lane = self.connection.lane = QuickLane(self.session, ExtendedProtocol(self.session))
         self.lane.arm()
 
     def _pool(self, number: int) -> LinkPool:
@@ -187,7 +187,7 @@ class Scene:
         loan: Any = SimpleNamespace(transport=self.shards[number], parameters={}, pid=1)
         link = ShardLink(endpoint, loan, "postgres", "bench")
         link.types = OTHER_TYPES
-        pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
+        link.lender = pool
         pool._give(link)  # noqa: SLF001 - the same
         return pool
 

@@ -17,7 +17,7 @@ from proxy.config import Log
 from proxy.connection import ClientConnection
 from proxy.description import Description
 from proxy.session.extended import ExtendedProtocol
-from proxy.session.lane import FastLane
+from proxy.session.lane_quick import QuickLane
 from proxy.session.own_settings import DEFAULTS
 from proxy.session.prepared import PreparedStatement
 from proxy.session.session import Session
@@ -33,12 +33,14 @@ from router.cluster import Database
 from router.lifting import Lifted, lift
 from router.plan import ByKeys, Parameter, Single, Statement
 from router.planned import PlannedStatements
+from router.sharding_noted import NOTED, noted_slots
 from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHARDS = 4
+KEYS = range(1, 2_000_000, 1999)
 PATH = ("postgres", "public")
 TEXT = "SELECT abalance FROM pgbench_accounts WHERE aid = {};"
 PREPARED_TEXT = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;"
@@ -102,7 +104,7 @@ class Scene:
             definitions=SimpleNamespace(changing=False),
             shortcuts=lambda _path: shortcuts,
             pool=lambda shard, _role: pools[shard],
-            known_description=lambda *_: described,
+            descriptions=SimpleNamespace(known=lambda *_: described),
             plan=lambda *_: (Statement(PREPARED_TEXT, keyed, "SELECT"),),
         )
         self.client = Wire()
@@ -116,10 +118,14 @@ class Scene:
         name = prepared.link_name(session.settings.applied).decode()
         for wire in self.links:
             wire.protocol.statements[name] = None
-        lane = FastLane(session, ExtendedProtocol(session))
+        lane = QuickLane(session, ExtendedProtocol(session))
         self.connection.lane = lane
         lane.arm()
         self.lane = lane
+        integer = noted_slots(logical.slots)
+        for key in KEYS:  # what is noted of small keys is noted in blocks, and not what is measured here
+            if key < NOTED:
+                integer.note(key)
 
     def hold(self) -> None:
         """Lend every link, as if others had them: whoever asks then waits in the queue."""
@@ -144,8 +150,8 @@ class Scene:
         loan: Any = SimpleNamespace(transport=wire, parameters={}, pid=1)
         link = ShardLink(endpoint, loan, "postgres", "bench")
         link.types = OTHER_TYPES
-        pool._size = 1  # noqa: SLF001 - as if it had been opened
-        pool._lent.add(link)  # noqa: SLF001 - as if it had been opened
+        pool.size = 1  # as if it had been opened
+        link.lender = pool
         pool._give(link)  # noqa: SLF001 - the same
         return pool
 
@@ -153,21 +159,20 @@ class Scene:
         """Run one statement."""
         self.connection.data_received(message)
         lane = self.lane
-        if not lane.busy:
+        link: Any = lane._link  # noqa: SLF001 - which of them it is
+        if link is None:
             msg = "the lane left a statement to the long road"
             raise RuntimeError(msg)
-        link: Any = lane._link  # noqa: SLF001 - which of them it is
         link.data_received(answer)
 
 
 def messages() -> dict[str, tuple[list[bytes], bytes]]:
     """Return, by mode, a list of messages with different keys, and the answer."""
-    keys = range(1, 2_000_000, 1999)
-    prepared = [Bind(b"", b"P_0", (), (str(key).encode(),), ()).encode() + TAIL for key in keys]
+    prepared = [Bind(b"", b"P_0", (), (str(key).encode(),), ()).encode() + TAIL for key in KEYS]
     parse = Parse(b"", PREPARED_TEXT.encode(), ()).encode()
-    bound = [Bind(b"", b"", (), (str(key).encode(),), ()).encode() + TAIL for key in keys]
+    bound = [Bind(b"", b"", (), (str(key).encode(),), ()).encode() + TAIL for key in KEYS]
     return {
-        "simple": ([Query(TEXT.format(key).encode()).encode() for key in keys], ANSWER),
+        "simple": ([Query(TEXT.format(key).encode()).encode() for key in KEYS], ANSWER),
         "extended": ([parse + one for one in bound], PARSED),
         "prepared": (prepared, BOUND),
     }

@@ -9,12 +9,15 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.admin.statements import StatementBook
 from proxy.timings import Timings
+from router.shortcut import PARSED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proxy.admin.statements import Tally
     from proxy.twophase.events import Result
 
@@ -41,6 +44,8 @@ class Counts:
         "commits",
         "failures",
         "fast",
+        "ledger",
+        "lent",
         "notable_s",
         "planning",
         "received",
@@ -61,13 +66,40 @@ class Counts:
         self.client_parses = 0  # messages of clients
         self.server_parses = 0  # messages to shards
         self.binds = 0
-        self.book = StatementBook(statements)
+        #: Statements of quick lanes that have ended and are not counted yet, three entries for each: how long it took,
+        #: which it was, how its shard's answers are timed. ``settle`` counts them.
+        self.ledger: list[Any] = []
+        self.lent = 0  # links, to quick lanes
+        self.book = StatementBook(statements, self.settle)
         #: From the arrival of a statement to where it begins to run, for those that do not take the lane.
         self.planning = Timings()
         #: Of commits of several writers.
         self.commit_times = Timings()
         self.commits: Counter[tuple[str, int]] = Counter()  # by outcome and number of writers
         self.failures: Counter[tuple[str, str]] = Counter()  # statements by tier, and whether refused or an error
+
+    def settle(self) -> None:
+        """Count what is in the ledger: whoever reads any of these numbers calls this first."""
+        ledger = self.ledger
+        if not ledger:
+            return
+        seconds, known, loads = ledger[0::3], ledger[1::3], ledger[2::3]
+        ledger.clear()
+        number = len(seconds)
+        self.fast += number
+        self.lent += number
+        self.alone += number
+        self.alone_seconds += sum(seconds)
+        for one, took in _grouped(known, seconds):
+            one.tally.add_many(took)
+            one.tally.rows += len(took)
+            if one.kind:
+                self.binds += len(took)
+                if one.kind == PARSED:
+                    self.client_parses += len(took)
+                    self.server_parses += len(took)
+        for load, took in _grouped(loads, seconds):
+            load.add_many(took)
 
     def commit(self, result: Result, writers: int) -> None:
         """Count a COMMIT."""
@@ -83,6 +115,19 @@ class Counts:
         if tally is not None:
             tally.errors += 1
         self.failures[UNPLANNED if tally is None else tally.tier, "refused" if refused else "error"] += 1
+
+
+def _grouped(owners: list[Any], seconds: list[float]) -> Iterable[tuple[Any, list[float]]]:
+    first = owners[0]
+    if owners.count(first) == len(owners):
+        return ((first, seconds),)
+    found: dict[Any, list[float]] = {}
+    for owner, one in zip(owners, seconds, strict=True):
+        if owner in found:
+            found[owner].append(one)
+        else:
+            found[owner] = [one]
+    return found.items()
 
 
 @dataclass(frozen=True, slots=True)

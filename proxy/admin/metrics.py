@@ -89,6 +89,8 @@ class Metrics:
         if self._alone:
             yield from worker_metrics(1, 1, 0)
         databases = self._sources.databases()
+        for database in databases.values():
+            database.counts.settle()
         fast = sum(one.counts.fast for one in databases.values())
         yield CounterMetricFamily("pgchorus_fast_statements", "Statements sent without being planned.", value=fast)
         yield GaugeMetricFamily("pgchorus_clients", "Sessions that are logged in.", value=self._sources.client_count())

@@ -14,7 +14,7 @@ from proxy.timings import Histogram, Timings
 from router.normal import normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _Key = tuple[str, str]
 
@@ -54,8 +54,10 @@ class Tally(Timings):
 class StatementBook:
     """The tallies of one database."""
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, entries: int, settle: Callable[[], None] = lambda: None) -> None:
+        """``settle`` counts what has run and is counted nowhere yet."""
         self._entries = entries
+        self._settle = settle
         self._tallies: dict[_Key, Tally] = {}
         self._gone: WeakValueDictionary[_Key, Tally] = WeakValueDictionary()
         self._by_text: dict[_Key, Tally] = {}
@@ -87,6 +89,7 @@ class StatementBook:
 
     def _make_room(self) -> None:
         """Let a tenth go: what was not run since the last time first, then what took the least time."""
+        self._settle()
         for tally in self._tallies.values():
             tally.fold()
         ranked = sorted(
@@ -101,6 +104,7 @@ class StatementBook:
 
     def fold(self) -> None:
         """Bring all sums up to date, and back what has gone and is in use again."""
+        self._settle()
         for key, tally in list(self._gone.items()):
             tally.fold()
             if tally.used > tally.before and len(self._tallies) < self._entries:
@@ -111,6 +115,7 @@ class StatementBook:
 
     def reset(self) -> None:
         """Begin anew; the sums by tier stay."""
+        self._settle()
         for tally in self._tallies.values():
             tally.reset()
         self._gone.update(self._tallies)

@@ -74,6 +74,7 @@ async def stats_shards(world: World) -> Table:
     """How long each shard has taken to answer (microseconds), since the start."""
     table = Table.of("database shard exchanges# time# p50# p99# longest#")
     for name, database in world.databases().items():
+        database.counts.settle()
         for endpoint, load in zip(database.pools.endpoints, database.pools.loads, strict=True):
             load.fold()
             durations = load.histogram

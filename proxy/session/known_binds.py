@@ -26,10 +26,9 @@ from router.keys import family
 from router.plan import Concat, Execution, Single, Task
 from router.planned import Missing
 from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, assigned_key, decode_key, integer_slot, slot_of
-from router.shortcut import is_quiet, keyed_bind, plain_control
+from router.shortcut import NAMED, PARSED, Expected, is_quiet, keyed_bind, plain_control
 
 if TYPE_CHECKING:
-    from proxy.admin.statements import Tally
     from proxy.session.session import Session
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
@@ -49,7 +48,7 @@ _FOLLOWERS: Final = 4
 _ZERO: Final = ord("0")
 
 
-class KnownBind:
+class KnownBind(Expected):
     """A statement that is ready to be bound. ``control``: BEGIN or COMMIT, which no shard sees."""
 
     __slots__ = (
@@ -69,11 +68,7 @@ class KnownBind:
         "_slots",
         "control",
         "following",
-        "link_name",
         "moments",
-        "prepared",
-        "statement",
-        "tally",
         "typeless",
         "writes",
     )
@@ -85,10 +80,11 @@ class KnownBind:
         applied: Applied,
         sent: tuple[PreparedStatement, tuple[Moment, ...]] | None = None,
     ) -> None:
-        self.prepared = prepared
         on_links, self.moments = sent or (prepared, ())
         plan = on_links.statement.plan
-        self.statement = replace(prepared.statement, plan=plan) if self.moments else prepared.statement
+        statement = replace(prepared.statement, plan=plan) if self.moments else prepared.statement
+        super().__init__(statement, NAMED if prepared.name else PARSED, -1)
+        self.prepared = prepared
         self.writes = isinstance(plan, Single) and plan.writes
         self.control: Control | None = plain_control(self.statement)
         fields = prepared.description.fields or ()
@@ -107,14 +103,13 @@ class KnownBind:
         self._portals: dict[int, Portal] = {}
         self._shape: Shape | None = None
         self._short_heads: dict[int, bytes] = {}  # how a Bind like the shape begins on links, by the message's length
-        #: What has come after it, the latest first.
-        self.following: list[KnownBind] = []
-        self.tally: Tally | None = None  # where it is counted, once it has run
+        self.following: list[KnownBind] = self.likely
 
     @property
     def text(self) -> str:
         """What the client has prepared."""
-        return self.prepared.query.decode("utf-8", "replace")
+        query: bytes = self.prepared.query
+        return query.decode("utf-8", "replace")
 
     def reads_key(self, source: KeyedBind, sent: str) -> None:
         """Say where the shard comes from: a parameter that is sent as type ``sent``."""
@@ -158,6 +153,8 @@ class KnownBind:
         head = self._short_heads.get(len(data))
         shape = self._shape
         assert shape is not None  # noqa: S101 - it has matched
+        if self.kind == PARSED:
+            return data
         if head is None:
             length = shape.cut(data).bind_end - 1 + self._name_delta
             head = self._short_heads[len(data)] = HEADER.pack(_BIND, length) + self._bind_head
@@ -171,7 +168,9 @@ class KnownBind:
     def learn(self, data: bytes, cut: Pipeline) -> None:
         """Remember the shape of a pipeline that was read."""
         if self._shape is None and self._index >= 0 and self._sent in _WIDE_INTEGERS:
-            self._shape = shape_of(data, cut, self._count, self._index)
+            shape = self._shape = shape_of(data, cut, self._count, self._index)
+            if shape is not None and shape.exact is not None and self.typeless and not self.moments:
+                self.shape = shape.exact
 
     def followed_by(self, other: KnownBind) -> None:
         """Remember what came after this one."""

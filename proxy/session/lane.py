@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from proxy.shards.receiver import Chunk, Frame
     from proxy.wire.pipeline import Pipeline
     from router.plan import Statement
-    from router.shortcut import Shortcut
+    from router.shortcut import Expected, Shortcut
 
 _QUERY: Final = ord("Q")
 _SHORTEST_QUERY: Final = HEADER_BYTES + 1
@@ -88,6 +88,7 @@ class FastLane(WaitingLane):
         "_failed",
         "_looked",
         "_previous",
+        "_running",
         "_shortcuts",
         "_special",
         "_sqlstate",
@@ -104,6 +105,7 @@ class FastLane(WaitingLane):
         self._previous = self._shortcuts.start
         self._binds = KnownBinds(session, self._shortcuts)
         self._before: KnownBind | None = None
+        self._running: Expected = self._previous  # the latest of both
         self._statement = self._previous.statement
         self._tally = NOBODYS
         self._failed = False  # an ErrorResponse was passed on
@@ -124,10 +126,11 @@ class FastLane(WaitingLane):
         shortcuts = self._database.shortcuts(session.search_path)
         if shortcuts is not self._shortcuts:
             self._shortcuts = shortcuts
-            self._previous = shortcuts.start
+            self._previous = self._running = shortcuts.start
         if shortcuts is not self._binds.shortcuts or self._applied is not self._binds.applied:
             self._binds = KnownBinds(session, shortcuts)
             self._before = None
+            self._running = self._previous
         self.armed = True
 
     def statement_under_way(self) -> Statement | None:
@@ -178,7 +181,7 @@ class FastLane(WaitingLane):
             self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
         # As in ``_send_query``: a call is a fortieth of all that there are.
         self._connection.received += size
-        self._previous = shortcut
+        self._previous = self._running = shortcut
         session = self._session
         if session.statements:
             session.statements.pop(b"", None)
@@ -191,7 +194,7 @@ class FastLane(WaitingLane):
         self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
         self._exchange(link, shard, data, shortcut.statement, data, typeless=True)
         self._connection.received += len(data)
-        self._previous = shortcut
+        self._previous = self._running = shortcut
         session = self._session
         if session.statements:
             session.statements.pop(b"", None)
@@ -225,7 +228,7 @@ class FastLane(WaitingLane):
         known.learn(data, cut)
         if before is not None:
             before.followed_by(known)
-        self._before = known
+        self._before = self._running = known
         return True
 
     def _predicted(self, data: bytes, known: KnownBind, shard: int) -> bool:
@@ -237,7 +240,7 @@ class FastLane(WaitingLane):
         replaced = session.portals.get(b"")
         if replaced is not None and replaced.result is not None:
             return False
-        self._before = known
+        self._before = self._running = known
         if self._transaction.block is not _OUTSIDE or known.control is not None or known.moments:
             return self._bind(data, known.cut(data), known, shard, parses=not name)
         # One statement alone, as ``_bind`` does it: half of its steps are for what it cannot be here.

@@ -9,7 +9,7 @@ import structlog
 
 from proxy.errors import ClientGone
 from proxy.session.extended import ExtendedProtocol
-from proxy.session.lane import FastLane
+from proxy.session.lane_quick import QuickLane
 from proxy.session.simple import simple_query
 from proxy.wire import backend
 from proxy.wire.errors import ProtocolViolation
@@ -30,7 +30,7 @@ async def serve_session(session: Session) -> None:
     """Handle messages until the client leaves; the session is closed on return."""
     connection = session.connection
     extended = ExtendedProtocol(session)
-    lane = connection.lane = FastLane(session, extended)
+    lane = connection.lane = QuickLane(session, extended)
     connection.on_lost = session.client_lost
     session.in_lane, session.planned_ahead = lane.statement_under_way, extended.planned_ahead
     session.database.sessions.add(session)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.encodings import UTF_8, written
 from proxy.errors import QUERY_CANCELED
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unhandled, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
 from proxy.shards.relay import IDLE, Relay
 from proxy.wire import backend
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.pool import LinkPool
+    from proxy.shards.receiver import QuickReceiver, Receiver
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
 
@@ -57,16 +58,20 @@ class ShardLink(Relay):
         "codec",
         "database",
         "dirty",
+        "fit",
         "idle_since",
         "lender",
         "pid",
+        "quick",
         "replica",
         "resettable",
         "role",
+        "send",
         "sequences",
         "settings",
         "statements",
         "trusted_s",
+        "usable_s",
     )
 
     def __init__(self, endpoint: ShardEndpoint, loan: lending.Loan, role: str, database: str) -> None:
@@ -88,10 +93,73 @@ class ShardLink(Relay):
         self.idle_since = 0.0
         #: How long after that it is taken to be there without being tried: its server may have closed it.
         self.trusted_s = inf
+        #: ``settings``, while nothing about the link is out of the ordinary: a lane that has the same may use it at
+        #: once, if it has not been idle for more than ``usable_s`` seconds (proxy.session.lane_quick).
+        self.fit: object | None = None
+        self.usable_s = 0.0
+        #: A lane whose statement is under way and was not sent by ``exchange`` or ``ask``.
+        self.quick: QuickReceiver | None = None
+        self.send = loan.transport.write
         #: The pool that it goes back to.
         self.lender: LinkPool | None = None
         #: Whether it leads to a standby.
         self.replica = False
+
+    # ---- quick exchanges ---------------------------------------------------------------------------------------------
+
+    def rests(self, now: float, check_s: float) -> None:
+        """The pool keeps it, idle and clean: see whether it is fit for quick exchanges until something changes."""
+        self.idle_since = now
+        self.usable_s = min(check_s, self.trusted_s)
+        known = self._known_columns
+        if known.portals or known.statements:
+            known.passed_by(b"P")  # a quick exchange may replace both unnamed ones
+        odd = self.cancelled or self.dirty or self.closed or not self.resettable or self.has_prefix
+        odd = odd or not self._reading or bool(known.portals) or self.on_notification is not None
+        self.fit = None if odd else self.settings
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way (not any more while its receiver is being told of its last frame)."""
+        return self.quick is not None or (self._receiver is not None and not self._at_ready)
+
+    def data_received(self, data: bytes) -> None:
+        """Show a quick lane its answer first."""
+        quick = self.quick
+        if quick is not None:
+            self.quick = None
+            try:
+                if quick.answered(self, data):
+                    return
+            except Exception as error:  # noqa: BLE001 - as for any receiver
+                _log.exception("%r: the receiver of an answer failed", self)
+                self._slow_down(quick)
+                self._lose(unhandled(self.shard, self.name, error))
+                return
+            self._slow_down(quick)
+        super().data_received(data)
+
+    def _slow_down(self, quick: QuickReceiver) -> None:
+        """Make a quick exchange one as any other."""
+        self.quick = None
+        self._plain = self._receiver = quick
+        self._translating, self._untranslated = None, self.types.current
+        self._serial += 1
+        quick.slowed()
+
+    def divert(self, receiver: Receiver) -> Receiver:
+        """Give the rest of the exchange under way to another receiver; returns the one that had it."""
+        if self.quick is not None:
+            self._slow_down(self.quick)
+        return super().divert(receiver)
+
+    def _lose(self, error: ShardError) -> None:
+        self.fit = None
+        if self.quick is not None:
+            self._slow_down(self.quick)
+        super()._lose(error)
+
+    # ---- exchanges ---------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> bytes:
         """Encode a text in what the link's client_encoding is. Raises ProxyError 22P05 for a character not in there."""
@@ -138,6 +206,7 @@ class ShardLink(Relay):
         The link is marked at once, before anything is awaited: released meanwhile, it is washed before it is lent.
         """
         self.cancelled = not self.closed
+        self.fit = None
         return self._cancel(timeout_s)
 
     async def _cancel(self, timeout_s: float) -> None:
@@ -162,6 +231,7 @@ class ShardLink(Relay):
         """
         delivered = asyncio.get_running_loop().create_future()
         self.cancelled = not self.closed
+        self.fit = None
         self._cancels.add(delivered)
         try:
             yield

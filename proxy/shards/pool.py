@@ -95,19 +95,23 @@ class LinkPool:
         self.limits = limits
         self.password = password  # for links that are opened from now on
         self._health = health
-        self._down: Mapping[int, object] = {} if health is None else health.down
+        self.down: Mapping[int, object] = {} if health is None else health.down
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._idle_check_s = limits.idle_check_s
-        self._size = 0
-        self._idle: dict[ShardLink, None] = {}  # in the order of their coming back
-        self._lent: set[ShardLink] = set()
-        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.size = 0
+        #: Whether an idle link may be lent whatever else is: no place is taken by one of ``extra``, and none is paused.
+        self.is_spare = True
+        #: In the order of their coming back. A quick lane takes the last one from here, and puts it back, by itself
+        #: (proxy.session.lane_quick), if ``is_spare`` and the link's ``fit`` allow it.
+        self.idle: list[ShardLink] = []
+        self._all: set[ShardLink] = set()  # idle or lent
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self._further: OrderedDict[Waiter, None] = OrderedDict()  # those of them who hold a link to another shard
         self._late_timer: asyncio.TimerHandle | None = None  # for the lanes among them
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self._lendable = limits.size  # 0 while it is paused
+        self.lendable = limits.size  # 0 while it is paused
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._opened = 0
@@ -122,28 +126,31 @@ class LinkPool:
         self.on_lost: Callable[[ShardLink, ShardError], None] | None = None
 
     @property
+    def _lent(self) -> set[ShardLink]:
+        return self._all.difference(self.idle)
+
+    @property
     def _used(self) -> int:
         """How many places are taken by links that are not idle: lent, being opened, washed or closed."""
-        return self._size - len(self._idle)
+        return self.size - len(self.idle)
 
     def take(self, preferred: ShardLink | None = None) -> ShardLink | None:
         """Lend an idle link at once if there is a good one: the way of the hot path. None means: acquire().
 
         ``preferred``: the one to lend if it is idle.
         """
-        idle = self._idle
-        if not idle or self._size - len(idle) >= self._lendable or (self._down and self.endpoint.index in self._down):
+        idle = self.idle
+        if not idle or self.size - len(idle) >= self.lendable or (self.down and self.endpoint.index in self.down):
             return None
         if preferred is not None and preferred in idle:
             link = preferred
-            del idle[link]
+            idle.remove(link)
         else:
-            link, _ = idle.popitem()
+            link = idle.pop()
         idle_s = self._time() - link.idle_since
         if idle_s > self._idle_check_s or idle_s > link.trusted_s:
-            idle[link] = None
+            idle.append(link)
             return None
-        self._lent.add(link)
         self.lent += 1
         return link
 
@@ -172,24 +179,26 @@ class LinkPool:
         if self._closing:
             raise _closing()
         limit = self.limits.size + (self.limits.extra if further else 0)
-        while self._idle and self._used < limit:
-            link, _ = self._idle.popitem()
+        while self.idle and self._used < limit:
+            link = self.idle.pop()
+            self._all.remove(link)
             if await self._is_alive(link):
-                self._lent.add(link)
+                self._all.add(link)
                 self.lent += 1
                 return link
         if self._used < limit:
-            self._size += 1
+            self.size += 1
+            self.is_spare = self.size <= self.lendable
             return await self._open()
         handed = await self._wait(further=further)
         return await self._open() if handed is None else handed
 
     def release(self, link: ShardLink) -> None:
         """Take a link back: one that is not idle is closed, a dirty one washed. A receiver's ``frames`` may call it."""
-        if link not in self._lent:
+        if link not in self._all or link in self.idle:
             msg = f"{link!r} was not lent by this pool"
             raise ValueError(msg)
-        self._lent.remove(link)
+        self._all.remove(link)
         if link.closed:
             self._free_slot()
         elif self._closing or link.busy or link.status != IDLE or not link.resettable:
@@ -204,22 +213,18 @@ class LinkPool:
         if self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
             self.release(link)
             return
-        if self._waiters and self._handed(link):
+        if self.waiters and self._handed(link):
             self.lent += 1
             return
-        self._lent.remove(link)
-        link.idle_since = self._time()
-        self._idle[link] = None
-        if self._sweep_timer is None:
-            self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)
+        self._rest(link)
 
     @property
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
-        waiting = sum(waiter.waits for waiter in self._waiters)
+        waiting = sum(waiter.waits for waiter in self.waiters)
         return PoolStats(
-            len(self._lent),
-            len(self._idle),
+            len(self._all) - len(self.idle),
+            len(self.idle),
             waiting,
             self._opened,
             self._closed,
@@ -232,25 +237,27 @@ class LinkPool:
     def longest_wait_s(self) -> float:
         """Return for how long the first in the queue has been waiting; 0 when nobody is."""
         now = self._loop.time()
-        return max((now - waiter.since for waiter in self._waiters if waiter.waits), default=0.0)
+        return max((now - waiter.since for waiter in self.waiters if waiter.waits), default=0.0)
 
     def links(self) -> list[tuple[ShardLink, bool]]:
         """Return all links, and whether each is lent."""
-        return [(link, True) for link in self._lent] + [(link, False) for link in self._idle]
+        return [(link, True) for link in self._lent] + [(link, False) for link in self.idle]
 
     @property
     def is_unused(self) -> bool:
         """Whether there is no link and nobody who waits for one."""
-        return not self._size and not self._waiters
+        return not self.size and not self.waiters
 
     def pause(self) -> None:
         """Lend nothing to transactions that begin; those that hold a link to another shard get theirs, and so end."""
-        self._lendable = 0
+        self.lendable = 0
+        self.is_spare = False
         self._resumed.clear()
 
     def resume(self) -> None:
         """Lend again; those who have waited meanwhile go on."""
-        self._lendable = self.limits.size
+        self.lendable = self.limits.size
+        self.is_spare = self.size <= self.lendable
         self._resumed.set()
 
     def use_limits(self, limits: PoolLimits) -> None:
@@ -259,17 +266,19 @@ class LinkPool:
         Links that are lent beyond a smaller size stay until they come back; nobody gets their places.
         """
         self.limits = limits
-        if self._lendable:
-            self._lendable = limits.size
+        if self.lendable:
+            self.lendable = limits.size
         # Those that are being closed go anyway.
-        surplus = len(self._idle) + len(self._lent) - limits.size - limits.extra
-        for link in list(self._idle)[: max(0, surplus)]:
-            del self._idle[link]
+        surplus = max(0, len(self._all) - limits.size - limits.extra)
+        for link in self.idle[:surplus]:
+            self.idle.remove(link)
+            self._all.remove(link)
             spawn(self._retire(link), f"retire {link!r}")
-        while self._used < limits.size and self._waiters:
-            self._size += 1
+        while self._used < limits.size and self.waiters:
+            self.size += 1
             if not self._handed(None):
-                self._size -= 1
+                self.size -= 1
+        self.is_spare = self.size <= self.lendable
         self._look_at_late()
 
     def renew(self) -> None:
@@ -277,14 +286,16 @@ class LinkPool:
         self._generation += 1
         for link in self._lent:
             link.resettable = False
-        idle, self._idle = self._idle, {}
+            link.fit = None
+        idle, self.idle = self.idle, []
+        self._all.difference_update(idle)
         for link in idle:
             spawn(self._retire(link), f"retire {link!r}")
 
     def drop(self) -> None:
         """Close all links now, those that are lent as well: they lead to a server that is not the primary any more."""
         self._generation += 1
-        for link in (*self._idle, *self._lent):
+        for link in list(self._all):
             link.abort()
 
     async def close(self) -> None:
@@ -297,10 +308,12 @@ class LinkPool:
         if self._late_timer is not None:
             self._late_timer.cancel()
             self._late_timer = None
-        while self._waiters:
-            self._first(self._waiters).refused(_closing())
-        idle = list(self._idle)
-        self._idle.clear()
+        while self.waiters:
+            self._first(self.waiters).refused(_closing())
+        idle, self.idle = self.idle, []
+        self._all.difference_update(idle)
+        for link in self._all:
+            link.fit = None
         await asyncio.gather(*(self._retire(link) for link in idle))
 
     # ---- opening ----------------------------------------------------------------------------------------------------
@@ -322,7 +335,7 @@ class LinkPool:
         link.types = self.types
         link.load = self.load
         link.on_lost = lambda error: self._lost(link, error)
-        self._lent.add(link)
+        self._all.add(link)
         self.lent += 1
         return link
 
@@ -374,7 +387,7 @@ class LinkPool:
 
     def enter(self, waiter: Waiter) -> bool:
         """Put a lane in the queue; False: ``acquire`` has something to do that lanes do not."""
-        if not 0 < self._lendable <= self._used or self._closing or (self._down and self.endpoint.index in self._down):
+        if not 0 < self.lendable <= self._used or self._closing or (self.down and self.endpoint.index in self.down):
             return False
         self._queue(waiter)
         if self._late_timer is None:
@@ -383,14 +396,14 @@ class LinkPool:
 
     def leave(self, waiter: Waiter) -> None:
         """Take somebody out of the queue who does not wait any more."""
-        if waiter in self._waiters:
-            del self._waiters[waiter]
+        if waiter in self.waiters:
+            del self.waiters[waiter]
             self._further.pop(waiter, None)
             self._waited_s += self._time() - waiter.since
 
     def _queue(self, waiter: Waiter) -> None:
         waiter.since = self._time()
-        self._waiters[waiter] = None
+        self.waiters[waiter] = None
         self._waits += 1
 
     def _look_at_late(self) -> None:
@@ -399,32 +412,35 @@ class LinkPool:
             self._late_timer.cancel()
             self._late_timer = None
         limit_s, now = self.limits.wait_timeout_s, self._time()
-        for waiter in list(takewhile(lambda one: one.since + limit_s <= now, self._waiters)):
+        for waiter in list(takewhile(lambda one: one.since + limit_s <= now, self.waiters)):
             if waiter.is_late(self._exhausted()):
                 self.leave(waiter)
-        if self._waiters:
-            wait_s = next(iter(self._waiters)).since + limit_s - now
+        if self.waiters:
+            wait_s = next(iter(self.waiters)).since + limit_s - now
             self._late_timer = self._loop.call_later(max(wait_s, _MIN_SWEEP_S), self._look_at_late)
 
     # ---- coming back ------------------------------------------------------------------------------------------------
 
     def _give(self, link: ShardLink) -> None:
         """Hand an idle and clean link to the first in the queue, or keep it."""
-        if self._waiters:
-            self._lent.add(link)
-            if self._handed(link):
-                self.lent += 1
-                return
-            self._lent.remove(link)
-        link.idle_since = self._loop.time()
-        self._idle[link] = None
+        self._all.add(link)
+        if self.waiters and self._handed(link):
+            self.lent += 1
+            return
+        self._rest(link)
+
+    def _rest(self, link: ShardLink) -> None:
+        """Keep a link until somebody wants it."""
+        link.rests(self._time(), self._idle_check_s)
+        self.idle.append(link)
         if self._sweep_timer is None:
             self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)
 
     def _free_slot(self) -> None:
         """Give the place of a link that is gone to the first in the queue."""
-        if not (self._waiters and self._handed(None)):
-            self._size -= 1
+        if not (self.waiters and self._handed(None)):
+            self.size -= 1
+            self.is_spare = self.size <= self.lendable
 
     def _handed(self, link: ShardLink | None) -> bool:
         """Hand what is in use to the first in the queue who may have it, and has a use for it; False: there is nobody.
@@ -434,7 +450,7 @@ class LinkPool:
         used, limits = self._used, self.limits
         if used > limits.size + limits.extra:
             return False
-        waiters = self._waiters if used <= limits.size else self._further
+        waiters = self.waiters if used <= limits.size else self._further
         while waiters:
             if self._first(waiters).handed(link):
                 return True
@@ -443,7 +459,7 @@ class LinkPool:
     def _first(self, waiters: OrderedDict[Waiter, None]) -> Waiter:
         """Take the first of some out of the queue."""
         waiter = next(iter(waiters))
-        del self._waiters[waiter]
+        del self.waiters[waiter]
         self._further.pop(waiter, None)
         waiter.waited_s = self._time() - waiter.since
         self._waited_s += waiter.waited_s
@@ -500,8 +516,9 @@ class LinkPool:
     def _lost(self, link: ShardLink, error: ShardError) -> None:
         """Hear that a link has ended: drop it if it was idle; others hear of it where they use it."""
         self._closed += 1
-        if link in self._idle:
-            del self._idle[link]
+        if link in self.idle:
+            self.idle.remove(link)
+            self._all.remove(link)
             self._free_slot()
         elif self.on_lost is not None and not link.left:
             self.on_lost(link, error)
@@ -512,14 +529,17 @@ class LinkPool:
         """Close what has been idle for too long."""
         self._sweep_timer = None
         now = self._loop.time()
-        while self._idle:
-            link = next(iter(self._idle))
+        while self.idle:
+            link = self.idle[0]
             wait = link.idle_since + self.limits.idle_lifetime_s - now
             if wait > 0:
                 self._sweep_timer = self._loop.call_later(max(wait, _MIN_SWEEP_S), self._sweep)
                 return
-            del self._idle[link]
+            del self.idle[0]
+            self._all.remove(link)
             spawn(self._retire(link), f"retire {link!r}")
+        if self._all and not self._closing:  # a lane puts back without a look at the timer what it has taken
+            self._sweep_timer = self._loop.call_later(self.limits.idle_lifetime_s, self._sweep)
 
     def _exhausted(self) -> ProxyError:
         return ProxyError(

@@ -194,7 +194,7 @@ class Relay:
 
         On a closed link ``receiver.lost`` is called in the loop's next round.
         """
-        if self._receiver is not None and not self._at_ready:
+        if self.busy:
             msg = f"{self!r}: an exchange is under way already"
             raise RuntimeError(msg)
         if self.closed:

@@ -34,6 +34,7 @@ FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespa
 WHERE t.oid >= 16384 AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgchorus')
 """
 
+_MOST_HEADS: Final = 4096
 _FORMS: Final = {"c": ROW, "r": RANGE, "m": MULTIRANGE}
 NOTHING_KNOWN: Final = TypeMap({}, {}, {})
 """Of a shard that could not be asked: every user-defined type is an error there."""
@@ -49,12 +50,28 @@ class _Name(NamedTuple):
 
 
 class ShardTypes:
-    """What the links to one shard go by; ``current`` is None when nothing must be translated."""
+    """What the links to one shard go by; ``current`` is None when nothing must be translated.
 
-    __slots__ = ("current",)
+    ``heads``: how answers of that shard begin that need no translation, up to the end of their columns' description, by
+    what was asked (proxy.session.lane_quick).
+    """
+
+    __slots__ = ("current", "heads")
 
     def __init__(self, current: TypeMap | None = None) -> None:
         self.current = current
+        self.heads: dict[object, bytes] = {}
+
+    def use(self, current: TypeMap | None) -> None:
+        """Go by other types from now on."""
+        self.current = current
+        self.heads.clear()
+
+    def note_head(self, asked: object, head: bytes) -> None:
+        """Remember how an answer has begun; not of ever more sessions."""
+        if len(self.heads) >= _MOST_HEADS:
+            self.heads.clear()
+        self.heads[asked] = head
 
 
 AS_AT_HOME: Final = ShardTypes()

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES
 from proxy.wire.frontend import Describe, Execute, Sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PARSE: Final = ord("P")
 _BIND: Final = ord("B")
@@ -72,7 +75,7 @@ class Shape:
     says that everything but the integers is the same, byte for byte; the lengths before them are compared.
     """
 
-    __slots__ = ("_bind", "_described", "_key", "_name_end", "_pattern", "_rest", "_sizes", "_tail", "body")
+    __slots__ = ("_bind", "_described", "_key", "_name_end", "_pattern", "_rest", "_sizes", "_tail", "body", "exact")
 
     def __init__(self, data: bytes, cut: Pipeline, places: list[tuple[int, int]], key: int) -> None:
         pieces = [re.escape(data[: cut.bind]), b"B\0\0\0(.)"]
@@ -89,6 +92,8 @@ class Shape:
         self.body = cut.name_end + 1  # where what is Bind's own begins, behind the statement's name
         self._bind, self._name_end, self._described = cut.bind, cut.name_end, cut.described
         self._tail = len(data) - cut.bind_end
+        #: An expression that says the same by itself, for a pipeline whose only parameter is the key; its last group.
+        self.exact = _exact(data, cut, *places[0]) if len(places) == 1 else None
 
     def match(self, data: bytes) -> bytes | None:
         """Return the key's text."""
@@ -107,6 +112,18 @@ class Shape:
     def cut(self, data: bytes) -> Pipeline:
         """Return the places in a pipeline that has matched."""
         return Pipeline(self._bind, self._name_end, len(data) - self._tail, self._described)
+
+
+def _exact(data: bytes, cut: Pipeline, start: int, end: int) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Return an expression with an alternative for each length of the key: the lengths before it are then constants."""
+    before, behind = re.escape(data[cut.bind + HEADER_BYTES : start - 1]), re.escape(data[end:])
+    rest = cut.bind_end - cut.bind - 1 - (end - start)
+    alternatives = [
+        re.escape(bytes([rest + digits])) + before + re.escape(bytes([digits])) + b"([1-9][0-9]{%d})" % (digits - 1)
+        for digits in range(1, _LONGEST_SHORT)
+    ]
+    head = re.escape(data[: cut.bind]) + b"B\0\0\0"
+    return re.compile(b"%b(?:%b)%b" % (head, b"|".join(alternatives), behind), re.DOTALL).fullmatch
 
 
 def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:

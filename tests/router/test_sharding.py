@@ -24,6 +24,7 @@ from router.sharding import (
     stored_key,
 )
 from router.sharding_many import integer_slots
+from router.sharding_noted import NOTED, NotedSlots
 
 VECTORS = hash_vectors.load()
 
@@ -263,3 +264,13 @@ def test_many_integers_have_the_slots_that_each_of_them_has(slots: int) -> None:
             values = [rng.choice(some) if rng.random() < 0.5 else rng.randrange(1 << 31) for _ in range(count)]
             assert integer_slots(values, slots) == [integer_slot(value, slots) for value in values]
     assert integer_slots([0xFFFF_FFFF] * 100, slots) == [integer_slot(0xFFFF_FFFF, slots)] * 100
+
+
+@pytest.mark.parametrize("slots", [1, 4096, 1 << 16])
+def test_noted_slots_are_the_same(slots: int) -> None:
+    noted = NotedSlots(slots)
+    keys = [0, 1, 255, 256, 4711, NOTED - 1]
+    assert [noted.noted[key] for key in keys] == [0] * len(keys)
+    assert [noted.note(key) for key in keys] == [integer_slot(key, slots) for key in keys]
+    block = range(256, 512)
+    assert [noted.noted[key] or noted.note(key) for key in block] == [integer_slot(key, slots) for key in block]

@@ -45,7 +45,7 @@ class _NoLane:
 
 async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it has arrived already, so that nothing the loop awaits ever has to wait."""
-    monkeypatch.setattr("proxy.session.loop.FastLane", _NoLane)
+    monkeypatch.setattr("proxy.session.loop.QuickLane", _NoLane)
     connection = ClientConnection(lambda _: None, 1 << 20)
     connection.start_frames()
     connection.data_received(frame(b"d", b"left over from a COPY") * MESSAGES + frame(b"X", b""))

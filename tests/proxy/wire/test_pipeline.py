@@ -108,6 +108,10 @@ def test_a_shape_matches_what_differs_in_integers_only(first: list[int], second:
     assert matched == (str(others[key]).encode() if short and others[key] > 0 else None)
     if matched is not None:
         assert shape.cut(other) == read_pipeline(other)
+    assert (shape.exact is None) == (len(first) > 1)
+    if shape.exact is not None:
+        found = shape.exact(other)
+        assert matched == (found and found[found.lastindex or 0])
 
 
 @given(data=st.data())
@@ -126,6 +130,20 @@ def test_a_shape_matches_nothing_that_a_decoder_reads_otherwise(data: st.DataObj
         read = read_pipeline(bytes(changed))
         assert read is not None
         assert read_parameter(bytes(changed), read.name_end + 1, read.bind_end, 2, 1) == (matched, 0)
+
+
+@given(data=st.data(), digits=st.integers(1, 9))
+def test_an_exact_expression_matches_what_the_shape_does(data: st.DataObject, digits: int) -> None:
+    whole = pipeline([b"1" * digits])
+    cut = read_pipeline(whole)
+    assert cut is not None
+    shape = shape_of(whole, cut, 1, 0)
+    assert shape is not None
+    assert shape.exact is not None
+    changed = bytearray(whole)
+    changed[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    found = shape.exact(bytes(changed))
+    assert shape.match(bytes(changed)) == (found and found[found.lastindex or 0])
 
 
 @pytest.mark.parametrize("values", [[None], [b"seven"], [b""], [b"1234567890"]])

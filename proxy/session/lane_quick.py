@@ -1,0 +1,281 @@
+"""The quick lane: the fast lane's most usual case in as few steps as there can be.
+
+A statement alone, outside any block, of which the lane has expected that it comes next (router.shortcut.Expected): two
+functions, one for the message and one for its answer, with nothing between them but the sockets' writes. What the fast
+lane looks at for each statement is known here beforehand:
+
+- ``_likely`` is empty while the lane may expect nothing: while a statement is under way, inside a block, when the
+  session or the client is out of the ordinary. So there is no other look at the lane's state.
+- ``link.fit`` is the link's settings as long as nothing about the link is out of the ordinary, and None otherwise. So
+  it is one comparison with the settings of the session, and one look whether it still is when the answer has come.
+- How the answer of a statement begins on a shard, up to the end of its columns' description, is noted with the shard's
+  types; one row and its tag end it. Any other answer, and any that comes in pieces, goes the fast lane's way.
+- What is counted of it goes into a ledger (proxy.admin.counts), a hundred at a time.
+
+Whatever is not so is the fast lane's (proxy.session.lane), as if this were not here: before the message was sent
+nothing has happened, and afterwards ``slowed`` makes it a statement of the fast lane that is under way.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy.session.lane import FastLane
+from proxy.transaction import Block
+from proxy.wire import backend
+from proxy.wire.frames import HEADER
+from router.sharding import integer_slot
+from router.sharding_noted import NOTED, noted_slots
+from router.shortcut import NAMED, QUERY, Shortcut, nothing_matches
+
+if TYPE_CHECKING:
+    from proxy.session.extended import ExtendedProtocol
+    from proxy.session.known_binds import KnownBind
+    from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
+    from proxy.shards.receiver import Chunk
+    from router.plan import Statement
+    from router.shortcut import Expected
+
+_NOBODY: Final[list[Expected]] = []
+_OUTSIDE: Final = Block.NONE
+#: How a row begins that is no longer than two bytes can say, and what reads these.
+_ROW: Final = b"D\0\0"
+_row_length: Final = Struct(">H").unpack_from
+_COLUMNS: Final = backend.ROW_DESCRIPTION
+#: How the answer of a SELECT of one row ends.
+_END: Final = backend.command_complete(b"SELECT 1") + backend.ready_for_query(b"I")
+#: What a row's length does not count, from its two bytes on.
+_BEHIND: Final = len(_END) - 2
+_BEFORE: Final = frozenset(b"12")
+_LONGEST_HEAD: Final = 1024
+_LEDGER: Final = 3 * 100
+_unpack_header: Final = HEADER.unpack_from
+
+
+class QuickLane(FastLane):
+    """The lane of one session."""
+
+    __slots__ = ("_ledger", "_likely", "_note", "_noted", "_odd", "_owners", "_slots", "_write")
+
+    def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
+        super().__init__(session, extended)
+        self._likely = _NOBODY
+        self._odd = False  # something has happened meanwhile
+        self._ledger = session.database.counts.ledger
+        self._write = session.connection.writer
+        self._owners = self._shortcuts.owners
+        self._slots = self._shortcuts.slots
+        noted = noted_slots(self._slots)
+        self._noted, self._note = noted.noted, noted.note
+
+    # --- the client's message ---------------------------------------------------------------------------------
+
+    def quick(self, data: bytes) -> bool:  # noqa: C901, PLR0912 - one road, no calls, on purpose
+        """Send what has arrived, if it is a statement that is expected; False: nothing has happened."""
+        for running in self._likely:
+            match = running.shape(data)
+            if match is None:
+                continue
+            shard = running.shard
+            if shard < 0:
+                key = int(match[match.lastindex or 0])
+                shard = self._owners[(self._noted[key] or self._note(key)) if key < NOTED else self._slot(key)]
+            try:
+                pool = self._pools[shard]
+            except KeyError:
+                break
+            if self._version != self._database.catalog_version:
+                break
+            idle = pool.idle
+            if not idle:
+                return self._late_one(shard, running, data)
+            link = idle[-1]
+            now = monotonic()
+            if link.fit is not self._applied or now - link.idle_since > link.usable_s or not pool.is_spare or pool.down:
+                break
+            session = self._session
+            statements = session.statements
+            kind = running.kind
+            if kind == QUERY:
+                if statements:
+                    statements.pop(b"", None)
+                sent = data
+            elif kind == NAMED:
+                if statements.get(running.prepared.name) is not running.prepared:
+                    break
+                try:
+                    link.statements.move_to_end(running.link_name)
+                except KeyError:
+                    break
+                sent = running.sent_alike(data)
+            else:
+                statements[b""] = running.prepared
+                sent = data
+            idle.pop()
+            link.asked_at = now
+            link.quick = self
+            self._likely = _NOBODY
+            self._running = running
+            self._link = link
+            session.in_query = True
+            self._transaction.links[shard] = link
+            self._connection.received += len(data)
+            link.send(sent)
+            return True
+        self._general()
+        return False
+
+    def _late_one(self, shard: int, running: Expected, data: bytes) -> bool:
+        """Have a statement wait for a link, if it is one that may."""
+        self._general()
+        if isinstance(running, Shortcut):
+            return self._queue(shard, data, running, None)
+        name = running.prepared.name
+        if name and self._session.statements.get(name) is not running.prepared:
+            return False
+        return self._queue(shard, data, None, cast("KnownBind", running))
+
+    def _slot(self, key: int) -> int:
+        return integer_slot(key, self._slots)
+
+    def _general(self) -> None:
+        """What has arrived is not for here."""
+        self._likely = _NOBODY
+        if isinstance(self._running, Shortcut):
+            self._previous = self._running
+        else:
+            self._before = self._running  # type: ignore[assignment]  # there are two kinds
+        if self._link is not None and self._link.quick is self:
+            self.busy = self._odd = True
+            self.armed = False
+
+    # --- the answer (proxy.shards.receiver.QuickReceiver) -----------------------------------------------------
+
+    def answered(self, link: ShardLink, data: bytes, /) -> bool:
+        """Pass on an answer that is one row, as it was expected."""
+        running, connection = self._running, self._connection
+        head = link.types.heads.get(running)
+        if head is None or not data.startswith(head) or not data.endswith(_END):
+            return False
+        at, size, now, pool = len(head), len(data), monotonic(), link.lender
+        took = now - link.asked_at
+        if (
+            _row_length(data, at)[0] + at + _BEHIND != size
+            or self._odd
+            or link.fit is None
+            or took > self._counts.notable_s
+            or connection.queued
+            or pool is None
+        ):
+            return False
+        # Before anything is written: the transport may tell us that the client does not read.
+        self._likely = running.likely
+        self._link = None
+        self._session.in_query = False
+        self._transaction.links.clear()
+        connection.sent += size
+        self._write(data)
+        ledger = self._ledger
+        ledger += (took, running, link.load)
+        if len(ledger) > _LEDGER:
+            self._counts.settle()
+        link.idle_since = now
+        if pool.waiters:
+            pool.take_back(link)
+        else:
+            pool.idle.append(link)
+        return True
+
+    def slowed(self) -> None:
+        """Make it a statement of the fast lane."""
+        link, running, counts = self._link, self._running, self._counts
+        assert link is not None  # noqa: S101 - it has called
+        self._odd = False
+        self.busy, self.armed = True, False
+        self._statement = running.statement
+        self._tally = running.tally or self._session.meter.tally_in_lane(running)  # type: ignore[arg-type]
+        self._pool, self._shard = link.lender, link.shard
+        self._transaction.command = running.statement.tag
+        self._connection.feed_from(link)
+        counts.fast += 1
+        counts.lent += 1
+        if running.kind != QUERY:
+            counts.binds += 1
+            if running.kind != NAMED:
+                counts.client_parses += 1
+                counts.server_parses += 1
+
+    # --- the fast lane's ends and beginnings -------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """See what may be expected as well."""
+        super().arm()
+        shortcuts = self._shortcuts
+        self._owners = shortcuts.owners
+        if shortcuts.slots != self._slots:
+            self._slots = shortcuts.slots
+            noted = noted_slots(self._slots)
+            self._noted, self._note = noted.noted, noted.note
+        self._expect()
+
+    def whole(self, data: Chunk, /) -> bool:
+        """Learn how answers begin."""
+        link, running = self._link, self._running
+        taken = super().whole(data)
+        if taken:
+            self._expect()
+            if link is not None and self._likely is not _NOBODY and isinstance(data, bytes):
+                self._learn(link, running, data)
+        return taken
+
+    def rest(self) -> None:
+        """Expect the next statement."""
+        super().rest()
+        self._expect()
+
+    def leave(self) -> None:
+        """Nothing is passed on any more."""
+        super().leave()
+        self._likely, self._odd = _NOBODY, True
+
+    def expect_nothing(self) -> None:
+        """The client does not read what it was sent."""
+        self._likely = _NOBODY
+
+    def statement_under_way(self) -> Statement | None:
+        """Return the statement that a shard runs for the lane."""
+        link = self._link
+        if link is not None and link.quick is self:
+            return self._running.statement
+        return super().statement_under_way()
+
+    def _expect(self) -> None:
+        session = self._session
+        expects = (
+            self.armed
+            and self._transaction.block is _OUTSIDE
+            and self._connection.writable
+            and session.clocks is None
+            and not session.portals
+            and not self._transaction.links
+        )
+        self._likely = self._running.likely if expects else _NOBODY
+
+    def _learn(self, link: ShardLink, running: Expected, data: bytes) -> None:
+        """Note how an answer outside a block begins that needs no translation, up to its row's length."""
+        known = link.types.heads.get(running)
+        if (known is not None and data.startswith(known)) or not data.endswith(_END):
+            return
+        at = 0
+        while True:
+            kind, length = _unpack_header(data, at)
+            at += length + 1
+            if kind == _COLUMNS:
+                break
+            if kind not in _BEFORE or at >= len(data):
+                return
+        if at <= _LONGEST_HEAD and running.shape is not nothing_matches and data.startswith(_ROW, at):
+            link.types.note_head(running, data[:at] + _ROW)
