@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _DEEPEST: Final = 16  # views of views
 _PAIR: Final = 2
+# Where a node has a name that may be plain, and how it is written with its schema.
+_NAMED: Final = {"FuncCall": "funcname", "A_Expr": "name"}
+_IN_CATALOG: Final = {"FuncCall": "pg_catalog.{}", "A_Expr": "OPERATOR(pg_catalog.{})"}
 
 
 def expanded(context: Context) -> tuple[Context, tuple[Relation, ...]] | None:
@@ -72,52 +75,69 @@ def _views(context: Context) -> list[tuple[Node, Relation]]:
 def _edit(context: Context, body: Node, relation: Relation) -> Edit | None:
     parsed = context.parsed
     tokens = parsed.tokens
-    if not _expandable(context, body, relation):
+    definition = _definition(context, body, relation)
+    if definition is None:
         return None
     first = parsed.token_at(parsed.place(body["location"]))
     last = first + 2 * len(name_parts(body)) - 2
     if last >= len(tokens) or tokens[first - 1].name in {"ONLY", "TABLE"}:
         return None
     alias = "" if "alias" in body else f" AS {quoted(body['relname'])}"
-    definition = relation.query.strip().removesuffix(";")
     return Edit(tokens[first].start, tokens[last].end, f"({definition}){alias}")
 
 
-def _expandable(context: Context, body: Node, relation: Relation) -> bool:
+def _definition(context: Context, body: Node, relation: Relation) -> str | None:
+    """Return what stands for the view in the client's text; None: nothing that means the same there."""
     kinds = context.parsed.kinds
     if "LockingClause" in kinds or "RangeTableSample" in kinds or not body.get("inh"):
-        return False
+        return None
     if any(
         (kind == "CommonTableExpr" and item.get("ctename") == body["relname"])
         or (kind == "ColumnRef" and len(item["fields"]) > _PAIR)
         for kind, item in context.parsed.nodes
     ):
-        return False
+        return None
     reach = context.catalog.closure.follow(context.catalog.closure.direct(relation, write=False))
     tables = (context.catalog.relation(name.schema, name.name) for name in reach.tables)
     if reach.unknown or any(table is not None and table.row_security for table in tables):
-        return False
-    return _reads_alike(context, relation.query)
+        return None
+    return _said_plainly(context, relation.query)
 
 
-def _reads_alike(context: Context, query: str) -> bool:
-    """Whether the names of a definition, printed for pg_catalog alone, mean the same under the client's path."""
+def _said_plainly(context: Context, query: str) -> str | None:
+    """Return a definition so that its names mean the same under the client's path; None where that cannot be said.
+
+    It was printed for pg_catalog alone, so a plain name is pg_catalog's; where the client's path shows another function
+    or operator of that name as well (of citext, pg_trgm, intarray), its schema is written before it. Everything in a
+    printed definition has its parentheses, so OPERATOR() binds as the plain symbol does.
+    """
     if context.reader.types_hidden:
-        return False
+        return None
     try:
         (parsed,) = parse(query)
     except (SyntaxFailure, ValueError):
-        return False
+        return None
+    edits = []
     for kind, body in walk({parsed.kind: parsed.body}):
-        if kind == "FuncCall" and len(body.get("funcname", ())) == 1 and context.call_effect(body).user_defined:
-            return False
-        if kind == "A_Expr":
-            names = strings(body.get("name"))
-            if len(names) == 1 and context.catalog.operator_shadowed(names[0], context.search_path):
-                return False
         if kind == "LockingClause":
-            return False
-    return not whole_rows_renamed(parsed)
+            return None
+        names = strings(body.get(_NAMED[kind])) if kind in _NAMED else ()
+        if len(names) == 1 and _has_others(context, kind, body, names[0]):
+            token = parsed.tokens[parsed.token_at(parsed.place(body["location"]))]
+            written = parsed.text[token.start : token.end]
+            if written.strip('"') != names[0]:
+                return None  # NULLIF, IS DISTINCT FROM: no symbol stands there
+            edits.append(Edit(token.start, token.end, _IN_CATALOG[kind].format(written)))
+    if whole_rows_renamed(parsed):
+        return None
+    return apply(parsed.text, edits).strip().removesuffix(";")
+
+
+def _has_others(context: Context, kind: str, body: Node, name: str) -> bool:
+    """Whether the client's path shows a user's function or operator of the name that a definition has plainly."""
+    if kind == "FuncCall":
+        return context.call_effect(body).user_defined
+    return context.catalog.operator_shadowed(name, context.search_path)
 
 
 def whole_rows_renamed(parsed: Parsed) -> bool:

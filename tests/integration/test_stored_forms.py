@@ -151,3 +151,31 @@ def test_hashes_of_enums_are_the_home_shards(town: Town, connect: Connect) -> No
 def test_rows_of_several_lengths_are_an_error_wherever_they_go(twins: Twins, text: str) -> None:
     assert sqlstates(twins.query(text)) == ["42601"]
     assert sqlstates(twins.query("select * from notes")) == []
+
+
+EXTENDED = ["citext", "pg_trgm", "intarray", "vector"]
+EXPRESSIONS = [
+    *("max(v)", "min(v)", "max(replace(v, 'a', 'b'))", "max(split_part(v, 't', 1))"),
+    *("sum(k % 3)", "sum(k + 1)", "sum(-k)", "sum(k | 1)", "count(*) filter (where v ~ 'cat')", 'max("left"(v, 2))'),
+    "max(regexp_replace(v, 'c', 'd'))",
+]
+
+
+def test_a_view_says_what_it_said_when_an_extension_has_names_of_its_own(both: Twins) -> None:
+    """A plain name in a printed definition is pg_catalog's, whatever the client's path shows beside it."""
+    both.query("insert into notes values (1, 'a cat'), (2, 'two cats'), (3, 'dogs'), (4, 'no')")
+    for extension in EXTENDED:
+        both.query(f"create extension {extension}")
+    try:
+        for expression in EXPRESSIONS:
+            made = f"create view told as select k % 2 as g, {expression} as x from notes where k + 1 < 5 group by 1"
+            assert sqlstates(both.query(made)) == [], expression
+            for asked in ("select * from told order by g", "select x from told where g = 1"):
+                assert sqlstates(both.query(asked)) == [], expression
+            both.query("drop view told")
+        both.query("create view told as select k, v from notes where nullif(k, 3) is not null")
+        assert sqlstates(both.query("select k from told where k = 2")) == []
+        both.query("drop view told")
+    finally:
+        for extension in EXTENDED:
+            both.query(f"drop extension {extension}")
