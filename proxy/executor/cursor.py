@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 from proxy.encodings import written
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
-from proxy.executor.merged import OrderedResult, aggregate
+from proxy.executor.merged import AggregateResult, OrderedResult
 from proxy.executor.request import proxy_error
 from proxy.executor.results import ConcatResult
 from proxy.executor.scatter import Options, same_columns
@@ -188,7 +188,7 @@ class SpreadCursor:
                 return OrderedResult(shards, limits, combine, request, execution)
             if isinstance(combine, Aggregate) and len(execution.tasks) > 1:
                 scatter.use(aggregate_formats(formats, combine))
-                return await aggregate(shards, limits, combine, request, execution)
+                return await AggregateResult(shards, limits, combine, request, execution).combined()
         except CombineFailure as failure:
             raise proxy_error(failure) from failure
         scatter.use(formats)

@@ -69,11 +69,16 @@ async def run_gather(
             on_notice=environment.on_notice,
             same_columns=False,
             fence=environment.fence,
+            rows_first=True,
         )
         reading = await Scatter.start(execution.tasks, _reading(execution, request), (_BINARY,), joined, options)
         try:
             await _create(execution, scratch, reading.streams[0].fields or ())
-            await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
+            try:
+                await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
+            except ShardError as error:
+                error.columns = expected  # it has been planned, and runs
+                raise
         finally:
             await reading.finish()
         if copies is not None:
@@ -266,6 +271,7 @@ async def _run(
     options = Options(
         high_water_bytes=environment.limits.max_buffer_bytes,
         on_notice=environment.on_notice or environment.client.write,
+        rows_first=True,
     )
     try:
         formats = expand(request.result_formats, len(expected))

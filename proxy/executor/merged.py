@@ -19,6 +19,7 @@ from proxy.executor.results import ListResult, ScatterResult
 if TYPE_CHECKING:
     from proxy.executor.scatter import Scatter
     from proxy.executor.shard_stream import ShardStream
+    from proxy.wire.backend import Field
     from router.plan import Aggregate, Execution, Ordered
 
 _BATCH_ROWS = 512
@@ -60,38 +61,82 @@ class OrderedResult(ScatterResult):
         return RowBatch(frames, len(frames), done)
 
 
-async def aggregate(
-    scatter: Scatter, limits: Limits, node: Aggregate, request: Request, execution: Execution
-) -> ListResult:
-    """Read the partial rows of all shards, combine them, and return the combined rows."""
-    fields = scatter.streams[0].fields
-    if fields is None:
-        raise ProxyError(INTERNAL_ERROR, "an aggregating statement returns no rows")
-    try:
-        combiner = Combiner(
-            node,
-            fields,
-            expand(request.result_formats, node.visible),
-            max_groups=limits.max_rows,
-            max_bytes=limits.max_bytes,
-            extra_float_digits=request.extra_float_digits,
-            encoding=request.encoding,
-        )
+class AggregateResult:
+    """The rows that partial rows of all shards add up to: these are read when the first one is asked for.
+
+    Until then it is known what the columns are, which Postgres tells before it computes anything.
+    """
+
+    def __init__(
+        self, scatter: Scatter, limits: Limits, node: Aggregate, request: Request, execution: Execution
+    ) -> None:
+        fields = scatter.streams[0].fields
+        if fields is None:
+            raise ProxyError(INTERNAL_ERROR, "an aggregating statement returns no rows")
+        self._scatter = scatter
+        self._execution = execution
+        try:
+            self._combiner = Combiner(
+                node,
+                fields,
+                expand(request.result_formats, node.visible),
+                max_groups=limits.max_rows,
+                max_bytes=limits.max_bytes,
+                extra_float_digits=request.extra_float_digits,
+                encoding=request.encoding,
+            )
+        except CombineFailure as failure:
+            raise proxy_error(failure) from failure
+        self._combined: ListResult | None = None
+
+    @property
+    def row_description(self) -> tuple[Field, ...] | None:
+        """The visible columns."""
+        return self._combiner.row_description
+
+    @property
+    def tag(self) -> bytes:
+        """The command tag, once the rows are done."""
+        if self._combined is None:
+            raise AssertionError("the statement is not over")
+        return self._combined.tag
+
+    async def next_rows(self, max_rows: int = 0) -> RowBatch:
+        """See ``ResultStream.next_rows``."""
+        return await (await self.combined()).next_rows(max_rows)
+
+    async def park(self) -> None:
+        """See ``ResultStream.park``."""
+        await self.combined()
+
+    async def close(self) -> None:
+        """See ``ResultStream.close``."""
+        await self._scatter.finish()
+        if self._combined is not None:
+            await self._combined.close()
+
+    async def combined(self) -> ListResult:
+        """Read the partial rows of all shards, combine them, and return the combined rows."""
+        if self._combined is not None:
+            return self._combined
+        scatter, combiner, execution = self._scatter, self._combiner, self._execution
         streams = scatter.streams
-        while True:
-            await scatter.until(lambda: any(stream.has_rows for stream in streams) or scatter.over)
-            for stream in streams:
-                await _combine(combiner, stream)
-            if scatter.over:
-                break
-        count, rows = combiner.rows(limit=execution.limit, offset=execution.offset)
-    except CombineFailure as failure:
-        await scatter.finish()
-        raise proxy_error(failure) from failure
-    except BaseException:
-        await scatter.finish()
-        raise
-    return ListResult(rows, combiner.row_description, b"SELECT %d" % count)
+        try:
+            while True:
+                await scatter.until(lambda: any(stream.has_rows for stream in streams) or scatter.over)
+                for stream in streams:
+                    await _combine(combiner, stream)
+                if scatter.over:
+                    break
+            count, rows = combiner.rows(limit=execution.limit, offset=execution.offset)
+        except CombineFailure as failure:
+            await scatter.finish()
+            raise proxy_error(failure) from failure
+        except BaseException:
+            await scatter.finish()
+            raise
+        self._combined = ListResult(rows, combiner.row_description, b"SELECT %d" % count)
+        return self._combined
 
 
 async def _combine(combiner: Combiner, stream: ShardStream) -> None:

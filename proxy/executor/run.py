@@ -14,7 +14,7 @@ from proxy.executor.copy_out import start_copy_out
 from proxy.executor.failure import CombineFailure
 from proxy.executor.formats import aggregate_formats, ordered_formats
 from proxy.executor.gather import run_gather
-from proxy.executor.merged import OrderedResult, aggregate
+from proxy.executor.merged import AggregateResult, OrderedResult
 from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 async def execute(executable: Executable, request: Request, links: Links, environment: Environment) -> ResultStream:
-    """Start a statement; returns when all its shards have described their rows (for aggregates: when all is combined).
+    """Start a statement; returns when all its shards have described their rows.
 
     Whoever holds the result reads it to its end or closes it. Raises ShardError or ProxyError with all links at
     ReadyForQuery.
@@ -75,7 +75,7 @@ async def run(execution: Execution, request: Request, links: Links, environment:
         if isinstance(combine, Ordered):
             return OrderedResult(scatter, limits, combine, request, execution)
         if isinstance(combine, Aggregate):
-            return await aggregate(scatter, limits, combine, request, execution)
+            return AggregateResult(scatter, limits, combine, request, execution)
         if isinstance(combine, InOrder) and scatter.streams[0].fields is not None:
             return InOrderResult(scatter, limits, combine)
         return ConcatResult(scatter, limits, [(joined[task.shard], task) for task in tasks if task.after])

@@ -141,9 +141,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
 
 async def _sent(session: Session, executable: Executable, request: Request) -> ResultStream:
     """Start an execution and pass its rows to the client."""
-    result = await start(session, executable, request)
-    if request.describe_rows and result.row_description is not None:
-        session.write(backend.row_description(_told(request, result.row_description)))
+    result = await _start_described(session, executable, request)
     try:
         while True:
             batch = await result.next_rows()
@@ -154,6 +152,20 @@ async def _sent(session: Session, executable: Executable, request: Request) -> R
             await session.connection.drain()
     finally:
         await result.close()
+
+
+async def _start_described(session: Session, executable: Executable, request: Request) -> ResultStream:
+    """Start an execution, and tell what its columns are if that is wanted; also where it fails once it runs."""
+    try:
+        result = await start(session, executable, request)
+        columns = result.row_description
+    except ShardError as error:
+        if request.describe_rows and error.columns is not None:
+            session.write(backend.row_description(_told(request, error.columns)))
+        raise
+    if request.describe_rows and columns is not None:
+        session.write(backend.row_description(_told(request, columns)))
+    return result
 
 
 def _told(request: Request, found: Sequence[Field]) -> Sequence[Field]:

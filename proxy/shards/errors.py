@@ -17,7 +17,7 @@ from proxy.errors import (
     PROTOCOL_VIOLATION,
     UNABLE_TO_ESTABLISH_CONNECTION,
 )
-from proxy.wire.backend import decode_error
+from proxy.wire.backend import Field, decode_error
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import HEADER_BYTES
@@ -68,6 +68,7 @@ class ShardError(Exception):
         self.shard = shard
         self.raw = raw
         self.lost = lost
+        self.columns: tuple[Field, ...] | None = None  # of rows that the statement would have had: it ran
 
     @property
     def sqlstate(self) -> str:

@@ -455,3 +455,22 @@ TAKEN_BACK: dict[str, tuple[Any, ...]] = {
         q("rollback"),
     ),
 }
+
+#: Errors while a statement runs: what its columns are has been said before, but where it failed while it was planned.
+AT_RUN: dict[str, tuple[Any, ...]] = {
+    text: (q(text), *run(text), SYNC, q("begin;" + text), q("rollback"))
+    for text in (
+        "select sum(1 / (n - 3)) from notes",
+        "select max(1 / (n - 3)) from notes where k > 1",
+        "select count(*), 1 / (sum(n) - 45) from notes",
+        "select count(distinct 1 / (n - 3)) from notes",
+        "select array_agg(1 / (n - 3) order by k) from notes",
+        "select sum(a.n / (b.n - 3)) from notes a join notes b on a.n = b.n",
+        "with x as (select 1 / (n - 3) y from notes) select sum(y) from x",
+        "select count(*) from notes union all select 1 / (count(*) - 2) from plain",
+    )
+}
+AT_RUN["a constant in an aggregate"] = (
+    q("select sum(1 / 0) from notes"),
+    q("select count(*) from notes where 1/0 > k"),
+)
