@@ -45,6 +45,10 @@ class Batch:
         if statement is not None:
             self.statements.append(statement)
 
+    def declares(self, name: bytes) -> bool:
+        """Whether a statement in it declares a cursor of that name."""
+        return any(one.declares.encode() == name for one in self.statements if one.declares)
+
     @property
     def begins_itself(self) -> bool:
         """Whether it holds one Execute, of a statement that must not be put in a block."""

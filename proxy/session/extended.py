@@ -27,13 +27,7 @@ from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block
 from proxy.session.changing import changed
 from proxy.session.declared import check_declared, taken
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
-from proxy.session.executing import (
-    drop_portals,
-    execute_on_shards,
-    run_control,
-    sync_is_next,
-    unfold,
-)
+from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
@@ -326,6 +320,11 @@ class ExtendedProtocol:
             await answer.wait(batch.link)
         return answer
 
+    async def _send_declared(self, name: bytes) -> None:
+        """Before a message for a portal: it may be the cursor of a DECLARE that waits in the batch."""
+        if self.batch is not None and self.batch.declares(name):
+            await self._send_batch()
+
     # --- messages ---------------------------------------------------------------------------------------------
 
     async def _parse(self, message: frontend.Parse) -> None:
@@ -360,6 +359,7 @@ class ExtendedProtocol:
             parameters = key_parameters(message, prepared)
             prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
         portal = Portal(message.portal, prepared, message, None, told=told, inside=session.transaction.savepoints)
+        portal.in_failed = session.transaction.failed
         await self._resolve(portal)
         if session.cursors.get(message.portal.decode(errors="replace"), portal.shard) != portal.shard:
             raise taken(message.portal.decode(errors="replace"))
@@ -413,6 +413,7 @@ class ExtendedProtocol:
             rows = backend.no_data() if fields is None else backend.row_description(fields)
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
+        await self._send_declared(message.name)
         shard = cursor_shard(self.session, message.name)
         spread = self.session.spread_cursors.get(message.name.decode(errors="replace"))
         if spread is not None or shard is not None:
@@ -438,6 +439,8 @@ class ExtendedProtocol:
         portal = find_portal(self.session, message.portal)
         statement = portal.prepared.statement
         simple.check_block(session, statement)
+        if not portal.in_failed and not isinstance(statement.plan, Empty):
+            session.check_not_failed()
         alone = begins_itself(statement) and self._outside
         if alone:
             await self._end_what_is_bound()
@@ -457,6 +460,7 @@ class ExtendedProtocol:
 
     async def _execute_cursor(self, message: frontend.Execute) -> bool:
         """Run the portal of a cursor that DECLARE made; False: it is none."""
+        await self._send_declared(message.portal)
         session, shard = self.session, cursor_shard(self.session, message.portal)
         spread = session.spread_cursors.get(message.portal.decode(errors="replace"))
         if shard is None and spread is None:
@@ -537,6 +541,7 @@ class ExtendedProtocol:
             self._set_statement(message.name, None)
             self._reply(backend.close_complete())
             return
+        await self._send_declared(message.name)
         name = message.name.decode(errors="replace")
         if session.spread_cursors.get(name) is not None and not session.transaction.failed:
             await self._send_batch()

@@ -94,6 +94,7 @@ class Portal:
     kept_tag: bytes = b""
     told: bool = False  # a link has it in other words: what Describe says is known here
     inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
+    in_failed: bool = False  # bound in a block that had failed; one of before is no way out of it
 
     async def close(self) -> None:
         """Give up rows that were not fetched."""

@@ -12,7 +12,7 @@ from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
 from sequences_again import AGAIN, BEHIND_A_BIND
 from sequences_extended import EXTENDED
-from sequences_late import AT_RUN, LATE, TAKEN_BACK
+from sequences_late import AT_RUN, LATE, PORTALS, TAKEN_BACK
 from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
 from sequences_simple import SIMPLE
@@ -157,7 +157,7 @@ def by_hand() -> Iterator[Sequence]:
     topics = {
         "simple": SIMPLE,
         "extended": EXTENDED | AGAIN | BEHIND_A_BIND,
-        "late": LATE | TAKEN_BACK | AT_RUN,
+        "late": LATE | TAKEN_BACK | AT_RUN | PORTALS,
         "own": OWN_VIEWS,
         "copy": COPY,
         "broken": BROKEN,

@@ -474,3 +474,45 @@ AT_RUN["a constant in an aggregate"] = (
     q("select sum(1 / 0) from notes"),
     q("select count(*) from notes where 1/0 > k"),
 )
+
+DECLARED_NOW = (q("begin"), *run("declare c cursor for select id from plain order by id"))
+
+#: Portals that have become something else since they were bound, or that a statement before them makes.
+PORTALS: dict[str, tuple[Any, ...]] = {
+    **{
+        f"{words}, bound before its block has failed": (
+            q("begin; savepoint a"),
+            parse(words, "r"),
+            bind(statement="r", portal="p"),
+            SYNC,
+            q("select nosuch"),
+            describe("P", "p"),
+            execute("p"),
+            SYNC,
+            bind(statement="r"),
+            execute(),
+            SYNC,
+            q("rollback"),
+        )
+        for words in ("rollback", "commit", "rollback to a", "")
+    },
+    "rollback, bound before a query that fails": (
+        q("begin"),
+        parse("rollback"),
+        bind(),
+        q("select nosuch"),
+        execute(),
+        SYNC,
+        q("rollback"),
+    ),
+    "a cursor closed in the pipeline that declares it": (*DECLARED_NOW, close("P", "c"), *run("fetch 1 from c"), SYNC),
+    "a cursor read in the pipeline that declares it": (
+        *DECLARED_NOW,
+        describe("P", "c"),
+        execute("c", 1),
+        *run("fetch 1 from c"),
+        execute("c"),
+        SYNC,
+        q("rollback"),
+    ),
+}
