@@ -28,6 +28,7 @@ COMPILED = (
     "proxy/session/lane_answer.py",
     "proxy/session/lane_block.py",
     "proxy/session/lane_commit.py",
+    "proxy/session/lane_quick.py",
     "proxy/session/lane_waits.py",
     "proxy/shards/cut.py",
     "proxy/shards/doomed.py",
