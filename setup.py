@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MYPY = "mypy>=2.4,<3"
 COMPILED = (
     "proxy/connection.py",
+    "proxy/fields.py",
     "proxy/session/known_binds.py",
     "proxy/session/lane.py",
     "proxy/session/lane_answer.py",
@@ -37,14 +38,17 @@ COMPILED = (
     "proxy/shards/pool.py",
     "proxy/shards/pool_set.py",
     "proxy/shards/prefix.py",
+    "proxy/shards/quick.py",
     "proxy/shards/receivers.py",
     "proxy/shards/relay.py",
+    "proxy/shards/types.py",
     "proxy/shards/waiters.py",
     "proxy/twophase/drive.py",
     "proxy/twophase/messages.py",
     "proxy/twophase/settling.py",
     "proxy/wire/frames.py",
     "proxy/wire/pipeline.py",
+    "router/digits.py",
     "router/sharding.py",
     "router/shortcut.py",
 )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from router import lifting
+from router.digits import NATIVE, QueryShape
 from router.plan import (
     AnyShard,
     ByKeys,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from router.cluster import Database
+    from router.digits import KeyShape
     from router.lifting import Lifted, Template
     from router.planned import PlannedStatements
 
@@ -64,13 +66,15 @@ class Expected:
     integer that is not negative. ``prepared`` and ``link_name``: what a pipeline runs, and its name on links.
     """
 
-    __slots__ = ("kind", "likely", "link_name", "prepared", "shape", "shard", "statement", "tally")
+    __slots__ = ("keyed", "kind", "likely", "link_name", "prepared", "shape", "shard", "statement", "tally")
 
     def __init__(self, statement: Statement, kind: int, shard: int) -> None:
         self.statement = statement
         self.kind = kind
         self.shard = shard
         self.shape: Callable[[bytes], re.Match[bytes] | None] = nothing_matches
+        #: The same for compiled code, where only the key may differ.
+        self.keyed: KeyShape | None = None
         #: What has come after it, the latest first.
         self.likely: list[Any] = []
         #: Where whoever runs it counts that (proxy.admin.statements); nothing until it is run.
@@ -345,6 +349,9 @@ class Shortcuts:
             return None
         shortcut.filled = filled
         shortcut.shape = _shape(template, shortcut.group)
+        alone = len(template) == 2  # noqa: PLR2004 - what stands around one integer
+        if NATIVE and alone and shortcut.group and shortcut.shape is not nothing_matches:
+            shortcut.keyed = QueryShape(template[0].encode("ascii"), template[1].encode("ascii") + b"\0")
         return shortcut
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.admin.statements import StatementBook
+from proxy.fields import CountsFields
 from proxy.timings import Timings
 from router.shortcut import PARSED
 
@@ -29,7 +29,7 @@ MOST_WRITERS: Final = 8
 UNPLANNED: Final = "none"
 
 
-class Counts:
+class Counts(CountsFields):
     """The counters of one database."""
 
     __slots__ = (
@@ -46,7 +46,6 @@ class Counts:
         "fast",
         "ledger",
         "lent",
-        "notable_s",
         "planning",
         "received",
         "sent",
@@ -54,8 +53,7 @@ class Counts:
     )
 
     def __init__(self, statements: int = 1000) -> None:
-        #: A statement that takes longer is worth a look (proxy.session.meter).
-        self.notable_s = inf
+        super().__init__()
         self.fast = 0  # messages that went by the fast lane
         self.alone = 0  # statements outside any block, which are transactions, and how long they took
         self.alone_seconds = 0.0

@@ -170,7 +170,7 @@ class KnownBind(Expected):
         if self._shape is None and self._index >= 0 and self._sent in _WIDE_INTEGERS:
             shape = self._shape = shape_of(data, cut, self._count, self._index)
             if shape is not None and shape.exact is not None and self.typeless and not self.moments:
-                self.shape = shape.exact
+                self.shape, self.keyed = shape.exact, shape.keyed
 
     def followed_by(self, other: KnownBind) -> None:
         """Remember what came after this one."""

@@ -26,11 +26,13 @@ from proxy.session.lane import FastLane
 from proxy.transaction import Block
 from proxy.wire import backend
 from proxy.wire.frames import HEADER
+from router.digits import NATIVE
 from router.sharding import integer_slot
 from router.sharding_noted import NOTED, noted_slots
 from router.shortcut import NAMED, QUERY, Shortcut, nothing_matches
 
 if TYPE_CHECKING:
+    from proxy.fields import CountsFields, SessionFields
     from proxy.session.extended import ExtendedProtocol
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
@@ -53,17 +55,36 @@ _BEFORE: Final = frozenset(b"12")
 _LONGEST_HEAD: Final = 1024
 _LEDGER: Final = 3 * 100
 _unpack_header: Final = HEADER.unpack_from
+_now: Final = monotonic
 
 
 class QuickLane(FastLane):
     """The lane of one session."""
 
-    __slots__ = ("_ledger", "_likely", "_note", "_noted", "_odd", "_owners", "_slots", "_write")
+    __slots__ = (
+        "_by_shard",
+        "_fields",
+        "_ledger",
+        "_likely",
+        "_limits",
+        "_note",
+        "_noted",
+        "_odd",
+        "_owners",
+        "_prepared",
+        "_slots",
+        "_write",
+    )
 
     def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
         super().__init__(session, extended)
         self._likely = _NOBODY
         self._odd = False  # something has happened meanwhile
+        # Struct fields when compiled, and fewer look-ups in any build.
+        self._fields: SessionFields = session
+        self._limits: CountsFields = session.database.counts
+        self._by_shard = session.transaction.links
+        self._prepared = session.statements
         self._ledger = session.database.counts.ledger
         self._write = session.connection.writer
         self._owners = self._shortcuts.owners
@@ -73,16 +94,23 @@ class QuickLane(FastLane):
 
     # --- the client's message ---------------------------------------------------------------------------------
 
-    def quick(self, data: bytes) -> bool:  # noqa: C901, PLR0912 - one road, no calls, on purpose
+    def quick(self, data: bytes) -> bool:  # noqa: C901, PLR0912, PLR0915 - one road, no calls, on purpose
         """Send what has arrived, if it is a statement that is expected; False: nothing has happened."""
         for running in self._likely:
-            match = running.shape(data)
-            if match is None:
-                continue
-            shard = running.shard
-            if shard < 0:
-                key = int(match[match.lastindex or 0])
-                shard = self._owners[(self._noted[key] or self._note(key)) if key < NOTED else self._slot(key)]
+            keyed = running.keyed if NATIVE else None
+            if keyed is not None:
+                key = keyed.key(data)
+                if key < 0:
+                    continue
+                shard = self._owners[integer_slot(key, self._slots)]
+            else:
+                match = running.shape(data)
+                if match is None:
+                    continue
+                shard = running.shard
+                if shard < 0:
+                    key = int(match[match.lastindex or 0])
+                    shard = self._owners[(self._noted[key] or self._note(key)) if key < NOTED else self._slot(key)]
             try:
                 pool = self._pools[shard]
             except KeyError:
@@ -93,11 +121,10 @@ class QuickLane(FastLane):
             if not idle:
                 return self._late_one(shard, running, data)
             link = idle[-1]
-            now = monotonic()
+            now = _now()
             if link.fit is not self._applied or now - link.idle_since > link.usable_s or not pool.is_spare or pool.down:
                 break
-            session = self._session
-            statements = session.statements
+            statements = self._prepared
             kind = running.kind
             if kind == QUERY:
                 if statements:
@@ -120,8 +147,8 @@ class QuickLane(FastLane):
             self._likely = _NOBODY
             self._running = running
             self._link = link
-            session.in_query = True
-            self._transaction.links[shard] = link
+            self._fields.in_query = True
+            self._by_shard[shard] = link
             self._connection.received += len(data)
             link.send(sent)
             return True
@@ -160,13 +187,14 @@ class QuickLane(FastLane):
         head = link.types.heads.get(running)
         if head is None or not data.startswith(head) or not data.endswith(_END):
             return False
-        at, size, now, pool = len(head), len(data), monotonic(), link.lender
+        at, size, now, pool = len(head), len(data), _now(), link.lender
         took = now - link.asked_at
+        row = data[at] * 256 + data[at + 1] if NATIVE else _row_length(data, at)[0]
         if (
-            _row_length(data, at)[0] + at + _BEHIND != size
+            row + at + _BEHIND != size
             or self._odd
             or link.fit is None
-            or took > self._counts.notable_s
+            or took > self._limits.notable_s
             or connection.queued
             or pool is None
         ):
@@ -174,8 +202,8 @@ class QuickLane(FastLane):
         # Before anything is written: the transport may tell us that the client does not read.
         self._likely = running.likely
         self._link = None
-        self._session.in_query = False
-        self._transaction.links.clear()
+        self._fields.in_query = False
+        self._by_shard.clear()
         connection.sent += size
         self._write(data)
         ledger = self._ledger

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.session.lane_block import can_bring_up
 from proxy.settings import NOTHING_APPLIED
+from proxy.shards.quick import QuickReceiver
 from proxy.shards.waiters import Waiter
 from proxy.twophase.settling import SETTLE_S
 from proxy.wire.frames import HEADER_BYTES, walk
@@ -130,7 +131,7 @@ class Parked:
             self._lane.left_waiting()
 
 
-class WaitingLane:
+class WaitingLane(QuickReceiver):
     """What a lane is apart from the statements that it knows and the answers that it passes on."""
 
     __slots__ = (

@@ -18,6 +18,7 @@ import structlog
 from proxy.encodings import by_name
 from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.executor.request import Environment
+from proxy.fields import SessionFields
 from proxy.session import names, own_settings
 from proxy.session.changing import changed, changing
 from proxy.session.clocks import told_by
@@ -72,7 +73,7 @@ _TERMINATED = ProxyError("57P01", "terminating connection due to administrator c
 _TERMINATION = backend.error_response(ErrorFields.make("FATAL", _TERMINATED.sqlstate, _TERMINATED.message))
 
 
-class Session:
+class Session(SessionFields):
     """The state of one logged-in client. ``parameters`` are the ParameterStatus values that it was told."""
 
     def __init__(
@@ -83,6 +84,7 @@ class Session:
         settings: SessionSettings,
         parameters: Mapping[str, str],
     ) -> None:
+        super().__init__()
         self.connection = connection
         self.database = database
         self.role = role
@@ -124,7 +126,6 @@ class Session:
         self.clocks: Clocks | None = None  # of a session with timeouts
         self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
-        self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
         self.message = ""  # the text of the Query under way
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
         self.waits = False  # for definitions that change: what it was sent has not begun

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.pool import LinkPool
-    from proxy.shards.receiver import QuickReceiver, Receiver
+    from proxy.shards.quick import QuickReceiver
+    from proxy.shards.receiver import Receiver
     from proxy.wire.backend import Field
     from proxy.wire.fields import ErrorFields
 

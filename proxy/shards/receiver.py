@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
-    from proxy.shards.link import ShardLink
 
 Chunk = bytes | memoryview
 Frame = tuple[int, int, int]
@@ -55,16 +54,4 @@ class WholeReceiver(Receiver, Protocol):
         ``data`` ends with a ReadyForQuery, whose status is ``link.status`` already; as after a last call of ``frames``
         the link may be used or released. False: nothing was done, ``frames`` is to be called.
         """
-        ...
-
-
-class QuickReceiver(WholeReceiver, Protocol):
-    """A receiver that has sent its statement on a link by itself (proxy.session.lane_quick)."""
-
-    def answered(self, link: ShardLink, data: bytes, /) -> bool:
-        """Take what came first, if it is all of the answer that is expected, and give the link back; False: nothing."""
-        ...
-
-    def slowed(self) -> None:
-        """From here on the exchange is as any other."""
         ...

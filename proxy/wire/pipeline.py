@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES
 from proxy.wire.frontend import Describe, Execute, Sync
+from router.digits import NATIVE, BindShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,19 @@ class Shape:
     says that everything but the integers is the same, byte for byte; the lengths before them are compared.
     """
 
-    __slots__ = ("_bind", "_described", "_key", "_name_end", "_pattern", "_rest", "_sizes", "_tail", "body", "exact")
+    __slots__ = (
+        "_bind",
+        "_described",
+        "_key",
+        "_name_end",
+        "_pattern",
+        "_rest",
+        "_sizes",
+        "_tail",
+        "body",
+        "exact",
+        "keyed",
+    )
 
     def __init__(self, data: bytes, cut: Pipeline, places: list[tuple[int, int]], key: int) -> None:
         pieces = [re.escape(data[: cut.bind]), b"B\0\0\0(.)"]
@@ -94,6 +107,8 @@ class Shape:
         self._tail = len(data) - cut.bind_end
         #: An expression that says the same by itself, for a pipeline whose only parameter is the key; its last group.
         self.exact = _exact(data, cut, *places[0]) if len(places) == 1 else None
+        #: The same for compiled code.
+        self.keyed = _keyed(data, cut, *places[0]) if NATIVE and len(places) == 1 else None
 
     def match(self, data: bytes) -> bytes | None:
         """Return the key's text."""
@@ -124,6 +139,11 @@ def _exact(data: bytes, cut: Pipeline, start: int, end: int) -> Callable[[bytes]
     ]
     head = re.escape(data[: cut.bind]) + b"B\0\0\0"
     return re.compile(b"%b(?:%b)%b" % (head, b"|".join(alternatives), behind), re.DOTALL).fullmatch
+
+
+def _keyed(data: bytes, cut: Pipeline, start: int, end: int) -> BindShape:
+    rest = cut.bind_end - cut.bind - 1 - (end - start)
+    return BindShape(data[: cut.bind], rest, data[cut.bind + HEADER_BYTES : start - 1], data[end:])
 
 
 def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:
