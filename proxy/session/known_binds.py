@@ -21,6 +21,7 @@ from proxy.wire.frames import HEADER, HEADER_BYTES
 from proxy.wire.frontend import Parse
 from proxy.wire.oids import has_oids
 from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter, shape_of
+from router.digits import NATIVE, BindShape
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
 from router.plan import Concat, Execution, Single, Task
@@ -170,7 +171,10 @@ class KnownBind(Expected):
         if self._shape is None and self._index >= 0 and self._sent in _WIDE_INTEGERS:
             shape = self._shape = shape_of(data, cut, self._count, self._index)
             if shape is not None and shape.exact is not None and self.typeless and not self.moments:
-                self.shape, self.keyed = shape.exact, shape.keyed
+                self.shape = shape.exact
+                if NATIVE and shape.parts is not None:
+                    before, rest, middle, behind = shape.parts
+                    self.keyed = BindShape(before, rest, middle, behind)
 
     def followed_by(self, other: KnownBind) -> None:
         """Remember what came after this one."""

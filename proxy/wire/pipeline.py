@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.wire.frames import HEADER, HEADER_BYTES, LENGTH_BYTES
 from proxy.wire.frontend import Describe, Execute, Sync
-from router.digits import NATIVE, BindShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +86,7 @@ class Shape:
         "_tail",
         "body",
         "exact",
-        "keyed",
+        "parts",
     )
 
     def __init__(self, data: bytes, cut: Pipeline, places: list[tuple[int, int]], key: int) -> None:
@@ -107,8 +106,8 @@ class Shape:
         self._tail = len(data) - cut.bind_end
         #: An expression that says the same by itself, for a pipeline whose only parameter is the key; its last group.
         self.exact = _exact(data, cut, *places[0]) if len(places) == 1 else None
-        #: The same for compiled code.
-        self.keyed = _keyed(data, cut, *places[0]) if NATIVE and len(places) == 1 else None
+        #: The same for compiled code (router.digits.BindShape).
+        self.parts = _parts(data, cut, *places[0]) if len(places) == 1 else None
 
     def match(self, data: bytes) -> bytes | None:
         """Return the key's text."""
@@ -141,9 +140,9 @@ def _exact(data: bytes, cut: Pipeline, start: int, end: int) -> Callable[[bytes]
     return re.compile(b"%b(?:%b)%b" % (head, b"|".join(alternatives), behind), re.DOTALL).fullmatch
 
 
-def _keyed(data: bytes, cut: Pipeline, start: int, end: int) -> BindShape:
+def _parts(data: bytes, cut: Pipeline, start: int, end: int) -> tuple[bytes, int, bytes, bytes]:
     rest = cut.bind_end - cut.bind - 1 - (end - start)
-    return BindShape(data[: cut.bind], rest, data[cut.bind + HEADER_BYTES : start - 1], data[end:])
+    return data[: cut.bind], rest, data[cut.bind + HEADER_BYTES : start - 1], data[end:]
 
 
 def shape_of(data: bytes, cut: Pipeline, count: int, key: int) -> Shape | None:
