@@ -27,9 +27,9 @@ from proxy.session.preparing import (
     prepare,
     resolve_bind,
 )
+from proxy.session.relayed import relayed_shard
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import padded, relay
-from proxy.session.session import relayed_shard
 from proxy.settings import RESET_ALL
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block

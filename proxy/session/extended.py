@@ -48,8 +48,8 @@ from proxy.session.preparing import (
     resolve_bind,
 )
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
+from proxy.session.relayed import relayed_shard
 from proxy.session.run import call_function, settle_before, writes_of
-from proxy.session.session import relayed_shard
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.transaction import Block
 from proxy.wire import backend, frontend

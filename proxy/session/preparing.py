@@ -28,8 +28,9 @@ from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
 from proxy.session.prepared import UNCOMMITTED, Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
+from proxy.session.relayed import relayed_shard
 from proxy.session.run import run_parted, settle_before, writes_of
-from proxy.session.session import FAILED_BLOCK, relayed_shard
+from proxy.session.session import FAILED_BLOCK
 from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame

@@ -39,7 +39,7 @@ from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame
 from router.errors import Refused, refusal
-from router.plan import Execution, SequenceUse, Single
+from router.plan import SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
 from router.statement import parse
 
@@ -589,13 +589,3 @@ async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:
         await cancel
     except ShardError as error:
         log.warning("cancel not delivered", error=str(error))
-
-
-def relayed_shard(executable: Executable, statement: Statement) -> int | None:
-    """Return the shard when a statement goes out unchanged to one shard, else None."""
-    if not isinstance(executable, Execution) or len(executable.tasks) != 1 or statement.audit is not None:
-        return None
-    task = executable.tasks[0]
-    if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
-        return None
-    return task.shard

@@ -21,6 +21,7 @@ from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
 from proxy.session.places import in_clients_text
+from proxy.session.relayed import relayed_shard
 from proxy.session.run import (
     at_its_place,
     padded,
@@ -31,7 +32,7 @@ from proxy.session.run import (
     shards_of,
     writes_of,
 )
-from proxy.session.session import FAILED_BLOCK, relayed_shard
+from proxy.session.session import FAILED_BLOCK
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.session.temporary import compare_names
 from proxy.session.unbound import check_no_parameters

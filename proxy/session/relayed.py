@@ -1,0 +1,20 @@
+"""Which statements go out to one shard as the client wrote them, so that its answer is passed on as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.plan import Execution, Single
+
+if TYPE_CHECKING:
+    from router.plan import Executable, Statement
+
+
+def relayed_shard(executable: Executable, statement: Statement) -> int | None:
+    """Return the shard when a statement goes out unchanged to one shard, else None."""
+    if not isinstance(executable, Execution) or len(executable.tasks) != 1 or statement.audit is not None:
+        return None
+    task = executable.tasks[0]
+    if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
+        return None
+    return task.shard
