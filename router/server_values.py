@@ -144,15 +144,30 @@ def _counts_with_object(body: Node) -> bool:
     return not (same and _alike(operands))
 
 
-def stores_number(body: Node, relation: Relation | None) -> FunctionEffect:
+def stores_number(body: Node, relation: Relation | None, sources: Sequence[Relation] = ()) -> FunctionEffect:
     """Return the effect of a change of a sharded table whose columns take objects for their numbers.
 
-    What a subquery or WITH hands on may end up in any of them.
+    ``sources``: what the statement reads. What a subquery or WITH hands on may end up in any column.
     """
-    taken = any(_takes_number(relation, name, value) for name, value in _assigned(body, relation))
-    if taken or any(is_object(value) for value in _handed_on(body)):
+    read = [*sources, relation] if relation is not None else sources
+    objects = frozenset(column.name for source in read for column in source.columns if _is_number(column))
+    taken = any(_takes_number(relation, name, value, objects) for name, value in _assigned(body, relation, sources))
+    if taken or any(is_object(value) or _names_one(value, objects) for value in _handed_on(body)):
         return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
     return NO_EFFECT
+
+
+def _is_number(column: Column) -> bool:
+    """Whether a column holds objects of a server."""
+    return column.type_name.removeprefix("_") in OBJECT_TYPES
+
+
+def _names_one(value: Node, objects: frozenset[str]) -> bool:
+    """Whether an expression has a column of such a name in it, whatever becomes of it there; all of a row has."""
+    if not objects:
+        return False
+    columns = (strings(body["fields"])[-1:] for kind, body in walk(value) if kind == "ColumnRef")
+    return any(column[0] == "*" or column[0] in objects for column in columns if column)
 
 
 def keeps_name(column: Column) -> bool:
@@ -160,14 +175,14 @@ def keeps_name(column: Column) -> bool:
     return column.type_name.removeprefix("_") in OBJECT_TYPES | _TEXTS
 
 
-def _takes_number(relation: Relation | None, name: str, value: Node) -> bool:
-    if relation is None or not is_object(value):
+def _takes_number(relation: Relation | None, name: str, value: Node, objects: frozenset[str]) -> bool:
+    if relation is None or not (is_object(value) or _names_one(value, objects)):
         return False
     column = relation.column(name)
     return column is not None and not keeps_name(column)
 
 
-def _assigned(body: Node, relation: Relation | None) -> Iterator[tuple[str, Node]]:
+def _assigned(body: Node, relation: Relation | None, sources: Sequence[Relation]) -> Iterator[tuple[str, Node]]:
     """Yield the columns that a statement writes by name, with the values."""
     clauses = [clause["MergeWhenClause"] for clause in body.get("mergeWhenClauses", ())]
     own = [column.name for column in relation.columns] if relation is not None else []
@@ -186,7 +201,16 @@ def _assigned(body: Node, relation: Relation | None) -> Iterator[tuple[str, Node
         for row in query.get("valuesLists", ()):
             yield from zip(names, items(row), strict=False)
         selected = [target["ResTarget"].get("val", {}) for target in query.get("targetList", ())]
+        alone = len(sources) == 1 and [*map(list, query.get("fromClause", ()))] == [["RangeVar"]]
+        if alone and [_is_star(value) for value in selected] == [True]:
+            selected = [{"ColumnRef": {"fields": [{"String": {"sval": each.name}}]}} for each in sources[0].columns]
+        elif any(_is_star(value) for value in selected):  # which columns stand where is not known here
+            selected = [value for value in selected if _is_star(value)] * len(names)
         yield from zip(names, selected, strict=False)
+
+
+def _is_star(value: Node) -> bool:
+    return strings(value.get("ColumnRef", {}).get("fields"))[-1:] == ("*",)
 
 
 def _arms(body: Node) -> list[Node]:

@@ -189,11 +189,15 @@ class Context:
 
     def stores_number(self, body: Node) -> FunctionEffect:
         """Return the effect of a statement whose columns take objects for numbers; copies take home's."""
-        if not self.parsed.kinds & {"TypeCast", "FuncCall"}:
+        if not self.parsed.kinds & {"TypeCast", "FuncCall", "ColumnRef"}:
             return NO_EFFECT  # long rows of constants are not looked through again
         written = self.catalog.resolve(name_parts(body["relation"]), self.search_path)
-        sharded = written is not None and isinstance(self.catalog.effective_placement(written), Sharded)
-        return stores_number(body, written) if sharded else NO_EFFECT
+        if written is None or not isinstance(self.catalog.effective_placement(written), Sharded):
+            return NO_EFFECT
+        target = body["relation"]
+        named = [name_parts(each) for kind, each in walk(body) if kind == "RangeVar" and each is not target]
+        sources = [self.catalog.resolve(name, self.search_path) for name in named]
+        return stores_number(body, written, [source for source in sources if source is not None])
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
         parts = strings(names)

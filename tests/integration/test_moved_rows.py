@@ -256,3 +256,33 @@ def test_the_time_of_rows_that_are_moved_is_one_on_all_shards(twins: Twins) -> N
             twins.query(text)
     finally:
         twins.query("drop table made")
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("insert into notes (k) select r from notes", ["0A000"]),
+        ("insert into notes (k, v) select k, v from (select r::oid::int8 as k, v from notes) x", ["0A000"]),
+        ("insert into notes (k, n) select k, r::oid from notes", ["0A000"]),
+        ("insert into notes select k + 900, v, r from notes", ["0A000"]),
+        ("update notes set n = r", ["0A000"]),
+        ("update notes set n = m.r::oid::int4 from notes m where m.k = notes.k", ["0A000"]),
+        ("insert into notes (k, v, r) select k + 900, r, r from notes", []),
+        ("update notes set v = r, n = n + 1", []),
+        ("insert into notes select * from notes on conflict (k) do nothing", []),
+    ],
+)
+def test_the_number_of_an_object_in_a_column_is_no_value_for_another(
+    town: Town, connect: Callable[..., WireClient], text: str, sqlstate: list[str]
+) -> None:
+    """Each shard would store its own."""
+    client = connect(town.dsn)
+    client.rows("alter table notes add column r regclass")
+    try:
+        client.rows(f"insert into notes (k, v, n) values {VALUES}")
+        client.rows("update notes set r = 'kinds'")
+        trace = client.query(text)
+        assert sqlstates(trace) == sqlstate, trace
+    finally:
+        client.rows("truncate notes")
+        client.rows("alter table notes drop column r")
