@@ -36,7 +36,7 @@ _OF_ROWS: Final = frozenset({("ctid",), ("xmin",), ("cmin",), ("cmax",), ("table
 
 def insert_select(context: Context) -> Statement | None:
     """Plan INSERT ... SELECT in two steps; None when it is no such statement, or cannot be done so."""
-    from router.planner import select  # noqa: PLC0415 - SELECT's planner knows of INSERT in WITH
+    from router.planner import reference, select  # noqa: PLC0415 - SELECT's planner knows of INSERT in WITH
 
     node = context.body
     query = node.get("selectStmt", {}).get("SelectStmt")
@@ -61,7 +61,11 @@ def insert_select(context: Context) -> Statement | None:
     given = {column.name for column, _ in extra}
     defaults = [c.name for c in relation.columns if c.name not in names and c.name not in given]
     defaults += [name for name, _ in dml.set_to_default(node)]
-    context.check_access(relation, write=True, defaults=defaults, at=node["relation"].get("location"))
+    at = node["relation"].get("location")
+    context.check_access(relation, write=True, defaults=defaults, at=at)
+    if isinstance(placement, Reference):
+        reference.check_triggers(context, relation, at)
+        reference.check_column_defaults(context, relation, defaults, at)
     reading = select.plan(context.rewritten(cut.read(columns, query)))
     everything = [*columns, *(column for column, _ in extra)]
     key_type, key_column, modifier = _key(placement, relation, everything)

@@ -204,6 +204,7 @@ def test_what_functions_find_is_found_once(town: Town, connect: Callable[..., Wi
                 f"create trigger makes before insert or update on codes for each row execute function {maker}()"
             )
             assert refused(client.query("insert into codes (id, v) values (1001, 'x')"))
+            assert refused(client.query("insert into codes (id, v, at) select k, v, '2020-01-01' from notes"))
             assert refused(client.query("update codes set v = 'y' where id = 1"))
             assert refused(client.query("copy codes (id, v) from stdin"))
             client.rows("drop trigger makes on codes")
