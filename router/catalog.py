@@ -38,6 +38,7 @@ from router.relation import (
     UserType,
     Uses,
 )
+from router.server_values import holds_object
 from router.sharding import KEY_TYPES
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class _Maps:
     operators: dict[str, tuple[Operator, ...]] = field(default_factory=dict)
     types: dict[TableName, UserType] = field(default_factory=dict)
     own_types: set[str] = field(default_factory=set)  # their names, without domains and enums
+    objects: set[TableName] = field(default_factory=set)  # relations with columns that hold objects of a server
     placements: dict[TableName, Placement | Unplaceable] = field(default_factory=dict)
     effects: dict[FunctionName, FunctionEffect] = field(default_factory=dict)
     access: dict[tuple[TableName, bool, frozenset[str] | None, bool], Unplaceable | None] = field(default_factory=dict)
@@ -148,6 +150,8 @@ class Catalog:
             maps.named[relation.name.schema, relation.name.name] = relation
             if not all(trigger.row for trigger in relation.triggers):
                 maps.once.add(relation.name)
+            if any(map(holds_object, relation.columns)):
+                maps.objects.add(relation.name)
         for function in self.functions:
             maps.add_function(function)
         for operator in self.operators:
@@ -156,6 +160,11 @@ class Catalog:
             maps.types[TableName(kind.schema, kind.name)] = kind
             if kind.kind not in {"d", "e"}:
                 maps.own_types.add(kind.name)
+
+    @property
+    def holds_objects(self) -> bool:
+        """Whether any relation has a column of type regclass or its like."""
+        return bool(self._maps.objects)
 
     @property
     def fires_once(self) -> bool:

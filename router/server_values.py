@@ -150,14 +150,14 @@ def stores_number(body: Node, relation: Relation | None, sources: Sequence[Relat
     ``sources``: what the statement reads. What a subquery or WITH hands on may end up in any column.
     """
     read = [*sources, relation] if relation is not None else sources
-    objects = frozenset(column.name for source in read for column in source.columns if _is_number(column))
+    objects = frozenset(column.name for source in read for column in source.columns if holds_object(column))
     taken = any(_takes_number(relation, name, value, objects) for name, value in _assigned(body, relation, sources))
     if taken or any(is_object(value) or _names_one(value, objects) for value in _handed_on(body)):
         return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
     return NO_EFFECT
 
 
-def _is_number(column: Column) -> bool:
+def holds_object(column: Column) -> bool:
     """Whether a column holds objects of a server."""
     return column.type_name.removeprefix("_") in OBJECT_TYPES
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from router.cluster import Sharded
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
 from router.planner import asking_merge, asking_rows, asking_tables
 from router.planner.placing import locks
 from router.planner.typed import is_domain
 from router.rewrite import group_end
-from router.tree import conjuncts, is_wrapped, strings, walk
+from router.tree import conjuncts, is_wrapped, name_parts, strings, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ _WRITES: Final = frozenset({"UpdateStmt", "DeleteStmt", "MergeStmt"})
 _OF_A_TYPE: Final = frozenset({"EXPR_SUBLINK", "ARRAY_SUBLINK"})  # the others are compared, or yes and no
 ROW: Final = "MULTIEXPR_SUBLINK"  # SET (a, b) = (SELECT ...), which gives several values; the parser has no name for it
 _CHOOSING: Final = frozenset({"limitCount", "limitOffset", "lockingClause"})
+# Postgres computes what is constant when it plans, also where no row comes: (SELECT $1) is found when a row needs it.
+_FOUND_LATE: Final = "(SELECT {})"
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
@@ -201,6 +204,8 @@ def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
         return None
     text = context.parsed.text[place.opening : place.end - 1]
     read = _read(context, text, place.shape)
+    if place.shape is Shape.VALUE and _is_computed_with(context, link):
+        place = replace(place, text=_FOUND_LATE.format(place.text))
     if read is None or link.get("subLinkType") not in _OF_A_TYPE:
         return None if read is None else (place, read)
     known = asking_rows.column_types(context, text)
@@ -210,6 +215,19 @@ def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
         cast = known[0].definition.replace("{", "{{").replace("}", "}}")
         place = replace(place, text=f"{place.text}::{cast}{'[]' if place.shape is Shape.LIST else ''}")
     return place, read
+
+
+def _is_computed_with(context: Context, link: Node) -> bool:
+    """Whether a subquery is a part of what columns are set to; the sharding key's value is the router's to see."""
+    if context.parsed.kind != "UpdateStmt" or "CurrentOfExpr" in context.parsed.kinds:
+        return False
+    relation = context.catalog.resolve(name_parts(context.body["relation"]), context.search_path)
+    placement = None if relation is None else context.catalog.effective_placement(relation)
+    if not isinstance(placement, Sharded):
+        return False  # a copy's rows are home's, or refused
+    values = [entry["ResTarget"] for entry in context.body.get("targetList", ())]
+    others = [value.get("val", {}) for value in values if value.get("name") != placement.key]
+    return any(body is link for value in others for _, body in walk(value))
 
 
 def _read(context: Context, text: str, shape: Shape) -> Asked | None:

@@ -189,7 +189,7 @@ class Context:
 
     def stores_number(self, body: Node) -> FunctionEffect:
         """Return the effect of a statement whose columns take objects for numbers; copies take home's."""
-        if not self.parsed.kinds & {"TypeCast", "FuncCall", "ColumnRef"}:
+        if not (self.parsed.kinds & {"TypeCast", "FuncCall"} or self.catalog.holds_objects):
             return NO_EFFECT  # long rows of constants are not looked through again
         written = self.catalog.resolve(name_parts(body["relation"]), self.search_path)
         if written is None or not isinstance(self.catalog.effective_placement(written), Sharded):

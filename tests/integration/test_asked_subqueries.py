@@ -28,6 +28,10 @@ def filled(twins: Twins) -> Iterator[Twins]:
 @pytest.mark.parametrize(
     "text",
     [
+        # What is read is not computed with before a row needs it.
+        "update notes set n = (select max(k) * 10000000000 from notes) where n = 77",
+        "update notes set n = n + 1 / (select min(k) - 1 from notes) where n = 77 returning *",
+        "update notes set n = n + (select min(k) from notes)::int4, v = (select max(v) from notes) where n = 1",
         "update notes set n = (select max(n) from words) where k < 6",
         "update notes set v = 'x' where v in (select word from words)",
         "update notes set v = 'y' where n > (select avg(n) from words) - 3 and n = (select min(n) from notes)",
