@@ -36,6 +36,7 @@ ROW: Final = "MULTIEXPR_SUBLINK"  # SET (a, b) = (SELECT ...), which gives sever
 _CHOOSING: Final = frozenset({"limitCount", "limitOffset", "lockingClause"})
 # Postgres computes what is constant when it plans, also where no row comes: (SELECT $1) is found when a row needs it.
 _FOUND_LATE: Final = "(SELECT {})"
+_COMPARISONS: Final = frozenset((name,) for name in ("=", "<>", "<", ">", "<=", ">="))
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 
@@ -218,8 +219,11 @@ def _value(context: Context, link: Node) -> tuple[_Place, Asked] | None:
 
 
 def _is_computed_with(context: Context, link: Node) -> bool:
-    """Whether a subquery is a part of what columns are set to; the sharding key's value is the router's to see."""
-    if context.parsed.kind != "UpdateStmt" or "CurrentOfExpr" in context.parsed.kinds:
+    """Whether a subquery is a part of what columns are set to, or of a condition that computes with it.
+
+    What a column is compared with, and what the sharding key is set to, is the router's to see.
+    """
+    if context.parsed.kind not in {"UpdateStmt", "DeleteStmt"} or "CurrentOfExpr" in context.parsed.kinds:
         return False
     relation = context.catalog.resolve(name_parts(context.body["relation"]), context.search_path)
     placement = None if relation is None else context.catalog.effective_placement(relation)
@@ -227,7 +231,13 @@ def _is_computed_with(context: Context, link: Node) -> bool:
         return False  # a copy's rows are home's, or refused
     values = [entry["ResTarget"] for entry in context.body.get("targetList", ())]
     others = [value.get("val", {}) for value in values if value.get("name") != placement.key]
-    return any(body is link for value in others for _, body in walk(value))
+    if any(body is link for value in others for _, body in walk(value)):
+        return True
+    conditions = list(walk(context.body.get("whereClause")))
+    compared = [body for kind, body in conditions if kind == "A_Expr" and strings(body.get("name")) in _COMPARISONS]
+    sides = [body.get(side) for body in compared for side in ("lexpr", "rexpr")]
+    plain = any(isinstance(side, dict) and side.get("SubLink") is link for side in sides)
+    return not plain and any(body is link for _, body in conditions)
 
 
 def _read(context: Context, text: str, shape: Shape) -> Asked | None:
