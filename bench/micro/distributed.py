@@ -80,7 +80,9 @@ _TAG = backend.command_complete
 _LOOKED = _TAG(b"SAVEPOINT") + _row(b"1") + _TAG(b"SELECT 1") + _TAG(b"RELEASE") + backend.ready_for_query(b"T")
 _SET = _TAG(b"SET") + _TAG(b"SET CONSTRAINTS")
 _PREPARED = _SET + _row(b"4711", b"on", b"on") + _TAG(b"SELECT 1") + _said(b"PREPARE TRANSACTION", b"I")
-_IS_READY = _TAG(b"SET") + _SET + _row(b"4712", b"on", b"on", b"t", b"1") + _said(b"SELECT 1", b"T")
+_ALIVE = _row(b"t") + _TAG(b"SELECT 1")
+_IS_READY = _TAG(b"SET") * 2 + _ALIVE + _TAG(b"SET CONSTRAINTS") + _row(b"4712", b"on", b"on", b"1")
+_IS_READY += _said(b"SELECT 1", b"T")
 _DECIDED = _row(b"") + _TAG(b"SELECT 1") + _said(b"COMMIT", b"I")
 _READ = backend.row_description([backend.Field(b"abalance", 16_400, 3, 23, 4, -1, 0)]) + backend.data_row([b"-4711"])
 

@@ -3,7 +3,7 @@
 Theory of operation. One writer is the commit point, the other writers are participants, the rest only read.
 
     1. in parallel   participants:  SET CONSTRAINTS ALL IMMEDIATE; xid; PREPARE TRANSACTION '<gid>:<shard>'
-                     commit point:  SET CONSTRAINTS ALL IMMEDIATE; timeouts; xid
+                     commit point:  lock; SET CONSTRAINTS ALL IMMEDIATE; timeouts; xid
     2. commit point, one message:   SELECT pgchorus.decide(gid, xid, participants and xids); COMMIT      the decision
     3. in parallel   participants:  COMMIT PREPARED '<gid>:<shard>', then the readers' COMMIT, then the client is told
 

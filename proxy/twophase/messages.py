@@ -42,6 +42,11 @@ def ready_sql(plan: Plan) -> str:
 
     The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
     the commit point's locks behind for ever.
+
+    The lock comes before the constraints, which may wait for as long as somebody else's transaction is open: all the
+    while others have prepared parts, and recovery must see that these are no orphans. Nothing before it can wait. It is
+    tried, and nobody reads whether that succeeded: it fails only while a stranger has the same lock (recovery takes
+    none), which then speaks for the commit as well; and a commit that is taken for dead is rolled back, never torn.
     """
     return ready_commit_point_sql(plan.gid, plan.limits)
 
@@ -51,8 +56,8 @@ def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> str:
     limit = limits.commit_point_idle_ms
     return (
         f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
-        "SET CONSTRAINTS ALL IMMEDIATE; "
-        f"SELECT {_XID_AND_DURABILITY}, pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}), "
+        f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}); SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT {_XID_AND_DURABILITY}, "
         "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
         f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
     )

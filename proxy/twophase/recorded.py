@@ -2,7 +2,7 @@
 
 Two messages on the writer's link, the machine's steps 1 and 2 for a commit point without participants::
 
-    1. SET CONSTRAINTS ALL IMMEDIATE; limits; xid
+    1. lock; SET CONSTRAINTS ALL IMMEDIATE; limits; xid
     2. SELECT pgchorus.decide(gid, xid, no participants); COMMIT
 
 Decides what the answers mean, by the machine's rules: believe tags; a link that is lost in step 2 is no answer, so the

@@ -83,7 +83,7 @@ class FakeShard:
             return CONSTRAINT
         match step:
             case Step.READY:
-                tags = (b"SET CONSTRAINTS", b"SELECT 1")
+                tags = (b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1")
             case Step.PREPARE:
                 tags = self._prepare(silently_not=behaviour == "silent rollback")
             case Step.DECIDE:

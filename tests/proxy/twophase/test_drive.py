@@ -91,7 +91,7 @@ class Scene:
         self.begin()
         for shard in (1, 2):
             self.links[shard].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
-        self.links[0].answer(b"SET", b"SET", b"SET CONSTRAINTS", b"SELECT 1", status=T)
+        self.links[0].answer(b"SET", b"SET", b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", status=T)
 
     @property
     def asked(self) -> list[int]:

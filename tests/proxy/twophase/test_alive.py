@@ -1,0 +1,107 @@
+"""Recovery sees that a commit is alive, from its first prepared part on, however long its constraints wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.twophase.recovery import RecoveryLimits
+from twophase_servers import CommitCluster, make_gid
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+INSERT = "INSERT INTO public.t VALUES (1, 1)"
+EVERYWHERE = [[(1, 1)]] * 3
+IMPATIENT = RecoveryLimits(grace_s=3600.0, orphan_s=0.0)  # looks at nothing but whether somebody could still decide
+
+
+@pytest.fixture(scope="module")
+def dsns(make_module_databases: Callable[[int, str], list[str]]) -> list[str]:
+    return make_module_databases(3, "alive")
+
+
+@pytest.fixture
+async def cluster(dsns: list[str]) -> AsyncIterator[CommitCluster]:
+    made = await CommitCluster.make(dsns)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("commit_point", [0, 1, 2])
+@pytest.mark.parametrize("waits", [0, 1, 2])
+async def test_a_commit_whose_deferred_constraint_waits_is_left_alone(
+    cluster: CommitCluster, waits: int, commit_point: int
+) -> None:
+    """Wherever it waits: at its commit point, or at a participant while the commit point has done its step 1."""
+    stranger = await cluster.link(waits)
+    await stranger.run("BEGIN; INSERT INTO public.t VALUES (1, 9)")  # is it a duplicate? whoever asks has to wait
+    links = await cluster.begin(INSERT)
+    commit = asyncio.create_task(cluster.coordinator(commit_point).commit(links, {0, 1, 2}))
+    await cluster.until(
+        waits,
+        "SELECT wait_event_type = 'Lock' AND query LIKE '%SET CONSTRAINTS%' "
+        f"FROM pg_stat_activity WHERE pid = {links[waits].pid}",
+    )
+    parts = sorted({0, 1, 2} - {waits, commit_point})
+    for shard in parts:
+        await cluster.until(shard, "SELECT count(*) = 1 FROM pg_prepared_xacts WHERE database = current_database()")
+    if commit_point != waits:
+        await cluster.until(
+            commit_point,
+            "SELECT state = 'idle in transaction' AND query LIKE '%SET CONSTRAINTS%' "
+            f"FROM pg_stat_activity WHERE pid = {links[commit_point].pid}",
+        )
+    report = await cluster.recovery(IMPATIENT).run_once()
+    assert (len(report.waiting), report.rolled_back) == (len(parts), [])
+    assert not commit.done()
+    await stranger.run("ROLLBACK")
+    outcome = await commit
+    assert (outcome.committed, outcome.error) == (True, None)
+    assert await cluster.values() == EVERYWHERE
+    assert await cluster.prepared() == []
+
+
+async def test_one_whose_lock_somebody_else_has_commits_all_the_same(cluster: CommitCluster) -> None:
+    """Names are known to everybody, so anybody can take the lock: nothing waits for it, and the record decides."""
+    gid = make_gid("s0", 1, int(time.time() * 1000))
+    stranger = await cluster.link(0)
+    await stranger.run(f"BEGIN; SELECT pg_advisory_xact_lock({gid.lock_key})")
+    links = await cluster.begin(INSERT)
+    reports = []
+
+    async def recover(sql: str) -> None:
+        if "decide" in sql:
+            reports.append(await cluster.recovery(IMPATIENT).run_once())
+
+    links[0].before = recover
+    assert (await cluster.coordinator().commit(links, {0, 1, 2}, gid=gid)).committed
+    assert [len(report.waiting) for report in reports] == [2], "the stranger's lock speaks for it, too"
+    assert await cluster.values() == EVERYWHERE
+
+
+async def test_one_whose_lock_somebody_else_has_had_is_given_up_and_nothing_of_it_stays(
+    cluster: CommitCluster,
+) -> None:
+    gid = make_gid("s0", 1, int(time.time() * 1000))
+    stranger = await cluster.link(0)
+    await stranger.run(f"BEGIN; SELECT pg_advisory_xact_lock({gid.lock_key})")
+    links = await cluster.begin(INSERT)
+    reports = []
+
+    async def recover(sql: str) -> None:
+        if "decide" in sql:
+            await stranger.run("ROLLBACK")
+            reports.append(await cluster.recovery(IMPATIENT).run_once())
+
+    links[0].before = recover
+    outcome = await cluster.coordinator().commit(links, {0, 1, 2}, gid=gid)
+    assert not outcome.committed
+    assert outcome.error is not None
+    assert outcome.error.sqlstate == "40001"
+    assert [len(report.rolled_back) for report in reports] == [2]
+    assert await cluster.values() == [[], [], []]
+    assert await cluster.prepared() == []
