@@ -387,7 +387,8 @@ class ClientTransaction:
 
     async def set_modes(self, modes: Modes, sql: str) -> None:
         """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
-        self.check_modes(modes)
+        if self.shard_count > 1 or not self.links:  # else the only shard knows best
+            self.check_modes(modes)
         unlocked = bool(modes.read_only and self.writers and self.shard_count > 1 and not self.read_only)
         if unlocked:
             # A shard told so cannot write the decision record, nor take it back, but for the end of a savepoint.

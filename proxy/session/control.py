@@ -14,6 +14,7 @@ from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
 from proxy.session.encoded import check_change, check_changed
+from proxy.session.executed import behind_execute
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
 from proxy.session.outcome import RolledBack
@@ -35,7 +36,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.wire import backend
 from router.errors import refusal
-from router.plan_control import Control, Prepared, Setting
+from router.plan_control import Control, Prepared, PreparedControl, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.transaction import ClientTransaction
     from router.plan import DeclareSpread, Statement
-    from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
+    from router.plan_control import CursorControl, SettingControl, TransactionControl
 
 _SAVEPOINTS = 256  # after so many it is looked which of them there still are
 
@@ -79,9 +80,14 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
         if modes:  # Postgres takes them for this one all the same
             await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
         return tag
-    transaction.check_modes(_modes(plan))
-    session.begin(Block.EXPLICIT)
-    transaction.begin(Block.EXPLICIT, _modes(plan))
+    if not transaction.in_block:
+        transaction.check_modes(_modes(plan))
+        session.begin(Block.EXPLICIT)
+        transaction.begin(Block.EXPLICIT, _modes(plan))
+    else:  # in the middle of a message or of a pipeline: shards have had their BEGIN
+        if modes := _modes(plan).sql():
+            await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
+        session.begin(Block.EXPLICIT)
     await _begin_on_the_only_shard(transaction)
     return tag
 
@@ -335,7 +341,7 @@ async def _discard_all(session: Session) -> bytes:
     if session.clocks is not None:
         session.clocks.back()
     session.sequences.forget()
-    session.statements.clear()
+    _deallocate_all(session)
     transaction.unpin()
     # The client is told of each reported setting that went back: the shard reports them while it applies what is left.
     shard = session.database.logical.home
@@ -377,7 +383,7 @@ async def prepared_control(
         session.statements[name] = replace(prepared, source=source)
         return backend.command_complete(b"PREPARE")
     if plan.prepared is Prepared.DEALLOCATE_ALL:
-        session.statements.clear()
+        _deallocate_all(session)
         return backend.command_complete(b"DEALLOCATE ALL")
     if plan.prepared is Prepared.DEALLOCATE:
         await adopting.look(session, name)
@@ -390,6 +396,12 @@ async def prepared_control(
             raise refusal("explain-execute-message")
         return await explain_prepared(session, prepared, plan, values)
     return await bind_and_run(session, prepared, values, describe=describe, result_formats=result_formats)
+
+
+def _deallocate_all(session: Session) -> None:
+    """The unnamed statement is the protocol's own, and stays."""
+    for name in [name for name in session.statements if name]:
+        del session.statements[name]
 
 
 def _named(session: Session, plan: PreparedControl) -> PreparedStatement:
@@ -409,6 +421,8 @@ async def executed(
     await adopting.look(session, plan.name.encode())
     prepared = await current(session, _named(session, plan))
     expected = prepared.description.parameter_oids
+    if not expected:
+        return prepared, ()  # whatever stands in the parentheses: Postgres does not look at it
     if len(expected) != plan.argument_count:
         raise ProxyError(
             "42601",
@@ -422,7 +436,11 @@ async def executed_portal(session: Session, portal: Portal, plan: PreparedContro
     """Return the portal that EXECUTE stands for; None where no rows come that could be fetched in parts."""
     if plan.prepared is not Prepared.EXECUTE:
         return None
-    prepared, values = await executed(session, plan, portal.prepared.statement)
+    statement = await behind_execute(session, portal.prepared.statement)
+    if not (isinstance(statement.plan, PreparedControl) and statement.plan.prepared is Prepared.EXECUTE):
+        return None
+    plan = statement.plan
+    prepared, values = await executed(session, plan, statement)
     if prepared.description.fields is None:
         return None
     bind = replace(portal.bind, parameter_formats=(), parameters=values)
@@ -524,6 +542,10 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
             await links[shard].run(statement.text)
         session.cursors.clear()
         return backend.command_complete(b"CLOSE CURSOR ALL")
+    portal = session.portals.get(plan.name.encode())
+    if plan.closes and portal is not None and portal.shard is None:
+        await session.portals.pop(plan.name.encode()).close()
+        return backend.command_complete(b"CLOSE CURSOR")
     tag = await relay(session, statement, session.cursor_shard(plan.name), writes=False, held=held)
     if plan.closes:
         session.cursors.pop(plan.name, None)

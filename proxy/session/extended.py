@@ -171,6 +171,8 @@ class ExtendedProtocol:
             raise_if_fatal(error)
             session.report_error(error)
             await simple.after_error(session)
+        if not session.transaction.in_block:
+            await drop_portals(session)
         session.ready()
 
     async def _fail_in_order(self, error: Exception) -> None:

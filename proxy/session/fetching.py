@@ -69,7 +69,8 @@ async def find_cursor(
     if plan.name is None:
         return
     spread = session.spread_cursors.get(plan.name)
-    if spread is None:
+    own = session.portals.get(plan.name.encode())
+    if spread is None and not (plan.closes and own is not None and own.shard is None):
         portal.shard = await _place(session, plan.name, flush)
     fields = spread.fields if spread is not None and _gives_rows(plan) else None
     if portal.shard is None:

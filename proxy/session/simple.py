@@ -17,6 +17,7 @@ from proxy.session.batch import is_transaction
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, read_text, sets_encoding
+from proxy.session.executed import behind_execute
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
@@ -320,11 +321,13 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
     result_formats: tuple[int, ...] = (),
 ) -> bytes | None:
     """Run a statement about the session itself; None when it is none. ``describe``: rows come with RowDescription."""
-    plan = statement.plan
     session.meter.runs((statement,))
+    written = statement
+    statement = await behind_execute(session, written)
+    plan = statement.plan
     session.transaction.command = statement.tag
     if isinstance(plan, Empty):
-        return backend.empty_query_response()
+        return backend.empty_query_response() if statement is written else backend.command_complete(b"EXECUTE")
     if ends_failed_block(session, statement):
         return backend.command_complete(await control.end_failed_block(session))
     if isinstance(plan, TransactionControl):

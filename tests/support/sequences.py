@@ -12,6 +12,7 @@ from proxy.wire.frames import frame
 from proxy.wire.state import CLIENT, State
 from sequences_again import AGAIN, BEHIND_A_BIND
 from sequences_extended import EXTENDED
+from sequences_found import FOUND, FOUND_OVER_ONE
 from sequences_late import AT_RUN, LATE, PORTALS, TAKEN_BACK
 from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
@@ -161,6 +162,7 @@ def by_hand() -> Iterator[Sequence]:
         "own": OWN_VIEWS,
         "copy": COPY,
         "broken": BROKEN,
+        "found": FOUND,
     }
     for topic, sequences in topics.items():
         for name, parts in sequences.items():
@@ -220,5 +222,8 @@ def in_every_state() -> Iterator[Sequence]:
 
 
 ALL = [*by_hand(), *in_every_state()]
-#: For one shard alone: over several the words are read when a statement runs.
-MOMENTS_OF_PARSE = [Sequence(f"moment {name}", parts) for name, parts in MOMENTS.items()]
+#: For one shard alone: over several the words are read when a statement runs, and some is refused.
+OVER_ONE = [
+    *(Sequence(f"moment {name}", parts) for name, parts in MOMENTS.items()),
+    *(Sequence(f"found: {name}", parts) for name, parts in FOUND_OVER_ONE.items()),
+]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.transcripts.conftest import Pair
 
 
-@pytest.mark.parametrize("sequence", [*sequences.ALL, *sequences.MOMENTS_OF_PARSE], ids=str)
+@pytest.mark.parametrize("sequence", [*sequences.ALL, *sequences.OVER_ONE], ids=str)
 def test_the_same_answers(pair: Pair, sequence: Sequence) -> None:
     expected = play(pair.direct, sequence)
     pair.fill()
