@@ -13,6 +13,7 @@ from proxy.encodings import UTF_8, written
 from proxy.errors import ProxyError
 from proxy.shards.control import quote_identifier
 from proxy.wire.frontend import Query
+from router.plan import WITH_HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -108,6 +109,15 @@ class Replay:
     def message(self) -> bytes:
         """The statement as a Query message."""
         return Query(written(self.sql, self.codec)).encode()
+
+
+def note_kept(link: ShardLink, reason: str) -> None:
+    """Note why a session keeps a link, as far as Postgres refuses to PREPARE what runs there later.
+
+    A cursor WITH HOLD keeps the block from that which declares it, and no other.
+    """
+    if reason != WITH_HOLD:
+        link.unprepared = reason
 
 
 def find_savepoint(log: Sequence[Replay], name: str) -> int:

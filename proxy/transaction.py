@@ -33,7 +33,7 @@ from proxy.isolation import (
     check_shards,
     keeps_snapshot,
 )
-from proxy.links import Replay, find_savepoint, put_begin, read_only_after, undoing, what_stays
+from proxy.links import Replay, find_savepoint, note_kept, put_begin, read_only_after, undoing, what_stays
 from proxy.replica_reads import matching_link
 from proxy.settings import WHEN_RUN, Applied, SessionSettings, can_become, unsure
 from proxy.shards.errors import ShardError
@@ -283,9 +283,8 @@ class ClientTransaction:
         elif link.closed:
             del self.pinned[shard]
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
-        else:
-            # Postgres does not PREPARE what has touched temporary objects, listens, or holds a cursor.
-            self.must_commit[shard] = ", ".join(sorted(self.pins))
+        elif link.unprepared:
+            self.must_commit[shard] = link.unprepared
         self.bring_up(shard, link)
         return link
 
@@ -416,6 +415,7 @@ class ClientTransaction:
         for shard in shards:
             if shard in self.links:
                 link = self.pinned[shard] = self.links[shard]
+                note_kept(link, reason)
                 if self.on_notification is not None:
                     link.on_notification = partial(self.on_notification, link)
 

@@ -232,6 +232,7 @@ class Same:
     defines: bool = False
 
 
+WITH_HOLD = "WITH HOLD cursor"  # why such a cursor pins its link
 MOMENT = "\0"  # no statement has one
 
 

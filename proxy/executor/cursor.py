@@ -170,6 +170,7 @@ class SpreadCursor:
 
     async def result(self, formats: tuple[int, ...]) -> ResultStream:
         """Return the merged rows; raises ProxyError when they were read in other formats before."""
+        formats = _shortest(formats)
         if self._result is None:
             self._result = await self._combine(formats)
             self._formats = formats
@@ -197,6 +198,13 @@ class SpreadCursor:
     async def settle(self) -> None:
         """Have all links free again."""
         await self._scatter.settle()
+
+
+def _shortest(formats: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shortest way to say it: text is asked for by no codes, by one for all, or by one for each column."""
+    if not any(formats):
+        return ()
+    return (1,) if all(formats) else formats
 
 
 async def open_cursor(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.shards.errors import ShardError
 from proxy.transaction import UNSEEN
 from router.errors import Refused, SyntaxFailure
+from router.plan import WITH_HOLD
 from router.plan_control import Prepared, PreparedControl
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 PREPARED: Final = b"prepared"
 CURSOR: Final = b"cursor"
-_HELD: Final = "WITH HOLD cursor"
 #: Rows (name, what is known of it, PREPARED or CURSOR).
 LEFT: Final = (
     "SELECT name, pg_catalog.json_build_object('text', statement, 'oids', parameter_types::pg_catalog.oid[])::text,"
@@ -54,7 +54,7 @@ async def adopt(session: Session, rows: Iterable[Sequence[bytes | None]]) -> Non
             if name not in session.cursors:
                 session.cursors[name] = session.database.logical.home
             session.held_cursors.add(name)
-            session.transaction.pins.add(_HELD)
+            session.transaction.pins.add(WITH_HOLD)
         elif name.encode("utf-8", "surrogateescape") not in session.statements:
             found = json.loads(session.encoding.heard(known or b"{}"))
             await _adopt_statement(session, name, found["text"], tuple(int(oid) for oid in found["oids"]))

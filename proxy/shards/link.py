@@ -72,6 +72,7 @@ class ShardLink(Relay):
         "settings",
         "statements",
         "trusted_s",
+        "unprepared",
         "usable_s",
     )
 
@@ -103,6 +104,8 @@ class ShardLink(Relay):
         self.send = loan.transport.write
         #: The pool that it goes back to.
         self.lender: LinkPool | None = None
+        #: Why Postgres may refuse to PREPARE a transaction here, by what earlier ones have left ('': nothing).
+        self.unprepared = ""
         #: Whether it leads to a standby.
         self.replica = False
 

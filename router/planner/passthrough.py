@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from router.plan import Ddl, HomeShard, Plan, ShardByShard, Single, Statement
+from router.plan import WITH_HOLD, Ddl, HomeShard, Plan, ShardByShard, Single, Statement
 from router.planner.sequences import sequence_use
 from router.tree import constant, items, strings, walk
 
@@ -176,7 +176,7 @@ _HOLD: Final = 0x0020
 
 def holds(body: Node) -> str:
     """Return why a cursor keeps its link ('' if it ends with the transaction)."""
-    return "WITH HOLD cursor" if body.get("options", 0) & _HOLD else ""
+    return WITH_HOLD if body.get("options", 0) & _HOLD else ""
 
 
 def makes_temporary(parsed: Parsed) -> bool:

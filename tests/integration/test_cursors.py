@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from proxy.wire.frontend import Query
 from wire_client import SYNC, Twins, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
@@ -327,3 +328,73 @@ def test_cursors_that_functions_open(twins: Twins) -> None:
     finally:
         twins.query("rollback")
         twins.query("drop function opens(refcursor)")
+
+
+@pytest.mark.parametrize("ended", ["commit", "rollback", "commit; close c"])
+def test_after_cursors_with_hold_of_several_shards_all_of_them_are_written(
+    filled: Twins, any_town: Town, ended: str
+) -> None:
+    """Only the block that declares one cannot be prepared."""
+    for key in any_town.spread:
+        filled.query("begin")
+        filled.query(f"declare c{key} cursor with hold for select k, v from notes where k = {key}")
+        filled.query(ended.replace("close c", f"close c{key}"))
+        assert not sqlstates(filled.query("update notes set n = n + 1"))
+    for key in any_town.spread:
+        filled.query(f"fetch all from c{key}")
+    filled.query("select sum(n) from notes")
+
+
+def test_a_block_with_cursors_with_hold_of_two_shards_leaves_nothing_behind(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    a, b, _ = town.spread
+    client.query(f"insert into notes select i, 'x', 0 from generate_series({min(a, b)}, {max(a, b) + 9}) i")
+    client.query("begin")
+    for key in (a, b):
+        client.query(f"declare c{key} cursor with hold for select k from notes where k = {key}")
+    refused = client.query("commit")
+    assert refused[0][1]["C"] == "0A000"
+    assert "cannot be prepared" in refused[0][1]["M"]
+    assert not sqlstates(client.query("update notes set n = n + 1"))
+
+
+_FETCHES = (
+    [Query(b"fetch 2 from c")],
+    [parse("fetch 2 from c"), bind(), describe("P"), execute(), SYNC],
+    [parse("fetch 2 from c"), bind(results=[0]), describe("P"), execute(), SYNC],
+    [parse("fetch 2 from c"), bind(results=[0, 0]), describe("P"), execute(), SYNC],
+)
+
+
+@pytest.mark.parametrize(
+    "query", ["select k, v from notes order by k", "select n, count(*) from notes group by 1 order by 1"]
+)
+def test_text_is_one_format_however_it_is_asked_for(filled: Twins, query: str) -> None:
+    for first in range(len(_FETCHES)):
+        filled.query("begin")
+        filled.query(f"declare c cursor for {query}")
+        for fetch in (*_FETCHES[first:], *_FETCHES[:first]):
+            assert not sqlstates(filled.same(*fetch))
+        filled.query("rollback")
+
+
+def test_binary_is_one_format_however_it_is_asked_for(filled: Twins) -> None:
+    """That of a binary cursor in simple queries, one code for all columns, one for each."""
+    filled.query("begin")
+    filled.query("declare c binary cursor for select k, v from notes order by k")
+    for fetch in (
+        [Query(b"fetch 2 from c")],
+        [parse("fetch 2 from c"), bind(results=[1]), describe("P"), execute(), SYNC],
+        [parse("fetch 2 from c"), bind(results=[1, 1]), describe("P"), execute(), SYNC],
+        [bind(portal="p", statement="", results=[1, 1]), execute("p", 1), execute("p"), SYNC],
+    ):
+        assert not sqlstates(filled.same(*fetch))
+    filled.query("rollback")
+
+
+def test_a_wrong_number_of_formats_is_told(filled: Twins) -> None:
+    filled.query("begin")
+    filled.query("declare c cursor for select k, v, n from notes order by k")
+    filled.query("fetch 2 from c")
+    assert sqlstates(filled.same(parse("fetch 2 from c"), bind(results=[0, 0]), execute(), SYNC)) == ["08P01"]
+    filled.query("rollback")

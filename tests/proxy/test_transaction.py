@@ -30,6 +30,7 @@ class Link:
         self.prefix_failed = False
         self.resettable = True
         self.closed = self.busy = self.cancelled = False
+        self.unprepared = ""
         self.status = ord("I")
         self.on_notification: object = None
         self.ran: list[str] = []
