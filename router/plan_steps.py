@@ -56,6 +56,7 @@ class Shape(Enum):
     """What a subquery is taken for."""
 
     VALUE = "value"  # of its only row, NULL without one
+    ROW = "row"  # the columns of its only row: a parameter for each
     LIST = "list"  # of all its rows, as an array
     EXISTS = "exists"  # whether it has a row
     ROWS = "rows"  # all its rows: an array for each column
@@ -70,6 +71,7 @@ class Asked:
     which becomes a parameter. TABLES are those of a ReadTables, in its order. ``unsure``: columns ('': the only one)
     whose texts may have a collation that nobody knows, and a parameter would not have: no text may be among them.
     ``seen``: the same rows without their locks: all that it finds must be locked, or they are locked again.
+    ``certain``: Postgres computes it whatever the values are, so that its errors are the statement's.
     """
 
     read: Statement
@@ -78,6 +80,7 @@ class Asked:
     columns: tuple[str, ...] = ()
     unsure: tuple[str, ...] = ()
     seen: Statement | None = None
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
         return await _tables(session, value, parameters, fields)
     if value.shape is Shape.ROWS:
         _check_rows(value, fields)
-    elif value.shape is not Shape.EXISTS and len(fields) != 1:
+    elif value.shape not in {Shape.EXISTS, Shape.ROW} and len(fields) != 1:
         raise ProxyError("42601", "subquery must return only one column")
     _check_collations(value, fields)
     formats = tuple(travelling_format(field.type_oid) for field in fields)
@@ -68,6 +68,10 @@ def _answer(value: Asked, rows: list[Row], fields: Sequence[Field], formats: tup
         return [_array([[row[at]] for row in rows], field.type_oid) for at, field in enumerate(fields)]
     if value.shape is Shape.EXISTS:
         return [KeyParameter(bytes([bool(rows)]), 1, _BOOL)]
+    if value.shape is Shape.ROW:
+        if len(rows) != 1:
+            raise refusal("subquery", detail="It does not have exactly one row.")
+        return [KeyParameter(rows[0][at], formats[at], field.type_oid) for at, field in enumerate(fields)]
     oid, form = fields[0].type_oid, formats[0]
     if value.shape is Shape.LIST:
         return [_array(rows, oid)]
@@ -151,7 +155,7 @@ async def _tables(
 
 def _check_collations(value: Asked, fields: Sequence[Field]) -> None:
     """Refuse texts whose collation would be lost. Lists for IN are compared by bytes."""
-    if value.shape not in {Shape.VALUE, Shape.ROWS}:
+    if value.shape not in {Shape.VALUE, Shape.ROWS, Shape.ROW}:
         return
     for field in fields:
         name = field.name.decode("utf-8", "surrogateescape") if value.shape is Shape.ROWS else ""

@@ -28,24 +28,25 @@ if TYPE_CHECKING:
 
 # What is wrong with rows and values, of which each row may have another; a lost link, say, is none of these.
 _CLASSES: Final = ("21", "22", "2F", "38", "39", "P0")
-_SHAPES: Final = frozenset({Shape.VALUE, Shape.LIST, Shape.EXISTS})
+_SHAPES: Final = frozenset({Shape.VALUE, Shape.LIST, Shape.EXISTS, Shape.ROW})
 _KEPT: Final = 100  # of one session
 _MARK: Final = "pgchorus-unasked-"
 
 
 def marked(session: Session, value: Asked, error: ShardError | ProxyError) -> str:
     """Return the mark of an error that only a row shall see; raises it, or a refusal, where that cannot be."""
-    if value.shape not in _SHAPES or not error.sqlstate.startswith(_CLASSES):
+    if value.certain or value.shape not in _SHAPES or not error.sqlstate.startswith(_CLASSES):
         raise error
     transaction = session.transaction
-    if isinstance(error, ShardError) and transaction.in_block:
-        raise refusal("subquery-failed", detail=f"It says: {error.fields.message}") from error
+    fields = error.fields if isinstance(error, ShardError) else error.fields()
+    if value.shape is Shape.ROW or (isinstance(error, ShardError) and transaction.in_block):
+        raise refusal("subquery-failed", detail=f"It says: {fields.message}") from error
     transaction.finish_statement()  # of the subquery
     if len(transaction.unasked) >= _KEPT:
         transaction.unasked.clear()
     transaction.marks += 1
     mark = f"{_MARK}{transaction.marks}"
-    transaction.unasked[mark] = error.fields if isinstance(error, ShardError) else error.fields()
+    transaction.unasked[mark] = fields
     return mark
 
 

@@ -1,6 +1,7 @@
 """UPDATE, DELETE and MERGE over several shards: what a shard cannot see is asked first, and the answers filled in.
 
-So are the subqueries of a SELECT that lock rows, and no others: its tables are read at one moment.
+So are the subqueries of a SELECT that lock rows, and what one that sets a sequence sets it by
+(:mod:`router.planner.asking_sequences`), and no others: its tables are read at one moment.
 
 Decides which subqueries can be asked whole: those that give one value, a list for IN, or a yes or no, and that do not
 refer to the row outside. The last cannot be seen for certain in the text; whoever asks finds it out, because such a
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from router.cluster import Sharded
 from router.errors import Refused
 from router.plan_steps import Asked, Shape
-from router.planner import asking_merge, asking_rows, asking_tables
+from router.planner import asking_merge, asking_rows, asking_sequences, asking_tables
 from router.planner.placing import locks
 from router.planner.typed import is_domain
 from router.rewrite import group_end
@@ -51,6 +52,8 @@ def ways(context: Context) -> Iterator[tuple[Context, tuple[tuple[Asked, ...], .
         locking = _subqueries(context, every=True, wanted=_locking)
         if locking is not None:
             yield context.rewritten(locking[0]), (locking[1],)
+    if context.parsed.kind == "SelectStmt" and context.every_effect.advances_sequences:
+        yield from _for_sequences(context)
     if context.parsed.kind not in _WRITES:
         return
     found = _subqueries(context, every=True)
@@ -68,6 +71,16 @@ def ways(context: Context) -> Iterator[tuple[Context, tuple[tuple[Asked, ...], .
     merged = asking_merge.rewritten(context, _read)
     if merged is not None:
         yield merged
+
+
+def _for_sequences(context: Context) -> Iterator[tuple[Context, tuple[tuple[Asked, ...], ...]]]:
+    """Yield how a SELECT that takes or sets a sequence's value asks first by what: all at one moment."""
+    one_row = asking_sequences.rewritten(context, _read)
+    if one_row is not None:
+        yield one_row[0], (one_row[1],)
+    found = _subqueries(context, every=True)
+    if found is not None and [asked.shape for asked in found[1]] == [Shape.ROWS]:
+        yield context.rewritten(found[0]), (found[1],)
 
 
 def _locks_inside(context: Context) -> bool:

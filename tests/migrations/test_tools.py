@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from dumps import definitions, only_at_home, stored
@@ -29,6 +31,34 @@ TABLES = {
     },
     "alembic": {"lab.samples": {"key": "id"}, "lab.readings": {"key": "sample_id"}, "lab.units": "reference"},
 }
+
+
+ROWS = [
+    {"model": "shop.country", "pk": "de", "fields": {"name": "Germany"}},
+    *(
+        {
+            "model": "shop.customer",
+            "pk": key,
+            "fields": {
+                "full_name": f"C {key}",
+                "email": f"{key}@x.org",
+                "country": "de",
+                "joined": "2026-01-01T00:00:00Z",
+            },
+        }
+        for key in (103, 117, 130, 141)
+    ),
+    {"model": "shop.setting", "pk": 9, "fields": {"name": "loaded", "value": "b", "related": []}},
+]
+MAKE = """
+from shop.models import Customer
+Customer.objects.create(full_name="new", email="{number}@new.org", country_id="de", joined="2026-01-01T00:00:00Z")
+"""
+
+
+def ids(dsn: str) -> list[int]:
+    with psycopg.connect(dsn) as client:
+        return [key for (key,) in client.execute("SELECT id FROM shop_customer")]
 
 
 def surroundings(dsn: str, project: Path, prefix: str) -> dict[str, str]:
@@ -91,6 +121,38 @@ def test_migrations_over_two_shards(tool: str, make_databases: MakeDatabases, st
         assert definitions(shards[0]) == definitions(one)
         assert definitions(shards[1]) == definitions(one, without=only_at_home(shards))
         assert stored(through) == stored(one)
+
+
+def test_djangos_sequences_over_two_shards(
+    make_databases: MakeDatabases, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """loaddata brings rows with their ids, of every kind of table, and sets the sequences; so does sqlsequencereset."""
+    one, shards = make_databases(1, "one")[0], make_databases(2, "django")
+    through = start_proxy(shards, TABLES["django"]).dsn(shards[0].rpartition("/")[2])
+    fixture = tmp_path / "rows.json"
+    fixture.write_text(json.dumps(ROWS))
+    for dsn in (one, through):
+        django(dsn, "migrate", "-v", "0")
+        django(dsn, "loaddata", "-v", "0", str(fixture))
+        django(dsn, "shell", "-v", "0", "-c", MAKE.format(number=1))
+    assert stored(through) == stored(one)
+    assert max(ids(through)) == 142  # behind those that were loaded
+    for dsn in (one, through):
+        django(
+            dsn,
+            "shell",
+            "-v",
+            "0",
+            "-c",
+            "from shop.models import Customer; Customer.objects.filter(id__gt=130).delete()",
+        )
+        reset = run(["-m", "django", "sqlsequencereset", "shop"], surroundings(dsn, DJANGO, "SHOP"))
+        assert reset.count("setval") == 3
+        with psycopg.connect(dsn, autocommit=True) as client:
+            client.execute(reset.encode())
+        django(dsn, "shell", "-v", "0", "-c", MAKE.format(number=2))
+    assert stored(through) == stored(one)
+    assert sorted(ids(through))[-4:] == [103, 117, 130, 131]
 
 
 @pytest.mark.long
