@@ -408,6 +408,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "what this statement runs has changed definitions, on the home shard alone",
         "Change definitions by statements of their own: they go to every shard that needs them.",
     ),
+    "audit-end": (
+        "COMMIT and ROLLBACK inside of a statement (DO) are not supported over several shards",
+        "Leave them to the client.",
+    ),
     "audit-blind": (
         "nobody could tell afterwards what this statement touches: {reason}",
         "Run it in a transaction of its own.",

@@ -70,6 +70,7 @@ _CHANGES: Final = TableName(OWN_SCHEMA, "catalog_change")
 _STRAYS: Final = TableName(OWN_SCHEMA, "strays")
 _WRITING: Final = frozenset({"RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock",
                              "ExclusiveLock", "AccessExclusiveLock"})  # fmt: skip
+_ENDED: Final = "2D000"  # invalid transaction termination
 _STRONGEST: Final = "AccessExclusiveLock"
 
 
@@ -105,6 +106,7 @@ class Audit:
         before: Mapping[TableName, Touched],
         left_before: Leftovers,
     ) -> None:
+        self.alone = False  # in a block that is there for this audit
         self._session = session
         self._named = statement.audit or frozenset()
         self._link = link
@@ -115,8 +117,11 @@ class Audit:
         link.resettable = False
 
     @classmethod
-    async def begin(cls, session: Session, statement: Statement) -> Audit:
-        """Look before the statement. The transaction is in a block: what comes after belongs to it."""
+    async def begin(cls, session: Session, statement: Statement, *, alone: bool) -> Audit:
+        """Look before the statement. The transaction is in a block: what comes after belongs to it.
+
+        ``alone``: one Postgres would run it outside of any.
+        """
         home = session.database.logical.home
         link = (await session.transaction.join([home], writes=True))[home]
         link.dirty = True  # an error takes back rows, and not what was prepared or locked for the session
@@ -126,7 +131,9 @@ class Audit:
             if _STRONGEST in touched.modes and not touched.temporary and not _is_home(catalog, name):
                 # Another TRUNCATE would not show.
                 raise refusal("audit-blind", reason=f"this transaction has locked {name} exclusively before")
-        return cls(session, statement, link, before, await leftovers.look(link))
+        audit = cls(session, statement, link, before, await leftovers.look(link))
+        audit.alone = alone
+        return audit
 
     async def end(self) -> None:
         """Look after the statement; raises Refused when it has touched what the home shard has only a part of."""
@@ -179,14 +186,20 @@ class Audit:
 
 
 @contextmanager
-def stray_told(audit: Audit | None) -> Iterator[None]:
-    """Around an audited statement: a row that a CHECK keeps out belongs to another shard; its table was touched."""
+def errors_told(audit: Audit | None) -> Iterator[None]:
+    """Around an audited statement: say what an error of the shard means that comes of how it is run here.
+
+    A row that a CHECK keeps out belongs to another shard: its table was touched. COMMIT and ROLLBACK in DO are errors
+    in a block.
+    """
     try:
         yield
     except ShardError as error:
         if audit is not None and error.fields.get("n") == SLOT_CONSTRAINT:
             table = TableName(error.fields.get("s"), error.fields.get("t"))
             raise refusal("audit-touched", table=str(table)) from error
+        if audit is not None and audit.alone and error.sqlstate == _ENDED:
+            raise refusal("audit-end") from error
         raise
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.errors import ProxyError
 from proxy.executor.request import send
 from proxy.session import control, simple
-from proxy.session.audit import Audit, stray_told
+from proxy.session.audit import Audit, errors_told
 from proxy.session.meter import rows_of_tag
 from proxy.session.preparing import request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
@@ -111,15 +111,14 @@ async def unfold(session: Session, portal: Portal) -> bool:
 async def _execute_parted(session: Session, portal: Portal, statement: Statement, row_limit: int) -> None:
     assert portal.executable is not None  # noqa: S101 - narrows the type
     session.running = (statement,)
-    if not session.transaction.in_block and (
-        needs_block(session, statement, portal.executable) or row_limit or not sync_is_next(session)
-    ):
+    alone = not session.transaction.in_block
+    if alone and (needs_block(session, statement, portal.executable) or row_limit or not sync_is_next(session)):
         session.begin(Block.IMPLICIT)
     if portal.result is None:
         if writes_of(portal.executable):
             await settle_before(session, shards_of(portal.executable))
-        audit = None if statement.audit is None else await Audit.begin(session, statement)
-        with stray_told(audit):
+        audit = None if statement.audit is None else await Audit.begin(session, statement, alone=alone)
+        with errors_told(audit):
             portal.result = await start(session, portal.executable, request_of(portal))
             if audit is not None:
                 await portal.result.park()  # it runs to its end, whatever becomes of the portal

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
-from proxy.session.audit import Audit, stray_told
+from proxy.session.audit import Audit, errors_told
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
 from proxy.session.declared import check_declared
@@ -125,8 +125,8 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
         session.begin(Block.IMPLICIT)
     if writes_of(executable):
         await settle_before(session, shards_of(executable))
-    audit = None if statement.audit is None else await Audit.begin(session, statement)
-    with stray_told(audit):
+    audit = None if statement.audit is None else await Audit.begin(session, statement, alone=own_block)
+    with errors_told(audit):
         result = await _sent(session, executable, request)
     session.meter.rows += rows_of_tag(result.tag)
     if audit is not None:

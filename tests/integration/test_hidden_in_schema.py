@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from wire_client import SYNC, bind, execute, parse
+from wire_client import SYNC, Twins, bind, execute, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -395,3 +395,23 @@ def test_what_the_domain_in_a_type_counts_is_not_a_part(client: WireClient) -> N
     finally:
         client.query("drop table held; drop function lets, gives, checks, said; drop domain en")
         client.query("drop type outer_holder, holder, span; drop domain fewer; drop function counted")
+
+
+ENDS_ITSELF = "do $$ begin insert into plain values (1, 'x'); commit; insert into plain values (2); rollback; end $$"
+
+
+def test_do_that_ends_its_transaction(town: Town, connect: Callable[..., WireClient]) -> None:
+    """In a block it fails as in Postgres; outside of any it is refused, by DO and by what that calls."""
+    client = connect(town.dsn)
+    twins = Twins(connect(town.one), client)
+    for text in (f"begin; {ENDS_ITSELF}", f"select 1; {ENDS_ITSELF}"):
+        assert state(twins.query(text)) == "2D000"
+        twins.query("rollback")
+    client.rows("create procedure ends_it(v text) language plpgsql as $$ begin execute v; commit; end $$")
+    for text in (ENDS_ITSELF, "do $$ begin rollback; end $$", "do $$ begin call ends_it('select 1'); end $$"):
+        assert state(client.query(text)) == "0A000"
+        client.send(parse(text), bind(), execute(), SYNC)
+        assert state(client.read()) == "0A000"
+    client.rows("drop procedure ends_it")
+    assert client.rows("select * from plain") == []
+    assert not state(twins.query("do $$ begin if false then commit; end if; end $$"))
