@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from proxy.errors import ClientGone
+from proxy.shards.quick import QuickReceiver
 from proxy.tls import TlsLayer
 from proxy.wire.errors import ProtocolViolation
 from proxy.wire.frames import FrameReader
@@ -31,24 +32,30 @@ MAX_UNTYPED_BYTES = 1 << 16
 FLUSH_BYTES = 1 << 14
 
 
-class Lane(Protocol):
-    """Who may handle what arrives at once (proxy.session.lane)."""
+class Lane(QuickReceiver):
+    """Who may handle what arrives at once (proxy.session.lane): a class for the reason that QuickReceiver is one."""
 
-    armed: bool  # it may be shown what arrives: nothing waits, the reader is between two messages
-    busy: bool  # a statement of its own is under way: the reader is not woken
-    missed: bool  # the reader would have been woken meanwhile
+    __slots__ = ("armed", "busy", "missed")
 
-    def quick(self, data: bytes, /) -> bool:
+    def __init__(self) -> None:
+        #: Whether it may be shown what arrives: nothing waits, the reader is between two messages.
+        self.armed = False
+        #: Whether a statement of its own is under way: the reader is not woken.
+        self.busy = False
+        #: Whether the reader would have been woken meanwhile.
+        self.missed = False
+
+    def quick(self, data: bytes) -> bool:
         """Handle what has arrived, if that is what was expected; False: nothing of it."""
-        ...
+        raise NotImplementedError
 
     def expect_nothing(self) -> None:
         """``quick`` is to handle nothing until a statement has come another way."""
-        ...
+        raise NotImplementedError
 
-    def take(self, data: bytes, /) -> bool:
-        """Handle what has arrived; False: nothing of it."""
-        ...
+    def take(self, data: bytes) -> bool:
+        """Handle what has arrived, if it is one whole statement that is known; False: nothing has happened."""
+        raise NotImplementedError
 
 
 class ClientConnection:

@@ -232,7 +232,7 @@ def _found(shortcut: Shortcut | None) -> Found | None:
 class Shortcuts:
     """The shortcuts of one database under one search_path, made when they are first looked for.
 
-    ``owners`` gives the shard of each slot.
+    ``owners`` gives the shard of each slot; ``is_lone``: it is the same of all.
     """
 
     def __init__(
@@ -255,6 +255,7 @@ class Shortcuts:
         #: Stands before the first statement of every session.
         self.start = Shortcut(Statement("", Empty(), ""))
         self.owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
+        self.is_lone = len(database.shards) == 1
 
     def predicted(self, message: bytes, previous: Shortcut) -> Found | None:
         """Return what a Query message is if it is one that has followed ``previous`` before."""

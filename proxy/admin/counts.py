@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.admin.statements import StatementBook
 from proxy.fields import CountsFields
 from proxy.timings import Timings
-from router.shortcut import PARSED
+from router.shortcut import NAMED, PARSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,8 @@ PERIOD_S: Final = 60.0
 MOST_WRITERS: Final = 8
 #: The tier of what was not planned.
 UNPLANNED: Final = "none"
+_kind: Final = attrgetter("kind")
+_tally: Final = attrgetter("tally")
 
 
 class Counts(CountsFields):
@@ -88,14 +91,15 @@ class Counts(CountsFields):
         self.lent += number
         self.alone += number
         self.alone_seconds += sum(seconds)
-        for one, took in _grouped(known, seconds):
-            one.tally.add_many(took)
-            one.tally.rows += len(took)
-            if one.kind:
-                self.binds += len(took)
-                if one.kind == PARSED:
-                    self.client_parses += len(took)
-                    self.server_parses += len(took)
+        kinds = Counter(map(_kind, known))
+        parsed = kinds[PARSED]
+        self.binds += parsed + kinds[NAMED]
+        self.client_parses += parsed
+        self.server_parses += parsed
+        # By what they are counted in: each session has prepared its own.
+        for tally, took in _grouped(list(map(_tally, known)), seconds):
+            tally.add_many(took)
+            tally.rows += len(took)
         for load, took in _grouped(loads, seconds):
             load.add_many(took)
 

@@ -46,6 +46,8 @@ _NO_BIND: Final = frontend.Bind(b"", b"")
 _UNTYPED: Final = frozenset({0, UNKNOWN_OID})
 _INT4_DIGITS: Final = 9
 _FOLLOWERS: Final = 4
+#: How often a pipeline is looked at for a shape: what has none then (texts, binary) is not asked again.
+_MOST_TRIES: Final = 16
 _ZERO: Final = ord("0")
 
 
@@ -58,6 +60,7 @@ class KnownBind(Expected):
         "_count",
         "_index",
         "_key_type",
+        "_lone",
         "_name_delta",
         "_owners",
         "_parse",
@@ -67,6 +70,7 @@ class KnownBind(Expected):
         "_shard",
         "_short_heads",
         "_slots",
+        "_tries",
         "control",
         "following",
         "moments",
@@ -98,11 +102,13 @@ class KnownBind(Expected):
         self._name_delta = len(name) - len(prepared.name)
         self._count = len(prepared.description.parameter_oids)
         self._owners, self._slots = shortcuts.owners, shortcuts.slots
+        self._lone = shortcuts.is_lone
         self._key_type = self._sent = ""
         self._index, self._shard = -1, 0
         self._assigned: int | None = None
         self._portals: dict[int, Portal] = {}
         self._shape: Shape | None = None
+        self._tries = 0  # to learn the shape
         self._short_heads: dict[int, bytes] = {}  # how a Bind like the shape begins on links, by the message's length
         self.following: list[KnownBind] = self.likely
 
@@ -167,9 +173,12 @@ class KnownBind(Expected):
         return self._shape.cut(data)
 
     def learn(self, data: bytes, cut: Pipeline) -> None:
-        """Remember the shape of a pipeline that was read."""
-        if self._shape is None and self._index >= 0 and self._sent in _WIDE_INTEGERS:
-            shape = self._shape = shape_of(data, cut, self._count, self._index)
+        """Remember the shape of a pipeline that was read. Before one shard alone no parameter has to be the key."""
+        if self._shape is not None or self._tries == _MOST_TRIES:
+            return
+        self._tries += 1
+        if self._lone or (self._index >= 0 and self._sent in _WIDE_INTEGERS):
+            shape = self._shape = shape_of(data, cut, self._count, max(self._index, 0))
             if shape is not None and shape.exact is not None and self.typeless and not self.moments:
                 self.shape = shape.exact
                 if NATIVE and shape.parts is not None:

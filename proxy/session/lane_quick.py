@@ -10,7 +10,7 @@ lane looks at for each statement is known here beforehand:
   it is one comparison with the settings of the session, and one look whether it still is when the answer has come.
 - How the answer of a statement begins on a shard, up to the end of its columns' description, is noted with the shard's
   types; one row and its tag end it. Any other answer, and any that comes in pieces, goes the fast lane's way.
-- What is counted of it goes into a ledger (proxy.admin.counts), a hundred at a time.
+- What is counted of it goes into a ledger (proxy.admin.counts), five hundred at a time.
 
 Whatever is not so is the fast lane's (proxy.session.lane), as if this were not here: before the message was sent
 nothing has happened, and afterwards ``slowed`` makes it a statement of the fast lane that is under way.
@@ -53,7 +53,7 @@ _END: Final = backend.command_complete(b"SELECT 1") + backend.ready_for_query(b"
 _BEHIND: Final = len(_END) - 2
 _BEFORE: Final = frozenset(b"12")
 _LONGEST_HEAD: Final = 1024
-_LEDGER: Final = 3 * 100
+_LEDGER: Final = 3 * 500
 _unpack_header: Final = HEADER.unpack_from
 _now: Final = monotonic
 

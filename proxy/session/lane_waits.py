@@ -23,10 +23,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.connection import Lane
 from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.session.lane_block import can_bring_up
 from proxy.settings import NOTHING_APPLIED
-from proxy.shards.quick import QuickReceiver
 from proxy.shards.waiters import Waiter
 from proxy.twophase.settling import SETTLE_S
 from proxy.wire.frames import HEADER_BYTES, walk
@@ -131,7 +131,7 @@ class Parked:
             self._lane.left_waiting()
 
 
-class WaitingLane(QuickReceiver):
+class WaitingLane(Lane):
     """What a lane is apart from the statements that it knows and the answers that it passes on."""
 
     __slots__ = (
@@ -153,13 +153,11 @@ class WaitingLane(QuickReceiver):
         "_version",
         "_waited",
         "_waits",
-        "armed",
-        "busy",
         "left",
-        "missed",
     )
 
     def __init__(self, session: Session) -> None:
+        super().__init__()
         self._session = session
         self._connection = session.connection
         self._database = session.database
@@ -180,16 +178,6 @@ class WaitingLane(QuickReceiver):
         self._late = 0.0  # for so many seconds
         #: Whether the session has ended.
         self.left = False
-        #: Whether the connection may show the lane what arrives.
-        self.armed = False
-        #: Whether a statement is under way: its end wakes the session if something has arrived.
-        self.busy = False
-        #: Whether something has arrived meanwhile.
-        self.missed = False
-
-    def take(self, data: bytes) -> bool:
-        """Handle what has arrived, if it is one whole statement that is known; False: nothing has happened."""
-        raise NotImplementedError
 
     def lost(self, error: ShardError | ProxyError, /) -> None:
         """The link is gone, or what went before the statement failed."""

@@ -129,3 +129,18 @@ def test_isolation_levels(alone: Twins, town_of_1: Town, connect: Callable[..., 
     other.query("commit")
     trace = client.query("commit")
     assert [entry[1]["C"] for entry in trace if entry[0] == "error"] == ["40001"]
+
+
+def test_statements_like_the_last_go_as_they_come(alone: Twins) -> None:
+    """Pipelines that are recognised by their shape, with whatever parameters, columns without a key among them."""
+    alone.query("create table plain_rows (a int, b int8, c text)")
+    alone.query("insert into plain_rows select g, g * 1000000000, g from generate_series(0, 12) g")
+    alone.same(parse("select * from plain_rows where b > $1 and a = 1", "by_b"), SYNC)
+    alone.same(parse("select $1::text || c from plain_rows where a = 1", "texts"), SYNC)
+    alone.same(parse("update plain_rows set a = a where a = $1 returning c", "writes"), SYNC)
+    values = [b"1", b"2", b"3", b"0", b"-4", b"12", b"", b"07", b"+1", b"1234567890123", b"1e1", b"x", None, b"5"]
+    tail = (describe("P"), execute(), SYNC)
+    for value in values * 3:
+        for name in ("by_b", "texts", "writes"):
+            alone.same(bind(value, statement=name), *tail)
+        alone.same(parse("select c from plain_rows where a = $1", oids=[23]), bind(value), *tail)
