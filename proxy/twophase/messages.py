@@ -22,6 +22,13 @@ _XID_AND_DURABILITY = (
     "CASE WHEN pg_catalog.starts_with(pg_catalog.current_setting('synchronous_commit'), 'remote_apply') "
     "THEN NULL ELSE pg_catalog.set_config('synchronous_commit', 'on', true) END"
 )
+# A backend that waits for a lock notices that its client is gone only if it is told to look (since Postgres 14, and not
+# on every platform: where it cannot, setting it is an error).
+_LOOK_FOR_THE_PROXY = (
+    "CASE WHEN pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL "
+    "AND pg_catalog.textlike(pg_catalog.version(), '%linux%') "
+    "THEN pg_catalog.set_config('client_connection_check_interval', '1s', true) END"
+)
 _SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
 _SYNC_WAIT_ENDED = "terminating connection due to administrator command"
 
@@ -47,6 +54,7 @@ def ready_sql(plan: Plan) -> str:
     while others have prepared parts, and recovery must see that these are no orphans. Nothing before it can wait. It is
     tried, and nobody reads whether that succeeded: it fails only while a stranger has the same lock (recovery takes
     none), which then speaks for the commit as well; and a commit that is taken for dead is rolled back, never torn.
+    A lock that waits must not outlive its proxy for long, so the backend looks whether that is still there.
     """
     return ready_commit_point_sql(plan.gid, plan.limits)
 
@@ -56,7 +64,8 @@ def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> str:
     limit = limits.commit_point_idle_ms
     return (
         f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
-        f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}); SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}), {_LOOK_FOR_THE_PROXY}; "
+        "SET CONSTRAINTS ALL IMMEDIATE; "
         f"SELECT {_XID_AND_DURABILITY}, "
         "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
         f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"

@@ -189,6 +189,28 @@ async def test_the_young_and_undecided_get_time_while_their_commit_point_lives(c
     assert await cluster.values() == NOWHERE
 
 
+async def test_a_crash_while_a_constraint_waits_at_the_commit_point_is_rolled_back_before_that_wait_ends(
+    cluster: CommitCluster,
+) -> None:
+    """A backend that waits for a lock does not read from its socket, nor see by itself that its proxy has died."""
+    stranger = await cluster.link(0)
+    await stranger.run("BEGIN; INSERT INTO public.t VALUES (1, 9)")
+    steps = await Steps.begin(cluster)
+    first = asyncio.create_task(steps.one())
+    waiting = f"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {steps.links[0].pid}"
+    await cluster.until(0, waiting)
+    alive = await cluster.recovery(RecoveryLimits(grace_s=3600.0, orphan_s=0.0)).run_once()
+    assert len(alive.waiting) == 2
+    await steps.crash()
+    with pytest.raises(ShardError):
+        await first
+    report = await cluster.recovery(RecoveryLimits(grace_s=3600.0, orphan_s=0.0)).run_once()
+    assert len(report.rolled_back) == 2
+    assert stranger.status == ord("T"), "he has not moved"
+    await stranger.run("ROLLBACK")
+    assert await cluster.values() == NOWHERE
+
+
 async def test_two_recoverers_at_once(cluster: CommitCluster) -> None:
     for serial in range(1, 7):
         steps = await (await Steps.begin(cluster, f"INSERT INTO public.t VALUES ({serial}, {serial})", serial)).one()
