@@ -175,6 +175,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "view {view} reads {table}, which does not live on the home shard alone",
         "Write to the table itself.",
     ),
+    "view-target": (
+        "view {view} cannot be written over several shards",
+        "Write to the table itself, or make the view one of columns of one sharded table, with its key among them.",
+    ),
     "where-current-of": (
         "WHERE CURRENT OF needs a cursor that one shard has, and a statement without other tables",
         "Name the row by its key.",

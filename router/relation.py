@@ -185,7 +185,8 @@ class Relation:
     one: what REFRESH uses), policies, virtual columns.
     ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain
     checks. Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
-    ``owned_by``: a sequence's table. ``indexes``: the names of all its indexes.
+    ``owned_by``: a sequence's table. ``indexes``: the names of all its indexes. ``stands_in``: it is no table, but is
+    planned as one: :mod:`router.planner.view_targets`.
     """
 
     name: TableName
@@ -208,6 +209,7 @@ class Relation:
     write_uses: Uses = NOTHING
     checks: tuple[tuple[str, str], ...] = ()  # (name, definition) of CHECK constraints
     indexes: frozenset[str] = frozenset()
+    stands_in: bool = False
     _by_name: dict[str, Column] = field(default_factory=dict, init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from router.planner import (
     session_views,
     set_config,
     utility,
+    view_targets,
 )
 from router.planner.context import Context, names_own_schema
 from router.planner.long_values import LongValues
@@ -85,6 +86,7 @@ class Planner:
     def __init__(self, database: Database, catalog: Catalog) -> None:
         self.database = database
         self.catalog = catalog
+        self._views = view_targets.ViewTargets()
         self._long = LongValues(database, catalog, self.plan_one)
 
     def plan(
@@ -151,6 +153,7 @@ class Planner:
         if UNKNOWN_ROLE in search_path:
             raise context.refuse("role-unknown")
         planner = _DATA.get(kind) if context.many else one_shard_database
+        context = self._views.context(context)
         if not context.many and creating.executes_prepared(context):
             planner = creating.as_on_one_shard
         if kind == "ExplainStmt" and explaining.asks_for_route(parsed.body):
@@ -162,7 +165,9 @@ class Planner:
             raise context.refuse("unknown-statement", name=passthrough.tag_of(parsed))
         filled = context.many and kind in _FILLED and "IntoClause" not in parsed.kinds
         planner = partial(filling.planned, planner=planner) if filled else planner
-        return _with_traces(context, session_views.planned(context, planner))
+        statement = session_views.planned(context, planner)
+        self._views.check(context, statement)
+        return _with_traces(context, statement)
 
 
 def _with_traces(context: Context, statement: Statement) -> Statement:

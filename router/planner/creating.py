@@ -8,22 +8,25 @@ planned when the table exists, as INSERT ... SELECT.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from router.cluster import Home, Sharded, TableName
+from router.cluster import Home, Reference, Sharded, TableName
+from router.effect import Unplaceable
 from router.plan import Ddl, EveryShard, HomeShard, Statement
 from router.plan_control import PreparedControl
 from router.plan_steps import CreateFrom
 from router.planner import control, dml, filling, select, stored, tables
+from router.planner.context import Context
 from router.planner.names import Place
 from router.planner.passthrough import makes_temporary, may_be_temporary, tag_of
 from router.planner.scope import Scope
+from router.relation import NOTHING, RelationKind
 from router.rewrite import at_top, group_end
-from router.tree import unwrap
+from router.tree import name_parts, unwrap, walk
 
 if TYPE_CHECKING:
-    from router.planner.context import Context
+    from router.relation import Relation
     from router.statement import Parsed, Token
     from router.tree import Node
 
@@ -75,6 +78,29 @@ def reads(context: Context, query: Node) -> set[Place]:
     if dml.modifying_levels(scope):
         raise context.refuse("modifying-cte")
     return {source.place for source in scope.sources if source.place in _PLACES}
+
+
+def reads_with_views(context: Context, query: Node) -> set[Place]:
+    """Return the places of what the definition of a view reads: a view over sharded tables is on all shards too."""
+    from router.planner.ddl import where  # noqa: PLC0415 - ddl lists this planner
+
+    found: set[Place] = set()
+    copies: dict[TableName, Relation] = {}
+    for kind, body in walk(query):
+        relation = context.catalog.resolve(name_parts(body), context.search_path) if kind == "RangeVar" else None
+        if relation is None or not relation.is_view or relation.name.schema == "pg_temp":
+            continue
+        if isinstance(context.catalog.effective_placement(relation), Unplaceable):
+            found.add(Place.SHARDED if isinstance(where(context, relation), EveryShard) else Place.HOME)
+            copies[relation.name] = replace(relation, kind=RelationKind.TABLE, read_uses=NOTHING)
+    if not copies:
+        return reads(context, query)
+    # In the places of these views, tables that stand on every shard: only names are looked at.
+    placements = {**context.database.placements, **dict.fromkeys(copies, Reference())}
+    database = replace(context.database, placements=placements)
+    catalog = replace(context.catalog.overlaid(copies.values()), database=database)
+    inside = Context(database, catalog, context.parsed, context.search_path, tuple(context.reader.parameter_oids))
+    return found | reads(inside, query)
 
 
 def executes_prepared(context: Context) -> bool:

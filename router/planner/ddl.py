@@ -385,7 +385,7 @@ def create_schema(context: Context) -> Statement:
 
 def view(context: Context) -> Statement:
     """CREATE VIEW where its tables are."""
-    places = creating.reads(context, context.body["query"])
+    places = creating.reads_with_views(context, context.body["query"])
     if Place.HOME in places and Place.SHARDED in places:
         raise context.refuse("mixed-tables")
     made = context.body["view"]

@@ -105,22 +105,26 @@ def build(scope: Scope, kind: str, node: Node, environment: dict[str, Cte] | Non
     raise scope.context.refuse("unknown-node", name=kind)
 
 
-def _register(scope: Scope, level: Level, range_var: Node, facts: Facts) -> Written:
+def _register(scope: Scope, level: Level, range_var: Node, facts: Facts, kind: str) -> Written:
+    check_target(scope.context, range_var, kind)
     source = scope.table(range_var, facts)
     relation = source.relation
-    if relation is not None:
-        check_target(scope.context, relation, range_var.get("location"))
     alias = range_var.get("alias", {})
     item = Item(alias.get("aliasname", range_var["relname"]), relation_columns(source), None if alias else relation)
     level.names.visible.append(item)
     return Written(source, level, relation)
 
 
-def check_target(context: Context, relation: Relation, at: int | None) -> None:
-    """Refuse views whose rows are not the home shard's own: Postgres would write one copy of a reference table."""
-    if not context.many or relation.is_table or not relation.is_view:
+def check_target(context: Context, target: Node, written: str) -> None:
+    """Refuse views whose rows are not the home shard's own: Postgres would write one copy of a reference table.
+
+    Views of a sharded table that can be written are tables here already: :mod:`router.planner.view_targets`.
+    """
+    relation, at = context.relation(target), target.get("location")
+    if relation is None or not context.many or not relation.is_view:
         return
     pending, seen = list(relation.read_uses.reads), set()
+    elsewhere = []
     while pending:
         name = pending.pop()
         if name in seen:
@@ -130,7 +134,14 @@ def check_target(context: Context, relation: Relation, at: int | None) -> None:
         if base is not None and base.is_view:
             pending.extend(base.read_uses.reads)
         elif base is not None and context.catalog.effective_placement(base) != context.home:
-            raise context.refuse("view-write", at, view=relation.name, table=name)
+            elsewhere.append(name)
+    if context.catalog.sharded_among(elsewhere):
+        from router.planner import view_targets  # noqa: PLC0415 - it looks at views by this file
+
+        reason = view_targets.problem(context, relation, written)
+        raise context.refuse("view-target", at, detail=reason, view=relation.name)
+    if elsewhere:
+        raise context.refuse("view-write", at, view=relation.name, table=min(elsewhere))
 
 
 # --- INSERT ----------------------------------------------------------------------------------------------------------
@@ -139,7 +150,7 @@ def check_target(context: Context, relation: Relation, at: int | None) -> None:
 def _insert(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
     context = scope.context
     facts = Facts()
-    written = _register(scope, level, node["relation"], facts)
+    written = _register(scope, level, node["relation"], facts, "InsertStmt")
     query = node.get("selectStmt", {}).get("SelectStmt")
     returning = {key: node[key] for key in ("returningClause", "onConflictClause") if key in node}
     if query is None:
@@ -300,7 +311,7 @@ def one_key(context: Context, written: Written) -> None:
 
 
 def _modify(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) -> Written:
-    written = _register(scope, level, node["relation"], level.facts)
+    written = _register(scope, level, node["relation"], level.facts, "")
     target = Leaf(written.source)
     scope.from_clause(level, node.get("fromClause", node.get("usingClause", ())), environment)
     level.tree = target if level.tree is None else Join("inner", target, level.tree, level.facts)
@@ -378,7 +389,7 @@ def _merge(scope: Scope, level: Level, node: Node, environment: dict[str, Cte]) 
     kinds = {body.get("matchKind", MATCHED) for body in clauses}
     on = level.facts if kinds == {MATCHED} else Facts(level.facts)
     # BY SOURCE reaches all rows of the target, whatever is known of the source's.
-    written = _register(scope, level, node["relation"], Facts() if BY_SOURCE in kinds else on)
+    written = _register(scope, level, node["relation"], Facts() if BY_SOURCE in kinds else on, "MergeStmt")
     written.on = on
     scope.from_clause(level, [node["sourceRelation"]], environment)
     scope.condition(level, node["joinCondition"], level.names, on, environment, None)

@@ -41,6 +41,7 @@ class Rows:
         self._context = context
         self._filling = filling
         self._node = context.body
+        dml.check_target(context, context.body["relation"], context.parsed.kind)
         relation = context.relation(context.body["relation"])
         placement = context.placement(relation, context.body["relation"].get("location"))
         spread = isinstance(placement, Sharded | Reference) and relation is not None and relation.is_table

@@ -75,7 +75,7 @@ def _free(relation: Relation) -> bool:
     """Whether nothing hangs on the rows of a table that tells a DELETE and an INSERT from an UPDATE."""
     hangs = relation.referenced_by or relation.triggers or relation.rules or relation.row_security or relation.parents
     inherited = relation.children and relation.kind.value != "p"
-    return relation.is_table and not hangs and not inherited
+    return relation.is_table and not relation.stands_in and not hangs and not inherited
 
 
 def _readable(context: Context, node: Node) -> bool:

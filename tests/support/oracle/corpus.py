@@ -17,6 +17,7 @@ how its answers are compared:
     --! data 1,x            one line of what a COPY FROM STDIN is sent, as it is but for blanks at its end
     --! file writes         (once, at the top) every statement runs in a block that is rolled back, with a look at the
                             tables that it names in between
+    --! file looks a, b     (once) tables that every statement of such a file is followed by a look at, named or not
     --! file path a, b      (once) the search_path of the whole file
     --! begin script        statements up to `--! end script` follow each other on one connection; after a refusal they
                             are run but not compared, so that the last ones can clean up. `begin` ... `rollback` is one
@@ -101,6 +102,7 @@ class StatementFile:
     path: Path
     groups: list[Group] = field(default_factory=list)
     writes: bool = False
+    looks: tuple[str, ...] = ()
     search_path: str = ""
 
     @property
@@ -169,6 +171,8 @@ class _Reader:
         """Take in one `--!` line."""
         if mark == "file writes":
             self.file.writes = True
+        elif mark.startswith("file looks "):
+            self.file.looks = tuple(name.strip() for name in mark.removeprefix("file looks ").split(","))
         elif mark.startswith("file path "):
             self.file.search_path = mark.removeprefix("file path ")
         elif mark == "begin script":

@@ -106,7 +106,7 @@ class Runner:
         if case.values and mode == "simple":
             return
         if file.writes:
-            self._run_write(case, mode, file.search_path)
+            self._run_write(case, mode, file)
             return
         answers = self._ask_all(case, mode)
         everything = self.one.ask(Case("", case.without_limit), mode) if "any limit" in case.marks else None
@@ -144,11 +144,12 @@ class Runner:
                 if verdict.kind is not Kind.EQUAL:
                     lost.add(count)
 
-    def _run_write(self, case: Case, mode: str, search_path: str) -> None:
+    def _run_write(self, case: Case, mode: str, file: StatementFile) -> None:
         """A statement in a block that is rolled back, and what its tables hold before that."""
         words = set(_WORD.findall(case.sql.lower()))
-        prefixes = ("", *(f"{name.strip()}." for name in search_path.split(",") if name.strip()))
-        tables = sorted(word for word in words if any(prefix + word in self._tables for prefix in prefixes))
+        prefixes = ("", *(f"{name.strip()}." for name in file.search_path.split(",") if name.strip()))
+        named = {word for word in words if any(prefix + word in self._tables for prefix in prefixes)}
+        tables = sorted(named.union(file.looks))
         looks = [Case(case.where, f"select * from {table}") for table in tables]
         steps = [Case("", "begin"), case, *looks, Case("", "rollback")]
         ways = ["simple", mode, *("simple" for _ in looks), "simple"]

@@ -1,0 +1,238 @@
+"""Writes through views of a sharded table, beside one Postgres: sequences, rights, policies, and views that change.
+
+What single statements answer is in tests/differential/statements/writes/views.sql.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from wire_client import SYNC, bind, describe, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import Trace, Twins, WireClient
+
+SERIAL = (
+    "create table made (k bigserial primary key, v text default 'none', n int4 generated always as identity, m int4)"
+)
+
+
+@pytest.fixture
+def made(twins: Twins) -> Iterator[Twins]:
+    twins.query(SERIAL)
+    yield twins
+    twins.query("rollback")
+    twins.query("drop table made cascade")
+
+
+@pytest.fixture
+def plain(twins: Twins) -> Iterator[Twins]:
+    twins.query("create table made (k int8 primary key, v text default 'none', m int4)")
+    yield twins
+    twins.query("rollback")
+    twins.query("drop table made cascade")
+
+
+def state(trace: Trace) -> str:
+    return next((entry[1]["C"] for entry in trace if entry[0] == "error"), "")
+
+
+def detail(trace: Trace) -> str:
+    return next((entry[1].get("D", "") for entry in trace if entry[0] == "error"), "")
+
+
+def test_columns_from_sequences_come_from_home(made: Twins) -> None:
+    made.query("create view shown as select n as number, v as value, k as key from made")
+    for text in (
+        "insert into shown (value) values ('a'), ('b'), ('c') returning *",
+        "insert into shown values (default, 'd'), (default, default) returning key, number",
+        "insert into shown default values returning *",
+        "insert into shown (key, value) values (100, 'own'), (default, 'next') returning *",
+        "insert into shown (key, number) values (1, 1)",
+        "insert into shown (key, number) overriding system value values (200, 1) returning number",
+        "insert into shown (key, number) overriding user value values (201, 1) returning number",
+        "insert into shown (value) select 'selected' returning key",
+        "insert into shown (value) values ('z') on conflict (key) do nothing returning key",
+        "insert into shown (value, key) values ('x', nextval('made_k_seq')) returning key",
+        "select * from shown order by 1, 3",
+        "select * from made order by k",
+        "select nextval('made_k_seq')",
+    ):
+        made.query(text)
+
+
+def test_the_extended_protocol(made: Twins) -> None:
+    made.query("create view shown as select n as number, v as value, k as key from made")
+    insert = parse("insert into shown (value) values ($1), ($2) returning key, number", "s")
+    made.same(insert, describe("S", "s"), SYNC)
+    for _ in range(3):
+        made.same(bind(b"a", b"b", statement="s", results=(1, 0)), describe("P"), execute(), SYNC)
+    made.same(parse("update shown set value = $2 where key = $1 returning *", "u"), describe("S", "u"), SYNC)
+    for key in (b"1", b"4", b"5", b"99"):
+        made.same(bind(key, b"new", statement="u"), describe("P"), execute(), SYNC)
+    made.same(parse("delete from shown where key = any($1)", "d"), bind(b"{1,2,5}", statement="d"), execute(), SYNC)
+    made.query("select * from made order by k")
+
+
+def test_many_rows(plain: Twins) -> None:
+    plain.query("create view shown as select m, v, k from made")
+    rows = ", ".join(f"({number}, 'row number {number} has a text of its own', {number * 7})" for number in range(200))
+    plain.query(f"insert into shown values {rows}")
+    plain.query("select * from made order by k")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select k, v from made",  # n takes its numbers from a sequence
+        "select k, v, n from made where v <> (select max(v) from notes)",
+        "select k, v, n from made where n > (select count(*) from plain)",
+        "select k, v, n, currval('made_k_seq') from made",
+        "select k, v, n, ctid from made",
+    ],
+)
+def test_what_no_shard_may_fill_in_or_see_is_refused(
+    town: Town, connect: Callable[..., WireClient], query: str
+) -> None:
+    client = connect(town.dsn)
+    client.rows(SERIAL)
+    try:
+        if state(client.query(f"create view shown as {query}")):
+            return
+        trace = client.query("insert into shown (k, v) values (5, 'x')")
+        assert (state(trace), bool(detail(trace))) == ("0A000", True), trace
+        assert town.stored("select k from made") == []
+    finally:
+        client.rows("drop table made cascade")
+
+
+def test_triggers_of_the_table_fire(plain: Twins) -> None:
+    for text in (
+        "create view shown as select m, v as value, k as key from made where v <> 'hidden' with check option",
+        "create function loud() returns trigger language plpgsql as $$ begin new.v := upper(new.v); return new; end $$",
+        "create trigger loud before insert or update on made for each row execute function loud()",
+        "insert into shown (key, value) values (1, 'a'), (2, 'b'), (3, 'c') returning *",
+        "update shown set value = 'hidden' where key = 2 returning *",
+        "update shown set value = value || '!'",
+        "select * from made order by k",
+        "create function once() returns trigger language plpgsql as $$ begin raise notice 'o'; return null; end $$",
+        "create trigger once after update on made for each statement execute function once()",
+        "update shown set value = 'c' where key = 2 returning *",
+        "drop trigger once on made",
+        "drop function loud() cascade",
+        "drop function once()",
+        "select * from made order by k",
+    ):
+        plain.query(text)
+
+
+def test_a_statement_trigger_of_the_table_keeps_the_statement_on_one_shard(
+    town: Town, connect: Callable[..., WireClient]
+) -> None:
+    client = connect(town.dsn)
+    client.rows("create view shown as select k as key, v from notes")
+    client.rows("create function once() returns trigger language plpgsql as $$ begin return null; end $$")
+    client.rows("create trigger once after update on notes for each statement execute function once()")
+    try:
+        client.rows("insert into shown values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')")
+        assert state(client.query("update shown set v = 'x' where key = 2")) == ""
+        assert state(client.query("update shown set v = 'y'")) == "0A000"
+        assert town.stored() == [(1, "a"), (2, "x"), (3, "c"), (4, "d")]
+    finally:
+        client.rows("drop view shown")
+        client.rows("drop function once() cascade")
+
+
+def test_a_view_that_changes_in_a_transaction_and_beside_it(plain: Twins) -> None:
+    for text in (
+        "create view shown as select m, v, k from made",
+        "insert into shown values (1, 'a', 2), (2, 'b', 1), (3, 'c', 4), (4, 'd', 3)",
+        *["update shown set v = v || '!' where k = 2 returning *"] * 4,
+        "begin",
+        "create or replace view shown as select m, v, k from made where m > 1",
+        "update shown set v = v || '?' where k = 2 returning *",
+        "update shown set v = v || '?' where k = 1 returning *",
+        "rollback",
+        "update shown set v = v || '!' where k = 2 returning *",
+        "begin",
+        "drop view shown",
+        "create view shown as select m as k, v, k as m from made",
+        "update shown set v = v || '/' where k = 2 returning *",
+        "update shown set v = v || '/' where m = 2 returning *",
+        "insert into shown values (7, 'swapped', 8) returning *",
+        "commit",
+        *["update shown set v = v || '!' where k = 2 returning *"] * 3,
+        *["update shown set v = v || '!' where m = 2 returning *"] * 3,
+        "insert into shown values (9, 'swapped', 10) returning *",
+        "select * from made order by k",
+    ):
+        plain.query(text)
+
+
+def test_a_prepared_statement_after_its_view_has_changed(plain: Twins) -> None:
+    plain.query("create view shown as select m, v, k from made")
+    plain.query("insert into shown values (1, 'a', 2), (2, 'b', 1), (3, 'c', 4), (4, 'd', 3)")
+    plain.same(parse("update shown set v = v || '!' where k = $1", "s"), SYNC)
+    for _ in range(3):
+        plain.same(bind(b"2", statement="s"), execute(), SYNC)
+    plain.query("drop view shown")
+    plain.query("create view shown as select m as k, v, k::int8 as m from made")
+    plain.query("prepare p (int8) as update shown set v = v || '?' where m = $1 returning *")
+    plain.query("execute p (2)")
+    plain.same(parse("update shown set v = v || '.' where k = $1", "t"), bind(b"2", statement="t"), execute(), SYNC)
+    plain.query("select * from made order by k")
+
+
+def test_another_session_sees_the_view_that_there_is(town: Town) -> None:
+    with (
+        closing(psycopg.connect(town.dsn, autocommit=True)) as one,
+        closing(psycopg.connect(town.dsn, autocommit=True)) as other,
+    ):
+        one.execute("create view shown as select k, v, n from notes")
+        try:
+            one.execute(
+                "insert into shown values (1, 'a', 2), (2, 'b', 1), (3, 'c', 4), (4, 'd', 3), (5, 'e', 6), (6, 'f', 5)"
+            )
+            for _ in range(4):
+                assert other.execute("update shown set v = 'x' where k = 2").rowcount == 1
+            one.execute("drop view shown")
+            one.execute("create view shown as select n as k, v, k as n from notes")
+            for key in range(1, 7):
+                assert other.execute(f"update shown set v = 'y{key}' where k = {key}".encode()).rowcount == 1
+            assert town.stored() == [(1, "y2"), (2, "y1"), (3, "y4"), (4, "y3"), (5, "y6"), (6, "y5")]
+        finally:
+            one.execute("drop view shown")
+
+
+INSTEAD = """
+create function instead() returns trigger language plpgsql as $$ begin return null; end $$;
+create trigger instead instead of update on shown for each row execute function instead()
+"""
+
+
+@pytest.mark.parametrize("rule", [INSTEAD, "create rule quiet as on update to shown do also notify rang"])
+def test_rules_and_instead_of_triggers_are_refused(town: Town, connect: Callable[..., WireClient], rule: str) -> None:
+    client = connect(town.dsn)
+    client.rows("create view shown as select k, v from notes")
+    client.rows("create view above as select k, v from shown")
+    client.rows("insert into above values (1, 'a'), (2, 'b'), (3, 'c')")
+    client.rows("update above set v = 'x' where k = 1")
+    try:
+        for command in rule.split(";\n"):
+            client.rows(command)
+        for view in ("shown", "above"):
+            for condition in ("", " where k = 1"):
+                trace = client.query(f"update {view} set v = 'y'{condition}")
+                assert (state(trace), "triggers or rules" in detail(trace)) == ("0A000", True), trace
+        assert town.stored() == [(1, "x"), (2, "b"), (3, "c")]
+    finally:
+        client.rows("drop view shown cascade")
+        client.query("drop function instead()")
