@@ -70,6 +70,7 @@ class Asked:
     ``locks``: it locks its rows, so that both must be in one transaction. ``columns``: what ROWS are called, each of
     which becomes a parameter. TABLES are those of a ReadTables, in its order. ``unsure``: columns ('': the only one)
     whose texts may have a collation that nobody knows, and a parameter would not have: no text may be among them.
+    ``texts``: columns that become lists of texts, from which the statement makes their values.
     ``seen``: the same rows without their locks: all that it finds must be locked, or they are locked again.
     ``certain``: Postgres computes it whatever the values are, so that its errors are the statement's.
     """
@@ -79,6 +80,7 @@ class Asked:
     locks: bool = False
     columns: tuple[str, ...] = ()
     unsure: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     seen: Statement | None = None
     certain: bool = False
 

@@ -55,7 +55,8 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
     elif value.shape not in {Shape.EXISTS, Shape.ROW} and len(fields) != 1:
         raise ProxyError("42601", "subquery must return only one column")
     _check_collations(value, fields)
-    formats = tuple(travelling_format(field.type_oid) for field in fields)
+    texts = {name.encode("utf-8", "surrogateescape") for name in value.texts}
+    formats = tuple(_TEXT if field.name in texts else travelling_format(field.type_oid) for field in fields)
     rows = await _rows(session, read, parameters, formats)
     if value.seen is not None:
         rows = await _all_locked(session, value, value.seen, parameters, rows)
@@ -65,7 +66,9 @@ async def asked(session: Session, value: Asked, parameters: Sequence[KeyParamete
 def _answer(value: Asked, rows: list[Row], fields: Sequence[Field], formats: tuple[int, ...]) -> list[KeyParameter]:
     """Return rows as parameters."""
     if value.shape is Shape.ROWS:
-        return [_array([[row[at]] for row in rows], field.type_oid) for at, field in enumerate(fields)]
+        as_texts = [field.name.decode("utf-8", "surrogateescape") in value.texts for field in fields]
+        oids = [asked_types.TEXT if text else field.type_oid for text, field in zip(as_texts, fields, strict=True)]
+        return [_array([[row[at]] for row in rows], oid) for at, oid in enumerate(oids)]
     if value.shape is Shape.EXISTS:
         return [KeyParameter(bytes([bool(rows)]), 1, _BOOL)]
     if value.shape is Shape.ROW:
@@ -167,9 +170,11 @@ def _check_rows(value: Asked, fields: Sequence[Field]) -> None:
     """Refuse rows that arrays of their columns cannot stand for."""
     if tuple(field.name.decode("utf-8", "surrogateescape") for field in fields) != value.columns:
         raise refusal("subquery", detail="Its columns have other names: name them by AS.")
-    for field in fields:
-        if field.type_oid not in asked_types.LISTS:
-            raise refusal("subquery", detail=f"A list of values of type {field.type_oid} cannot be filled in.")
+    for name, field in zip(value.columns, fields, strict=True):
+        as_text = field.type_oid in asked_types.TEXTS or field.type_oid >= asked_types.FIRST_OWN
+        if field.type_oid not in asked_types.LISTS and not (as_text and name in value.texts):
+            detail = f"Values of type {field.type_oid} cannot be filled in: leave out its column {name}."
+            raise refusal("subquery", detail=detail)
 
 
 def _array(rows: Sequence[Row], element: int) -> KeyParameter:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from router.keys import ColumnId
     from router.planner.context import Context
-    from router.relation import Relation
+    from router.relation import Column, Relation
     from router.statement import Parsed
     from router.tree import Node
 
@@ -69,10 +69,14 @@ class _Pieces:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of the source: its name, and its type as a table defines it ('': nobody knows)."""
+    """A column of the source: its name, and its type as a table defines it ('': nobody knows).
+
+    ``text``: a list of its values is one of texts.
+    """
 
     name: str
     definition: str
+    text: bool
 
 
 def rewritten(context: Context, read: Read) -> tuple[Context, tuple[tuple[Asked, ...], ...]] | None:
@@ -106,7 +110,9 @@ def rewritten(context: Context, read: Read) -> tuple[Context, tuple[tuple[Asked,
     inside = context.rewritten(merged)
     inside.decided = True
     unsure = tuple(column.name for column in columns if not column.definition) if source.unsure else ()
-    return inside, ((replace(source, columns=tuple(column.name for column in columns), unsure=unsure),), (found,))
+    texts = tuple(column.name for column in columns if column.text)
+    source = replace(source, columns=tuple(column.name for column in columns), unsure=unsure, texts=texts)
+    return inside, ((source,), (found,))
 
 
 # --- what it is made of ----------------------------------------------------------------------------------------------
@@ -195,14 +201,14 @@ def _columns(context: Context, pieces: _Pieces, label: str) -> list[_Column] | N
             return None
         wanted = Wanted(context.parsed.nodes, {label}).columns(body, relation)
         counted = wanted or (relation.columns[0].name,)  # rows are counted by a column
-        return [_Column(column.name, column.definition) for column in relation.columns if column.name in counted]
+        return [_known(context, column) for column in relation.columns if column.name in counted]
     inside = context.rewritten(f"{pieces.before}SELECT * FROM {pieces.source}")  # noqa: S608 - the client's own text
     scope = Scope(inside)
     try:
         found = star_columns(scope.select(inside.body).names, ("*",))
     except Refused:
         return None
-    return None if found is None else [_column(scope, name, column) for name, column in found]
+    return None if found is None else [_column(context, scope, name, column) for name, column in found]
 
 
 def _is_row_of(context: Context, label: str, relation: Relation) -> bool:
@@ -218,9 +224,13 @@ def _domain_lost(context: Context, columns: list[_Column], query: str) -> bool:
     return unsure and shows_types(context) and may_have_domain(context.rewritten(query))
 
 
-def _column(scope: Scope, name: str, column: ColumnId | None) -> _Column:
+def _known(context: Context, column: Column) -> _Column:
+    return _Column(column.name, column.definition, asking_rows.goes_as_text(context, column))
+
+
+def _column(context: Context, scope: Scope, name: str, column: ColumnId | None) -> _Column:
     known = asking_rows.column_of(scope, column)
-    return _Column(name, known.definition if known is not None else "")
+    return _Column(name, "", text=False) if known is None else replace(_known(context, known), name=name)
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

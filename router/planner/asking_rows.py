@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from router.asked_types import TEXTS
 from router.errors import Refused, SyntaxFailure
 from router.planner.names import star_columns
 from router.planner.scope import Scope
@@ -99,7 +100,12 @@ def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked
     arrays = ", ".join(f"pg_catalog.unnest(${at})" for at in range(number, number + len(columns)))
     if domain_lost(context, context.parsed.text[rows.start : rows.end], [known for _, known in found or ()]):
         return None
-    own = {name: known.definition for name, known in found or () if known is not None and has_own_type(known)}
+    texts = tuple(name for name, known in found or () if known is not None and goes_as_text(context, known))
+    own = {
+        name: known.definition
+        for name, known in found or ()
+        if known is not None and (has_own_type(known) or name in texts)
+    }
     shown = ", ".join(
         f"{quoted(name)}::{own[name]} AS {quoted(name)}" if own.get(name) else quoted(name) for name in columns
     )
@@ -108,7 +114,20 @@ def asked(context: Context, read: Asked, rows: Rows, number: int) -> tuple[Asked
     if not _verified(context.parsed, rows, text):
         return None
     unsure = tuple(name for name, known in found or () if known is None or (collated(known) and not known.definition))
-    return replace(read, columns=columns, unsure=unsure if read.unsure else ()), (rows.start, rows.end, text)
+    found_rows = replace(read, columns=columns, unsure=unsure if read.unsure else (), texts=texts)
+    return found_rows, (rows.start, rows.end, text)
+
+
+def goes_as_text(context: Context, column: Column) -> bool:
+    """Whether values of a column have no list of their own, and are read from texts by a cast."""
+    base = column.base_type_oid or column.type_oid
+    return bool(column.definition) and (base in TEXTS or is_enum(context, column))
+
+
+def is_enum(context: Context, column: Column) -> bool:
+    """Whether a column's type, or its domain's, is an enum."""
+    base = column.base_type_oid or column.type_oid
+    return any(kind.oid == base and kind.kind == "e" for kind in context.catalog.types)
 
 
 def collated(column: Column) -> bool:

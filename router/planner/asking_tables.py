@@ -27,7 +27,7 @@ from router.errors import SyntaxFailure
 from router.gathered import shard_text
 from router.plan import Load, Statement
 from router.plan_steps import Asked, ReadTables, Shape
-from router.planner import dml, views
+from router.planner import asking_rows, dml, views
 from router.planner.clauses import Edit, apply
 from router.planner.gather import Occurrence
 from router.planner.names import Place
@@ -350,9 +350,7 @@ def _load(context: Context, item: Occurrence) -> Load | None:
 
 
 def _travels(context: Context, column: Column) -> bool:
-    base = column.base_type_oid or column.type_oid
-    enum = any(kind.oid == base and kind.kind == "e" for kind in context.catalog.types)
-    return travels(column.type_oid, column.base_type_oid, enum=enum)
+    return travels(column.type_oid, column.base_type_oid, enum=asking_rows.is_enum(context, column))
 
 
 def _definition(column: Column) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wire_client import SYNC, bind, describe, execute, parse
+from wire_client import SYNC, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,6 +197,48 @@ def test_subqueries_that_lock_are_run_only_where_postgres_runs_them(
     client = connect(town.dsn)
     client.rows("insert into notes values (1, 'a', 1), (2, 'b', 2); insert into words values ('a', 3), ('b', 4)")
     assert "".join(entry[1]["C"] for entry in client.query(text) if entry[0] == "error") == expected
+
+
+LISTED = (
+    """with l as (select * from made where state = 'available' order by at, k limit 5 for update skip locked)
+       update made set state = 'running', tags = array_append(made.tags, $${$,"$$) from l where made.k = l.k""",
+    "with l as (select * from made order by k limit 3) update notes set v = l.tags[1] from l where l.k = notes.k",
+    """with l as (select * from made order by k desc limit 4)
+       update notes set v = l.state from l where l.k = notes.k and l.state > 'running' returning notes.*, l.*""",
+    """delete from notes using (select k kk, state, metas, short, dates from made where k < 9) x
+       where x.kk = k and x.state = 'done' returning k, x.*, pg_typeof(x.state), pg_typeof(x.metas), pg_typeof(x.short),
+       x.metas[1]->'a'""",
+    """merge into notes using (select * from made) s on notes.n = s.k + 1000
+       when not matched and s.state = 'done' then insert values (s.k + 100, s.tags[2])""",
+    "select * from notes order by k",
+    "select * from made order by k",
+)
+
+
+def test_columns_of_enums_and_arrays(filled: Twins) -> None:
+    """What a queue's table has beside its key."""
+    filled.query("create type state as enum ('available', 'running', 'done')")
+    filled.query("create domain labels as text[] check (cardinality(value) < 9)")
+    filled.query("""create table made (k int8 primary key, state state not null default 'available', at timestamptz,
+                        tags text[], metas jsonb[], short varchar(3)[], dates date[], bits bit(8), named labels)""")
+    filled.query("""insert into made select i, (array['available', 'running', 'done'])[i % 3 + 1]::state,
+                        timestamptz '2026-01-01 00:00Z' + i * interval '1 min',
+                        case when i % 5 > 0 then array[null, 'null', '', 'a"b\\c', '{é}', i::text] end,
+                        array[jsonb_build_object('a', i::text || '"')], '{{ab,c},{d,""}}',
+                        array[date '2026-02-03' + i], 170::bit(8), '{}' from generate_series(1, 12) i""")
+    try:
+        filled.query("set datestyle = 'sql, dmy'")
+        for text in LISTED:
+            assert not sqlstates(filled.query(text))
+        values = parse("with l as (select * from made where state = $1 limit 2) update notes set n = 0 from l"
+                       " where l.k = notes.k and l.tags[1] is not distinct from $2 returning *", "s")  # fmt: skip
+        filled.same(values, describe("S", "s"), SYNC)
+        filled.same(bind(b"done", None, statement="s"), describe("P"), execute(), SYNC)
+    finally:
+        filled.query("reset datestyle")
+        filled.query("drop table made")
+        filled.query("drop domain labels")
+        filled.query("drop type state")
 
 
 def test_domains_stay_domains(filled: Twins) -> None:
