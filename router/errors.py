@@ -462,7 +462,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "this statement was prepared when other settings said how its literals are read, which is not known any more",
         "Prepare it again, or set DateStyle, TimeZone and the like before statements are prepared.",
     ),
-    "explain-execute-message": ("EXPLAIN EXECUTE is supported as a simple query only", "EXPLAIN the statement itself."),
+    "explain-execute-message": (
+        "EXPLAIN EXECUTE over several shards is supported as a simple query only",
+        "EXPLAIN the statement itself.",
+    ),
     "cursor-query": (
         "this query cannot be read by a cursor over several shards",
         "Read without a cursor, or fetch the query's own portal by Execute messages with a row limit.",

@@ -1,7 +1,8 @@
 """What dynamic SQL has prepared or declared on the link of the only shard: the session's from then on.
 
 Decides what is taken over when a link is asked what was done on it out of sight: statements of PREPARE become the
-session's own, which can be prepared on any link, and are taken off this one; a cursor WITH HOLD keeps its link. What a
+session's own, which can be prepared on any link, and are taken off this one; a cursor WITH HOLD keeps its link, and so
+does an advisory lock that no transaction has any more. What a
 function prepares under a name that the session has already is not seen, and functions do not see the session's.
 """
 
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
 
 PREPARED: Final = b"prepared"
 CURSOR: Final = b"cursor"
-#: Rows (name, what is known of it, PREPARED or CURSOR).
+LOCK: Final = b"lock"
+#: What of these a link has, by the last column of LEFT.
+KINDS: Final = frozenset({PREPARED, CURSOR, LOCK})
+_LOCKED: Final = "session advisory lock"
+#: Rows (name, what is known of it, PREPARED, CURSOR or LOCK).
 LEFT: Final = (
     "SELECT name, pg_catalog.json_build_object('text', statement, 'oids', parameter_types::pg_catalog.oid[])::text,"
     " 'prepared' FROM pg_catalog.pg_prepared_statements"
     " WHERE from_sql AND NOT pg_catalog.starts_with(name, 'pgchorus_')"
     " UNION ALL SELECT name, '', 'cursor' FROM pg_catalog.pg_cursors WHERE is_holdable"
+    " UNION ALL (SELECT '', '', 'lock' FROM pg_catalog.pg_locks WHERE locktype = 'advisory'"
+    " AND pid = pg_catalog.pg_backend_pid() LIMIT 1)"
 )
 
 
@@ -50,7 +57,9 @@ async def adopt(session: Session, rows: Iterable[Sequence[bytes | None]]) -> Non
     """Take over what rows of LEFT say that a link has."""
     for name_, known, kind in rows:
         name = session.encoding.heard(name_ or b"")
-        if kind == CURSOR:
+        if kind == LOCK:
+            session.transaction.pins.add(_LOCKED)
+        elif kind == CURSOR:
             if name not in session.cursors:
                 session.cursors[name] = session.database.logical.home
             session.held_cursors.add(name)

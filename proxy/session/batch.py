@@ -12,6 +12,7 @@ from proxy.session.relay import EXECUTE_ENDS, Step
 from router.plan_control import Control, TransactionControl
 
 if TYPE_CHECKING:
+    from proxy.session.prepared import Place
     from proxy.shards.link import ShardLink
     from router.plan import Plan, Statement
 
@@ -38,9 +39,10 @@ class Batch:
         self.frames += frame
         self.script.append(Step(ends, forward))
 
-    def execute(self, frame: bytes, statement: Statement | None) -> None:
-        """Queue an Execute; ``statement`` is None for a cursor that DECLARE made."""
+    def execute(self, frame: bytes, statement: Statement | None, place: Place | None = None) -> None:
+        """Queue an Execute; ``statement`` is None for a cursor that DECLARE made, ``place`` is its portal's."""
         self.add(frame, EXECUTE_ENDS, forward=True)
+        self.script[-1].place = place
         self.executes += 1
         if statement is not None:
             self.statements.append(statement)

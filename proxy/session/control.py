@@ -17,6 +17,7 @@ from proxy.session.encoded import check_change, check_changed
 from proxy.session.executed import behind_execute
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
+from proxy.session.on_link import portal_on_link, run_on_link, runs_on_link
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all, shown
 from proxy.session.prepared import Portal
@@ -30,7 +31,7 @@ from proxy.session.preparing import (
 )
 from proxy.session.relayed import relayed_shard
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
-from proxy.session.run import padded, relay
+from proxy.session.run import MAX_PADDING, at_its_place, padded, relay
 from proxy.settings import RESET_ALL
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
@@ -373,10 +374,11 @@ async def prepared_control(
     name = plan.name.encode()
     if plan.prepared is Prepared.PREPARE:
         oids = await _type_oids(session, statement, plan.type_names)
+        place = statement.offset + statement.text.rfind(plan.body)
         try:
-            prepared = await prepare(session, name, plan.body, oids)
+            prepared = await prepare(session, name, at_its_place(plan.body, place), oids)
         except ShardError as error:
-            raise _at(error, statement, statement.text.rfind(plan.body)) from error
+            raise (error if place <= MAX_PADDING else _at(error, statement, place - statement.offset)) from error
         if name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{plan.name}" already exists')
         source = (session.message or statement.text).encode("utf-8", "surrogateescape")
@@ -390,6 +392,10 @@ async def prepared_control(
         _named(session, plan)
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
+    if session.transaction.shard_count == 1:
+        found = await _found(session, plan)
+        if runs_on_link(session, found):
+            return await run_on_link(session, statement, plan, found)
     prepared, values = await executed(session, plan, statement)
     if plan.prepared is Prepared.EXPLAIN:
         if not describe:
@@ -411,6 +417,20 @@ def _named(session: Session, plan: PreparedControl) -> PreparedStatement:
     return found
 
 
+async def _found(session: Session, plan: PreparedControl) -> PreparedStatement:
+    """Return the statement that EXECUTE names, as it is now; raises ProxyError where it has other arguments."""
+    await adopting.look(session, plan.name.encode())
+    prepared = await current(session, _named(session, plan))
+    expected = prepared.description.parameter_oids
+    if expected and len(expected) != plan.argument_count:  # where it has none, Postgres looks at no argument
+        raise ProxyError(
+            "42601",
+            f'wrong number of parameters for prepared statement "{plan.name}"',
+            detail=f"Expected {len(expected)} parameters but got {plan.argument_count}.",
+        )
+    return prepared
+
+
 async def executed(
     session: Session, plan: PreparedControl, statement: Statement | None = None
 ) -> tuple[PreparedStatement, tuple[bytes | None, ...]]:
@@ -418,28 +438,26 @@ async def executed(
 
     ``statement``: where the arguments stand, if their places are known.
     """
-    await adopting.look(session, plan.name.encode())
-    prepared = await current(session, _named(session, plan))
+    prepared = await _found(session, plan)
     expected = prepared.description.parameter_oids
-    if not expected:
-        return prepared, ()  # whatever stands in the parentheses: Postgres does not look at it
-    if len(expected) != plan.argument_count:
-        raise ProxyError(
-            "42601",
-            f'wrong number of parameters for prepared statement "{plan.name}"',
-            detail=f"Expected {len(expected)} parameters but got {plan.argument_count}.",
-        )
-    return prepared, await _argument_values(session, plan, expected, statement)
+    return prepared, await _argument_values(session, plan, expected, statement) if expected else ()
 
 
-async def executed_portal(session: Session, portal: Portal, plan: PreparedControl) -> Portal | None:
-    """Return the portal that EXECUTE stands for; None where no rows come that could be fetched in parts."""
-    if plan.prepared is not Prepared.EXECUTE:
-        return None
+async def executed_portal(session: Session, portal: Portal, *, limited: bool) -> Portal | None:
+    """Return the portal that EXECUTE stands for; None where no rows come that could be fetched in parts.
+
+    ``limited``: they are to be. Over one shard it is that of the shard's own EXECUTE, or EXPLAIN EXECUTE.
+    """
     statement = await behind_execute(session, portal.prepared.statement)
-    if not (isinstance(statement.plan, PreparedControl) and statement.plan.prepared is Prepared.EXECUTE):
-        return None
     plan = statement.plan
+    if not isinstance(plan, PreparedControl) or plan.prepared not in (Prepared.EXECUTE, Prepared.EXPLAIN):
+        return None
+    if session.transaction.shard_count == 1:
+        found = await _found(session, plan)
+        if runs_on_link(session, found):
+            return portal_on_link(session, portal, statement, plan, found)
+    if not limited or plan.prepared is not Prepared.EXECUTE:
+        return None
     prepared, values = await executed(session, plan, statement)
     if prepared.description.fields is None:
         return None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from router.plan import Statement
 
+# Why a link is kept: what such a statement makes is gone when it fails.
+_ROLLED_BACK: Final = ("temporary", "LISTEN", "WITH HOLD")
 # Reported, and set by nobody: a change of role changes the first.
 _READ_ONLY_PARAMETERS: Final = frozenset(
     {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
@@ -46,10 +48,23 @@ def note_effects(session: Session, statement: Statement, shards: Sequence[int]) 
 
 
 def note_failure(session: Session) -> None:
-    """A statement has failed: rolled back, a custom setting of its making is '' and not NULL, as it was before."""
-    if any(one.leaves_custom for one in session.running):
-        for link in session.transaction.links.values():
-            link.resettable = False
+    """A statement has failed, after it may have left what no rollback takes back.
+
+    A custom setting of its making is '' and not NULL, as it was before. Advisory locks of the session stay.
+    """
+    transaction = session.transaction
+    shards = [shard for shard, link in transaction.links.items() if not link.closed]
+    for one in session.running:
+        if one.leaves_custom:
+            for link in transaction.links.values():
+                link.resettable = False
+        if one.pins and not one.pins.startswith(_ROLLED_BACK) and transaction.elsewhere is None:
+            transaction.pin(one.pins, shards)
+        if one.dirties:
+            if transaction.shard_count == 1:
+                transaction.pin(UNSEEN, shards)
+            for shard in shards:
+                transaction.links[shard].dirty = True
 
 
 def _note_on_link(session: Session, statement: Statement, link: ShardLink) -> None:

@@ -23,7 +23,8 @@ from router.plan_control import (
 if TYPE_CHECKING:
     from proxy.session.session import Session
 
-_CONTROL: Final = (
+#: Plans of statements about the session itself.
+CONTROL: Final = (
     TransactionControl,
     SettingControl,
     PreparedControl,
@@ -48,7 +49,7 @@ async def behind_execute(session: Session, statement: Statement) -> Statement:
             return statement
         await adopting.look(session, plan.name.encode())
         named = session.statements.get(plan.name.encode())
-        if named is None or not isinstance(named.statement.plan, _CONTROL):
+        if named is None or not isinstance(named.statement.plan, CONTROL):
             return statement
         statement = named.statement
         if isinstance(statement.plan, SettingControl) and statement.plan.setting is Setting.DISCARD_ALL:

@@ -99,10 +99,14 @@ async def drop_portals(session: Session) -> None:
     session.portals.clear()
 
 
-async def unfold(session: Session, portal: Portal) -> bool:
-    """Make of a portal of EXECUTE one of the statement that it names, which can be suspended; False: it is none."""
-    plan = portal.prepared.statement.plan
-    unfolded = await control.executed_portal(session, portal, plan) if isinstance(plan, PreparedControl) else None
+async def unfold(session: Session, portal: Portal, *, limited: bool) -> bool:
+    """Make of a portal of EXECUTE one of the statement that it names, if it can be; False: it is none.
+
+    ``limited``: it has a row limit, and must be one that can be suspended.
+    """
+    if not isinstance(portal.prepared.statement.plan, PreparedControl):
+        return False
+    unfolded = await control.executed_portal(session, portal, limited=limited)
     if unfolded is not None:
         session.portals[portal.name] = unfolded
     return unfolded is not None

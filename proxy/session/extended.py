@@ -34,6 +34,7 @@ from proxy.session.following import before_set_config, follow_set_config, learn_
 from proxy.session.literals import before_bind
 from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
+from proxy.session.on_link import portal_parsed_on
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
@@ -41,7 +42,6 @@ from proxy.session.prepared import Portal, PreparedStatement
 from proxy.session.preparing import (
     current,
     key_parameters,
-    parsed_on,
     prepare,
     read_parameters,
     request_of,
@@ -395,7 +395,7 @@ class ExtendedProtocol:
         session = self.session
         await before_bind(session, portal.prepared, shard, self._send_batch)
         batch = await self._batch_for(shard, writes=_writes(portal), bound=portal.prepared.statement)
-        name, frames, script = await parsed_on(session, batch.link, portal.prepared)
+        name, frames, script = await portal_parsed_on(session, batch.link, portal)
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
         session.database.counts.server_parses += bool(frames)
@@ -493,7 +493,7 @@ class ExtendedProtocol:
             return
         if await fetch_in_portions(session, portal, message.row_limit):
             return
-        if message.row_limit > 0 and await unfold(session, portal):
+        if await unfold(session, portal, limited=message.row_limit > 0):
             await self._execute(message)
         elif not await run_control(session, portal, statement, outside=self._outside):
             await execute_on_shards(session, portal, statement, message.row_limit)
@@ -532,7 +532,7 @@ class ExtendedProtocol:
             check_change(session)
         await before_set_config(session, statement, self._send_batch)
         batch = await self._batch_for(shard, writes=_writes(portal))
-        batch.execute(message.encode(), statement)
+        batch.execute(message.encode(), statement, portal.place)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
         if statement.tag == "COPY" or new_encoding or alone or len(batch.frames) > BATCH_BYTES:
             await self._send_batch(last=sync_is_next(self.session))

@@ -132,8 +132,8 @@ async def learn_settings(session: Session) -> None:
         answer = await link.run(_asked(made, custom))
     except ShardError:  # a statement_timeout of no length, say: the link is kept, and asked next time
         return
-    left = [row for row in answer.rows if row[2] in (adopting.PREPARED, adopting.CURSOR)]
-    _learn(session, [row for row in answer.rows if row[2] not in (adopting.PREPARED, adopting.CURSOR)])
+    left = [row for row in answer.rows if row[2] in adopting.KINDS]
+    _learn(session, [row for row in answer.rows if row[2] not in adopting.KINDS])
     if left:
         await adopting.adopt(session, left)
     if not settings.made.keys().isdisjoint(DEFAULT_SETTINGS):

@@ -22,6 +22,7 @@ from proxy.wire.frames import HEADER_BYTES, walk
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Callable
 
     from proxy.description import Description
     from proxy.executor.request import Original, ResultStream
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from proxy.settings import Applied, Reading
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
+    from proxy.wire.fields import ErrorFields
     from router.plan import Executable, Statement
+
+    Place = Callable[[ErrorFields], ErrorFields | None]
 
 #: In the place of a catalog's version: by what an open block had changed. No other block may go by that.
 UNCOMMITTED = -1
@@ -78,6 +82,19 @@ class PreparedStatement:
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
 
 
+@dataclass(frozen=True, slots=True)
+class OnLink:
+    """EXECUTE, or EXPLAIN EXECUTE, of a statement that a link has: the text before and after its name there.
+
+    ``after_at`` is where the latter begins in the client's own message, in characters from 0.
+    """
+
+    prepared: PreparedStatement
+    before: str
+    after: str
+    after_at: int
+
+
 @dataclass(slots=True)
 class Portal:
     """A Bind of the client. ``shard`` when it lives on a link there; ``result`` when the executor runs it."""
@@ -94,6 +111,8 @@ class Portal:
     kept_tag: bytes = b""
     told: bool = False  # a link has it in other words: what Describe says is known here
     inside: tuple[Replay, ...] = ()  # the savepoints whose rollback does away with it
+    on_link: OnLink | None = None  # what it executes there
+    place: Place | None = None  # puts the place of an error into the client's text
     in_failed: bool = False  # bound in a block that had failed; one of before is no way out of it
 
     async def close(self) -> None:

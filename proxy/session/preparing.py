@@ -19,6 +19,7 @@ from proxy.session.altering import changed_rows, check_rows
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, sets_encoding
+from proxy.session.executed import CONTROL
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config
 from proxy.session.literals import check_reading, has_changed, parse_as_then, reading
@@ -231,7 +232,9 @@ async def _description(  # noqa: PLR0911 - one for each kind of statement
         return Description(_declared(oids), None if named is None else named.description.fields)
     if isinstance(plan, Empty):
         return Description(oids, None)
-    if isinstance(plan, TransactionControl | PreparedControl):
+    if isinstance(plan, TransactionControl) or (
+        isinstance(plan, PreparedControl) and plan.prepared is not Prepared.EXPLAIN
+    ):
         return Description(_declared(oids), None)
     if isinstance(plan, ExplainRoute | ExplainShards):
         declared = dict(enumerate(oids))
@@ -321,7 +324,7 @@ async def explain_prepared(
     """EXPLAIN EXECUTE: on the one shard that would run it, under the name that the statement has there."""
     bind = frontend.Bind(b"", b"", (), values, ())
     statement = prepared.statement
-    if isinstance(statement.plan, Filled):
+    if isinstance(statement.plan, (Filled, *CONTROL)):
         raise refusal("explain-execute")
     executable = await resolve_bind(session, prepared, bind)
     shard = relayed_shard(executable, statement)

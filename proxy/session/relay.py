@@ -53,6 +53,7 @@ class Step:
     after: bytearray = field(default_factory=bytearray)
     undo: Callable[[], object] | None = None
     undo_after: list[Callable[[], object]] = field(default_factory=list)
+    place: Callable[[ErrorFields], ErrorFields | None] | None = None  # for an error's in the client's text
 
 
 def take_back(script: deque[Step]) -> None:
@@ -157,6 +158,8 @@ class Relay:
             self.copy_in = False  # also where it had asked for data and then thought better of it
             error = decode_error(bytes(chunk[start + 5 : end]))
             instead = self._explain(error)
+            if instead is None and self._script and (place := self._script[0].place) is not None:
+                instead = place(error)
             self.sqlstate = (instead or error).sqlstate
             if self._script is not None:
                 take_back(self._script)  # after an error the shard skips to Sync

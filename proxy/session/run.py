@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
@@ -50,9 +51,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from proxy.executor.request import Environment, Request, ResultStream
+    from proxy.session.prepared import Place
     from proxy.session.session import Session
     from proxy.twophase.fence import Held
     from proxy.wire.backend import Field
+    from proxy.wire.fields import ErrorFields
     from router.plan import Executable, Statement
 
 # A statement of a longer message is padded with blanks up to its place, so that the shard's error positions are the
@@ -78,13 +81,28 @@ def writes_of(executable: Executable) -> bool:
     return isinstance(executable, CopyInExecution | InSteps)
 
 
-async def relay(session: Session, statement: Statement, shard: int, *, writes: bool, held: bool) -> bytes:
-    """Pass a simple query to one shard and its answer back; raises Reported when that was an error."""
+async def relay(  # noqa: PLR0913 - the last two go together
+    session: Session,
+    statement: Statement,
+    shard: int,
+    *,
+    writes: bool,
+    held: bool,
+    text: str | None = None,
+    place: Place | None = None,
+) -> bytes:
+    """Pass a simple query to one shard and its answer back; raises Reported when that was an error.
+
+    ``text``: what it is there, if not as the client wrote it; ``place`` puts the place of an error into the client's.
+    """
     check_declared(session, statement, shard)
     link = await session.join(statement, shard, writes=writes)
-    answer = Relay(session.connection, session.on_parameter, explain=session.transaction.explain)
+    explain = session.transaction.explain
+    if place is not None:
+        explain = partial(_explained, explain, place)
+    answer = Relay(session.connection, session.on_parameter, explain=explain)
     answer.hold_tag = held
-    link.exchange(frontend.Query(link.encode(padded(statement))).encode(), answer)
+    link.exchange(frontend.Query(link.encode(padded(statement) if text is None else text)).encode(), answer)
     await answer.wait(link)
     while answer.copy_in:
         await answer.pass_copy_data(link)
@@ -94,6 +112,10 @@ async def relay(session: Session, statement: Statement, shard: int, *, writes: b
     if answer.failed:
         raise Reported(answer.sqlstate)
     return answer.tag
+
+
+def _explained(explain: Place, place: Place, error: ErrorFields) -> ErrorFields | None:
+    return explain(error) or place(error)
 
 
 async def call_function(session: Session, body: bytes) -> None:

@@ -331,6 +331,37 @@ def test_session_advisory_locks(town: Town, connect: Connect) -> None:
     assert not sqlstates(second.query("select pg_advisory_lock(77)"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select pg_advisory_lock(78), 1 / (length(now()::text) - length(now()::text))",
+        "do $$ begin perform pg_advisory_lock(78); raise 'no'; end $$",
+        "do $$ begin execute 'select pg_advisory_lock(78)'; perform 1 / 0; end $$",
+        "do $$ begin execute 'select pg_advisory_lock(78)'; end $$",
+    ],
+)
+@pytest.mark.parametrize("block", ["", "begin"])
+def test_advisory_locks_outlive_what_fails(town_of_1: Town, connect: Connect, text: str, block: str) -> None:
+    first, second = connect(town_of_1.dsn), connect(town_of_1.dsn)
+    first.query(block)
+    first.query(text)
+    first.query("rollback")
+    assert second.rows("select pg_try_advisory_lock(78)") == [("f",)]
+    assert first.rows("select pg_advisory_unlock(78)") == [("t",)]
+    first.ask(parse(text), bind(), execute(), SYNC)
+    assert second.rows("select pg_try_advisory_lock(78)") == [("f",)]
+    first.close()
+    second.query("set lock_timeout = '10s'")
+    assert not sqlstates(second.query("select pg_advisory_lock(78)"))
+
+
+def test_advisory_locks_of_what_fails_over_several_shards(town: Town, connect: Connect) -> None:
+    first, second = connect(town.dsn), connect(town.dsn)
+    first.query("select pg_advisory_lock(78), 1 / (length(now()::text) - length(now()::text))")
+    assert second.rows("select pg_try_advisory_lock(78)") == [("f",)]
+    assert first.rows("select pg_advisory_unlock(78)") == [("t",)]
+
+
 def test_prepared_statements_follow_their_session(narrow: Town, connect: Connect) -> None:
     first, second = connect(narrow.dsn), connect(narrow.dsn)
     text = "select v, current_setting('work_mem') from notes where k = $1"

@@ -146,9 +146,8 @@ FATAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-# Where the proxy speaks for itself it knows less: the place in the arguments of EXECUTE, what was being read.
+# Where the proxy speaks for itself it knows less: what was being read.
 _IGNORING = {
-    "simple: prepared by sql": "P",
     "broken: a bind with a lying length": "W",
     "broken: a bind with a negative length": "W",
 }
