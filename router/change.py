@@ -34,6 +34,13 @@ class Replaced:
         """
         return not (isinstance(self.after, Sharded) and isinstance(self.before, Sharded | Home))
 
+    @property
+    def named(self) -> Placement | None:
+        """Where the one of the two configurations places it that names it; None where both do."""
+        if isinstance(self.before, Home):
+            return self.after
+        return self.before if isinstance(self.after, Home) else None
+
     def __str__(self) -> str:
         return f"{self.table} is {words(self.before)} and would be {words(self.after)}"
 

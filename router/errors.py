@@ -281,6 +281,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "parent-placement": ("{table} and its relative live in different ways", "Place parent and child alike."),
     "table-of-type": ("CREATE TABLE OF a type is not supported for sharded tables", "Write the columns."),
+    "detach": (
+        "{child} would be a table by itself, and the configuration does not place it",
+        "Write `{child}: {how}` under `tables` of the database, and RELOAD: no rows move. DROP TABLE needs no DETACH.",
+    ),
+    "detach-concurrently": (
+        "a partition is detached from all shards in one transaction",
+        "DETACH PARTITION without CONCURRENTLY waits for transactions that use the table, and holds others back.",
+    ),
     "alter-table": ("ALTER TABLE ... {command} is not supported for {table}", ""),
     "definition-clock": (
         "now() and its kin would differ from shard to shard in the rows of {table}",

@@ -9,6 +9,9 @@ placements, see that they are not his, and plan nothing (proxy.database).
 What a crash means: the shards commit one after the other, home last. Some with the new epoch and some with the old one
 let nobody commit over both kinds; the next reload or start stores what its configuration says everywhere.
 
+A partition is placed as its parent. Its name may come into a configuration, so that it can be detached, or go from it
+while it is attached.
+
 Decides what may change and stores it. Left to others: what could never change (:mod:`router.change`), and that this
 proxy has no transaction open meanwhile (:mod:`proxy.session.holding`).
 """
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.errors import LOCK_NOT_AVAILABLE
 from proxy.shards.errors import ShardError
 from proxy.shards.joining import join, lock_copies
+from proxy.shards.kin import placed_by_kin
 from proxy.shards.schema import (
     INSTALL_LOCK,
     PlacementMismatch,
@@ -39,7 +43,7 @@ from router.cluster import Sharded
 from router.own_schema import CATALOG_BUMP, guard_call, quote_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from proxy.shards.control import ControlConnection
     from proxy.shards.schema import Control
@@ -165,22 +169,33 @@ async def _lock(held: Mapping[int, ControlConnection], database: Database, repla
         )
         if shard == database.home:
             await connection.execute("LOCK TABLE pgchorus.catalog_change IN SHARE ROW EXCLUSIVE MODE")
-    looks = [await _look(held[shard], database.shards[shard], one) for shard in held for one in replaced]
+    moved = {one.table for one in replaced}
+    looks = [await _look(held[shard], database, shard, one, moved) for shard in held for one in replaced]
     problems = [problem for problem in looks if problem]
     if problems:
         raise PlacementMismatch(problems, _EMPTY_HINT)
 
 
-async def _look(connection: ControlConnection, shard: str, one: Replaced) -> str:
+async def _look(
+    connection: ControlConnection, database: Database, shard: int, one: Replaced, moved: Container[TableName]
+) -> str:
     """Keep everybody from a table, and return why it cannot be placed anew, '' if it can."""
     if not await _is_there(connection, one.table):
         return ""
+    named = one.named
+    quoted, name = quote_table(one.table), database.shards[shard]
+    if named is not None or not one.only_if_absent:
+        await connection.execute(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
+
+    def placed_so(root: TableName) -> bool:
+        return root not in moved and database.placement(root) == named
+
+    if named is not None and await placed_by_kin(connection, one.table, is_so=placed_so):
+        return ""  # a partition is placed as its parent, named or not
     if one.only_if_absent:
-        return f"{one}, and is there on shard {shard}"
-    quoted = quote_table(one.table)
-    await connection.execute(f"LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")
+        return f"{one}, and is there on shard {name}"
     if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {quoted})"):  # noqa: S608 - quoted
-        return f"{one}, and has rows on shard {shard}, which do not move by themselves"
+        return f"{one}, and has rows on shard {name}, which do not move by themselves"
     return ""
 
 

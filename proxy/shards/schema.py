@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.shards.errors import ShardError
+from proxy.shards.kin import placed_by_kin
 from proxy.shards.schema_sql import FACTS, GRANTS, GUARD, NAME_KEY_TYPES, NOTE_CHANGE, NOTE_DDL, STORED, STRAY, TABLES
 from proxy.shards.view_sql import FILL_VIEW, HOLD_VIEW
 from proxy.shards.view_sql import GRANTS as VIEW_GRANTS
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
     from proxy.shards.control import ControlConnection
     from router.cluster import Database, Placement
+
+    _Rows = Mapping[TableName, tuple[Any, ...]]
 
 __all__ = [
     "PlacementMismatch",
@@ -379,7 +382,7 @@ async def _install(control: Control, database: Database, cluster_name: str) -> i
     rows_stay = at_home is not None and at_home["shards"] == list(database.shards)
     found, touched = differences(database, cluster_name, shards, rows_stay=rows_stay)
     if not problems:
-        for table, name in await _with_rows(control, database, touched):
+        for table, name in await _with_rows(control, database, touched, shards):
             of_table = [difference for difference in found if f" {table} is " in difference] or found
             problems.append(f"{table} has rows on shard {name}, which do not move by themselves, and {of_table[0]}")
     if problems:
@@ -397,20 +400,34 @@ async def _install(control: Control, database: Database, cluster_name: str) -> i
     return epoch
 
 
-async def _with_rows(control: Control, database: Database, tables: Iterable[TableName]) -> list[tuple[TableName, str]]:
-    """Return tables that have rows, each with a shard where it has."""
+async def _with_rows(
+    control: Control, database: Database, tables: Iterable[TableName], shards: Sequence[ShardLook]
+) -> list[tuple[TableName, str]]:
+    """Return tables that have rows which would be misplaced, each with a shard where it has."""
     found = []
-    for shard, name in enumerate(database.shards):
+    placed = declared(database)
+    for name, look, shard in zip(database.shards, shards, range(len(shards)), strict=True):
+        stored = look.placements or {}
         async with control.connection(shard) as connection:
             for table in sorted(tables):
                 quoted = quote_table(table)
-                if await connection.fetchval(
-                    "SELECT to_regclass($1) IS NOT NULL", quoted
-                ) and await connection.fetchval(
-                    f"SELECT EXISTS (SELECT FROM {quoted})"  # noqa: S608 - quoted
-                ):
+                if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", quoted):
+                    continue
+                if await _only_named(connection, table, stored, placed):
+                    continue
+                if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {quoted})"):  # noqa: S608 - quoted
                     found.append((table, name))
     return found
+
+
+async def _only_named(connection: ControlConnection, table: TableName, stored: _Rows, placed: _Rows) -> bool:
+    """Whether all that changes for a table is that it is named, or is no more, and it is placed as its parent."""
+    one = placed.get(table) or stored.get(table)
+
+    def placed_so(root: TableName) -> bool:
+        return stored.get(root) == placed.get(root) == one
+
+    return (table in stored) != (table in placed) and await placed_by_kin(connection, table, is_so=placed_so)
 
 
 async def install_on(control: Control, shard: int) -> None:

@@ -1,22 +1,28 @@
-"""PARTITION BY HASH over several shards: every server must put a row into the partition of the same name.
+"""Partitions over several shards: PARTITION BY HASH, and DETACH PARTITION.
 
 Decides whether the hash of a partition's key is a server's own: that of an enum, or of an object, is made of a number
-that each server gives anew. Rows would be found all the same, but not by the name of their partition.
+that each server gives anew. Rows would be found all the same, but not by the name of their partition: every server must
+put a row into the partition of the same name.
+
+Decides whether a partition may become a table by itself. It is placed as its parent while it is one; afterwards only
+the configuration can say where its rows are, to every process and after every start. So it has to say so before.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from router.cluster import Sharded
 from router.server_values import OBJECT_TYPES
 from router.tree import strings, walk
 
 if TYPE_CHECKING:
-    from router.cluster import TableName
+    from router.cluster import Placement, TableName
     from router.planner.context import Context
     from router.relation import Relation
     from router.tree import Node
 
+DETACHES: Final = frozenset({"AT_DetachPartition", "AT_DetachPartitionFinalize"})
 _FIRST_OWN: Final = 16384
 _BY_VALUE: Final = "b"  # pg_type.typtype: a type of an extension, say
 
@@ -72,3 +78,18 @@ def _named(context: Context, name: str, may_be_own: bool) -> bool:  # noqa: FBT0
     return any(
         kind.kind != _BY_VALUE and not (kind.kind == "d" and 0 < kind.base_type_oid < _FIRST_OWN) for kind in found
     )
+
+
+# --- DETACH ----------------------------------------------------------------------------------------------------------
+
+
+def check_detach(context: Context, command: Node, parent: Placement, at: int | None) -> None:
+    """Refuse a DETACH after which nobody could say where the rows are, or that is not done on all shards at once."""
+    detail = command.get("def", {}).get("PartitionCmd", {})
+    if command.get("subtype") != "AT_DetachPartition" or detail.get("concurrent"):
+        raise context.refuse("detach-concurrently", at)
+    child = context.relation(detail["name"])
+    if child is None or context.database.placements.get(child.name) == parent:
+        return  # what is not there, Postgres says
+    how = f"{{key: {parent.key}}}" if isinstance(parent, Sharded) else "reference"
+    raise context.refuse("detach", detail["name"].get("location"), child=child.name, how=how)

@@ -396,7 +396,7 @@ def alter(context: Context) -> Statement:
 
 def _check_command(context: Context, command: Node, definition: Definition, range_var: Node) -> None:
     kind, placement, at = command.get("subtype", "AT_AddColumn"), definition.placement, range_var.get("location")
-    name, detail = command.get("name", ""), command.get("def", {})
+    detail = command.get("def", {})
     if "Constraint" in detail:
         check_constraint(context, detail["Constraint"], definition)
     if kind == "AT_AddColumn" and "ColumnDef" in detail:
@@ -410,10 +410,19 @@ def _check_command(context: Context, command: Node, definition: Definition, rang
     if kind in {"AT_AttachPartition", "AT_AddInherit"}:
         _check_attach(context, detail, kind, definition, at)
         return
-    if isinstance(placement, Home):
+    if not isinstance(placement, Home):
+        _check_placed(context, command, definition, at)
+
+
+def _check_placed(context: Context, command: Node, definition: Definition, at: int | None) -> None:
+    """Refuse what shards cannot do, each by itself, to a table that all of them have."""
+    kind, placement, name = command.get("subtype", "AT_AddColumn"), definition.placement, command.get("name", "")
+    if kind in partitioning.DETACHES:
+        partitioning.check_detach(context, command, placement, at)
         return
     if kind == "AT_ColumnDefault":
-        added_values.check_words(context, definition.types.get(name, ""), detail, definition.name, at)
+        types = definition.types
+        added_values.check_words(context, types.get(name, ""), command.get("def", {}), definition.name, at)
     if kind not in _PLAIN:
         raise context.refuse("alter-table", at, command=kind.removeprefix("AT_"), table=definition.name)
     key = placement.key if isinstance(placement, Sharded) else None

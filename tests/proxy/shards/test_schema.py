@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -300,6 +300,34 @@ async def test_partitions_and_children_inherit_the_check(control: ControlLinks) 
         everything = [await accepted(control, shard, target, range(20)) for shard in range(SHARDS)]
         assert sorted(key for keys in everything for key in keys) == list(range(20))  # type: ignore[type-var]
         assert min(len(keys) for keys in everything) > 0
+
+
+async def test_a_partition_may_be_named_or_not_while_it_is_one(control: ControlLinks) -> None:
+    """Its rows are where its parent's are, in any case; a table by itself has to keep its name."""
+    above = database()
+    named = database({table("t"): Sharded("k"), table("t_1"): Sharded("k")})
+    await install(control, above, CLUSTER)
+    for shard in range(SHARDS):
+        await on(
+            control,
+            shard,
+            "CREATE TABLE t (k int, d int) PARTITION BY RANGE (d)",
+            guard_call(above, table("t"), "k", shard),
+            "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        )
+        for key in range(20):
+            with suppress(ShardError):  # of another shard
+                await on(control, shard, f"INSERT INTO t VALUES ({key}, 1)")
+    for wanted in (named, above, named):
+        await install(control, wanted, CLUSTER)
+    for other in (Sharded("d"), Reference()):
+        with pytest.raises(PlacementMismatch, match=r"t_1 has rows on shard"):
+            await install(control, database({table("t"): Sharded("k"), table("t_1"): other}), CLUSTER)
+    for shard in range(SHARDS):
+        await on(control, shard, "ALTER TABLE t DETACH PARTITION t_1")
+    await install(control, named, CLUSTER)
+    with pytest.raises(PlacementMismatch, match=r"t_1 has rows on shard"):
+        await install(control, above, CLUSTER)
 
 
 async def test_existing_tables_get_their_check_once(control: ControlLinks) -> None:
