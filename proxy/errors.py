@@ -143,3 +143,13 @@ class ProxyError(Exception):
 
 class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to blame
     """The client's connection ended; nobody is left to be told anything."""
+
+
+def definitions_changed() -> ProxyError:
+    """Return what those are told whose statement was planned by what is changed."""
+    return ProxyError(
+        SERIALIZATION_FAILURE,
+        "could not serialize access due to a change of definitions",
+        detail="What the statement uses was changed while it waited.",
+        hint="Try again.",
+    )

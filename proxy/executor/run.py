@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from proxy.errors import PROTOCOL_VIOLATION, definitions_changed
 from proxy.executor.copy_in import start_copy_in
 from proxy.executor.copy_out import start_copy_out
 from proxy.executor.failure import CombineFailure
@@ -18,6 +19,7 @@ from proxy.executor.merged import AggregateResult, OrderedResult
 from proxy.executor.request import Environment, Limits, proxy_error
 from proxy.executor.results import ConcatResult, InOrderResult, SameResult
 from proxy.executor.scatter import Options, Scatter
+from proxy.shards.errors import ShardError
 from router.plan import Aggregate, GatherExecution, InOrder, Ordered, Same
 from router.plan_copy import CopyInExecution, CopyOutExecution
 from router.plan_steps import InSteps
@@ -59,18 +61,16 @@ async def run(execution: Execution, request: Request, links: Links, environment:
     )
     joined = await links.join([task.shard for task in execution.tasks], writes=execution.writes)
     combine, tasks = execution.combine, execution.tasks
-    try:
-        if isinstance(combine, Ordered):
-            formats = ordered_formats(request.result_formats, combine)
-        elif isinstance(combine, Aggregate):
-            formats = aggregate_formats(request.result_formats, combine)
-        else:
-            formats = request.result_formats
-    except CombineFailure as failure:
-        raise proxy_error(failure) from failure
+    formats = _formats(execution, request)
     if isinstance(combine, Same):
         return await _run_same(execution, request, joined, limits, options)
-    scatter = await Scatter.start(tasks, request, formats, joined, options)
+    try:
+        scatter = await Scatter.start(tasks, request, formats, joined, options)
+    except ShardError as error:
+        if error.sqlstate == PROTOCOL_VIOLATION and isinstance(combine, Ordered | Aggregate):
+            # The formats are ours: a table of it has more columns by now, or fewer.
+            raise definitions_changed() from error
+        raise
     try:
         if isinstance(combine, Ordered):
             return OrderedResult(scatter, limits, combine, request, execution)
@@ -82,6 +82,19 @@ async def run(execution: Execution, request: Request, links: Links, environment:
     except BaseException:
         await scatter.finish()
         raise
+
+
+def _formats(execution: Execution, request: Request) -> tuple[int, ...]:
+    """Return the formats that shards are asked for; raises ProxyError when the client's do not fit."""
+    combine = execution.combine
+    try:
+        if isinstance(combine, Ordered):
+            return ordered_formats(request.result_formats, combine)
+        if isinstance(combine, Aggregate):
+            return aggregate_formats(request.result_formats, combine)
+    except CombineFailure as failure:
+        raise proxy_error(failure) from failure
+    return request.result_formats
 
 
 async def _run_same(

@@ -21,7 +21,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError
+from proxy.errors import LOCK_NOT_AVAILABLE, ProxyError, definitions_changed
 from router.errors import Refused, SyntaxFailure
 from router.statement import parse
 from router.tree import name_parts
@@ -38,16 +38,6 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 10.0  # for statements under way to end, and for a change to be committed
 HELD_S: Final = 30.0  # the same where placements change
 PAUSE_S: Final = 0.05
-
-
-def changed() -> ProxyError:
-    """Return what those are told whose statement was planned by what is changed."""
-    return ProxyError(
-        "40001",
-        "could not serialize access due to a change of definitions",
-        detail="What the statement uses was changed while it waited.",
-        hint="Try again.",
-    )
 
 
 def misplaced(differences: str) -> ProxyError:
@@ -181,7 +171,7 @@ async def _end_others(session: Session, planner: Planner | None) -> None:
             raise ProxyError(LOCK_NOT_AVAILABLE, "statements that wait for this change could not be ended in time")
         for other in late:
             hit.add(other)
-            other.transaction.deadlock = changed().fields()
+            other.transaction.deadlock = definitions_changed().fields()
             other.outrun = True
             other.cancel()
         await asyncio.sleep(PAUSE_S)

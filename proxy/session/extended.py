@@ -19,12 +19,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, definitions_changed
 from proxy.isolation import WITHOUT_SNAPSHOT
 from proxy.session import simple
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
-from proxy.session.changing import changed
 from proxy.session.declared import check_declared, taken
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
@@ -117,7 +116,7 @@ class ExtendedProtocol:
         batch, self.batch = self.batch, None
         if batch is not None:
             take_back(batch.script)
-        raise changed()
+        raise definitions_changed()
 
     @property
     def under_way(self) -> bool:

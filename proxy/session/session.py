@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from proxy.encodings import by_name
-from proxy.errors import QUERY_CANCELED, ProxyError
+from proxy.errors import QUERY_CANCELED, ProxyError, definitions_changed
 from proxy.executor.request import Environment
 from proxy.fields import SessionFields
 from proxy.session import names, own_settings
-from proxy.session.changing import changed, changing
+from proxy.session.changing import changing
 from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.effects import note_effects, note_failure
@@ -338,7 +338,7 @@ class Session(SessionFields):
             fields = error.fields if isinstance(error, ShardError) else error.fields()
             instead = self.transaction.explain(fields)
             if instead is None and self.outrun and fields.sqlstate == QUERY_CANCELED:
-                instead = changed().fields()  # its transaction has ended, and forgotten why
+                instead = definitions_changed().fields()  # its transaction has ended, and forgotten why
             if instead is not None:
                 error = ShardError(instead, self.database.logical.home)
         self.write(error_frame(error, self.encoding))
