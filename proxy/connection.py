@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from proxy.errors import ClientGone
+from proxy.native import mypyc_attr
 from proxy.shards.quick import QuickReceiver
 from proxy.tls import TlsLayer
 from proxy.wire.errors import ProtocolViolation
@@ -32,6 +33,7 @@ MAX_UNTYPED_BYTES = 1 << 16
 FLUSH_BYTES = 1 << 14
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # stand-ins of tests
 class Lane(QuickReceiver):
     """Who may handle what arrives at once (proxy.session.lane): a class for the reason that QuickReceiver is one."""
 

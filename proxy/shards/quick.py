@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.native import mypyc_attr
+
 if TYPE_CHECKING:
     from proxy.errors import ProxyError
     from proxy.shards.errors import ShardError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.shards.receiver import Chunk, Frame
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # stand-ins of tests
 class QuickReceiver:
     """A receiver that has sent its statement on a link by itself (proxy.session.lane_quick).
 

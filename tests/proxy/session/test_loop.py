@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from proxy.connection import ClientConnection
+from proxy.connection import ClientConnection, Lane
 from proxy.session.loop import TURN_MESSAGES, serve_session
 from proxy.wire.frames import frame
 
@@ -30,15 +30,17 @@ class _Sessions:
     def discard(self, _: object) -> None: ...
 
 
-class _NoLane:
+class _NoLane(Lane):
     """A lane that takes nothing: here nothing arrives that it could take."""
 
-    armed = busy = False
     statement_under_way = None
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object) -> None:
+        super().__init__()
 
     def arm(self) -> None: ...
+
+    def expect_nothing(self) -> None: ...
 
     def leave(self) -> None: ...
 
