@@ -182,6 +182,8 @@ class _Message:
             return self.planned[number]
         if not self._parsed:
             self._parsed = parse(self._text)
+        if not self._parsed:
+            return self.planned[number]  # which says nothing
         parsed = self._parsed[number]
         try:
             return session.plan_one(parsed)

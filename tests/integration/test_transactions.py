@@ -623,3 +623,15 @@ def test_prepare_transaction_ends_a_failed_block(twins: Twins, any_town: Town, f
 
 def test_prepare_transaction_without_a_transaction(twins: Twins) -> None:
     assert sqlstates(twins.query("prepare transaction 'gone'")) == ["25P01"]
+
+
+@pytest.mark.parametrize("text", ["", ";", " -- nothing", "/* nothing */ ;;"])
+def test_an_empty_query_behind_definitions(twins: Twins, text: str) -> None:
+    for before in ("begin", "create table made (k int8 primary key)", "comment on table made is 'x'"):
+        twins.query(before)
+    twins.query(text)
+    twins.same(parse(text), bind(), execute(), SYNC)
+    twins.query("select 1 / 0")
+    twins.query(text)
+    twins.query("rollback")
+    twins.query("select 1")
