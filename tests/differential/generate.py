@@ -39,11 +39,13 @@ SHOWN = 40
 NUMBERS_OF_SHARDS = (1, 2, 4)
 
 
-def one_schema(seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer], rarer: float | None) -> Outcome:
+def one_schema(
+    seed: int, count: int, shards: int, servers: Sequence[EmbeddedServer], shares: dict[str, float]
+) -> Outcome:
     """Compare the statements of one seed."""
     generator = Scenes(seed)
-    if rarer is not None:
-        generator.rarer = rarer
+    for name, share in shares.items():
+        setattr(generator, name, share)
     with ground([shards], servers, tables=generator.placements()) as found:
         fill([found.one, *found.proxies.values()], generator.definitions)
         one, proxies = found.askers()
@@ -61,7 +63,7 @@ def work(
     tasks: Queue[tuple[int, int, int] | None],
     results: Queue[tuple[int, Outcome]],
     most_shards: int,
-    rarer: float | None,
+    shares: dict[str, float],
 ) -> None:
     """One job: servers of its own, and one seed after another."""
     with tempfile.TemporaryDirectory(prefix="pgchorus-generated-") as directory:
@@ -72,7 +74,7 @@ def work(
             while (task := tasks.get()) is not None:
                 seed, count, shards = task
                 try:
-                    outcome = one_schema(seed, count, shards, servers, rarer)
+                    outcome = one_schema(seed, count, shards, servers, shares)
                 except Exception:  # noqa: BLE001 - whatever it is, it belongs into the report
                     outcome = Outcome(differences=[f"seed {seed} [{shards} shards] ended by\n{traceback.format_exc()}"])
                 results.put((seed, outcome))
@@ -107,7 +109,9 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=0, help="always this number (1, 2 and 4 in turn)")
     parser.add_argument("--jobs", type=int, default=2, help="schemas at a time, each with servers and a proxy (2)")
     parser.add_argument("--rarer", type=float, help="the share of rarer forms (its own)")
+    parser.add_argument("--through-views", type=float, help="the share of changes that go through views (its own)")
     options = parser.parse_args()
+    shares = {name: share for name in ("rarer", "through_views") if (share := getattr(options, name)) is not None}
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
     for told in (signal.SIGINT, signal.SIGTERM):
         signal.signal(told, signal.default_int_handler)
@@ -121,9 +125,7 @@ def main() -> int:
         left -= options.each
         seeds += 1
     jobs = [
-        spawn.Process(
-            target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS), options.rarer), daemon=True
-        )
+        spawn.Process(target=work, args=(tasks, results, options.shards or max(NUMBERS_OF_SHARDS), shares), daemon=True)
         for _ in range(min(options.jobs, seeds))
     ]
     for job in jobs:

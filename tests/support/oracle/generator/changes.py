@@ -39,8 +39,9 @@ class Changes(Traps):
 
     def _shown(self, table: Table) -> tuple[Table, ...]:
         """Return the tables whose rows may be other ones afterwards."""
-        children = [one for one in self.schema.tables if one.parent == table.name]
-        return (table, *children)
+        root = next((one for one in self.schema.tables if one.name == table.base), table)
+        children = [one for one in self.schema.tables if one.parent == root.name]
+        return (root, *children)
 
     def look(self, table: Table) -> str:
         """Return a query for all that a table holds."""

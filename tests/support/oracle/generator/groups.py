@@ -8,8 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from oracle.corpus import Case
-from oracle.generator.rarer_changes import RarerChanges
 from oracle.generator.schema import HOME, Relation
+from oracle.generator.written_views import WrittenViews
 
 if TYPE_CHECKING:
     from oracle.generator.changes import Change
@@ -63,7 +63,7 @@ class Group:
 _BEGIN, _ROLLBACK, _COMMIT = "begin", "rollback", "commit"
 
 
-class Generator(RarerChanges):
+class Generator(WrittenViews):
     """Everything that a seed makes: ``definitions`` and ``placements()`` first, then ``group()`` again and again."""
 
     def __init__(self, seed: int, modes: tuple[str, ...] = ("simple", "extended", "binary")) -> None:
@@ -90,7 +90,7 @@ class Generator(RarerChanges):
             self.schema.add_view(Relation(f"v{number}", kept, "k"), query)
         kinds = self.pick("it", "ti", "in")
         known = Relation("v2", {f"c{n}": kind for n, kind in enumerate(kinds)}, "c0")
-        # Refused are views of views over sharded tables, and views of tables of the home shard beside sharded ones.
+        # Views of tables of the home shard beside sharded ones are refused.
         views, tables = self.schema.views, self.schema.tables
         self.schema.views, self.schema.tables = [], [table for table in tables if table.place != HOME]
         query = self.select(kinds, 0)

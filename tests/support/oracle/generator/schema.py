@@ -83,6 +83,7 @@ class Table(Relation):
     unique: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     parent: str = ""
+    base: str = ""  # of a view: the table that has its rows
 
 
 @dataclass(slots=True)
