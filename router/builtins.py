@@ -48,7 +48,8 @@ SEQUENCES: Final = frozenset(
 SESSION_SEQUENCES: Final = frozenset({"currval", "lastval"})
 """Only the link that called nextval knows."""
 
-ADVANCING_SEQUENCES: Final = frozenset({"nextval", "setval"})
+SETS_SEQUENCE: Final = "setval"
+ADVANCING_SEQUENCES: Final = frozenset({"nextval", SETS_SEQUENCE})
 """They change what currval and lastval answer on their link."""
 
 WRITERS: Final = names(

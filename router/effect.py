@@ -56,6 +56,7 @@ class FunctionEffect:
     that the link is closed instead. ``clock``: it reads the transaction's clock.
     ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
     ``advances_sequences``, ``asks_sequences``: it may call ``nextval``, or ``currval`` and ``lastval``.
+    ``sets_sequences``: it may call ``setval``, which no rollback takes back.
     ``if_audited``: where it runs if what nobody can tell turns out to touch nothing that it must not; else as ``runs``.
     ``found``: a function of that name exists. ``aggregate``, ``window``, ``returns_set``: some overload is one.
     """
@@ -76,6 +77,7 @@ class FunctionEffect:
     session_state: str = ""
     advances_sequences: bool = False
     asks_sequences: bool = False
+    sets_sequences: bool = False
     found: bool = True
     aggregate: bool = False
     window: bool = False
@@ -134,6 +136,7 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         session_state=one.session_state or other.session_state,
         advances_sequences=one.advances_sequences or other.advances_sequences,
         asks_sequences=one.asks_sequences or other.asks_sequences,
+        sets_sequences=one.sets_sequences or other.sets_sequences,
         found=one.found or other.found,
         aggregate=one.aggregate or other.aggregate,
         window=one.window or other.window,
@@ -191,6 +194,7 @@ def builtin_effect(name: str, facts: builtins.Builtin, arguments: int | None = N
         session_state=name if name in builtins.SESSION_SEQUENCES or name == "setseed" else "",
         advances_sequences=name in builtins.ADVANCING_SEQUENCES,
         asks_sequences=name in builtins.SESSION_SEQUENCES,
+        sets_sequences=name == builtins.SETS_SEQUENCE,
         aggregate="a" in facts.kinds,
         window="w" in facts.kinds,
         returns_set=facts.returns_set,

@@ -64,6 +64,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "the functions of this statement cannot run on one shard",
         "Call them in statements of their own.",
     ),
+    "setval-blind": (
+        "nobody can see by what this statement sets a sequence, which could not be taken back",
+        "Call setval in a SELECT of its own, or vouch for the function that does (functions:).",
+    ),
     "function-home": ("a function of this statement runs on the home shard only", "Call it in a statement of its own."),
     "role-unknown": (
         "over several shards, it is not known which schemas the current role may use",

@@ -49,6 +49,8 @@ _TRANSACTION: Final = frozenset({"PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback"}
 _TRIGGERS_OWN: Final = re.compile(r"\btg_relid\b(?!\s*::\s*(?:pg_catalog\.)?regclass\b)", re.IGNORECASE)
 _QUOTED_DOTTED: Final = re.compile(r"'([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)'")
 _SET_DOTTED: Final = re.compile(r"\bset\s+(?:session\s+)?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)", re.IGNORECASE)
+#: The word in dynamic SQL, or in another language.
+SETVAL: Final = re.compile(r"(?<![a-z0-9])setval(?![a-z0-9_])", re.IGNORECASE)
 _PARSE_STATEMENT, _PARSE_EXPRESSION, _PARSE_ASSIGNMENT = 0, 2, 3
 
 
@@ -425,6 +427,8 @@ def uses_of(body: Body, directory: Directory) -> tuple[Uses, Names]:
         names = names_of_definition(body.definition) if body.atomic else names_of_statements(body.text)
     else:
         names = Names(unknown=f"is written in {body.language}")
+    if names.unknown and SETVAL.search(body.text):
+        names = replace(names, functions=names.functions | {("pg_catalog", builtins.SETS_SEQUENCE)})
     uses = directory.resolve(names)
     if body.language == "plpgsql":
         uses |= directory.resolve(Names(types=declared_types(body.text)))

@@ -3,7 +3,8 @@
 Decides which of them may be tried at home: all that can be seen of them, by their own text and by what the schema sets
 off, is exact there. What else they touch is known when they have run: the shard is asked for it then, and a statement
 that has touched rows of other shards as well is an error, which takes it back (:mod:`proxy.session.audit`). Functions
-with a vouch are not looked at: whoever vouched for them has answered.
+with a vouch are not looked at: whoever vouched for them has answered. What may call ``setval`` unseen is not tried:
+that stays, whatever becomes of the transaction.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from router import builtins
 from router.cluster import Home, Reference
-from router.effect import FunctionEffect, Runs, merge
+from router.effect import EffectKind, FunctionEffect, Runs, merge
+from router.functions import SETVAL, names_of_plpgsql
 from router.plan import HomeShard, Single, Statement
+from router.printer import literal
 from router.tree import name_parts, strings, walk
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 _WRITING: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _TAGS: Final = {"SelectStmt": "SELECT", "InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE",
                 "MergeStmt": "MERGE", "CallStmt": "CALL", "TruncateStmt": "TRUNCATE TABLE"}  # fmt: skip
+_READ: Final = "plpgsql"  # the language of DO
 _AT_HOME: Final = frozenset({Runs.ANYWHERE, Runs.HOME})
 _READERS: Final = builtins.READERS | builtins.TEXT_QUERY_READERS
 
@@ -58,6 +62,8 @@ def planned(context: Context) -> Statement | None:
     effect = merge(effects)
     if not effect.auditable or effect.session_state:
         return None
+    if effect.sets_sequences:
+        raise context.refuse("setval-blind", detail=effect.reason)
     rows = kind in {"SelectStmt", "CallStmt"} or "returningClause" in context.body
     flags = {**context.flags_of(effect), "dirties": True}
     plan = Single(HomeShard(), writes=True)
@@ -87,6 +93,30 @@ def _is_exact_at_home(context: Context, relation: Relation, effect: FunctionEffe
 
 
 def do(context: Context) -> Statement:
-    """DO may do anything: it is tried at home."""
+    """DO may do anything: it is tried at home, unless it sets a sequence by what might be a part of some rows."""
+    if context.many and _sets_blindly(context):
+        raise context.refuse("setval-blind")
     plan = Single(HomeShard(), writes=True)
     return context.statement(plan, "DO", dirties=True, audit=frozenset())
+
+
+def _sets_blindly(context: Context) -> bool:
+    """Whether a DO may call setval, and not all that it reads is sure to be home's."""
+    options = {item["DefElem"]["defname"]: item["DefElem"].get("arg", {}) for item in context.body["args"]}
+    text: str = options.get("as", {}).get("String", {}).get("sval", "")
+    language = options.get("language", {}).get("String", {}).get("sval", _READ)
+    definition = f"CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS {literal(text)}"
+    names = names_of_plpgsql(definition)
+    effects = [context.catalog.function_effect(parts, context.search_path) for parts in names.functions]
+    if not SETVAL.search(text) and not any(effect.sets_sequences for effect in effects):
+        return False
+    for parts in names.reads | names.writes:
+        relation = context.catalog.resolve(parts, context.search_path)
+        writes = parts in names.writes
+        if relation is None or context.catalog.is_system(relation.name):
+            continue
+        effects.append(context.catalog.sets_off(relation.name, write=writes))
+        if not _is_exact_at_home(context, relation, effects[-1], writes=writes):
+            return True
+    effect = merge(effects)
+    return language != _READ or bool(names.unknown) or effect.kind is EffectKind.UNKNOWN or effect.runs not in _AT_HOME

@@ -165,3 +165,47 @@ def test_numbers_are_unique_afterwards(town: Town, spread: Twins) -> None:
         for least in (142, 148, 200):
             found = client.execute(prepared, ("made_k_seq", 1, least), prepare=True).fetchone()
             assert found == (min(least, 156),)
+
+
+BLIND = [
+    "do $$ begin perform setval('made_k_seq', (select max(k) from made)); end $$",
+    "do $$ begin execute 'select setval(''made_k_seq'', max(k)) from made'; end $$",
+    """do $$ declare t text; begin for t in select relname from pg_class where relname = 'made' loop
+       execute format('select SetVal(%L, coalesce(max(k), 1)) from %I', t || '_k_seq', t); end loop; end $$""",
+    "do $$ begin perform setval('made_k_seq', made_max()); end $$",
+    "do $$ begin perform set_made('made'); end $$",
+    "select set_made('made')",
+    "select set_made('made') from plain",
+    "select set_static()",
+]
+SEEN = [
+    "do $$ begin perform setval('made_k_seq', 300 + (select count(*) from kinds)); end $$",
+    "do $$ begin perform setval('made_k_seq', (select max(id) + 300 from plain)); end $$",
+    "do $$ begin perform nextval('made_k_seq'); execute 'select 1'; end $$",
+]
+FUNCTIONS = [
+    """create function set_made(t text) returns bigint language plpgsql as $$ declare r bigint; begin
+       execute format('select setval(%L, max(k)) from %I', t || '_k_seq', t) into r; return r; end $$""",
+    """create function made_max() returns bigint language plpgsql as $$ declare r bigint; begin
+       execute 'select max(k) from made' into r; return r; end $$""",
+    """create function set_static() returns bigint language plpgsql as $$ begin
+       return setval('made_k_seq', (select max(k) from made)); end $$""",
+]
+
+
+def test_code_that_nobody_can_see_through_sets_no_sequence(town: Town, spread: Twins) -> None:
+    """What it has done is taken back when it turns out to have read a part of a table; setval cannot be."""
+    for text in FUNCTIONS:
+        spread.query(text)
+    spread.query("insert into plain values (5, 'v')")
+    spread.query("select setval('made_k_seq', 900)")
+    before = town.everywhere("select last_value, is_called from made_k_seq")
+    for text in BLIND:
+        for around in ("{}", "begin; {}; commit"):
+            assert sqlstates(spread.proxy.query(around.format(text))) == ["0A000"], text
+            spread.proxy.query("rollback")
+            assert town.everywhere("select last_value, is_called from made_k_seq") == before, text
+    for text in SEEN:
+        assert not sqlstates(spread.query(text))
+        spread.query(LOOK)
+    spread.query("drop function set_made, made_max, set_static")
