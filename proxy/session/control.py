@@ -555,6 +555,9 @@ async def cursor_control(session: Session, statement: Statement, plan: CursorCon
     """FETCH, MOVE and CLOSE go to the shard where the cursor was declared."""
     if plan.name is None:  # CLOSE ALL
         await session.spread_cursors.close_all(session)
+        if session.transaction.shard_count == 1:
+            session.cursors.clear()
+            return await relay(session, statement, session.database.logical.home, writes=False, held=held)
         for shard in set(session.cursors.values()) | set(session.transaction.links):
             links = await session.transaction.join([shard], writes=False)
             await links[shard].run(statement.text)

@@ -50,6 +50,7 @@ from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, tak
 from proxy.session.relayed import relayed_shard
 from proxy.session.run import call_function, settle_before, writes_of
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
+from proxy.session.unnamed import Unnamed
 from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized
@@ -92,7 +93,7 @@ class ExtendedProtocol:
         self.batch: Batch | None = None
         self.skipping = False
         self._executed = False  # something, since the last Sync or COMMIT: Postgres has a block from then on
-        self._unnamed: Portal | None = None  # of before the Query under way
+        self.unnamed = Unnamed(session)
         self._handlers: dict[int, Callable[[Any], Awaitable[None]]] = {
             ord("P"): self._parse,
             ord("B"): self._bind,
@@ -199,15 +200,8 @@ class ExtendedProtocol:
         if not await self.run_unsynced():
             return False
         self._executed = False
-        self._unnamed = self.session.portals.get(b"")
-        self.forget_unnamed()
+        self.unnamed.query_begins()
         return True
-
-    def simple_query_is_over(self) -> None:
-        """One that failed has left the unnamed portal where it was."""
-        if self._unnamed is not None and self.session.transaction.failed:
-            self.session.portals[b""] = self._unnamed
-        self._unnamed = None
 
     async def run_unsynced(self) -> bool:
         """Run what a Query or a FunctionCall finds unsynced before it, as Postgres does.
@@ -225,11 +219,6 @@ class ExtendedProtocol:
             self._fail(error)
             return False
         return True
-
-    def forget_unnamed(self) -> None:
-        """A simple query does away with the unnamed statement and portal."""
-        self.session.statements.pop(b"", None)
-        self.session.portals.pop(b"", None)
 
     def _reply(self, frame: bytes) -> None:
         """Send an answer of the session's own, behind those of the shard that are still to come."""
@@ -348,6 +337,7 @@ class ExtendedProtocol:
         simple.check_bind(session, prepared.statement, values=bool(message.parameters))
         prepared = await current(session, prepared, self._send_batch)
         session.database.counts.binds += 1
+        await self._send_declared(message.portal)
         if message.portal and message.portal in session.portals:
             raise taken(message.portal.decode(errors="replace"))
         session.spread_cursors.check(message.portal.decode(errors="replace"))
@@ -371,6 +361,7 @@ class ExtendedProtocol:
         else:
             await self._bind_on_link(portal, portal.shard, forward=True)
         session.portals[message.portal] = portal
+        self.unnamed.is_bound(message.portal)
 
     async def _resolve(self, portal: Portal) -> None:
         """Find out where a portal lives; parameters that no link will see are read now."""
@@ -415,6 +406,9 @@ class ExtendedProtocol:
             self._reply(backend.parameter_description(description.parameter_oids) + rows)
             return
         await self._send_declared(message.name)
+        if self.unnamed.is_on_link(message.name):
+            (await self._batch_for(0, writes=False, reads=False)).add(message.encode(), DESCRIBE_ENDS, forward=True)
+            return
         shard = cursor_shard(self.session, message.name)
         spread = self.session.spread_cursors.get(message.name.decode(errors="replace"))
         if spread is not None or shard is not None:
@@ -435,6 +429,9 @@ class ExtendedProtocol:
 
     async def _execute(self, message: frontend.Execute) -> None:
         session = self.session
+        if self.unnamed.is_on_link(message.portal):
+            (await self._batch_for(0, writes=False, reads=False)).execute(message.encode(), None)
+            return
         if await self._execute_cursor(message):
             return
         portal = find_portal(self.session, message.portal)
@@ -453,11 +450,15 @@ class ExtendedProtocol:
         else:
             await self._send_batch()
             await self._execute_here(portal, statement, message)
+        goes_on = not ends_pipeline(statement, alone=alone)
         if alone:
             await drop_portals(session)
             session.transaction.finish_statement()  # what follows in the pipeline begins anew
+            if goes_on:  # in a transaction that it has begun itself, with its portal, which has run
+                portal.shard, portal.ended = None, statement.tag.encode()
+                session.portals[portal.name] = portal
         if not isinstance(statement.plan, Empty):
-            self._executed = not ends_pipeline(statement, alone=alone)
+            self._executed = goes_on
 
     async def _execute_cursor(self, message: frontend.Execute) -> bool:
         """Run the portal of a cursor that DECLARE made; False: it is none."""
@@ -549,6 +550,7 @@ class ExtendedProtocol:
             await session.spread_cursors.close(session, name)
             self._reply(backend.close_complete())
             return
+        self.unnamed.is_bound(message.name)
         portal = session.portals.pop(message.name, None)
         shard = portal.shard if portal is not None else cursor_shard(self.session, message.name)
         if shard is not None and shard in session.transaction.links:

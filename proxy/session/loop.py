@@ -78,6 +78,6 @@ async def _handle(session: Session, extended: ExtendedProtocol, kind: int, body:
     if kind == _QUERY:
         if not extended.skipping and await extended.ready_for_simple_query():
             await simple_query(session, body)
-            extended.simple_query_is_over()
+            await extended.unnamed.query_is_over()
     elif kind not in _COPY_LEFTOVERS:  # what is left of a COPY that failed on the shard's side is ignored
         await extended.handle(kind, body)

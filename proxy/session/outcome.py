@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class Reported(Exception):  # noqa: N818 - not an error of ours: the shard's own was passed on already
     """The statement failed and the client has been told, by frames passed on from the shard."""
@@ -13,3 +15,15 @@ class Reported(Exception):  # noqa: N818 - not an error of ours: the shard's own
 
 class RolledBack(Exception):  # noqa: N818 - what COMMIT came to; Postgres answers it with a tag, not with an error
     """COMMIT of a transaction that a shard had already failed: answered ``ROLLBACK``."""
+
+
+@dataclass(slots=True)
+class Fate:
+    """What has become of a Query: the number of its statement that runs, or that has failed, from 0.
+
+    ``reported``: the shard that ran it has said what is wrong with it; ``unplanned``: it never ran.
+    """
+
+    number: int = 0
+    reported: bool = False
+    unplanned: bool = False

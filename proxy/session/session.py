@@ -26,7 +26,7 @@ from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.effects import note_effects, note_failure
 from proxy.session.encoded import sets_encoding
 from proxy.session.meter import Meter
-from proxy.session.outcome import RolledBack
+from proxy.session.outcome import Fate, RolledBack
 from proxy.session.roles import made_by, role_outside
 from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
@@ -127,6 +127,7 @@ class Session(SessionFields):
         self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
         self.message = ""  # the text of the Query under way
+        self.fate = Fate()  # of that
         self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
         self.waits = False  # for definitions that change: what it was sent has not begun
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs

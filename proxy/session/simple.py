@@ -82,10 +82,12 @@ async def simple_query(session: Session, body: bytes) -> None:
         if isinstance(message, frontend.Query):
             await run_text(session, await read_text(session, message.text))
     except Reported as error:
+        session.fate.reported = True
         session.count_error(error)
         await after_error(session)
     except CLIENT_ERRORS as error:
         raise_if_fatal(error)
+        session.fate.unplanned = not isinstance(error, ProxyError)
         session.report_error(error)
         await after_error(session)
     session.message = ""
@@ -115,6 +117,7 @@ async def run_text(session: Session, text: str) -> None:
     for number in range(message.count):
         if session.database.definitions.changing and not message.ends_only:
             await session.may_begin()
+        session.fate.number = number
         statement = await message.plan(number)
         check_block(session, statement)
         if await has_news(session, statement):
@@ -228,6 +231,7 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     uses = [statement.sequences for statement in statements]
     sequences = next((use for use in (SequenceUse.ASKS, SequenceUse.ADVANCES) if use in uses), SequenceUse.NONE)
     session.running = tuple(statements)
+    session.fate.number = len(statements) - 1  # whichever fails
     session.meter.runs(statements)
     pins = next((one.pins for one in statements if one.pins), "")
     whole = Statement(text=text, plan=statements[0].plan, tag="", sequences=sequences, pins=pins)
@@ -235,6 +239,8 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     await relay(session, whole, shard, writes=writes, held=False)
     for statement in statements:
         session.note_effects(statement, [shard])
+    if not transaction.in_block:  # what it has declared has ended with it
+        session.cursors = {name: at for name, at in session.cursors.items() if name in session.held_cursors}
     session.transaction.finish_statement()
     return True
 

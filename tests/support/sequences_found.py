@@ -8,7 +8,7 @@ from typing import Any
 from proxy.wire.frames import frame
 from sequences_again import run
 from transcripts import PLAIN, q
-from wire_client import SYNC, bind, describe, execute, parse
+from wire_client import SYNC, bind, close, describe, execute, parse
 
 _ABS = frame(b"F", pack(">IHHI", 1397, 1, 1, 1) + pack(">Ii", 4, -5) + pack(">H", 0))
 
@@ -89,6 +89,27 @@ FOUND: dict[str, tuple[Any, ...]] = {
         execute(),
         SYNC,
     ),
+    "a parse of close, and a message behind it without a sync": (
+        parse("close p"),
+        q("set datestyle = 'German'; insert into plain values (7, 'x'); set transaction read only; select 1 / 0"),
+        SYNC,
+        PLAIN,
+    ),
+    "a cursor of a message, and its name": (
+        q("declare c cursor for select 1; select 2"),
+        parse("savepoint a"),
+        bind(portal="c"),
+        SYNC,
+        q("fetch 1 from c"),
+    ),
+    "a cursor in a pipeline, and its name": (
+        q("begin"),
+        *run("declare c cursor for select 1"),
+        parse("execute nosuch"),
+        bind(portal="c"),
+        SYNC,
+        q("rollback"),
+    ),
     "a portal of the session's own is closed": (
         parse("reset geqo", "s"),
         bind(statement="s", portal="c"),
@@ -98,8 +119,62 @@ FOUND: dict[str, tuple[Any, ...]] = {
     ),
 }
 
+_VACUUM = (parse("vacuum plain"), bind(portal="p"), execute("p"))
+_ASK = (describe("P"), SYNC, execute(), SYNC, execute(), SYNC)
+_FIVE = (parse("select 5"), bind())
+
+#: The unnamed portal, in a block that a Query has failed; and the portal of what has begun a transaction of its own.
+_UNNAMED: dict[str, tuple[Any, ...]] = {
+    "a portal of vacuum is executed again": (*_VACUUM, execute("p"), SYNC, execute("p"), SYNC),
+    "a portal of vacuum, behind another": (*_VACUUM, *run("select 1"), execute("p"), SYNC),
+    "a portal of vacuum is described and closed": (*_VACUUM, describe("P", "p"), close("P", "p"), execute("p"), SYNC),
+    "the name of a portal of vacuum": (
+        *_VACUUM,
+        parse("select 1"),
+        bind(portal="p"),
+        SYNC,
+        parse("select 1"),
+        bind(portal="p"),
+        SYNC,
+    ),
+    "close all, and an isolation level": (
+        q("close all; set transaction isolation level serializable"),
+        q("begin; close all; set transaction isolation level serializable"),
+        q("rollback"),
+    ),
+    **{
+        f"the unnamed portal, {what}": (q("begin"), *before, q(text), *_ASK)
+        for what, before, text in (
+            ("where the first cannot be planned", _FIVE, "select nosuch"),
+            ("where the second cannot be planned", _FIVE, "select 1; select nosuch"),
+            ("where the second cannot be planned, and none before", (), "select 1; select nosuch"),
+            ("where the first cannot be planned, and none before", (), "select nosuch"),
+            ("where the first fails", _FIVE, "select 1 / (n - n) from notes"),
+            ("where the second fails", _FIVE, "select 1; select 1 / (n - n) from notes"),
+            ("where an insert fails", (), "insert into plain values (1, 'x')"),
+            ("where a second setting fails", _FIVE, "select 1; set nosuch = 1"),
+            ("where the text is wrong", _FIVE, "select 1; selec"),
+            ("where a function fails", (), "do $$ begin perform 1 / 0; end $$"),
+            ("where a fetch fails", (), "fetch 1 from nosuch"),
+            ("where a rollback was bound", (parse("rollback"), bind()), "select 1; select nosuch"),
+        )
+    },
+    "the unnamed portal, closed and left": (
+        q("begin; select 1 / (n - n) from notes"),
+        q("select 1"),
+        describe("P"),
+        SYNC,
+        close("P"),
+        SYNC,
+        *_ASK,
+        q("rollback"),
+        *_ASK,
+    ),
+}
+
 #: For one shard alone: over several FunctionCall is refused, and so is an isolation level behind LOCK TABLE.
 FOUND_OVER_ONE: dict[str, tuple[Any, ...]] = {
+    **_UNNAMED,
     "an isolation level, behind a lock": (
         q("lock table plain; begin isolation level repeatable read; show transaction_isolation"),
         q("rollback"),
