@@ -138,7 +138,7 @@ class Coordinator:
             error = ErrorFields.make("ERROR", why.sqlstate, why.message, hint=why.hint)
             return Outcome(Result.ABORTED, error=error)
         if len(parties) <= 1:
-            return await self._commit_plainly(links, parties[0] if parties else None, gid)
+            return await self._commit_plainly(links, parties[0] if parties else None, gid, wrote=bool(writers))
         if gid is None:
             commit_point = min(must_commit) if must_commit else parties[self._random_bits(16) % len(parties)]
             gid = self.new_gid(commit_point, random)
@@ -167,9 +167,12 @@ class Coordinator:
     # --- no writer, or one ------------------------------------------------------------------------------------
 
     async def _commit_plainly(
-        self, links: Mapping[int, Participant], writer: int | None, gid: GlobalId | None
+        self, links: Mapping[int, Participant], writer: int | None, gid: GlobalId | None, *, wrote: bool
     ) -> Outcome:
-        """Commit the writer first, then those that only read. A writer that is not alone waits for readers' fences."""
+        """Commit the writer first, then those that only read. A writer that is not alone waits for readers' fences.
+
+        Not ``wrote``: it only holds what cannot be prepared, and may be READ ONLY, where no fence can be taken.
+        """
         outcome = Outcome(Result.COMMITTED)
         if writer is not None and gid is not None:
             key = await self._key(writer)
@@ -189,7 +192,7 @@ class Coordinator:
             self.checkpoint(Point.PLAINLY_DONE)
         elif writer is not None:
             sql = "COMMIT"
-            if len(links) > 1 and links[writer].status == STATUS_BLOCK:
+            if wrote and len(links) > 1 and links[writer].status == STATUS_BLOCK:
                 key = await self._key(writer)
                 if isinstance(key, Outcome):
                     await self._roll_back(links)

@@ -635,3 +635,27 @@ def test_an_empty_query_behind_definitions(twins: Twins, text: str) -> None:
     twins.query(text)
     twins.query("rollback")
     twins.query("select 1")
+
+
+@pytest.mark.parametrize("kept", ["listen x", "create temp table mine (a int)", "select pg_advisory_lock(5)"])
+@pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
+def test_read_only_beside_a_link_that_the_session_keeps(
+    twins: Twins, any_town: Town, kept: str, isolation: str
+) -> None:
+    """What keeps it has been committed: there is nothing to tell readers of."""
+    a, b, c = any_town.spread
+    twins.query(f"insert into notes values ({a}, 'a', 1), ({b}, 'b', 2), ({c}, 'c', 3)")
+    twins.query(kept)
+    for modes in (f"isolation level {isolation}, read only", f"isolation level {isolation}"):
+        twins.query(f"begin {modes}")
+        for key in (a, b, c):
+            twins.query(f"select n from notes where k = {key}")
+        twins.query("select sum(n) from notes")
+        assert not sqlstates(twins.query("commit"))
+    twins.query(f"begin isolation level {isolation}")
+    twins.query("update notes set n = n + 1")
+    twins.query("set transaction read only")
+    twins.query("select sum(n) from notes")
+    assert not sqlstates(twins.query("commit"))
+    for text in ("begin isolation level repeatable read, read only", "listen y", "notify z", "commit"):
+        twins.query(text)
