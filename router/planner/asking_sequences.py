@@ -12,7 +12,7 @@ again and compared. Everything else that the query could be (groups, windows, an
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from router.errors import SyntaxFailure
@@ -48,29 +48,95 @@ def rewritten(context: Context, read: Read) -> tuple[Context, tuple[Asked, ...]]
     body, parsed = context.body, context.parsed
     if parsed.kind != "SelectStmt" or not body.keys() <= _PLAIN or "LockingClause" in parsed.kinds:
         return None
-    clauses = Clauses.of(parsed, body)
-    found = None if clauses is None else _items(context)
-    if clauses is None or not found:
+    cut = _cut(context)
+    if cut is None:
         return None
-    places = [_place(clauses, item) for item in found]
     grouped = "fromClause" in body
-    condition = body.get("havingClause" if grouped else "whereClause")
     first = max(parsed.parameters, len(context.reader.parameter_oids)) + 1
-    text = _left(clauses, places, first, grouped=grouped)
-    query = _query(clauses, places, grouped=grouped)
-    if text is None or not _verified(body, found, first, (text, query), grouped=grouped):
+    condition = body.get("havingClause" if grouped else "whereClause")
+    certain = condition is None and all(_is_computed(body["targetList"], item) for item in cut.items)
+    texts, query, shape = (
+        [f"(SELECT ${number})" for number in range(first, first + len(cut.items))],
+        cut.query,
+        Shape.ROW,
+    )
+    if "withClause" not in body and all(_is_value(item) for item in cut.items):
+        inside = [parsed.text[start + 1 : end - 1] for start, end in cut.places]
+        merged = _by_aggregates(context, inside, first) if certain or len(inside) > 1 else None
+        if merged is not None:
+            texts, query = merged
+        elif len(inside) == 1:
+            query, shape = inside[0], Shape.VALUE
+    text = cut.left(texts)
+    if text is None:
         return None
-    shape = Shape.ROW
-    place = places[0]
-    if place is not None and len(found) == 1 and "withClause" not in body and _is_value(found[0]):
-        query, shape = parsed.text[place[0] + 1 : place[1] - 1], Shape.VALUE  # its aggregates are merged, not its rows
     asked = read(context, query, shape)
     if asked is None or context.rewritten(query).every_effect.advances_sequences:
         return None
     if asking_rows.domain_lost(context, query, asking_rows.column_types(context, query)):
         return None
-    certain = condition is None and all(_is_computed(body["targetList"], item) for item in found)
     return context.rewritten(text), (replace(asked, certain=certain),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A query whose ``items`` are asked first by ``query``: their ``places`` are characters, from and to."""
+
+    body: Node
+    clauses: Clauses
+    items: list[Node]
+    places: list[tuple[int, int]]
+    query: str
+
+    def left(self, texts: list[str]) -> str | None:
+        """Return what is left of the query with these texts for its items; None where it would be another one."""
+        text = _left(self.clauses, self.places, texts, grouped="fromClause" in self.body)
+        return text if _verified(self.body, self.items, texts, (text, self.query)) else None
+
+
+def _cut(context: Context) -> _Cut | None:
+    clauses = Clauses.of(context.parsed, context.body)
+    found = None if clauses is None else _items(context)
+    if clauses is None or not found:
+        return None
+    places = [_place(clauses, item) for item in found]
+    sure = [place for place in places if place is not None]
+    if len(sure) < len(places):
+        return None
+    query = _query(clauses, sure, grouped="fromClause" in context.body)
+    return _Cut(context.body, clauses, found, sure, query)
+
+
+def _by_aggregates(context: Context, texts: list[str], first: int) -> tuple[list[str], str] | None:
+    """Return subqueries without their tables, and one SELECT for the aggregates of all; None for others.
+
+    Each has one row by its aggregates, and all have the same FROM and WHERE. Aggregates alone are merged from the
+    shards, where the rows of ``coalesce(max(id), 1)`` would be gathered.
+    """
+    left: list[str] = []
+    shown: list[str] = []
+    sources: list[Node] = []
+    for text in texts:
+        query = context.rewritten(text)
+        plain = query.parsed.kind == "SelectStmt" and query.body.keys() <= _PLAIN - {"havingClause", "withClause"}
+        cut = _cut(query) if plain and "fromClause" in query.body else None
+        if cut is None or len(query.body["targetList"]) != 1 or not all(_is_aggregate(query, i) for i in cut.items):
+            return None
+        numbers = range(first + len(shown), first + len(shown) + len(cut.items))
+        rest = cut.left([f"(SELECT ${number})" for number in numbers])
+        if rest is None:
+            return None
+        left.append(f"({rest})")
+        shown += [text[start:end] for start, end in cut.places]
+        sources.append({key: part for key, part in query.body.items() if key in {"fromClause", "whereClause"}})
+        source = text[cut.clauses.parsed.tokens[cut.clauses.starts["from"]].start :]
+    if not all(same(one, sources[0]) for one in sources):
+        return None
+    return left, f"SELECT {', '.join(shown)} {source}"
+
+
+def _is_aggregate(context: Context, item: Node) -> bool:
+    return "FuncCall" in item and not context.call_effect(item["FuncCall"]).user_defined
 
 
 def _items(context: Context) -> list[Node] | None:
@@ -131,14 +197,14 @@ def _place(clauses: Clauses, item: Node) -> tuple[int, int] | None:
     return None if end is None else (tokens[at].start, tokens[end].end)
 
 
-def _left(clauses: Clauses, places: list[tuple[int, int] | None], first: int, *, grouped: bool) -> str | None:
-    """Return the text that is left, with parameters where something is asked."""
+def _left(clauses: Clauses, places: list[tuple[int, int]], texts: list[str], *, grouped: bool) -> str:
+    """Return the text that is left, with other texts where something is asked.
+
+    These are subqueries of their own: Postgres computes what is constant when it plans, also where nobody needs it.
+    """
     parsed, tokens = clauses.parsed, clauses.parsed.tokens
     start, stop = tokens[clauses.select].start, tokens[clauses.stop - 1].end
-    # A subquery of its own: Postgres computes what is constant when it plans, also where nobody needs it.
-    edits = [Edit(p[0], p[1], f"(SELECT ${first + n})") for n, p in enumerate(places) if p is not None]
-    if len(edits) < len(places):
-        return None
+    edits = [Edit(place[0], place[1], text) for place, text in zip(places, texts, strict=True)]
     edits += [Edit(0, start, ""), Edit(stop, len(parsed.text), "")]
     if grouped:
         gone = tokens[clauses.starts["from"]].start
@@ -151,10 +217,10 @@ def _left(clauses: Clauses, places: list[tuple[int, int] | None], first: int, *,
     return apply(parsed.text, edits)
 
 
-def _query(clauses: Clauses, places: list[tuple[int, int] | None], *, grouped: bool) -> str:
+def _query(clauses: Clauses, places: list[tuple[int, int]], *, grouped: bool) -> str:
     """Return the text of the SELECT that asks."""
     text, tokens = clauses.parsed.text, clauses.parsed.tokens
-    shown = ", ".join(text[place[0] : place[1]] for place in places if place is not None)
+    shown = ", ".join(text[start:end] for start, end in places)
     source = ""
     if grouped:
         end = clauses.starts.get("having", clauses.stop) - 1
@@ -162,13 +228,14 @@ def _query(clauses: Clauses, places: list[tuple[int, int] | None], *, grouped: b
     return f"{text[: tokens[clauses.select].start]}SELECT {shown}{source}"
 
 
-def _verified(body: Node, found: list[Node], first: int, texts: tuple[str, str], *, grouped: bool) -> bool:
-    """Parse both texts again: together they are the statement."""
+def _verified(body: Node, found: list[Node], put: list[str], texts: tuple[str, str]) -> bool:
+    """Parse both texts again, what is left and what asks: together they are the query, with ``put`` for ``found``."""
     try:
         (left,), (query,) = parse(texts[0]), parse(texts[1])
     except (SyntaxFailure, ValueError):
         return False
-    new = {id(item): _parameter(first + number) for number, item in enumerate(found)}
+    grouped = "fromClause" in body
+    new = {id(item): _expression(text) for item, text in zip(found, put, strict=True)}
     condition = body.get("havingClause" if grouped else "whereClause")
     wanted = {"targetList": body["targetList"], **({"whereClause": condition} if condition else {})}
     rest = {key: part for key, part in body.items() if key in {"limitOption", "op"}}
@@ -183,8 +250,8 @@ def _verified(body: Node, found: list[Node], first: int, texts: tuple[str, str],
     )
 
 
-def _parameter(number: int) -> Node:
-    (probe,) = parse(f"SELECT (SELECT ${number})")
+def _expression(text: str) -> Node:
+    (probe,) = parse(f"SELECT {text}")
     value: Node = probe.body["targetList"][0]["ResTarget"]["val"]
     return value
 

@@ -26,6 +26,13 @@ SETS = [
     "select setval('made_k_seq', max(k), false) from public.made m",
     "select setval('made_k_seq', (select max(k) from made))",
     "select setval('made_k_seq', (select coalesce(max(k), 1) from made), (select max(k) is not null from made))",
+    """select setval('made_k_seq', (select max(k) from made m where m.k > 2),
+       (select max > 1 from (select max(k) from made)))""",
+    """select setval('made_k_seq', 1 + (select /* x */ min(k) + 1 as a from made where v > 'b' /* y */),
+       (select max(v) > 'e' -- z
+        from made where v > 'b'))""",
+    "select setval('made_k_seq', (select max(k) + min(k) from made), (select sum(k) > 0 or max(k) < 0 from made))",
+    "select setval('made_k_seq', (select max(k) from made), (select max(k) > (select 0) from made))",
     "select setval('made_k_seq', coalesce((select max(k) + 1 from made), 1), false)",
     "select setval('made_k_seq', greatest((select max(k) from made), (select max(k) from notes)))",
     "select setval('made_k_seq', greatest((select max(k) from made), (select last_value from made_k_seq)))",

@@ -28,6 +28,12 @@ select setval('numbers_of_orders', -max(id)) from orders;
 select setval('numbers_of_orders', max(id) / (count(*) - count(*))) from orders;
 select setval('no_such_sequence', max(id)) from orders;
 select nextval('numbers_of_orders') > 0, max(id) from orders;
+select setval('numbers_of_orders', (select coalesce(max(id), 1) from orders), (select max(id) is not null from orders));
+select setval('numbers_of_orders', (select coalesce(max(id) + 1, 1) from orders where items > 2), (select count(*) = 0 from orders where items > 2));
+select setval('numbers_of_orders', (select coalesce(max(id), 1) from orders), (select max(id) > 5 from customers));
+select setval('numbers_of_orders', (select sum(id) / count(*) from orders o where o.customer_id in (1, 2, 3))::int8);
+select setval('numbers_of_orders', (select max(id) from orders) - (select min(id) from orders) + 1, (select avg(total) > 0 from orders));
+select setval('numbers_of_orders', case when (select count(*) from orders) > 0 then 5 else (select 1 / (count(*) - count(*)) from orders) end);
 --! params 'numbers_of_orders', 3::int4
 select setval($1, max(id) + $2) from orders;
 --! params 'numbers_of_orders', 3::int8
