@@ -105,6 +105,7 @@ class LogicalDatabase:
             home=logical.home,
             timeout_s=limits.deadlock_timeout_s,
             on_prepared=recovery.wake,
+            end_commit=coordinator.give_way,
         )
         self.versions = ProxyVersions(control, logical.home)
         self.settler = Settler(control, coordinator, logical.shards)

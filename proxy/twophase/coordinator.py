@@ -19,7 +19,7 @@ from proxy.errors import TRANSACTION_RESOLUTION_UNKNOWN
 from proxy.twophase import record
 from proxy.twophase.drive import Drive, is_lost
 from proxy.twophase.events import Limits, Outcome, Plan, Result
-from proxy.twophase.gid import RANDOM_BITS, GlobalId, check_name, uuid7
+from proxy.twophase.gid import RANDOM_BITS, GlobalId, check_name, random_of, uuid7
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_IDLE, ShardFailure, error_fields
 from proxy.twophase.points import Point, pass_by
 from proxy.twophase.recorded import commit_recorded
@@ -330,6 +330,11 @@ class Coordinator:
     def is_ours(self, gid: str) -> bool:
         """Whether a transaction is being committed here, at this moment."""
         return gid in self._under_way
+
+    def give_way(self, random: int, error: ErrorFields) -> bool:
+        """End the commit whose gid has these random bits, with ``error``, if it is under way here and in step 1."""
+        drives = (drive for drive in self._under_way.values() if random_of(drive.gid.uuid) == random)
+        return any(drive.give_way(error) for drive in list(drives))
 
     async def applied(self, gid: str, timeout_s: float) -> None:
         """Return when nothing of a transaction that is ours can be decided and not yet visible, or the time is up.

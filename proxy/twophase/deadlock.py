@@ -9,13 +9,15 @@ has waited for ``timeout_s`` in a transaction that uses several shards is looked
     3. A cycle in this graph is believed when a second reading shows each of its waits again: the same backend in the
        same transaction, waiting since the same moment, for the same other. Then all of them stood at once in between.
     4. The youngest transaction in the cycle gives way. Its own proxy cancels the wait, and its client is told 40P01.
+       Where all are in their COMMITs the youngest one's ends, if it is still in step 1.
 
 Why this way: a statement that does not wait pays nothing, and nothing has to be marked on the shards beforehand.
 
 - A backend is named by process and start of its transaction, so an old row never joins two newer transactions.
 - A transaction whose COMMIT has begun is never cancelled (a cancel can turn a prepare that is not replicated into a
-  success); the others in its cycle are. What it has prepared is known by the random bits of its id, which are those of
-  the gid.
+  success); the others in its cycle are. If these commit as well, its links are closed where it waits, and the rest is
+  rolled back, as when the time for step 1 is up. What it has prepared is known by the random bits of its id, which are
+  those of the gid.
 - Backends of nobody's (transactions on one shard, clients that are connected directly) are nodes as well.
 - A shard that cannot be asked shows no waits: a deadlock may be found later, but nothing is taken for one that is not.
 
@@ -38,7 +40,7 @@ from proxy.errors import DEADLOCK_DETECTED
 from proxy.twophase import record
 from proxy.twophase.gid import RANDOM_BITS, parse_participant, random_of, uuid7
 from proxy.twophase.participant import error_fields
-from proxy.twophase.waits import Node, Wait, describe, find_deadlocks, modes_conflict
+from proxy.twophase.waits import Node, Wait, describe, find_deadlocks, modes_conflict, rank
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
@@ -145,6 +147,7 @@ class DeadlockDetector:
     """Watches the transactions of one logical database; ``names`` are its shards in order.
 
     ``on_prepared`` is told where somebody waits for a prepared transaction: its coordinator may be gone.
+    ``end_commit`` has the commit with these random bits give way, with an error; False if it does not.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -155,6 +158,7 @@ class DeadlockDetector:
         home: int,
         timeout_s: float = 1.0,
         on_prepared: Callable[[set[int]], None] = lambda _shards: None,
+        end_commit: Callable[[int, ErrorFields], bool] = lambda _random, _error: False,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
@@ -165,6 +169,7 @@ class DeadlockDetector:
         self.ended = 0
         self._home = home
         self._on_prepared = on_prepared
+        self._end_commit = end_commit
         self._clock_ms = clock_ms
         self._random_bits = random_bits
         self._proxy = f"{random_bits(64):016x}"
@@ -215,10 +220,13 @@ class DeadlockDetector:
             return
         await asyncio.sleep(CONFIRM_PAUSE_S)
         second = await self._read(waiting)
-        still = self._ours(waiting, second)
+        # Whose COMMIT has begun in between: what was seen to wait may have been the statement before it.
+        began = {one.key: one.committing for one in ours}
+        still = [one for one in self._ours(waiting, second) if began.get(one.key) is one.committing]
         known = still + [one for one in known if one.ours is None]
-        for deadlock in find_deadlocks(waits & self._waits(second, known), _ages(known)):
-            await self._end(deadlock, still)
+        lasting = waits & self._waits(second, known)
+        for deadlock in find_deadlocks(lasting, _ages(known)):
+            await self._end(deadlock, still, lasting)
 
     def _waiting_long(self, now: float) -> list[Waiter]:
         """Return the transactions that have been in one exchange with a shard for the timeout."""
@@ -366,16 +374,24 @@ class DeadlockDetector:
 
     # --- ending a wait ----------------------------------------------------------------------------------------
 
-    async def _end(self, deadlock: Deadlock, ours: Iterable[_Known]) -> None:
+    async def _end(self, deadlock: Deadlock, ours: Iterable[_Known], lasting: Iterable[Wait]) -> None:
         victim = next((one for one in ours if one.key == deadlock.victim.key), None)
-        if victim is None or victim.ours is None or victim.ours.identity is not victim.identity:
+        if victim is None or victim.ours is None or victim.ours.identity is not (identity := victim.identity):
             return  # another proxy's, which sees the same and ends it; or it has ended by itself
-        if victim.ours.committing:
+        if victim.ours.committing is not victim.committing:
             return
         waits = [wait for wait in deadlock.cycle if wait.waiter == deadlock.victim]
         detail = describe(deadlock, dict(enumerate(self.names)))
-        _log.warning("deadlock over several shards; %s gives way: %s", deadlock.victim.label, detail.replace("\n", " "))
         error = ErrorFields.make("ERROR", DEADLOCK_DETECTED, "deadlock detected", detail=detail)
+        said = f"deadlock over several shards; {deadlock.victim.label} gives way: {detail}".replace("\n", " ")
+        if victim.committing:
+            if identity is not None and self._end_commit(identity.random, error):
+                _log.warning(said)
+                # Nobody listens to these backends any more: now a cancel can make no success of anything.
+                if not await self._cancel([wait for wait in lasting if wait.waiter == deadlock.victim]):
+                    self.ended += 1
+            return
+        _log.warning(said)
         await victim.ours.end_wait({wait.shard for wait in waits}, error, lambda: self._cancel(waits))
 
     async def _cancel(self, waits: Sequence[Wait]) -> bool:
@@ -394,7 +410,7 @@ class DeadlockDetector:
 
 
 def _ages(known: Iterable[_Known]) -> dict[str, int]:
-    return {one.key: one.age for one in known if not one.committing and not one.silent}
+    return {one.key: rank(one.age, committing=one.committing) for one in known if not one.silent}
 
 
 def _prepared_node(name: str, by_key: Mapping[str, Node]) -> Node:

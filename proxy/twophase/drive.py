@@ -108,6 +108,7 @@ class Drive:
         self._loop = asyncio.get_running_loop()
         self.told: asyncio.Future[Outcome] = self._loop.create_future()
         self.name = str(plan.gid)
+        self.gid = plan.gid
         self.commit_point = plan.commit_point
         self.part_names = {shard: plan.gid.at(plan.names[shard]) for shard in plan.participants}
         self._machine = CommitMachine(plan)
@@ -117,6 +118,7 @@ class Drive:
         self._under_way = 0  # messages and tasks of which we have not heard yet
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._serial = 0  # of that timer
 
     @property
     def may_be_decided(self) -> bool:
@@ -126,6 +128,16 @@ class Drive:
     def begin(self) -> None:
         """Send step 1."""
         self._handle(None)
+
+    def give_way(self, error: ErrorFields) -> bool:
+        """End step 1 as if its time were up, and have ``error`` told; False: step 1 is over, nothing has happened.
+
+        What waits is closed and not cancelled: a cancel could make a success of a prepare that no standby has.
+        """
+        if self._machine.state is not State.PREPARING:
+            return False
+        self._happened(TimedOut(self._serial, error))
+        return True
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -201,6 +213,7 @@ class Drive:
                 case Timer():
                     if self._timer is not None:
                         self._timer.cancel()
+                    self._serial = command.serial
                     self._timer = self._loop.call_later(command.seconds, self._happened, TimedOut(command.serial))
                 case Tell():
                     self._checkpoint(Point.TELLING)

@@ -156,9 +156,10 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The timer with this number has run out."""
+    """The timer with this number has run out; in step 1 also ended before its time, for an ``error`` to be told."""
 
     serial: int
+    error: ErrorFields | None = None
 
 
 Event = Answered | Failed | Settled | Unsettled | Finished | Unfinished | TimedOut

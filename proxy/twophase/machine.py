@@ -258,8 +258,7 @@ class CommitMachine:
             for shard, step in self._waiting.items():
                 if step is Step.PREPARE:
                     self._lost_in_prepare.add(shard)
-                name = self.plan.names[shard]
-                self._fail(self._own_failure(shard, "57014", f"shard {name} did not prepare the transaction in time"))
+                self._fail(self._late_vote(shard, event.error))
             commands = self._give_up()
         elif isinstance(event, Failed):
             self._fail(event)
@@ -273,6 +272,12 @@ class CommitMachine:
         if self._waiting:
             return commands
         return commands + (self._undo() if self._failure is not None else self._decide())
+
+    def _late_vote(self, shard: int, told: ErrorFields | None) -> Failed:
+        if told is not None:
+            return Failed(shard, Step.PREPARE, told, lost=False, status=self._statuses[shard])
+        name = self.plan.names[shard]
+        return self._own_failure(shard, "57014", f"shard {name} did not prepare the transaction in time")
 
     def _take_vote(self, event: Answered) -> None:
         """Believe a vote only if everything about it is right (rule 1); note what must be undone if it is not."""

@@ -4,8 +4,8 @@ A transaction that waits needs every one of its blockers to let go, so a cycle i
 those that lie on one server; a cycle that changes from one shard to another does so inside transactions that use
 several, and no shard sees it whole.
 
-Decides what is a deadlock and whose turn it is (the youngest), the same in every proxy that has the same picture. Left
-to others: getting the picture, and ending a wait (deadlock).
+Decides what is a deadlock and whose turn it is (the youngest; one that commits only if all do), the same in every proxy
+that has the same picture. Left to others: getting the picture, and ending a wait (deadlock).
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class Deadlock(NamedTuple):
 
     victim: Node
     cycle: tuple[Wait, ...]
+
+
+def rank(age: int, *, committing: bool) -> int:
+    """Return what to give ``find_deadlocks`` as the age of a transaction (128 bits): all that commit are older."""
+    return age - (1 << 128) if committing else age
 
 
 def find_deadlocks(waits: Collection[Wait], ages: Mapping[str, int]) -> list[Deadlock]:

@@ -266,6 +266,52 @@ def test_who_commits_is_not_ended(town: Town, party: Party) -> None:
     assert dict(town.stored("SELECT k, n FROM notes"))[a] == 1
 
 
+@pytest.mark.parametrize("through", ["one proxy", "two proxies"])
+def test_two_that_wait_for_each_other_in_their_commits(
+    town: Town, party: Party, other_proxy: ProxyProcess, through: str
+) -> None:
+    """Foreign keys that are looked at in COMMIT: each needs a row that the other has deleted, on another shard."""
+    a, _, c = town.spread
+    dsns = [town.dsn, other_proxy.dsn(town.dsn.rpartition("/")[2]) if through == "two proxies" else town.dsn]
+    clients = [party.join(dsn) for dsn in dsns]
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        client.execute("INSERT INTO parents VALUES (%s, 'p'), (%s, 'p')", (a, c))
+    for client, gone, needed in zip(clients, (a, c), (c, a), strict=True):
+        client.execute("DELETE FROM parents WHERE id = %s", (gone,))
+        client.execute("INSERT INTO children VALUES (%s, 1)", (needed,))
+    commits = [party.threads.submit(client.commit) for client in clients]
+    victim, error = deadlocked(commits)
+    assert error.diag.message_primary == "deadlock detected"
+    detail = error.diag.message_detail or ""
+    assert len(detail.splitlines()) == 2, detail
+    commits[1 - victim].result(SOON_SECONDS)
+    assert town.stored("SELECT id FROM parents") == [((a, c)[victim],)]
+    assert town.stored("SELECT parent FROM children") == [((a, c)[victim],)]
+    # Its links are others now, and the session lives on.
+    clients[victim].execute("INSERT INTO children VALUES (%s, 2)", ((a, c)[victim],))
+    clients[victim].commit()
+
+
+def test_a_commit_that_gives_way_lets_go_where_it_waits(town: Town, party: Party) -> None:
+    """Last waits on s2 for first, that on s0 for second, and that on s2 for what last's waiting backend has locked."""
+    a, _, c = town.spread
+    other = town.keys(2, 2)[1]
+    with psycopg.connect(town.dsn, autocommit=True) as client:
+        client.execute("INSERT INTO parents VALUES (%s, 'p'), (%s, 'p'), (%s, 'p')", (a, c, other))
+    first, second, last = (party.join(town.dsn) for _ in range(3))
+    for client, held, needed in ((first, c, a), (second, a, other), (last, other, c)):
+        client.execute(f"SELECT FROM parents WHERE id = {held} FOR UPDATE".encode())
+        client.execute(f"INSERT INTO children VALUES ({needed}, 1)".encode())
+    last.execute(update(town.keys(1)[0]).encode())  # its second shard
+    commits = [party.threads.submit(client.commit) for client in (first, second, last)]
+    victim, error = deadlocked(commits)
+    assert victim == 2, "the youngest"
+    assert len((error.diag.message_detail or "").splitlines()) == 3
+    for commit in commits[:2]:
+        commit.result(SOON_SECONDS)
+    assert town.stored("SELECT parent FROM children") == [(key,) for key in sorted((a, other))]
+
+
 def test_who_waits_for_what_a_dead_proxy_has_prepared_wakes_recovery(
     make_databases: MakeDatabases, start_proxy: StartProxy
 ) -> None:

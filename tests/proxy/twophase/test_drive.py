@@ -185,6 +185,40 @@ async def test_a_link_that_takes_no_message_is_lost(caplog: pytest.LogCaptureFix
     assert "an exchange is under way already" in caplog.text
 
 
+DEADLOCK = ErrorFields.make("ERROR", "40P01", "deadlock detected")
+
+
+async def test_a_commit_in_step_1_can_be_told_to_give_way() -> None:
+    scene = Scene()
+    scene.begin()
+    scene.links[1].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+    scene.links[0].answer(b"SET", b"SET", b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", status=T)
+    assert not scene.coordinator.give_way(4712, DEADLOCK), "nobody of that name commits"
+    assert scene.coordinator.give_way(4711, DEADLOCK)
+    assert scene.links[2].closed, "it waits there"
+    assert scene.asked == [0, 1]
+    assert scene.links[0].asked[0][0] == "ROLLBACK"
+    assert scene.links[1].asked[0][0].startswith("ROLLBACK PREPARED")
+    assert not scene.coordinator.give_way(4711, DEADLOCK), "it does already"
+    scene.links[0].answer(b"ROLLBACK")
+    scene.links[1].answer(b"ROLLBACK PREPARED")
+    (outcome,) = scene.told
+    assert outcome is not None
+    assert (outcome.result, outcome.error) == (Result.ABORTED, DEADLOCK)
+
+
+async def test_a_commit_that_may_be_decided_does_not_give_way() -> None:
+    scene = Scene()
+    scene.prepare()
+    assert not scene.coordinator.give_way(4711, DEADLOCK)
+    scene.links[0].answer(b"SELECT 1", b"COMMIT")
+    assert not scene.coordinator.give_way(4711, DEADLOCK)
+    for shard in (1, 2):
+        scene.links[shard].answer(b"COMMIT PREPARED")
+    assert [outcome and outcome.result for outcome in scene.told] == [Result.COMMITTED]
+    assert not scene.coordinator.give_way(4711, DEADLOCK)
+
+
 async def test_what_is_not_simple_is_left_alone() -> None:
     scene = Scene()
     assert not scene.coordinator.commit_at_once(scene.links, {0}, scene.told.append)

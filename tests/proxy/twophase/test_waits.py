@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from proxy.twophase.waits import Deadlock, Node, Wait, describe, find_deadlocks, modes_conflict
+from proxy.twophase.waits import Deadlock, Node, Wait, describe, find_deadlocks, modes_conflict, rank
 
 SEED = 20261122
 MODES = {
@@ -44,6 +44,13 @@ def test_two_over_two_shards_the_younger_gives_way() -> None:
     assert victims(waits, {"a": 2, "b": 1}) == ["a"]
     assert victims(waits, {"a": 2}) == ["a"]
     assert victims(waits, {}) == [], "nobody may be ended"
+
+
+def test_whoever_commits_gives_way_only_if_all_do() -> None:
+    waits = [wait(0, "a", "b"), wait(1, "b", "a")]
+    ages = {"a": rank(1, committing=False), "b": rank(2, committing=True)}
+    assert victims(waits, ages) == ["a"]
+    assert victims(waits, ages | {"a": rank(1, committing=True)}) == ["b"]
 
 
 def test_a_chain_is_no_deadlock() -> None:
