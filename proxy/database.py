@@ -18,6 +18,7 @@ from proxy.descriptions import DESCRIPTIONS, Descriptions
 from proxy.encodings import by_name
 from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
+from proxy.fields import DatabaseFields
 from proxy.growing import grow
 from proxy.session import clocks
 from proxy.session.changing import Definitions, misplaced
@@ -68,7 +69,7 @@ log = structlog.get_logger("pgchorus.database")
 SEARCH_PATHS = 1_000  # for which shortcuts are kept
 
 
-class LogicalDatabase:
+class LogicalDatabase(DatabaseFields):
     """What the sessions of one database share."""
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -88,6 +89,7 @@ class LogicalDatabase:
         limits: Limits,
         metrics: Metrics,
     ) -> None:
+        super().__init__()
         self.logical = logical
         self.control = control
         self.pools = pools
@@ -115,7 +117,6 @@ class LogicalDatabase:
         self.log = Log()
         self.tracing: Tracing | None = None
         self.timelines: Timelines | None = None  # of shards with several hosts, as all workers have seen them
-        self.catalog_version = 0
         self.sessions: set[Session] = set()  # of this process
         self.definitions = Definitions()
         self.merge_limits = MergeLimits(**limits.group("merge"))

@@ -27,3 +27,12 @@ class CountsFields:
     def __init__(self) -> None:
         #: A statement that takes longer is worth a look (proxy.session.meter).
         self.notable_s = inf
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class DatabaseFields:
+    """Of proxy.database.LogicalDatabase."""
+
+    def __init__(self) -> None:
+        #: Counts the catalogs by which it was planned, and whatever else fast lanes may not begin anything after.
+        self.catalog_version = 0

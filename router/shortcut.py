@@ -63,10 +63,11 @@ class Expected:
     """What a quick lane may be sent next: a Query (its ``Shortcut``) or a pipeline (proxy.session.known_binds).
 
     ``shape`` tells it by one expression. Without a shard (-1) the key is the last group that has matched, a canonical
-    integer that is not negative. ``prepared`` and ``link_name``: what a pipeline runs, and its name on links.
+    integer that is not negative. ``prepared``, ``name`` and ``link_name``: what a pipeline runs, the
+    client's name of it, and its name on links.
     """
 
-    __slots__ = ("keyed", "kind", "likely", "link_name", "prepared", "shape", "shard", "statement", "tally")
+    __slots__ = ("keyed", "kind", "likely", "link_name", "name", "prepared", "shape", "shard", "statement", "tally")
 
     def __init__(self, statement: Statement, kind: int, shard: int) -> None:
         self.statement = statement
@@ -80,6 +81,7 @@ class Expected:
         #: Where whoever runs it counts that (proxy.admin.statements); nothing until it is run.
         self.tally: Any = None
         self.prepared: Any = None
+        self.name = b""
         self.link_name = ""
 
     def sent_alike(self, data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from itertools import cycle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from bench.micro.lane import OTHER_TYPES, Wire
+from bench.micro.lane import OTHER_TYPES, SharedFields, Wire
 from proxy.admin.counts import Counts
 from proxy.admin.metrics import Metrics
 from proxy.config import Log
@@ -149,7 +149,7 @@ class Scene:
         for number in range(SHARDS):
             coordinator._keys[number] = b"k" * 32  # noqa: SLF001 - as if it had been read
         watcher = DeadlockDetector(cast("Any", None), names=self.logical.shards, home=0)
-        database: Any = SimpleNamespace(
+        database: Any = SharedFields(
             definitions=SimpleNamespace(changing=False),
             logical=self.logical,
             metrics=Metrics(cast("Any", None)),

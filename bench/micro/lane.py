@@ -16,6 +16,7 @@ from proxy.admin.metrics import Metrics
 from proxy.config import Log
 from proxy.connection import ClientConnection
 from proxy.description import Description
+from proxy.fields import DatabaseFields
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane_quick import QuickLane
 from proxy.session.own_settings import DEFAULTS
@@ -76,6 +77,15 @@ class Wire:
         """Forget it."""
 
 
+class SharedFields(DatabaseFields):
+    """What a session needs of its database."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        for name, value in given.items():
+            setattr(self, name, value)
+
+
 class Scene:
     """A session that has run the statement before, over four shards with one idle link each."""
 
@@ -92,7 +102,7 @@ class Scene:
         shortcuts = Shortcuts(plans, logical, PATH, functions=False, entries=100)
         keyed = Single(ByKeys("int4", (Parameter(1),)), writes=False)
         described = Description((23,), (FIELD,))
-        database: Any = SimpleNamespace(
+        database: Any = SharedFields(
             logical=logical,
             metrics=Metrics(cast("Any", None)),
             counts=Counts(),

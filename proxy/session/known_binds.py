@@ -89,7 +89,7 @@ class KnownBind(Expected):
         plan = on_links.statement.plan
         statement = replace(prepared.statement, plan=plan) if self.moments else prepared.statement
         super().__init__(statement, NAMED if prepared.name else PARSED, -1)
-        self.prepared = prepared
+        self.prepared, self.name = prepared, prepared.name
         self.writes = isinstance(plan, Single) and plan.writes
         self.control: Control | None = plain_control(self.statement)
         fields = prepared.description.fields or ()

@@ -32,7 +32,7 @@ from router.sharding_noted import NOTED, noted_slots
 from router.shortcut import NAMED, QUERY, Shortcut, nothing_matches
 
 if TYPE_CHECKING:
-    from proxy.fields import CountsFields, SessionFields
+    from proxy.fields import CountsFields, DatabaseFields, SessionFields
     from proxy.session.extended import ExtendedProtocol
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
@@ -63,6 +63,7 @@ class QuickLane(FastLane):
 
     __slots__ = (
         "_by_shard",
+        "_common",
         "_fields",
         "_ledger",
         "_likely",
@@ -83,6 +84,7 @@ class QuickLane(FastLane):
         # Struct fields when compiled, and fewer look-ups in any build.
         self._fields: SessionFields = session
         self._limits: CountsFields = session.database.counts
+        self._common: DatabaseFields = session.database
         self._by_shard = session.transaction.links
         self._prepared = session.statements
         self._ledger = session.database.counts.ledger
@@ -115,7 +117,7 @@ class QuickLane(FastLane):
                 pool = self._pools[shard]
             except KeyError:
                 break
-            if self._version != self._database.catalog_version:
+            if self._version != self._common.catalog_version:
                 break
             idle = pool.idle
             if not idle:
@@ -131,7 +133,7 @@ class QuickLane(FastLane):
                     statements.pop(b"", None)
                 sent = data
             elif kind == NAMED:
-                if statements.get(running.prepared.name) is not running.prepared:
+                if statements.get(running.name) is not running.prepared:
                     break
                 try:
                     link.statements.move_to_end(running.link_name)
@@ -160,7 +162,7 @@ class QuickLane(FastLane):
         self._general()
         if isinstance(running, Shortcut):
             return self._queue(shard, data, running, None)
-        name = running.prepared.name
+        name = running.name
         if name and self._session.statements.get(name) is not running.prepared:
             return False
         return self._queue(shard, data, None, cast("KnownBind", running))
