@@ -181,7 +181,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "view-target": (
         "view {view} cannot be written over several shards",
-        "Write to the table itself, or make the view one of columns of one sharded table, with its key among them.",
+        "Write to the table itself, or make the view one of columns of one table, with conditions on them.",
     ),
     "where-current-of": (
         "WHERE CURRENT OF needs a cursor that one shard has, and a statement without other tables",

@@ -186,7 +186,7 @@ class Relation:
     ``write_uses``: what any write uses besides: policies, checks, stored generated columns, index expressions, domain
     checks. Defaults, triggers, rules and foreign keys are listed on their own, since a statement may leave them alone.
     ``owned_by``: a sequence's table. ``indexes``: the names of all its indexes. ``stands_in``: it is no table, but is
-    planned as one: :mod:`router.planner.view_targets`.
+    planned as one: :mod:`router.planner.view_targets`. ``hidden``: columns that it has and no statement can name.
     """
 
     name: TableName
@@ -210,10 +210,11 @@ class Relation:
     checks: tuple[tuple[str, str], ...] = ()  # (name, definition) of CHECK constraints
     indexes: frozenset[str] = frozenset()
     stands_in: bool = False
+    hidden: tuple[Column, ...] = ()
     _by_name: dict[str, Column] = field(default_factory=dict, init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
-        self._by_name.update((column.name, column) for column in self.columns)
+        self._by_name.update((column.name, column) for column in (*self.columns, *self.hidden))
 
     def column(self, name: str) -> Column | None:
         """Return a column by its name, None if there is none (system columns are not listed)."""

@@ -87,7 +87,7 @@ class Planner:
         self.database = database
         self.catalog = catalog
         self._views = view_targets.ViewTargets()
-        self._long = LongValues(database, catalog, self.plan_one)
+        self._long = LongValues(database, catalog, self._views.context, self.plan_one)
 
     def plan(
         self, text: str, search_path: tuple[str, ...] = ("public",), parameter_oids: tuple[int, ...] = ()

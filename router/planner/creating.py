@@ -90,8 +90,10 @@ def reads_with_views(context: Context, query: Node) -> set[Place]:
         relation = context.catalog.resolve(name_parts(body), context.search_path) if kind == "RangeVar" else None
         if relation is None or not relation.is_view or relation.name.schema == "pg_temp":
             continue
-        if isinstance(context.catalog.effective_placement(relation), Unplaceable):
-            found.add(Place.SHARDED if isinstance(where(context, relation), EveryShard) else Place.HOME)
+        everywhere = isinstance(where(context, relation), EveryShard)
+        sharded = isinstance(context.catalog.effective_placement(relation), Unplaceable)
+        if everywhere or sharded:
+            found.add(Place.HOME if not everywhere else Place.SHARDED if sharded else Place.REFERENCE)
             copies[relation.name] = replace(relation, kind=RelationKind.TABLE, read_uses=NOTHING)
     if not copies:
         return reads(context, query)

@@ -157,7 +157,8 @@ def _tables(context: Context) -> list[str]:
             continue
         placement = context.catalog.effective_placement(relation)
         if isinstance(placement, Sharded):
-            found[f"{relation.name} (key {placement.key})"] = None
+            shown = not any(column.name == placement.key for column in relation.hidden)
+            found[f"{relation.name} ({f'key {placement.key}' if shown else 'its key is not shown'})"] = None
         else:
             found[f"{relation.name} ({'reference' if isinstance(placement, Reference) else 'home'})"] = None
     return list(found)

@@ -93,16 +93,21 @@ class _Rows(NamedTuple):
 
 
 class LongValues:
-    """Plans long INSERTs for one planner: ``plan_one`` is its way to plan one statement."""
+    """Plans long INSERTs for one planner: ``plan_one`` is its way to plan one statement.
+
+    ``seen``: gives the context in which a view that is written is a table.
+    """
 
     def __init__(
         self,
         database: Database,
         catalog: Catalog,
+        seen: Callable[[Context], Context],
         plan_one: Callable[[Parsed, tuple[str, ...], tuple[int, ...]], Statement],
     ) -> None:
         self._database = database
         self._catalog = catalog
+        self._seen = seen
         self._plan_one = plan_one
 
     def plan(self, text: str, search_path: tuple[str, ...], parameter_oids: tuple[int, ...]) -> Statement | None:
@@ -121,7 +126,7 @@ class LongValues:
         first = _insert(head.text + head.row, 1, head.width)
         if first is None:
             return None
-        context = Context(self._database, self._catalog, first, search_path, parameter_oids)
+        context = self._seen(Context(self._database, self._catalog, first, search_path, parameter_oids))
         key = _key(context, head.width) if context.many else None
         cut = _cut(text, head, -1 if key is None else key.position)
         if cut is None:

@@ -52,7 +52,7 @@ def insert_select(context: Context) -> Statement | None:
     if columns is None:
         return None
     placement = context.placement(relation)
-    if isinstance(placement, Reference) and "onConflictClause" in node:
+    if (isinstance(placement, Reference) and "onConflictClause" in node) or relation.hidden:
         return None
     _check_tail(context, node)
     extra = _extra(context, relation, columns, placement)

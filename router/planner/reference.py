@@ -157,6 +157,9 @@ def by_row(context: Context, scope: Scope, written: Written) -> ApplyRows | None
         return None
     if context.catalog.server_version < _RETURNING_OLD_AND_NEW or sharded(scope) or not relation.is_table:
         return None
+    conflict = context.body.get("onConflictClause", {}).get("action")
+    if relation.stands_in and conflict == "ONCONFLICT_UPDATE":
+        return None  # it may change a row that the view does not show, which no UPDATE of the view would find
     runs = context.whole_effect.runs
     if runs not in {Runs.ANYWHERE, Runs.HOME} or {"CurrentOfExpr", "LockingClause"} & context.parsed.kinds:
         return None

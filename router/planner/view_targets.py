@@ -1,19 +1,21 @@
-"""Views that are written: a view of one sharded table is planned as if it were a table of its own.
+"""Views that are written, or whose rows are locked: a view of one table is planned as if it were a table of its own.
 
 What Postgres calls automatically updatable it rewrites itself, with the owner's rights, WITH CHECK OPTION and
 security_barrier; every shard has the view, so the text that names it goes out as it came. A router needs to know
 where rows are. So this file makes a table that stands in for the view, in a catalog for this one statement: the
 view's columns with what the table's columns are (type, default, sequence), its key under the view's name, the
-table's triggers, policies, unique indexes and foreign keys. All planners then see a sharded table; other tables,
-views and statements keep the catalog that there is.
+table's triggers, policies, unique indexes and foreign keys. All planners then see a sharded or reference table; other
+tables, views and statements keep the catalog that there is.
 
 Decides which views these are:
 
 1. No rules and no triggers of its own (INSTEAD OF), and none on views below it. Its query is one FROM item and WHERE.
 2. Whether a row is in it, and its other columns, do not depend on the shard: no volatile functions, nothing of the
-   home shard, subqueries over copies or on the same key only.
-3. It shows the sharding key, once: under two names a row's key could be set twice.
-4. INSERT: no column that it leaves out takes its default from a sequence or another computation of the home shard.
+   home shard, subqueries over copies or on the same key only. Over copies: no subqueries and no clock.
+3. It shows the sharding key once, or not at all: under two names a row's key could be set twice. What does not show it
+   is written on all shards.
+4. INSERT: no column that it leaves out takes its default from a sequence or another computation of the home shard, nor,
+   on copies, one that they would make differently.
 
 What reads the clock, in the view or in the default of a column that it does not show, is the shard's own, as in all
 views: such statements stay on one shard. MERGE is left out.
@@ -48,8 +50,11 @@ if TYPE_CHECKING:
     from router.relation import Column, Index
     from router.statement import Parsed
 
-_STATEMENTS: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "ExplainStmt"})
+_STATEMENTS: Final = frozenset(
+    {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "ExplainStmt", "DeclareCursorStmt"}
+)
 _WRITES: Final = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt"})
+_LOCKS: Final = frozenset({"LockingClause"})
 _PLAIN: Final = frozenset({"targetList", "fromClause", "whereClause", "limitOption", "op"})
 _DEEPEST: Final = 16  # views of views
 _KEPT: Final = 32  # catalogs: one for each set of views that statements write
@@ -64,7 +69,7 @@ class StandIn:
     """
 
     table: Relation
-    key: str
+    placement: Sharded | Reference
     hidden: tuple[Column, ...]
     clock: bool
     filled: str
@@ -86,9 +91,9 @@ class ViewTargets:
         self._catalogs: OrderedDict[frozenset[tuple[TableName, bool]], Catalog] = OrderedDict()
 
     def context(self, context: Context) -> Context:
-        """Return the context of a statement in which views that it writes are tables; the same if it writes none."""
+        """Return the context of a statement in which views that it writes or locks are tables; else the same."""
         parsed = context.parsed
-        if not context.many or parsed.kind not in _STATEMENTS or parsed.kinds.isdisjoint(_WRITES):
+        if not context.many or parsed.kind not in _STATEMENTS or parsed.kinds.isdisjoint(_WRITES | _LOCKS):
             return context
         if "MergeStmt" in parsed.kinds:
             return context
@@ -118,7 +123,8 @@ class ViewTargets:
 
     def _written(self, context: Context) -> Iterator[tuple[TableName, bool]]:
         """Yield the views that a statement writes and that a table can stand in for; true for INSERT."""
-        for relation, _, inserts in _targets(context):
+        locked = _named(context) if "LockingClause" in context.parsed.kinds else ()
+        for relation, _, inserts in (*_targets(context), *locked):
             if not relation.is_view or relation.name.schema == "pg_temp":
                 continue
             if relation.name not in self._known:
@@ -131,7 +137,7 @@ class ViewTargets:
         for name, inserts in sorted(wanted):  # one that INSERT needs comes last, and stays
             found = self._known[name]
             if isinstance(found, StandIn):
-                catalog = _with(catalog, found.inserted() if inserts else found.table, found.key)
+                catalog = _with(catalog, found.inserted() if inserts else found.table, found.placement)
         return catalog
 
 
@@ -149,6 +155,14 @@ def _targets(context: Context) -> Iterator[tuple[Relation, int | None, bool]]:
         relation = context.catalog.resolve(name_parts(body["relation"]), context.search_path)
         if relation is not None:
             yield relation, body["relation"].get("location"), kind == "InsertStmt"
+
+
+def _named(context: Context) -> Iterator[tuple[Relation, int | None, bool]]:
+    """Yield what a statement names; rows are locked in some of it."""
+    for kind, body in context.parsed.nodes:
+        relation = context.catalog.resolve(name_parts(body), context.search_path) if kind == "RangeVar" else None
+        if relation is not None:
+            yield relation, body.get("location"), False
 
 
 def problem(context: Context, view: Relation, kind: str) -> str:
@@ -183,29 +197,51 @@ def _made(catalog: Catalog, view: Relation, depth: int) -> StandIn:
     inner = None
     if below is not None and below.is_view and depth < _DEEPEST:
         inner = _made(catalog, below, depth + 1)
-        below, catalog = inner.table, _with(catalog, inner.table, inner.key)
+        below, catalog = inner.table, _with(catalog, inner.table, inner.placement)
     placement = catalog.effective_placement(below) if below is not None and below.is_table else None
-    if below is None or not isinstance(placement, Sharded):
-        raise _Unfit(f"View {view.name} is not a view of a sharded table.")
+    if below is None or not isinstance(placement, Sharded | Reference):
+        raise _Unfit(f"View {view.name} is not a view of a sharded or reference table.")
     context = Context(catalog.database, catalog, query, ("pg_catalog",), ())
     try:
         names = _names(context, view)
     except Refused as refused:
         raise _Unfit(refused.detail or f"View {view.name}: {refused.message}.") from None
-    keys = [name for name, column in names.items() if column == placement.key]
-    if len(keys) != 1:
-        raise _Unfit(f"View {view.name} does not show the sharding key {placement.key} of {below.name} once.")
+    if isinstance(placement, Sharded):
+        placement = Sharded(_key(view, below, placement.key, names))
+    elif context.whole_effect.clock or "SubLink" in query.kinds:
+        raise _Unfit(f"View {view.name} may have other rows on each copy of {below.name}, for a moment.")
     shown = {column: name for name, column in names.items() if column is not None}
     hidden = tuple(column for column in below.columns if column.name not in shown)
     filled, clock = _filling(context, view, hidden)
+    if isinstance(placement, Reference) and any(_differs(context, column) for column in hidden):
+        filled = f"View {view.name} does not show a column whose default may be another one on each copy."
     return StandIn(
-        _table(catalog, view, below, names, hidden),
-        keys[0],
+        _table(catalog, view, below, names, placement),
+        placement,
         (*hidden, *(inner.hidden if inner is not None else ())),
         context.whole_effect.clock or (inner is not None and inner.clock),
         filled or (inner.filled if inner is not None else ""),
         clock or (inner is not None and inner.filled_by_clock),
     )
+
+
+def _key(view: Relation, below: Relation, key: str, names: dict[str, str | None]) -> str:
+    """Return what a view calls the sharding key; a name that no statement can write, where it does not show it."""
+    keys = [name for name, column in names.items() if column == key]
+    if len(keys) > 1:
+        raise _Unfit(f"View {view.name} shows the sharding key {key} of {below.name} more than once.")
+    return keys[0] if keys else _hidden(key)
+
+
+def _hidden(name: str) -> str:
+    """Return what a column that a view does not show is called: no statement can write that."""
+    return f"\0{name}"
+
+
+def _differs(context: Context, column: Column) -> bool:
+    """Whether the default of a column may be another value on each copy."""
+    effect = context.effect(dml.default_value(column))
+    return not column.generated and (effect.clock or effect.volatile or bool(effect.touches))
 
 
 def _query(view: Relation) -> Parsed:
@@ -259,13 +295,17 @@ def _filling(context: Context, view: Relation, hidden: tuple[Column, ...]) -> tu
 
 
 def _table(
-    catalog: Catalog, view: Relation, below: Relation, names: dict[str, str | None], hidden: tuple[Column, ...]
+    catalog: Catalog,
+    view: Relation,
+    below: Relation,
+    names: dict[str, str | None],
+    placement: Sharded | Reference,
 ) -> Relation:
     shown = {column: name for name, column in names.items() if column is not None}
+    hidden = [column for column in below.columns if column.name not in shown]
 
-    # What a view does not show has a name that no statement can write.
     def named(name: str) -> str:
-        return shown.get(name, f"\0{name}")
+        return shown.get(name, _hidden(name))
 
     def renamed(index: Index) -> Index:
         columns = (one if one.column is None else replace(one, column=named(one.column)) for one in index.columns)
@@ -275,18 +315,27 @@ def _table(
         return replace(key, table=view.name, referenced_columns=tuple(map(named, key.referenced_columns)))
 
     read = view.read_uses
-    copies = {name for name in read.reads if isinstance(catalog.effective_placement(name), Reference)}
-    uses = replace(read, reads=frozenset(copies))
+    others = read.reads - {below.name}
+    uses = replace(
+        read, reads=frozenset(name for name in others if isinstance(catalog.effective_placement(name), Reference))
+    )
     generated = Uses()
     for column in hidden:
         generated |= column.uses if column.generated else Uses()
+    key = tuple(map(named, below.primary_key))
+    unseen = tuple(
+        replace(column, name=_hidden(column.name))
+        for column in (*below.columns, *below.hidden)
+        if isinstance(placement, Sharded) and _hidden(column.name) == placement.key
+    )
     return replace(
         below,
         name=view.name,
         kind=RelationKind.TABLE,
         columns=tuple(_column(column, below, names[column.name]) for column in view.columns),
         oid=view.oid,
-        primary_key=(),
+        # GROUP BY it means nothing of a view; rows of copies are told apart by it.
+        primary_key=key if isinstance(placement, Reference) and shown.keys() >= set(below.primary_key) else (),
         unique=tuple(map(renamed, below.unique)),
         foreign_keys=tuple(replace(key, columns=tuple(map(named, key.columns))) for key in below.foreign_keys),
         referenced_by=tuple((table, referred(key)) for table, key in below.referenced_by),
@@ -298,6 +347,7 @@ def _table(
         checks=(),
         indexes=frozenset(),
         stands_in=True,
+        hidden=() if not isinstance(placement, Sharded) or placement.key in names else unseen,
     )
 
 
@@ -312,8 +362,8 @@ def _column(own: Column, below: Relation, name: str | None) -> Column:
     return found
 
 
-def _with(catalog: Catalog, table: Relation, key: str) -> Catalog:
+def _with(catalog: Catalog, table: Relation, placement: Sharded | Reference) -> Catalog:
     """Return a catalog in which a table stands in for the view of its name."""
-    placements = {**catalog.database.placements, table.name: Sharded(key)}
+    placements = {**catalog.database.placements, table.name: placement}
     kept = (relation for relation in catalog.relations if relation.name != table.name)
     return replace(catalog, database=replace(catalog.database, placements=placements), relations=(*kept, table))

@@ -335,3 +335,94 @@ def test_rights_and_policies(
 def bare(trace: Trace) -> Trace:
     """Return a trace with nothing of an error but its SQLSTATE: which of several rows is told of is not fixed."""
     return [("error", entry[1]["C"]) if entry[0] == "error" else entry for entry in trace]
+
+
+COPIED = [
+    "insert into lights values ('red', 1), ('green', 2), ('blue', 3) returning *",
+    "insert into lights (number, label) values (4, 'dark'), (5, null)",
+    "insert into codes (id, name, shade) values (9, 'black', 'dark')",
+    "update lights set label = upper(label) where number < 3 returning *",
+    "update lights set label = 'not seen' where number = 9",
+    "update lights set number = 8 where number = 5 returning number",
+    "insert into lights (number, label) values (1, 'again') on conflict (number) do update set label = excluded.label",
+    "insert into lights (number, label) values (9, 'again') on conflict (number) do update set label = excluded.label",
+    "insert into lights (number, label) values (1, 'no') on conflict do nothing",
+    "insert into lights (number, label) select n + 20, 'row ' || n from generate_series(1, 3) n",
+    "insert into lights (number, label) select id + 100, label from lights join codes on id = number",
+    "update above set label = label || '!' where number = 2",
+    "delete from above where label like 'row%' returning number",
+    "delete from lights where number = (select min(number) from lights)",
+    "delete from lights where number = 9",
+]
+
+
+def test_views_of_copies_are_written_alike(twins: Twins, any_town: Town) -> None:
+    twins.query("create table codes (id int4 primary key, name text, shade text default 'light', n int4 default 7)")
+    try:
+        twins.query("create view lights as select name as label, id as number from codes where shade <> 'dark'")
+        twins.query("create view above as select number, label from lights where label is not null")
+        for text in COPIED:
+            twins.query(text)
+            twins.query("select * from codes order by id")
+            copies = any_town.everywhere("select * from codes order by id")
+            assert all(copy == copies[0] for copy in copies), text
+        for text in COPIED:
+            twins.same(parse(text), bind(), execute(), SYNC)
+            copies = any_town.everywhere("select * from codes order by id")
+            assert all(copy == copies[0] for copy in copies), text
+    finally:
+        twins.query("drop table codes cascade")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select id, name from codes",  # n is a moment that each copy would have for itself
+        "select id, name, n from codes where n > now()",
+        "select id, name, n from codes where name in (select v from plain)",
+        "select id, name, n from codes where name in (select name from kinds)",
+        "select id, name, n from codes where random() > 0.5",
+    ],
+)
+def test_views_of_copies_that_could_differ_are_refused(
+    town: Town, connect: Callable[..., WireClient], query: str
+) -> None:
+    client = connect(town.dsn)
+    client.rows("create table codes (id int4 primary key, name text, n timestamptz default now())")
+    try:
+        if not state(client.query(f"create view shown as {query}")):
+            assert state(client.query("insert into shown (id, name) values (1, 'a')")) == "0A000"
+        assert town.everywhere("select count(*) from codes") == [[(0,)]] * 3
+    finally:
+        client.rows("drop table codes cascade")
+
+
+def test_rows_are_locked_through_views(town: Town, connect: Callable[..., WireClient]) -> None:
+    one, other = connect(town.dsn), connect(town.dsn)
+    one.rows("create view shown as select v, k as key, n from notes where n > 0")
+    one.rows("insert into notes select g, 'row', g - 1 from generate_series(1, 6) g")
+    try:
+        one.rows("begin")
+        assert one.rows("select key from shown where key = 2 for update") == [("2",)]
+        assert sorted(one.rows("select key from shown where n > 3 for update")) == [("5",), ("6",)]
+        assert other.rows("select k from notes order by k for update skip locked") == [("1",), ("3",), ("4",)]
+        assert other.rows("select key from shown order by key limit 2 for update skip locked") == [("3",), ("4",)]
+        assert state(other.query("select * from shown where key = 2 for update nowait")) == "55P03"
+        one.rows("rollback")
+        assert state(other.query("select * from shown where key = 2 for update nowait")) == ""
+    finally:
+        one.rows("drop view shown")
+
+
+def test_a_view_without_the_key_is_written_on_all_shards(plain: Twins) -> None:
+    for text in (
+        "create view shown as select v as value, m from made",
+        "insert into made values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), (4, 'd', 4)",
+        "update shown set value = value || '!' where m > 1",
+        "update shown set value = 'x' where m = 2 returning *",
+        "update shown set k = 5",
+        "delete from shown where m = 3 returning *",
+        "insert into shown values ('y', 5)",
+        "select * from made order by k",
+    ):
+        plain.query(text)

@@ -35,6 +35,12 @@ create view distinct_members as select distinct org, id from members;
 create view joined_members as select m.org, m.id, b.title from members m join badges b on b.org = m.org and b.member = m.id;
 create view many_members as select * from members where org < 4 union all select * from members where org > 4;
 create view limited_members as select org, id from members limit 5;
+create view lands as select name as label, code as iso, region from countries where region is distinct from 'Asia'
+  with check option;
+create view open_lands as select code as iso, name from countries where region = 'Europe';
+create view nested_lands as select iso, label from lands where label is not null;
+create view land_names as select name, population from countries;
+create view members_of_lands as select m.id, m.org, l.label from members m join lands l on l.iso = m.country;
 insert into members (org, id, name, state, country, points, deleted, code) values
   (1, 1, 'ann', 'new', 'PE', 10, null, 'a'), (1, 2, 'bob', 'old', 'DE', 20, null, 'b'), (1, 3, 'cid', 'old', 'FR', 70, '2024-01-01', 'c'),
   (2, 1, 'ann', 'new', 'DE', 5.5, null, null), (2, 2, null, 'new', null, 45, null, 'e'), (3, 1, 'eve', 'old', 'FR', 0, '2024-02-02', 'f'),

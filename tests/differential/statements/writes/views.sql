@@ -1,6 +1,6 @@
 -- Writes through views of a sharded table, each in a block that is rolled back, with a look at the tables below.
 --! file writes
---! file looks members, badges
+--! file looks members, badges, countries
 -- by the key
 update live_members set name = 'x' where org = 1;
 update live_members set name = 'x' where org = 1 and id = 2 returning *;
@@ -165,6 +165,13 @@ update strangers_badged set name = 'b' where org = 1;
 update keyless_members set name = 'x' where id = 5;
 delete from keyless_members;
 insert into keyless_members values (1, 'x', 2);
+update keyless_members set points = points + 1 where name = 'ann' returning *;
+update keyless_members set name = upper(name);
+update keyless_members k set name = b.title from badges b where b.member = k.id and k.name = 'ann';
+delete from keyless_members where points > 20 returning *;
+insert into keyless_members select id, name, points from keyless_members;
+insert into keyless_members (id) values (1), (2) on conflict do nothing;
+delete from keyless_members using members m where m.id = keyless_members.id and m.name = 'kim';
 update twice_members set other = 5 where org = 1;
 update twice_members set name = 'y' where org = 1 and id = 1;
 insert into twice_members (other, id) values (5, 9);
@@ -224,6 +231,52 @@ with gone as (delete from live_members where org = 1 and id = 1 returning *) ins
 with changed as (update live_members set points = 0 returning id) select count(*) from changed;
 with c as (select 1 as org) update live_members set points = 0 from c where c.org = live_members.org;
 with live_members as (select 1 as org) delete from live_members where org = 2;
+-- views of copies
+update lands set label = 'x' where iso = 'DE' returning *;
+update lands set label = upper(label) returning *;
+update lands set label = 'x' where iso = 'JP';
+update lands set region = 'Asia' where iso = 'DE';
+update lands set iso = 'DD' where iso = 'DE';
+insert into lands values ('Italy', 'IT', 'Europe'), ('Spain', 'ES', 'Europe') returning iso;
+insert into lands values ('China', 'CN', 'Asia');
+insert into lands (iso) values ('DE');
+insert into lands (iso, label) values ('DE', 'Duitsland') on conflict (iso) do update set label = excluded.label returning *;
+insert into open_lands values ('JP', 'Nippon') on conflict (iso) do update set name = excluded.name returning *;
+insert into open_lands values ('JP', 'Nippon'), ('IT', 'Italia') on conflict (iso) do update set name = open_lands.name || '!';
+insert into open_lands values ('JP', 'Nippon') on conflict do nothing;
+insert into lands (iso, label) select 'X' || id, name from customers where id < 4;
+insert into lands (label, iso, region) select upper(label), iso || '2', region from lands where region = 'Europe' returning *;
+delete from lands where region = 'Europe' returning label;
+delete from lands where iso in (select country from customers where id = 5);
+update nested_lands set label = 'n' where iso = 'DE' returning *;
+insert into nested_lands values ('IT', 'Italy');
+delete from nested_lands;
+update land_names set name = 'n' where population > 80;
+insert into land_names values ('Italy', 60);
+delete from land_names where population > 80;
+update members_of_lands set label = 'x';
+-- row locks through views
+select * from live_members where org = 1 for update;
+select * from live_members where org = 1 and id = 1 for no key update;
+select id, name from live_members m where m.org = 5 for update of m nowait;
+select * from live_members where name like '%a%' for update skip locked;
+select org, id from live_members order by org, id limit 3 for update;
+select org, id from live_members order by org, id limit 3 for update skip locked;
+select t, label from nested_members where score > 5 order by t, label for share;
+select m.name, b.title from live_members m join badges b on b.org = m.org and b.member = m.id where m.org = 1 for update of m;
+select m.name, b.title from live_members m join badges b on b.org = m.org and b.member = m.id for update of b;
+select * from renamed_members where tenant = 1 for key share;
+select * from swapped_members where org = 1 for update;
+select * from swapped_members where id = 1 for update;
+select * from lands where iso = 'DE' for update;
+select * from lands where iso = 'DE' for share;
+select * from land_names where name = 'Peru' for update;
+select * from european_members where org = 5 for update;
+select * from keyless_members where id = 1 for update;
+select * from distinct_members for update;
+select * from joined_members where org = 1 for update;
+update live_members set points = 1 where (org, id) in (select org, id from live_members where points > 10 order by org, id limit 2 for update) returning org, id;
+delete from live_members where (org, id) in (select org, id from live_members where state = 'new' order by org, id limit 1 for update skip locked) returning org, id;
 -- MERGE and what Postgres has to say of other views
 merge into live_members m using (values (1, 1)) v (org, id) on m.org = v.org and m.id = v.id when matched then update set points = 4;
 update distinct_members set id = 5 where org = 1;
@@ -264,6 +317,13 @@ update fresh_view set n = 'fresher' where oo = 1 returning *;
 alter view fresh_view alter column i set default 99;
 insert into fresh_view (oo, n) values (5, 'by default') returning *;
 insert into fresh_view (oo, n) values (6, 'by default'), (7, 'by default') returning *;
+rollback;
+begin;
+create view copy_of_lands as select iso, label from lands where iso < 'F';
+create view with_lands as select m.org, m.id, m.name, l.label from live_members m join copy_of_lands l on l.iso = m.state;
+insert into copy_of_lands values ('ABC', 'abc') returning *;
+select count(*) from with_lands;
+select * from copy_of_lands order by iso;
 rollback;
 begin;
 prepare change (int8, text) as update live_members set name = $2 where org = $1 returning org, id, name;
