@@ -242,6 +242,7 @@ def _assemble(  # noqa: PLR0913 - what it is made of
         leave=recovery.wake,
         checkpoint=checkpoint,
     )
+    recovery.is_ours = coordinator.is_ours
     fence = Fence(
         control,
         cluster=cluster,

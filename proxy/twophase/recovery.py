@@ -6,9 +6,10 @@ For each prepared transaction of our cluster, in this order, and why:
    finished now, because others may be waiting for its locks.
 2. Committed: COMMIT PREPARED, if the record names this part with this xid. Anything else under the name is an alarm.
 3. No record: give its coordinator time. After the grace time, or sooner if no backend at the commit point holds the
-   transaction's advisory lock any more, offer an abort record (``ON CONFLICT DO NOTHING``) and read what stands there.
-   The unique index settles the race: the offer waits for a decision in flight, and a decision that comes later fails.
-   Looking at locks only saves time; a wrong guess aborts a transaction and tears nothing.
+   transaction's advisory lock any more and this process is not committing it, offer an abort record (``ON CONFLICT DO
+   NOTHING``) and read what stands there. The unique index settles the race: the offer waits for a decision in flight,
+   and a decision that comes later fails. Looking at locks only saves time; a wrong guess aborts a transaction and tears
+   nothing.
 4. Aborted: ROLLBACK PREPARED.
 5. A gid older than the retention, without a record: the record may have been there and dropped. Reported, not touched.
 
@@ -115,6 +116,8 @@ class Recovery:
         self.committed = self.rolled_back = 0
         self.left: dict[str, int] = {}
         self.oldest_s = 0.0  # of what it left
+        #: Whether a transaction is being committed in this process: then it is alive, locks or not.
+        self.is_ours: Callable[[str], bool] = lambda _gid: False
         self._clock_ms = clock_ms
         self._checkpoint = checkpoint
         self._woken = asyncio.Event()
@@ -251,7 +254,8 @@ class Recovery:
             # is waited for, and what is decided must not wait for such.
             enough = asyncio.get_running_loop().time() + self.limits.shard_timeout_s / 2
             for gid in sorted(undecided, key=self._unsettled.__contains__):
-                grace_s = self.limits.grace_s if gid.lock_key in alive else self.limits.orphan_s
+                lives = gid.lock_key in alive or self.is_ours(str(gid))
+                grace_s = self.limits.grace_s if lives else self.limits.orphan_s
                 if undecided[gid] < grace_s or asyncio.get_running_loop().time() > enough:
                     continue
                 if await self._abandon(connection, gid, report) is None:
@@ -320,7 +324,8 @@ class Recovery:
             outcome = None
             alive = {row["key"] for row in await connection.fetch(record.LIVE_DECIDERS)}
             # A client may know the id of a transaction that is open still (SHOW pgchorus.transaction_id).
-            if self._clock_ms() - gid.unix_ms >= self.limits.grace_s * 1000 and gid.lock_key not in alive:
+            lives = gid.lock_key in alive or self.is_ours(text)
+            if self._clock_ms() - gid.unix_ms >= self.limits.grace_s * 1000 and not lives:
                 outcome = await self._abandon(connection, gid, report)
         return {"commit": Status.COMMITTED, "abort": Status.ABORTED}.get(outcome or "", Status.IN_DOUBT)
 

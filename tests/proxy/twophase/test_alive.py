@@ -65,6 +65,42 @@ async def test_a_commit_whose_deferred_constraint_waits_is_left_alone(
     assert await cluster.prepared() == []
 
 
+@pytest.mark.parametrize("grace_s", [3600.0, 0.0])
+async def test_a_commit_of_this_process_is_known_to_be_alive_before_it_has_its_lock(
+    cluster: CommitCluster, grace_s: float
+) -> None:
+    """Its commit point gets the message late: a network stalls. Others would take the parts for orphans, we know."""
+    coordinator = cluster.coordinator()
+    links = await cluster.begin(INSERT)
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(sql: str) -> None:
+        if "SET CONSTRAINTS" in sql:
+            held.set()
+            await go_on.wait()
+
+    links[0].before = hold
+    commit = asyncio.create_task(coordinator.commit(links, {0, 1, 2}))
+    await held.wait()
+    for shard in (1, 2):
+        await cluster.until(shard, "SELECT count(*) = 1 FROM pg_prepared_xacts WHERE database = current_database()")
+    recovery = cluster.recovery(RecoveryLimits(grace_s=grace_s, orphan_s=0.0))
+    recovery.is_ours = coordinator.is_ours
+    report = await recovery.run_once()
+    go_on.set()
+    outcome = await commit
+    if grace_s:
+        assert (len(report.waiting), report.rolled_back) == (2, [])
+        assert outcome.committed
+        assert await cluster.values() == EVERYWHERE
+    else:
+        assert len(report.rolled_back) == 2, "it has had its time"
+        assert outcome.error is not None
+        assert outcome.error.sqlstate == "40001"
+        assert await cluster.values() == [[], [], []]
+    assert await cluster.prepared() == []
+
+
 async def test_one_whose_lock_somebody_else_has_commits_all_the_same(cluster: CommitCluster) -> None:
     """Names are known to everybody, so anybody can take the lock: nothing waits for it, and the record decides."""
     gid = make_gid("s0", 1, int(time.time() * 1000))
