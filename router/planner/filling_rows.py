@@ -1,4 +1,4 @@
-"""The rows of an INSERT ... VALUES into a sharded table, with parameters for what no shard may compute itself.
+"""The rows of an INSERT, with parameters for what no shard may compute itself.
 
 Decides which values these are: those of sequences, since each shard has a copy that must not be touched; defaults and
 calls that run at home only; a key that is computed; defaults that read the clock. See :mod:`router.planner.filling`.
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from router import clock_words
-from router.cluster import Reference, Sharded
+from router.cluster import Sharded
 from router.effect import Runs
+from router.errors import Refused
 from router.keys import value_term
 from router.plan_steps import Computed
 from router.planner import dml
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from router.planner.context import Context
     from router.planner.filling import Values
+    from router.planner.moving import Cut
     from router.relation import Column, Relation
     from router.statement import Parsed, Token
     from router.tree import Node
@@ -35,7 +37,11 @@ _OPAQUE: Final = frozenset({"SubLink", "ColumnRef", "SelectStmt", "A_Indirection
 
 
 class Rows:
-    """The values of an INSERT into a sharded table that no shard may compute: each has sequences of its own."""
+    """The values of an INSERT that no shard may compute: of a sharded table each has sequences of its own.
+
+    Home computes what it stores, also of a reference table, but for the clock: that is the transaction's, and home may
+    have come to that later.
+    """
 
     def __init__(self, context: Context, filling: Values) -> None:
         self._context = context
@@ -44,9 +50,8 @@ class Rows:
         dml.check_target(context, context.body["relation"], context.parsed.kind)
         relation = context.relation(context.body["relation"])
         placement = context.placement(relation, context.body["relation"].get("location"))
-        spread = isinstance(placement, Sharded | Reference) and relation is not None and relation.is_table
-        self.relation: Relation | None = relation if spread else None  # the target, if it is on several shards
-        self._by_row = isinstance(placement, Reference)  # what home computes, home stores: nothing to fill in
+        self.relation: Relation | None = relation if relation is not None and relation.is_table else None
+        self._at_home = not isinstance(placement, Sharded)
         self._key = placement.key if isinstance(placement, Sharded) else ""
         self._overriding = self._node.get("override", _NOT_SET) != _NOT_SET
         self._defaults: dict[str, Computed | str | None] = {}
@@ -57,8 +62,6 @@ class Rows:
         query = node.get("selectStmt", {}).get("SelectStmt")
         if relation is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
             return
-        if self._by_row and (query is None or "valuesLists" in query):
-            return
         if query is None:
             self._default_values(relation)
         elif "valuesLists" in query and not any(key in query for key in ("sortClause", "limitCount", "limitOffset")):
@@ -67,22 +70,51 @@ class Rows:
             self._selected(relation, query)
 
     def _selected(self, relation: Relation, query: Node) -> None:
-        """SELECT: defaults that read the clock become columns of it, where a column can be put behind its last."""
-        tokens = self._context.parsed.tokens
-        into = at_top(tokens, "INTO") or 0
-        select = next((at for at in range(into, len(tokens)) if tokens[at].name == "SELECT"), None)
-        plain = not any(key in query for key in ("distinctClause", "valuesLists", "withClause", "groupClause"))
-        if "cols" not in self._node or select is None or "larg" in query or not plain:
+        """SELECT: defaults that read the clock become columns of it, behind its last."""
+        from router.planner import moving  # noqa: PLC0415 - it takes what it leaves to the sequences from here
+
+        context, node = self._context, self._node
+        tokens, pieces = context.parsed.tokens, moving.cut(context.parsed, node)
+        try:
+            columns = moving.targets(context, relation, node, query)
+        except Refused:
+            return  # nobody knows how many there are
+        if pieces is None or columns is None or "valuesLists" in query:
             return
-        names = dml.columns_of(relation, self._node) or []
-        clocked = {c.name: d for c in relation.columns if c.name not in names and isinstance(d := self.default(c), str)}
-        opening = next((n for n in range(into, select) if tokens[n].name == "ASCII_40"), None)
-        closing = None if opening is None else group_end(tokens, opening)
-        end = _list_end(tokens, select)
-        if not clocked or closing is None or closing > select:
+        left_out = [column for column in relation.columns if column not in columns and not column.generated]
+        clocked = {column.name: text for column in left_out if isinstance(text := self.default(column), str)}
+        varies = any(context.effect(dml.default_value(column)).volatile for column in left_out)
+        if not clocked or not self._behind_last(query, pieces, ", ".join(clocked.values()), varies=varies):
             return
-        self._filling.splice(tokens[closing].start, tokens[closing].start, "".join(f", {_quoted(n)}" for n in clocked))
-        self._filling.splice(end, end, "".join(f", {text}" for text in clocked.values()))
+        into_end = tokens[at_top(tokens, "INSERT") or 0].start + len(pieces.into.rstrip())
+        names = ", ".join(map(_quoted, clocked))
+        if "cols" in node:
+            opening = next(at for at in range(len(tokens)) if tokens[at].start >= into_end)
+            closing = tokens[group_end(tokens, opening) or opening].start
+            self._filling.splice(closing, closing, f", {names}")
+        else:
+            before = ", ".join(_quoted(column.name) for column in columns)
+            self._filling.splice(into_end, into_end, f" ({before}, {names})")
+
+    def _behind_last(self, query: Node, pieces: Cut, added: str, *, varies: bool) -> bool:
+        """Put columns behind the last one of a query; False where they do not fit. ``varies``: from row to row."""
+        parsed = self._context.parsed
+        tokens, first = parsed.tokens, parsed.token_at(pieces.start)
+        select = at_top(tokens, "SELECT", first)
+        if select is None and "withClause" not in query:  # in parentheses
+            select = next((at for at in range(first, len(tokens)) if tokens[at].name == "SELECT"), None)
+        if "larg" not in query and select is not None and tokens[select].start < pieces.end:
+            if "targetList" not in query or ("distinctClause" in query and varies):
+                return False
+            end = _list_end(tokens, select)
+            self._filling.splice(end, end, f", {added}")
+            return True
+        if "withClause" in query:
+            return False
+        # Operations of sets and TABLE: their columns have types of their own, also where they are constants.
+        self._filling.splice(pieces.start, pieces.start, f'SELECT "pgchorus".*, {added} FROM (')  # noqa: S608 - definitions
+        self._filling.splice(pieces.end, pieces.end, ') AS "pgchorus"')
+        return True
 
     def default(self, column: Column) -> Computed | str | None:
         """Return what fills a column that is left out: computed, an expression for the text, None: the shard's own."""
@@ -92,6 +124,9 @@ class Rows:
 
     def _default(self, column: Column) -> Computed | str | None:
         context = self._context
+        if self._at_home:
+            value = None if column.generated or column.identity else dml.default_value(column)
+            return None if value is None or not context.effect(value).clock else self._clocked(column)
         if column.identity and column.sequence is not None:
             return Computed(nextval(column.sequence.schema, column.sequence.name))
         value = None if column.generated else dml.default_value(column)
@@ -105,8 +140,12 @@ class Rows:
             known = value_term(context.reader, value, column.type_name, column.type_modifier)
             stays = known is not None or effect.runs is not Runs.ANYWHERE
             return None if stays else Computed(column.default, column.type_name)
+        return self._clocked(column) if effect.clock else None
+
+    def _clocked(self, column: Column) -> str | None:
+        """Return a default with parameters for what reads the clock in it; None where nothing does in its text."""
         (parsed,) = parse(f"SELECT {column.default}")
-        splices = self._filling.clock_splices(parsed, named=False) if effect.clock else []
+        splices = self._filling.clock_splices(parsed, named=False)
         text = parsed.text
         for start, end, new in sorted(splices, reverse=True):
             text = text[:start] + new + text[end:]
@@ -228,7 +267,7 @@ class Rows:
         word = self._filling.word(value, column.type_name) if column.type_schema == "pg_catalog" else None
         if word is not None:
             return f"{word}::pg_catalog.{column.type_name}"
-        if any(kind in _OPAQUE for kind, _ in walk(value)):
+        if self._at_home or any(kind in _OPAQUE for kind, _ in walk(value)):
             return None
         text = context.parsed.text[span[0] : span[1]]
         if "FuncCall" in value or column.name == self._key:

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from router.plan import ByKeys, Parameter, Single, SplitInsert
+from router.plan import ByKeys, HomeShard, Parameter, Single, SplitInsert
 from router.plan_steps import Computed, Filled, Moment
 from router.planner import filling
 from router.rewrite import cut_values
@@ -117,6 +117,8 @@ def _inner(plan: Plan, rows: tuple[str, ...], terms: Sequence[KeyTerm], other: i
         same = not terms or (plan.target.terms == (terms[0],) and terms[other] == terms[0])
         given = terms or all(not isinstance(term, Parameter) for term in plan.target.terms)
         return plan if same and given else None
+    if isinstance(plan, Single) and isinstance(plan.target, HomeShard):
+        return plan if not each else None
     if not isinstance(plan, SplitInsert):
         return None
     if terms:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from router.cluster import Home, Reference, Sharded
 from router.effect import Runs
+from router.keys import Facts
 from router.plan import EveryShard, HomeShard, Statement
 from router.plan_steps import CLOCK_CALLS, Computed, Moment, MoveRows
 from router.planner import dml
 from router.planner.filling_rows import nextval
-from router.planner.names import star_columns
+from router.planner.names import Level, Names, star_columns
 from router.planner.scope import Scope
 from router.rewrite import at_top, group_end, outside_brackets
 from router.tree import constant, items, strings, walk
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from router.cluster import Placement
     from router.plan_steps import Value
     from router.planner.context import Context
-    from router.planner.names import Level
     from router.relation import Column, Relation
     from router.statement import Parsed, Token
     from router.tree import Node
@@ -43,12 +43,12 @@ def insert_select(context: Context) -> Statement | None:
     relation = context.relation(node["relation"])
     if query is None or relation is None or not relation.is_table or not context.many:
         return None
-    cut = _cut(context.parsed, node)
+    pieces = cut(context.parsed, node)
     if "SetToDefault" in context.parsed.kinds and "onConflictClause" not in node:
         return None
-    if cut is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
+    if pieces is None or any("indirection" in entry["ResTarget"] for entry in node.get("cols", ())):
         return None
-    columns = _targets(context, relation, node, query)
+    columns = targets(context, relation, node, query)
     if columns is None:
         return None
     placement = context.placement(relation)
@@ -66,16 +66,16 @@ def insert_select(context: Context) -> Statement | None:
     if isinstance(placement, Reference):
         reference.check_triggers(context, relation, at)
         reference.check_column_defaults(context, relation, defaults, at)
-    reading = select.plan(context.rewritten(cut.read(columns, query)))
+    reading = select.plan(context.rewritten(pieces.read(columns, query)))
     everything = [*columns, *(column for column, _ in extra)]
     key_type, key_column, modifier = _key(placement, relation, everything)
-    overriding = cut.overriding
+    overriding = pieces.overriding
     if not overriding and any(column.identity == "a" for column in everything):
         overriding = "OVERRIDING SYSTEM VALUE "
     plan = MoveRows(
         reading,
-        f"{cut.into}({', '.join(quoted(column.name) for column in everything)}) {overriding}",
-        cut.tail,
+        f"{pieces.into}({', '.join(quoted(column.name) for column in everything)}) {overriding}",
+        pieces.tail,
         HomeShard() if isinstance(placement, Home) else EveryShard(),
         key_type,
         key_column,
@@ -115,11 +115,11 @@ def _check_tail(context: Context, node: Node) -> None:
                 raise context.refuse("system-columns", body.get("location"), name=name[0])
 
 
-def _targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
-    """Return the columns that the query's columns go to."""
+def targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
+    """Return the columns that the query's columns go to; None where they are not certain."""
     names = dml.columns_of(relation, node) or []
     if "cols" not in node:
-        width = _width(context, query)
+        width = _width(context, node, query)
         if width is None or width > len(names):
             return None
         names = names[:width]
@@ -133,15 +133,17 @@ def _targets(context: Context, relation: Relation, node: Node, query: Node) -> l
     return found
 
 
-def _width(context: Context, query: Node) -> int | None:
-    """Count the columns of a query."""
-    while "larg" in query:
-        query = query["larg"]
-    if "valuesLists" in query:
-        return len(items(query["valuesLists"][0]))
-    level: Level = Scope(context).select(query)
+def _width(context: Context, node: Node, query: Node) -> int | None:
+    """Count the columns of an INSERT's query."""
+    scope = Scope(context)
+    environment = scope.with_clause(node, Level(node, Names([]), Facts()), {}, None, None)
+    level: Level = scope.select(query, environment=environment)
+    while level.arms:
+        level = level.arms[0]
+    if "valuesLists" in level.node:
+        return len(items(level.node["valuesLists"][0]))
     count = 0
-    for target in query.get("targetList", ()):
+    for target in level.node.get("targetList", ()):
         fields = strings(target["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields"))
         if fields[-1:] == ("*",):
             starred = star_columns(level.names, fields)
@@ -201,7 +203,7 @@ def _moment(context: Context, value: Node) -> Moment | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class Cut:
     """INSERT ... SELECT in pieces. ``into``: INSERT INTO and the table; ``start`` and ``end``: the query's place."""
 
     parsed: Parsed
@@ -236,7 +238,8 @@ def sql_type(column: Column) -> str:
     return f"{quoted(column.type_schema)}.{quoted(column.type_name)}"
 
 
-def _cut(parsed: Parsed, node: Node) -> _Cut | None:
+def cut(parsed: Parsed, node: Node) -> Cut | None:
+    """Cut an INSERT ... SELECT into its pieces; None where that is not sure."""
     tokens, text = parsed.tokens, parsed.text
     insert = at_top(tokens, "INSERT")
     if insert is None or insert + 1 >= len(tokens):
@@ -264,7 +267,7 @@ def _cut(parsed: Parsed, node: Node) -> _Cut | None:
     if prefix and (query_with or not text[tokens[at].start :].lstrip()):
         return None
     end_of_query = tokens[stop - 1].end if stop < len(tokens) else parsed.end
-    return _Cut(
+    return Cut(
         parsed,
         prefix,
         text[tokens[insert].start : into_end] + " ",

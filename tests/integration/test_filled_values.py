@@ -143,6 +143,63 @@ def test_one_moment_for_all_shards(town: Town, connect: Callable[..., WireClient
         client.rows("drop table made")
 
 
+HERE = """
+insert into {t} (id) values ({n}), ({n} + 100)
+insert into {t} (id, at) values ({n}, default), ({n} + 100, now())
+insert into {t} values ({n})
+insert into {t} values ({n}, default, default)
+insert into {t} (id) select {n}
+insert into {t} select {n} + n from generate_series(0, 2) n
+insert into {t} (id) select {n} union select {n} + 100
+insert into {t} (id) select {n} union all select {n} + 100 order by 1 limit 5
+insert into {t} (id, name) (select {n}, '2020-01-01')
+insert into {t} (id) with x as (select {n} as id) select id from x
+with x as (select {n} as id, date '2026-03-04' as day) insert into {t} (id, day) select * from x
+with x as (select {n} as id) insert into {t} select * from x
+insert into {t} (id, at) select {n}, now() group by 1 having count(*) = 1
+insert into {t} (id) select {n} from generate_series(1, 2) group by 1
+insert into {t} (id, name) select distinct {n}, 'x' from generate_series(1, 2)
+insert into {t} (id) select k from notes where k = {n}
+insert into {t} (id, name) select max(k) + {n}, min(v) from notes
+insert into {t} values ({n}, '2020-01-01'); insert into {t} values ({n}) on conflict (id) do update set at=default
+insert into {t} (id, day, at) values ({n}, '2020-01-01', '2020-01-01'); update {t} set (at, day) = (default, default)
+insert into {t} (id, at) values ({n}, 'now'); update {t} set at = 'now' where id = {n}
+merge into {t} using (values ({n})) v (n) on v.n = id when not matched then insert (id) values (n)
+merge into {t} using (values ({n})) v (n) on v.n = id when not matched then insert values (n, default, default)
+insert into {t} (id, name) table pairs
+"""
+
+
+@pytest.mark.parametrize("table", ["at_home", "codes"])
+def test_one_moment_for_what_one_shard_holds(town: Town, connect: Callable[..., WireClient], table: str) -> None:
+    """A table of the home shard, and a reference table, beside a block's now()."""
+    client = connect(town.dsn)
+    client.rows(
+        f"create table {table} (id int primary key, at timestamptz default now(), day timestamp default localtimestamp,"
+        " name text)"
+    )
+    client.rows("create table pairs as select 70 as a, 'b'::text as b")
+    client.rows("insert into notes values (16, 'a'), (17, 'b')")
+    try:
+        for number, text in enumerate(HERE.strip().splitlines(), 1):
+            for prepared in (False, True):
+                client.rows("begin")
+                client.rows("select 1 from notes where k = 4")
+                for one in text.format(t=table, n=number).split("; "):
+                    if prepared:
+                        client.ask(parse(one), bind(), execute(), SYNC)
+                    else:
+                        client.rows(one)
+                odd = client.rows(
+                    f"select * from {table} where at <> now() or day not in (localtimestamp, '2026-03-04')"
+                )
+                found = client.rows(f"select count(*) > 0 from {table}")
+                client.rows("rollback")
+                assert (odd, found) == ([], [("t",)]), text
+    finally:
+        client.rows(f"drop table {table}, pairs")
+
+
 def test_one_moment_for_all_copies(town: Town, connect: Callable[..., WireClient]) -> None:
     client = connect(town.dsn)
     client.rows("create table codes (id int4, at timestamptz default now(), r float8 default random())")  # no key
