@@ -40,6 +40,7 @@ from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
 from proxy.twophase.fence import FenceLostError
+from proxy.twophase.messages import alive_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -437,11 +438,10 @@ class ClientTransaction:
         says there that it is alive, however long it is open.
         """
         if self.gid is None and self.in_block and self.writers:
-            if self.identity is None:
-                self.identity = self.database.watch(self)
+            self.identity = self.identity or self.database.watch(self)
             shard = min(self.must_commit.keys() & self.writers or self.writers)
             self.gid = self.database.new_gid(shard, self.identity)
-            await self.links[shard].run(f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({self.gid.lock_key})")
+            await self.links[shard].run(alive_sql(self.gid))
         return "" if self.gid is None else str(self.gid)
 
     # --- deadlocks (proxy.twophase.deadlock.Waiter) -----------------------------------------------------------

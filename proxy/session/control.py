@@ -35,6 +35,7 @@ from proxy.session.run import MAX_PADDING, at_its_place, padded, relay
 from proxy.settings import RESET_ALL
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
+from proxy.twophase.messages import alive_sql
 from proxy.wire import backend
 from router.errors import refusal
 from router.plan_control import Control, Prepared, PreparedControl, Setting
@@ -193,6 +194,9 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         return b"RELEASE"
     changed = transaction.catalog_changed
     await transaction.rollback_to(plan.savepoint, statement.text)
+    if transaction.gid is not None:  # the client may have asked for it since: its lock has gone with the savepoint
+        shard = session.database.logical.shards.index(transaction.gid.commit_point)
+        await transaction.links[shard].run(alive_sql(transaction.gid))
     await session.rolled_back_to(transaction.log[-1])
     if transaction.settings_changed:
         if session.clocks is not None:

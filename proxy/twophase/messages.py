@@ -33,6 +33,14 @@ _SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
 _SYNC_WAIT_ENDED = "terminating connection due to administrator command"
 
 
+def alive_sql(gid: GlobalId) -> str:
+    """Return what takes the lock by which recovery sees that a transaction is alive, until its (sub)transaction ends.
+
+    To be run at its commit point. It is tried, and nobody has to read whether that succeeded.
+    """
+    return f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key})"
+
+
 def prepare_sql(plan: Plan, shard: int) -> str:
     """Return step 1 for a participant.
 
@@ -64,7 +72,7 @@ def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> str:
     limit = limits.commit_point_idle_ms
     return (
         f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
-        f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({gid.lock_key}), {_LOOK_FOR_THE_PROXY}; "
+        f"{alive_sql(gid)}, {_LOOK_FOR_THE_PROXY}; "
         "SET CONSTRAINTS ALL IMMEDIATE; "
         f"SELECT {_XID_AND_DURABILITY}, "
         "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.twophase import record
+from proxy.twophase.gid import GlobalId
 from wire_client import SYNC, bind, describe, execute, parse
 
 if TYPE_CHECKING:
@@ -93,3 +95,26 @@ def test_what_cannot_be_prepared_must_be_where_the_id_points(town: Town, connect
     assert gid.startswith("pgchorus:test:s0:")
     client.query("commit")
     assert outcome(client, gid) == "committed"
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_an_id_that_was_asked_for_in_a_savepoint_is_alive_after_going_back(
+    any_town: Town, connect: Callable[..., WireClient], *, failed: bool
+) -> None:
+    client = connect(any_town.dsn)
+    key = any_town.spread[0]
+    client.query("begin; savepoint s")
+    client.query(f"insert into notes values ({key}, 'x')")
+    ((text,),) = client.rows(ASK)
+    gid = GlobalId.parse(text)
+    assert gid is not None
+    shard = int(gid.commit_point.removeprefix("s"))
+    if failed:
+        client.query("select 1/0")
+    client.query("rollback to s")
+    assert (gid.lock_key,) in any_town.on_shard(shard, record.LIVE_DECIDERS)
+    assert client.rows(ASK) == [(text,)]
+    client.query(f"insert into notes values ({key}, 'y')")
+    client.query("commit")
+    assert outcome(client, text) == "committed"
+    assert any_town.stored() == [(key, "y")]
