@@ -8,6 +8,8 @@
 # make differential  statement files on one Postgres and on the proxy over 1, 2 and 4 shards: what is not the same
 # make generated  generated schemas, rows and statements, compared in the same way; ARGS="--statements 100000 --seed 1"
 # make fuzz    a million damaged inputs for the readers of the protocol, two thousand for sessions
+# make pipelines  random sequences of messages to one Postgres and to the proxy over one shard: what is not the same;
+#              ARGS="--rounds 100000 --seed 1"
 # make tutorials  Django's and SQLAlchemy's tutorials, and dumps, through the proxy, with one shard and with several
 # make suites  the test suites of asyncpg, pg8000, psycopg and SQLAlchemy, directly and through the proxy; fetches them
 # make docs    what is made from the source: docs/refusals.md, docs/doctor.md, docs/configuration.md and its JSON Schema
@@ -37,7 +39,7 @@ export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz tutorials docs site screens suites bench clean \
+.PHONY: demo test lint model faults soak tpcb deadlocks differential generated fuzz pipelines tutorials docs site screens suites bench clean \
 	wheel demo-wheel test-compiled
 
 demo: $(VENV)/.demo
@@ -87,6 +89,9 @@ generated: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(RUN) tests/fuzz/fuzz.py $(ARGS)
+
+pipelines: $(VENV)/.test
+	$(RUN) tests/transcripts/compare.py $(ARGS)
 
 tutorials: $(VENV)/.test
 	$(RUN) -m pytest -q -m "long or not long" tests/migrations tests/integration/test_sqlalchemy.py \

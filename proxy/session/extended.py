@@ -199,7 +199,6 @@ class ExtendedProtocol:
         """Run what a Query finds unsynced before it; False when that failed."""
         if not await self.run_unsynced():
             return False
-        self._executed = False
         self.unnamed.query_begins()
         return True
 
@@ -218,6 +217,7 @@ class ExtendedProtocol:
             raise_if_fatal(error)
             self._fail(error)
             return False
+        self._executed = False
         return True
 
     def _reply(self, frame: bytes) -> None:

@@ -31,10 +31,11 @@ _COPY_DATA, _COPY_MESSAGES, _FLUSH_SYNC, _SYNC = ord("d"), frozenset(b"dcf"), fr
 _SYNC_FRAME = frontend.Sync().encode()
 _CLOSED = ord("3")
 _TAG_END_BYTES = 24  # in which a number of rows has room
-# Behind a COPY of the extended protocol: the Sync behind its Execute was ignored, if the shard has begun to read data;
-# it is answered, if it failed before. Either way the answer to this Close of nothing comes before the last
-# ReadyForQuery.
-_END_OF_COPY = _SYNC_FRAME + frontend.Close(b"S", b"pgchorus_copy").encode() + _SYNC_FRAME
+# Behind a COPY: a Sync among its data was ignored, if the shard was reading it; it is answered, if it had failed by
+# then. Either way the answer to this Close of nothing comes before the last ReadyForQuery. The extended protocol's own
+# Sync behind Execute is one of them.
+_MARKER = frontend.Close(b"S", b"pgchorus_copy").encode() + _SYNC_FRAME
+_END_OF_COPY = _SYNC_FRAME + _MARKER
 
 PARSE_ENDS, BIND_ENDS, CLOSE_ENDS = frozenset(b"1"), frozenset(b"2"), frozenset(b"3")
 DESCRIBE_ENDS, EXECUTE_ENDS = frozenset(b"Tn"), frozenset(b"CIs")
@@ -87,7 +88,8 @@ class Relay:
         self._over = False  # ReadyForQuery has ended the exchange
         self._awaits_closed = False  # the answer to our Close, before which ReadyForQuery ends nothing
         self._answered_before = 0  # how many of those there were
-        self._ignored_syncs = 0  # of the client's, among its data
+        self._synced = 0  # Syncs of the client's, among its data
+        self.alone = False  # a simple query that is one COPY: nothing of the client's message comes behind it
         self.failed = False  # an ErrorResponse was passed on
         self.sqlstate = ""  # of that
         self.rows = 0  # that the shard returned or changed
@@ -136,12 +138,16 @@ class Relay:
     def _end(self) -> None:
         """The exchange is over.
 
-        A COPY that failed before it read any data has ignored no Sync: ours was answered, and so are the client's. The
-        settings that have changed are handed on in the order of the changes: Postgres reports the latest first.
+        Those Syncs among the data of a COPY that came behind its error are the session's to answer. The settings that
+        have changed are handed on in the order of the changes: Postgres reports the latest first.
         """
         self._over = True
-        if self._ignored_syncs and self.failed and self._answered_before != 1:
-            self._client.push_back([(_SYNC, b"")] * self._ignored_syncs)
+        if self._synced and self.failed:
+            # One ReadyForQuery is the Query's, or the end's; one more that of our Sync, if no data was read at all.
+            answered = self._answered_before - 1
+            if self._script is not None:
+                answered = min(answered, self._synced)
+            self._client.push_back([(_SYNC, b"")] * answered)
         for name, value in reversed(self._reported):
             self._on_parameter(name, value)
         self._reported.clear()
@@ -244,17 +250,20 @@ class Relay:
 
     def _behind_copy(self) -> bytes:
         """Return what has to follow the data, or the error that came instead."""
-        if self._script is None or self._over:
+        if self._over or (self._script is None and not self._synced):
             return b""
         self._awaits_closed = True
-        return _END_OF_COPY
+        return _MARKER if self._script is None else _END_OF_COPY
 
     def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
         """Write what belongs to the COPY in one go; True when it was its end."""
         out = bytearray()
         for position, (kind, body) in enumerate(messages):
             if kind in _FLUSH_SYNC:
-                self._ignored_syncs += kind == _SYNC and self._script is not None
+                if kind == _SYNC and (self._script is not None or self.alone):
+                    self._synced += 1
+                    self._awaits_closed = True  # until the marker is answered ReadyForQuery ends nothing
+                    out += _SYNC_FRAME
                 continue
             if kind not in _COPY_MESSAGES:
                 raise out_of_place(self._client, kind)

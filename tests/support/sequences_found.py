@@ -7,8 +7,8 @@ from typing import Any
 
 from proxy.wire.frames import frame
 from sequences_again import run
-from transcripts import PLAIN, q
-from wire_client import SYNC, bind, close, describe, execute, parse
+from transcripts import COPY_DONE, PLAIN, data, fail, q
+from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse
 
 _ABS = frame(b"F", pack(">IHHI", 1397, 1, 1, 1) + pack(">Ii", 4, -5) + pack(">H", 0))
 
@@ -175,6 +175,19 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
 #: For one shard alone: over several FunctionCall is refused, and so is an isolation level behind LOCK TABLE.
 FOUND_OVER_ONE: dict[str, tuple[Any, ...]] = {
     **_UNNAMED,
+    **{
+        f"{text}, syncs {what}, by {how}": (*begin, *messages, FLUSH, SYNC, q("select 1"), PLAIN)
+        for text in ("copy plain from stdin", "copy wanting from stdin (freeze)")
+        for how, begin in (("query", (q(text),)), ("protocol", (parse(text), bind(), execute())))
+        for what, messages in (
+            ("behind an error", (data("x\ty\n"), SYNC, COPY_DONE)),
+            ("before and behind an error", (SYNC, data("5\tx\n"), SYNC, data("x\ty\n"), SYNC, SYNC, COPY_DONE, SYNC)),
+            ("and no error", (SYNC, data("5\tx\n"), SYNC, COPY_DONE)),
+            ("before an error at the end", (SYNC, data("1\tx\n"), SYNC, COPY_DONE)),
+            ("and given up", (SYNC, data("5\tx\n"), SYNC, fail("enough"), SYNC)),
+            ("behind an error that is given up", (data("x\ty\n"), SYNC, fail("enough"), SYNC)),
+        )
+    },
     "an isolation level, behind a lock": (
         q("lock table plain; begin isolation level repeatable read; show transaction_isolation"),
         q("rollback"),
@@ -252,6 +265,14 @@ FOUND_OVER_ONE: dict[str, tuple[Any, ...]] = {
         q("execute x(1)"),
         q("drop table made"),
         q("execute x(1)"),
+    ),
+    "a function call, and a vacuum behind it": (
+        parse("select k from notes order by k"),
+        bind(portal="p"),
+        execute("p", 1),
+        _ABS,
+        *run("vacuum nowhere"),
+        SYNC,
     ),
     "a function call ends what was bound": (
         parse("close all", "s"),

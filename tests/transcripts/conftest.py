@@ -32,13 +32,13 @@ class Pair:
     def __init__(self, direct: str, through: str, filled: str, shards: Sequence[str]) -> None:
         self.direct = direct
         self.through = through
-        self._filled = [psycopg.connect(dsn, autocommit=True) for dsn in (direct, filled)]
+        self.filled = [psycopg.connect(dsn, autocommit=True) for dsn in (direct, filled)]
         self._shards = [psycopg.connect(dsn, autocommit=True) for dsn in shards]
         self.execute(SCHEMA)
         self.execute(CONTENT)
 
     def execute(self, statements: str) -> None:
-        for connection in self._filled:
+        for connection in self.filled:
             connection.execute(statements.encode())
 
     def fill(self) -> None:
@@ -46,7 +46,7 @@ class Pair:
         for shard in self._shards:
             left = shard.execute("SELECT gid FROM pg_prepared_xacts").fetchall()
             assert not left, "a sequence left a prepared transaction behind"
-        for connection in self._filled:
+        for connection in self.filled:
             state = connection.execute(
                 "SELECT (SELECT string_agg(n::text, '' ORDER BY k) FROM notes), (SELECT string_agg(v, '' ORDER BY id)"
                 " FROM plain), (SELECT count(*) FROM wanting)"
@@ -55,7 +55,7 @@ class Pair:
                 connection.execute(CONTENT.encode())
 
     def close(self) -> None:
-        for connection in (*self._filled, *self._shards):
+        for connection in (*self.filled, *self._shards):
             connection.close()
 
 
