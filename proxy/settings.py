@@ -31,10 +31,11 @@ RESET_SQL = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL"
 NOT_SETTINGS = frozenset({"user", "database", "options", "replication"})
 
 #: Settings under which several shards are used, whatever a packet, a role or a database says: with others Postgres
-#: reads a text otherwise than the router, which would then send it to too few shards.
+#: reads a text otherwise than the router, which would then send it to too few shards, or than the proxy has written it.
 READING: Final = {
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
+    "array_nulls": "on",
     "session_replication_role": "origin",
 }
 

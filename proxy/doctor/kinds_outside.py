@@ -259,7 +259,7 @@ SETTINGS: Final = Area(
         Kind(
             "setting-refused",
             ERROR,
-            "standard_conforming_strings, transform_null_equals or session_replication_role is not as it must be",
+            "standard_conforming_strings, array_nulls, transform_null_equals or session_replication_role is not right",
             "over several shards such sessions are refused",
             "`RESET` it where it is set",
         ),

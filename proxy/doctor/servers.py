@@ -34,6 +34,7 @@ RELOAD: Final = "SELECT pg_reload_conf()"
 _MUST_BE: Final = {
     "standard_conforming_strings": ("on", "setting-refused"),
     "transform_null_equals": ("off", "setting-refused"),
+    "array_nulls": ("on", "setting-refused"),
     "session_replication_role": ("origin", "setting-refused"),
     "default_transaction_read_only": ("off", "setting-read-only"),
     "idle_session_timeout": ("0", "setting-idle-session"),

@@ -381,6 +381,7 @@ class Context:
 _READING: Final = {
     "standard_conforming_strings": frozenset({"on", "true", "yes", "1"}),
     "transform_null_equals": frozenset({"off", "false", "no", "0"}),
+    "array_nulls": frozenset({"on", "true", "yes", "1"}),  # arrays go from shard to shard as texts
     "session_replication_role": frozenset({"origin"}),
 }
 

@@ -144,3 +144,15 @@ def test_statements_like_the_last_go_as_they_come(alone: Twins) -> None:
         for name in ("by_b", "texts", "writes"):
             alone.same(bind(value, statement=name), *tail)
         alone.same(parse("select c from plain_rows where a = $1", oids=[23]), bind(value), *tail)
+
+
+def test_nulls_in_arrays_that_were_parsed(alone: Twins) -> None:
+    """Over several shards the setting is refused."""
+    text = "select '{1,null}'::text[] = array['1', null]"
+    alone.query(f"prepare p as {text}")
+    alone.same(parse(text, "s"), SYNC)
+    alone.query("set array_nulls = off")
+    for _ in range(2):
+        alone.query("execute p")
+        alone.same(bind(statement="s"), execute(), SYNC)
+    alone.query(text)

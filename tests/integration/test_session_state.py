@@ -87,6 +87,7 @@ def test_start_up_settings(town: Town, connect: Connect) -> None:
         ("standard_conforming_strings", "off"),
         ("standard_conforming_strings", "f"),
         ("transform_null_equals", "tr"),
+        ("array_nulls", "off"),
         ("session_replication_role", "replica"),
     ],
 )
