@@ -48,13 +48,14 @@ def _in_one_step(context: Context) -> Statement:
     return context.statement(route, _TAGS[context.parsed.kind], returns_rows="returningClause" in body, **flags)
 
 
-def _at_cursor(context: Context, placement: Placement | None, at: int | None) -> Plan:
+def _at_cursor(context: Context, placement: Placement | None, written: Written) -> Plan:
     """Plan WHERE CURRENT OF: the row is where the cursor is, which one shard has; nothing else may be read there."""
     body = context.body
     cursor = body.get("whereClause", {}).get("CurrentOfExpr", {}).get("cursor_name", "")
     alone = not {"fromClause", "usingClause", "withClause"} & body.keys() and "SubLink" not in context.parsed.kinds
-    if not cursor or not alone or not isinstance(placement, Sharded | Home):
-        raise context.refuse("where-current-of", at)
+    view = written.relation is not None and written.relation.stands_in  # Postgres has none through views either
+    if not cursor or not alone or view or not isinstance(placement, Sharded | Home):
+        raise context.refuse("where-current-of", written.source.location)
     placed(context, EveryShard(), many_rows=True)
     return Single(AtCursor(cursor) if isinstance(placement, Sharded) else HomeShard(), writes=True)
 
@@ -62,7 +63,7 @@ def _at_cursor(context: Context, placement: Placement | None, at: int | None) ->
 def _route(context: Context, scope: Scope, written: Written, *, modifying: bool) -> Plan:
     placement, at = context.placement(written.relation), written.source.location
     if context.many and "CurrentOfExpr" in context.parsed.kinds:
-        return _at_cursor(context, placement, at)
+        return _at_cursor(context, placement, written)
     if isinstance(placement, Reference) and context.many:
         if modifying:
             raise context.refuse("reference-write", at, table=written.relation.name if written.relation else "")

@@ -172,7 +172,7 @@ def problem(context: Context, view: Relation, kind: str) -> str:
         return found
     if kind == "InsertStmt" and found.filled:
         return found.filled
-    return "MERGE, and what stands beside it, is for tables alone."
+    return "INSERT, UPDATE and DELETE go through it, but no MERGE, none beside a MERGE, and none inside COPY."
 
 
 class _Unfit(Exception):  # noqa: N818 - said of a view, and told as a sentence

@@ -231,6 +231,12 @@ with gone as (delete from live_members where org = 1 and id = 1 returning *) ins
 with changed as (update live_members set points = 0 returning id) select count(*) from changed;
 with c as (select 1 as org) update live_members set points = 0 from c where c.org = live_members.org;
 with live_members as (select 1 as org) delete from live_members where org = 2;
+update live_members set name = 'x' where current of nowhere;
+begin;
+declare c cursor for select * from members where org = 1;
+fetch c;
+update live_members set name = 'x' where current of c;
+rollback;
 -- views of copies
 update lands set label = 'x' where iso = 'DE' returning *;
 update lands set label = upper(label) returning *;

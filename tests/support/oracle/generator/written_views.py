@@ -1,4 +1,4 @@
-"""Changes through views: views of sharded tables with other names and orders, conditions, check options, and nested."""
+"""Changes through views of sharded and reference tables: other names and orders, conditions, check options, nested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oracle.generator.rarer_changes import RarerChanges
-from oracle.generator.schema import SHARDED, Table
+from oracle.generator.schema import HOME, Table
 
 if TYPE_CHECKING:
     from oracle.generator.changes import Change
@@ -25,7 +25,7 @@ class WrittenViews(RarerChanges):
         self.written: list[Table] = []
         own, others = random.Random(f"views of {seed}"), self.chance  # the rest of a seed is what it was without these
         self.chance = own
-        tables = [table for table in self.schema.tables if table.place == SHARDED]
+        tables = [table for table in self.schema.tables if table.place != HOME]
         for number, table in enumerate((*tables, *tables[:2])):
             self.written.append(self._view(f"wv{number}", table))
         for number in range(2):
