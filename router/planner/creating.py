@@ -125,7 +125,7 @@ def _created(context: Context, into: Node, query: Node, cut: _Cut) -> Statement:
     name = TableName(*tables.creation_name(context, range_var))
     placement = Home() if temporary else context.database.placement(name)
     if "ExecuteStmt" not in query:
-        places = reads(context, query)
+        places = reads_with_views(context, query)
         _ = context.whole_effect
         if isinstance(placement, Home) and Place.SHARDED not in places:
             return _at_home(context, range_var)

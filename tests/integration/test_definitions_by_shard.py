@@ -288,6 +288,29 @@ def test_a_sharded_table_is_made_from_a_query(filled: Twins, town: Town) -> None
         filled.query("drop table made")
 
 
+def test_tables_are_made_from_views_of_sharded_ones(filled: Twins) -> None:
+    filled.query("create view seen as select k, v, n from notes where k < 25")
+    filled.query("create view counted as select n, count(*) from seen group by n")
+    try:
+        for name in ("made", "codes", "at_home"):
+            for query in (
+                "select k, k as id, n from seen",
+                "select s.k, s.k as id, w.word from seen s join words w on w.n = s.k",
+                "select c.n as k, c.n as id, c.count from counted c join kinds on kinds.id = 1",
+                "with x as (select * from seen) select k, k as id, v from x where n > 1",
+            ):
+                filled.query(f"create table {name} as {query}")
+                filled.query(f"select count(*), sum(k), min(id), max({name}::text) from {name}")
+                filled.query(f"drop table {name}")
+        filled.query("create temp table mine as select k from seen union select n from counted")
+        filled.query("select count(*), sum(k) from mine")
+        filled.query("create view further as select seen.k, words.word from seen join words on words.n = seen.k")
+        filled.query("select count(*), max(word) from further")
+        filled.query("drop view further")
+    finally:
+        filled.query("drop view counted, seen")
+
+
 def test_reference_home_and_temporary_tables_are_made_from_sharded_ones(filled: Twins, town: Town) -> None:
     filled.query("create table codes as select k as id, v from notes where n = 2")
     assert town.everywhere("select count(*) from codes") == [[(6,)]] * 3
