@@ -40,6 +40,7 @@ from proxy.session.parameters import check_parameters, check_result_formats
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.session.preparing import (
     current,
+    described_rows,
     key_parameters,
     prepare,
     read_parameters,
@@ -398,12 +399,10 @@ class ExtendedProtocol:
     async def _describe(self, message: frontend.Describe) -> None:
         if message.kind == b"S":
             prepared = find_statement(self.session, message.name)
-            description = prepared.description
-            fields = description.fields
-            if fields is not None:
+            if prepared.description.fields is not None:
                 self.session.check_not_failed()
-            rows = backend.no_data() if fields is None else backend.row_description(fields)
-            self._reply(backend.parameter_description(description.parameter_oids) + rows)
+            self._reply(backend.parameter_description(prepared.description.parameter_oids))
+            self._reply(await described_rows(self.session, prepared, self._send_batch))
             return
         await self._send_declared(message.name)
         if self.unnamed.is_on_link(message.name):

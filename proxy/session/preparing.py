@@ -291,6 +291,16 @@ async def current(
     return renewed
 
 
+async def described_rows(
+    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None
+) -> bytes:
+    """Return RowDescription, or NoData; raises what Postgres says where rows are not what they were at Parse."""
+    if prepared.description.fields is None:
+        return backend.no_data()
+    fields = (await current(session, prepared, flush)).description.fields
+    return backend.no_data() if fields is None else backend.row_description(fields)
+
+
 async def bind_and_run(
     session: Session,
     prepared: PreparedStatement,
