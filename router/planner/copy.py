@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from router.clock_words import reads_words
-from router.cluster import Reference, Sharded
+from router.cluster import Home, Reference, Sharded
 from router.effect import Runs
 from router.errors import Refused
 from router.plan import EveryShard, Gather, HomeShard, Plan, Single, Statement
 from router.plan_copy import CopyFormat, CopyIn, CopyOut
+from router.plan_steps import Filled
 from router.planner import copy_filling, dml, gather, placing, views
 from router.planner.names import Place
 from router.planner.passthrough import option_is_on
@@ -49,11 +50,28 @@ def plan(context: Context) -> Statement:
     placement = context.placement(relation, at)
     if not isinstance(placement, Sharded | Reference) or relation is None:
         context.check_access(relation, write=writes, defaults=_omitted(relation, body), at=at)
-        return context.statement(Single(HomeShard(), writes), "COPY", **context.flags)
+        single = Single(HomeShard(), writes)
+        there = context.statement(single, "COPY", **context.flags)
+        return _at_home(context, there, single, relation) if writes and relation is not None else there
     if not writes:
         context.check_access(relation, write=False, at=at)
         return context.statement(_out(context, relation), "COPY")
     return context.statement(_in(context, relation), "COPY")
+
+
+def _at_home(context: Context, there: Statement, single: Single, relation: Relation) -> Statement:
+    """Return how home takes the rows: in a block with the time of the transaction in columns that are left out."""
+    listed = list(strings(context.body.get("attlist")))
+    try:
+        _check_options(context, context.body["relation"].get("location"))
+        fill = copy_filling.left_out(context, relation, listed, Home())
+    except Refused:
+        return there
+    if fill is None or not relation.is_table:
+        return there
+    width = len(fill.columns) + len(listed)
+    rows = CopyIn(HomeShard(), copy_format(context), None, None, width, fill=fill, table=relation.name.name)
+    return context.like(there, Filled(context.like(there, rows), (), single))
 
 
 def _omitted(relation: Relation | None, body: Node) -> list[str] | None:

@@ -34,12 +34,12 @@ def left_out(context: Context, relation: Relation, listed: Sequence[str], placem
 
     What cannot be filled in exactly is not among it, and is refused by those who look at defaults.
     """
-    if not context.many or not context.body.get("attlist") or not isinstance(placement, Sharded | Reference):
+    if not context.many or not context.body.get("attlist"):
         return None
     values = Values(context)
     found = []
     for column in relation.columns:
-        if column.name not in listed and not column.generated:
+        if column.name not in listed and not column.generated and not _is_homes(context, column, placement):
             filled = _filled(context, values, column, placement)
             if filled is not None:
                 found.append(filled)
@@ -61,6 +61,14 @@ def needs_filling(context: Context, column: Column, placement: Placement) -> boo
     effect = context.effect(dml.default_value(column))
     by_copy = effect.volatile and isinstance(placement, Reference)
     return effect.runs is not Runs.ANYWHERE or effect.clock or by_copy
+
+
+def _is_homes(context: Context, column: Column, placement: Placement) -> bool:
+    """Whether home fills in the column of a table of its own: all but the time of the transaction."""
+    if isinstance(placement, Sharded | Reference):
+        return False
+    effect = context.effect(dml.default_value(column))
+    return bool(column.identity) or effect.volatile or not effect.clock
 
 
 def _filled(context: Context, values: Values, column: Column, placement: Placement) -> FilledColumn | None:

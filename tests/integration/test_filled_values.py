@@ -200,6 +200,36 @@ def test_one_moment_for_what_one_shard_holds(town: Town, connect: Callable[..., 
         client.rows(f"drop table {table}, pairs")
 
 
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_copy_into_a_home_table_takes_the_time_of_the_block(
+    town: Town, connect: Callable[..., WireClient], protocol: str
+) -> None:
+    """Its sequences, and other defaults that it leaves out, are home's as before."""
+    client, extended = connect(town.dsn), protocol == "extended"
+    client.rows(
+        "create table at_home (id serial primary key, at timestamptz default now(), day date default current_date + 1,"
+        " v text default 'v', r float8 default random())"
+    )
+    copies = [parse("copy at_home (v) from stdin"), bind(), execute(), SYNC]
+    try:
+        for block in (True, False):
+            client.rows("begin" if block else "select 1")
+            client.rows("select 1 from notes where k = 4")
+            client.send(*(copies if extended else [Query(b"copy at_home (v) from stdin")]))
+            client.read("G")
+            found = client.ask(CopyData(b"a\nb\n\\N\n"), CopyDone(), *([SYNC] if extended else []))
+            assert ("tag", "COPY 3") in found, found
+            if block:
+                assert client.rows("select distinct at = now(), day = current_date + 1 from at_home") == [("t", "t")]
+            client.rows("commit" if block else "select 1")
+        counted = "select count(*), count(distinct r), count(distinct at), max(id), count(v), count(day) from at_home"
+        assert client.rows(counted) == [("6", "6", "2", "6", "4", "6")]
+        assert client.query("copy at_home (nosuch) from stdin")[0][1]["C"] == "42703"
+    finally:
+        client.rows("rollback")
+        client.rows("drop table at_home")
+
+
 def test_one_moment_for_all_copies(town: Town, connect: Callable[..., WireClient]) -> None:
     client = connect(town.dsn)
     client.rows("create table codes (id int4, at timestamptz default now(), r float8 default random())")  # no key
