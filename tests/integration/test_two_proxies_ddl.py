@@ -53,6 +53,19 @@ def pair(make_databases: MakeDatabases, start_proxy: StartProxy) -> Iterator[Pai
         yield Pair(*clients, proxy)
 
 
+def test_a_view_that_is_written_shows_the_key_under_another_name_now(pair: Pair) -> None:
+    pair.one.execute("ALTER TABLE spread ADD COLUMN n int, ADD COLUMN v int")
+    pair.one.execute(f"UPDATE spread SET n = {len(KEYS) + 1} - k".encode())
+    pair.one.execute("CREATE VIEW written AS SELECT k AS a, n AS b, v FROM spread")
+    for turn in range(4):
+        for key in KEYS:
+            changed = pair.other.execute(f"UPDATE written SET v = {turn} WHERE a = {key}".encode())
+            assert changed.rowcount == 1, (turn, key)
+        assert pair.one.execute("SELECT min(v), max(v) FROM spread").fetchone() == (turn, turn)
+        names = "k AS a, n AS b" if turn % 2 else "n AS a, k AS b"
+        pair.one.execute(f"DROP VIEW written; CREATE VIEW written AS SELECT {names}, v FROM spread".encode())
+
+
 def test_a_view_that_is_another_one_now(pair: Pair) -> None:
     assert pair.other.execute("SELECT count(*) FROM seen").fetchone() == (0,)
     for _ in range(3):
