@@ -25,7 +25,10 @@ from router.rewrite import group_end, split_list
 from router.tree import constant, items, name_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from router.planner.context import Context
+    from router.statement import Token
     from router.tree import Node
 
 _CONTROLS = {
@@ -219,7 +222,7 @@ def prepare(context: Context) -> Statement:
     parsed = context.parsed
     tokens, text = parsed.tokens, parsed.text
     types: tuple[str, ...] = ()
-    at = 2  # PREPARE name
+    at = _behind_name(tokens)
     if at < len(tokens) and tokens[at].name == "ASCII_40":
         end = group_end(tokens, at)
         if end is None:
@@ -235,10 +238,15 @@ def prepare(context: Context) -> Statement:
     return context.statement(plan, "PREPARE")
 
 
+def _behind_name(tokens: Sequence[Token]) -> int:
+    """Return the place of what follows PREPARE name or EXECUTE name; empty statements may stand before it."""
+    return next(number for number, token in enumerate(tokens) if token.name != "ASCII_59") + 2
+
+
 def execute(context: Context) -> Statement:
     """EXECUTE name (arguments)."""
     plan = PreparedControl(Prepared.EXECUTE, context.body["name"])
-    plan = _with_arguments(context, plan, context.body, 2, "this form of EXECUTE")
+    plan = _with_arguments(context, plan, context.body, _behind_name(context.parsed.tokens), "this form of EXECUTE")
     return context.statement(plan, "EXECUTE", returns_rows=True)
 
 

@@ -130,6 +130,14 @@ FOUND: dict[str, tuple[Any, ...]] = {
         describe("S", "s"),
         SYNC,
     ),
+    "prepare and execute behind empty statements": (
+        q("; prepare x(int4) as select v from notes where k = $1"),
+        q(";; execute x(3)"),
+        q(" ;execute x(nosuch)"),
+        *run("; execute x(3)"),
+        SYNC,
+        q("; explain (costs off) execute x(3)"),
+    ),
     "a portal of the session's own is closed": (
         parse("reset geqo", "s"),
         bind(statement="s", portal="c"),
