@@ -330,7 +330,7 @@ def _copied(chance: random.Random) -> list[Any]:
         rows.append(chance.choice((data("25\tq\n"), FLUSH, SYNC)))
     ends = chance.choice((COPY_DONE, COPY_DONE, fail("enough")))
     # It must end before a message that is none of COPY's: that would end the connection.
-    return [*begin, *rows, ends]
+    return [*begin, *rows, ends, SYNC]  # those among the data have ended nothing
 
 
 def _odd(chance: random.Random) -> list[Any]:
