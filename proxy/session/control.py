@@ -347,6 +347,8 @@ async def _discard_all(session: Session) -> bytes:
         session.clocks.back()
     session.sequences.forget()
     _deallocate_all(session)
+    session.cursors.clear()
+    session.held_cursors.clear()
     transaction.unpin()
     # The client is told of each reported setting that went back: the shard reports them while it applies what is left.
     shard = session.database.logical.home

@@ -345,6 +345,24 @@ def test_after_cursors_with_hold_of_several_shards_all_of_them_are_written(
     filled.query("select sum(n) from notes")
 
 
+@pytest.mark.parametrize("again", ["select k from notes order by k", "select k from notes where k = 7"])
+def test_discard_all_forgets_cursors_with_hold(filled: Twins, again: str) -> None:
+    for _ in range(2):
+        for text in (
+            "begin",
+            "declare c cursor with hold for select k from notes where k = 7",
+            "commit",
+            "discard all",
+            "fetch c",
+            "begin",
+            f"declare c cursor for {again}",
+            "fetch 2 from c",
+            "commit",
+            "fetch c",
+        ):
+            filled.query(text)
+
+
 def test_a_block_with_cursors_with_hold_of_two_shards_leaves_nothing_behind(town: Town, connect: Connect) -> None:
     client = connect(town.dsn)
     a, b, _ = town.spread
