@@ -67,7 +67,20 @@ class Expected:
     client's name of it, and its name on links.
     """
 
-    __slots__ = ("keyed", "kind", "likely", "link_name", "name", "prepared", "shape", "shard", "statement", "tally")
+    __slots__ = (
+        "behind",
+        "heads",
+        "keyed",
+        "kind",
+        "likely",
+        "link_name",
+        "name",
+        "prepared",
+        "shape",
+        "shard",
+        "statement",
+        "tally",
+    )
 
     def __init__(self, statement: Statement, kind: int, shard: int) -> None:
         self.statement = statement
@@ -83,6 +96,9 @@ class Expected:
         self.prepared: Any = None
         self.name = b""
         self.link_name = ""
+        #: How a shard's message begins instead of the first ``behind`` bytes of the client's, by the length of that.
+        self.heads: dict[int, bytes] = {}
+        self.behind = 0
 
     def sent_alike(self, data: bytes) -> bytes:
         """Return what a shard gets of a message of this shape."""

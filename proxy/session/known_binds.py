@@ -68,7 +68,6 @@ class KnownBind(Expected):
         "_sent",
         "_shape",
         "_shard",
-        "_short_heads",
         "_slots",
         "_tries",
         "control",
@@ -109,7 +108,6 @@ class KnownBind(Expected):
         self._portals: dict[int, Portal] = {}
         self._shape: Shape | None = None
         self._tries = 0  # to learn the shape
-        self._short_heads: dict[int, bytes] = {}  # how a Bind like the shape begins on links, by the message's length
         self.following: list[KnownBind] = self.likely
 
     @property
@@ -157,14 +155,15 @@ class KnownBind(Expected):
 
     def sent_alike(self, data: bytes) -> bytes:
         """Return what a shard gets of a pipeline that has matched; of a statement with a name and without moments."""
-        head = self._short_heads.get(len(data))
+        head = self.heads.get(len(data))
         shape = self._shape
         assert shape is not None  # noqa: S101 - it has matched
         if self.kind == PARSED:
             return data
         if head is None:
             length = shape.cut(data).bind_end - 1 + self._name_delta
-            head = self._short_heads[len(data)] = HEADER.pack(_BIND, length) + self._bind_head
+            head = self.heads[len(data)] = HEADER.pack(_BIND, length) + self._bind_head
+            self.behind = shape.body
         return head + data[shape.body :]
 
     def cut(self, data: bytes) -> Pipeline:

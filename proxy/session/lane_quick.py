@@ -54,6 +54,8 @@ _BEHIND: Final = len(_END) - 2
 _BEFORE: Final = frozenset(b"12")
 _LONGEST_HEAD: Final = 1024
 _LEDGER: Final = 3 * 500
+#: A link with no more than these will not have to close the one that was used the longest time ago.
+_FEW_STATEMENTS: Final = 16
 _unpack_header: Final = HEADER.unpack_from
 _now: Final = monotonic
 
@@ -135,11 +137,13 @@ class QuickLane(FastLane):
             elif kind == NAMED:
                 if statements.get(running.name) is not running.prepared:
                     break
-                try:
-                    link.statements.move_to_end(running.link_name)
-                except KeyError:
+                on_link = link.statements
+                if running.link_name not in on_link:
                     break
-                sent = running.sent_alike(data)
+                if len(on_link) > _FEW_STATEMENTS:
+                    on_link.move_to_end(running.link_name)
+                head = running.heads.get(len(data))
+                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
             else:
                 statements[b""] = running.prepared
                 sent = data
