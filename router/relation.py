@@ -85,7 +85,8 @@ class Column:
     ``type_name`` is pg_type.typname (``int8``, ``varchar``), ``type_schema`` its schema; a domain is its own type, with
     ``base_type_oid`` (equal to ``type_oid`` for all others). ``collation`` is the collation's name, '' where the type
     has none. ``collates_as_c``: order is the order of bytes. ``deterministic``: equal means equal bytes (true without
-    collation). ``default``: the expression's text, '' for none; also a generated column's. ``uses``: of the default.
+    collation). ``default``: the expression's text, '' for none; its domain's where it has none of its own; also a
+    generated column's. ``uses``: of the default.
     ``sequence``: the sequence that feeds it (serial or identity), if any. ``definition``: type, modifier and collation
     as CREATE TABLE has them, with names that no search path changes but for pg_catalog's own; '' when nobody asked.
     ``bare_type``: the type alone (a domain's base type), in the same way.

@@ -35,7 +35,8 @@ _RELATION_LIST: Final = """
 _COLUMN_LIST: Final = """
   SELECT json_agg(json_build_array(a.attrelid::bigint, a.attname, a.attnum, a.atttypid::bigint, t.typname, tn.nspname,
       CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END::bigint, a.atttypmod, a.attnotnull, a.attidentity,
-      a.attgenerated, CASE WHEN NOT r.hidden THEN pg_get_expr(d.adbin, d.adrelid) END, coalesce(l.collname, ''),
+      a.attgenerated, CASE WHEN NOT r.hidden THEN coalesce(pg_get_expr(d.adbin, d.adrelid), of_type.value) END,
+      coalesce(l.collname, ''),
       CASE WHEN a.attcollation = 0 THEN true
            WHEN l.collprovider = 'd' THEN (SELECT c_order FROM here)
            WHEN l.collprovider = 'b' THEN true
@@ -43,11 +44,15 @@ _COLUMN_LIST: Final = """
       coalesce(l.collisdeterministic, true),
       format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attcollation <> t.typcollation AND l.oid IS NOT NULL
         THEN ' COLLATE ' || quote_ident(ln.nspname) || '.' || quote_ident(l.collname) ELSE '' END,
-      format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, NULL), d.xmin::text)
+      format_type(CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END, NULL),
+      coalesce(d.xmin, CASE WHEN of_type.value IS NOT NULL THEN t.xmin END)::text)
       ORDER BY a.attrelid, a.attnum)
   FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    -- A column without a default of its own has its domain's.
+    CROSS JOIN LATERAL (SELECT CASE WHEN t.typtype = 'd' AND d.oid IS NULL AND a.attidentity = ''
+      AND a.attgenerated = '' THEN pg_get_expr(t.typdefaultbin, 0) END AS value) AS of_type
     LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
   WHERE r.relkind <> 'S'
 """

@@ -230,6 +230,39 @@ def test_copy_into_a_home_table_takes_the_time_of_the_block(
         client.rows("drop table at_home")
 
 
+@pytest.mark.parametrize("table", ["made", "at_home"])
+def test_the_default_of_a_domain_is_one_of_the_column(
+    town: Town, connect: Callable[..., WireClient], table: str
+) -> None:
+    client = connect(town.dsn)
+    for text in (
+        "create domain moment as timestamptz default now()",
+        "create domain later as moment",
+        "create domain silent as timestamptz default now()",
+        f"create table {table} (k int8 primary key, a moment, b later, c silent default null)",
+    ):
+        client.rows(text)
+    try:
+        client.rows("begin")
+        client.rows("select 1 from notes where k = 4")
+        for text in (
+            f"insert into {table} (k) select g from generate_series(1, 9) g",
+            f"insert into {table} (k) values (10), (11), (12), (13)",
+            f"insert into {table} values (14, default, default, default), (15, default, default, null)",
+            f"update {table} set a = default where k in (1, 2, 3, 4, 5)",
+        ):
+            client.rows(text)
+        client.ask(parse(f"insert into {table} (k) values ($1)"), bind(b"16"), execute(), SYNC)
+        client.send(Query(f"copy {table} (k) from stdin".encode()), CopyData(b"17\n18\n19\n20\n"), CopyDone())
+        client.read()
+        seen = client.rows(f"select count(*), bool_and(a = now()), bool_and(b = now()), count(c) from {table}")
+        assert seen == [("20", "t", "t", "0")]
+    finally:
+        client.rows("rollback")
+        client.rows(f"drop table {table}")
+        client.rows("drop domain later, moment, silent")
+
+
 def test_one_moment_for_all_copies(town: Town, connect: Callable[..., WireClient]) -> None:
     client = connect(town.dsn)
     client.rows("create table codes (id int4, at timestamptz default now(), r float8 default random())")  # no key
