@@ -57,11 +57,15 @@ def tells(operand: str | None, key: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnId:
-    """A column of one range table entry of one query level. ``family`` None: its equality is not the hash's."""
+    """A column of one range table entry of one query level. ``family`` None: its equality is not the hash's.
+
+    ``turned``: named by way of USING, which has made its type that of the other side's column, or may have.
+    """
 
     source: int
     name: str
     family: str | None
+    turned: bool = field(default=False, compare=False)
 
 
 Member = ColumnId | Constant | Parameter

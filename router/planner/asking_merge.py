@@ -229,7 +229,7 @@ def _known(context: Context, column: Column) -> _Column:
 
 
 def _column(context: Context, scope: Scope, name: str, column: ColumnId | None) -> _Column:
-    known = asking_rows.column_of(scope, column)
+    known = scope.column(column)
     return _Column(name, "", text=False) if known is None else replace(_known(context, known), name=name)
 
 

@@ -23,7 +23,6 @@ from router.tree import same, strings, unwrap, walk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from router.keys import ColumnId
     from router.plan_steps import Asked
     from router.planner.context import Context
     from router.relation import Column
@@ -201,12 +200,12 @@ def _named(context: Context, text: str) -> list[tuple[str, Column | None]] | Non
         body = target["ResTarget"]
         value = body.get("val", {})
         fields = strings(value.get("ColumnRef", {}).get("fields"))
-        known = column_of(scope, level.names.column(value))
+        known = scope.column(level.names.column(value))
         if fields[-1:] == ("*",):
             starred = star_columns(level.names, fields)
             if starred is None:
                 return None
-            found += [(name, column_of(scope, column)) for name, column in starred]
+            found += [(name, scope.column(column)) for name, column in starred]
         elif "name" in body:
             found.append((body["name"], known))
         elif fields or "FuncCall" in value:
@@ -214,9 +213,3 @@ def _named(context: Context, text: str) -> list[tuple[str, Column | None]] | Non
         else:
             return None
     return found
-
-
-def column_of(scope: Scope, column: ColumnId | None) -> Column | None:
-    """Return the column of a table that a name means; None for what is computed."""
-    relation = scope.sources[column.source].relation if column is not None else None
-    return relation.column(column.name) if relation is not None and column is not None else None

@@ -238,8 +238,7 @@ def kept(scope: Scope, column: ColumnId, key: Column | None) -> bool:
     """Whether a column's value is what a key becomes that it is assigned to: a varchar(n) loses blanks beyond n."""
     if key is None or key.type_name != "varchar" or key.type_modifier < 0:
         return True
-    relation = scope.sources[column.source].relation
-    found = relation.column(column.name) if relation is not None else None
+    found = scope.column(column)
     return found is not None and found.type_name == "varchar" and 0 <= found.type_modifier <= key.type_modifier
 
 

@@ -105,12 +105,9 @@ def _plain_types(query: Query) -> bool:
 
 def _definition(query: Query, node: Node) -> str:
     """Return how a column for an expression is created: as the catalog has it, or '' for the type that is described."""
-    column = query.level.names.column(node)
-    if column is not None:
-        relation = query.scope.sources[column.source].relation
-        found = relation.column(column.name) if relation is not None else None
-        if found is not None and found.definition:
-            return found.definition
+    found = query.scope.column(query.level.names.column(node))
+    if found is not None and found.definition:
+        return found.definition
     if constant(node) is not None:
         raise _Unsure  # of no type yet
     for kind, body in walk(node):
@@ -204,9 +201,7 @@ class _Groups:
     def _extreme(self, name: str, argument: Node) -> str:
         """Return the definition of a column of partial values of an aggregate that has its argument's type."""
         if name in {"min", "max"} and "ColumnRef" in argument:
-            column = self._query.level.names.column(argument)
-            relation = self._query.scope.sources[column.source].relation if column is not None else None
-            found = relation.column(column.name) if relation is not None and column is not None else None
+            found = self._query.scope.column(self._query.level.names.column(argument))
             if found is not None and found.type_schema != "pg_catalog":
                 return found.definition
         _definition(self._query, argument)

@@ -11,6 +11,7 @@ here: the condition then does not route.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from router.cluster import Reference, Sharded
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from router.planner.constants import ConstantColumn
     from router.planner.context import Context
+    from router.relation import Column
 
 MAX_SOURCES = 400
 
@@ -341,7 +343,7 @@ class Scope:
             plain = self.context.reader.plain_equality
             if plain and one is not None and other is not None and one.family == other.family is not None:
                 on.equal.append((one, other))
-            merged[name] = None if full else other if kind == "JOIN_RIGHT" else one
+            merged[name] = None if full else self._merged(*((other, one) if kind == "JOIN_RIGHT" else (one, other)))
         if "quals" in body:
             self.condition(level, body["quals"], names, on, environment, facts if inner else None)
         if body.get("isNatural") and any(item.columns is None for item in both):
@@ -352,6 +354,21 @@ class Scope:
         if kind == "JOIN_RIGHT":
             return Join("left", right, left, on, body.get("location")), both, merged
         return Join("inner" if inner else "full" if full else "left", left, right, on), both, merged
+
+    def _merged(self, kept: ColumnId | None, other: ColumnId | None) -> ColumnId | None:
+        """Return what a name of USING means: one side's column, of the type that both have in common."""
+        types = [
+            None if column is None else (column.type_oid, column.type_modifier, column.collation)
+            for column in (self.column(kept), self.column(other))
+        ]
+        return kept if kept is None or (types[0] is not None and types[0] == types[1]) else replace(kept, turned=True)
+
+    def column(self, column: ColumnId | None) -> Column | None:
+        """Return the column of a table that has this type as well; None for what is computed."""
+        if column is None or column.turned:
+            return None
+        relation = self.sources[column.source].relation
+        return None if relation is None else relation.column(column.name)
 
     # --- conditions --------------------------------------------------------------------------------------------------
 

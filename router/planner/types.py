@@ -98,11 +98,7 @@ class Types:
         return readers[kind](body) if kind in readers else None
 
     def _column(self, node: Node) -> Type | None:
-        column = self._names.column(node)
-        if column is None:
-            return None
-        relation = self._scope.sources[column.source].relation
-        found = relation.column(column.name) if relation is not None else None
+        found = self._scope.column(self._names.column(node))
         if found is None or found.type_schema != "pg_catalog" or not found.type_oid:
             return None
         return Type(found.type_oid, found.collates_as_c, found.deterministic, found.type_modifier)

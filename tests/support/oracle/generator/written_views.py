@@ -25,11 +25,13 @@ class WrittenViews(RarerChanges):
         self.written: list[Table] = []
         own, others = random.Random(f"views of {seed}"), self.chance  # the rest of a seed is what it was without these
         self.chance = own
-        tables = [table for table in self.schema.tables if table.place != HOME]
+        every, tables = self.schema.tables, [table for table in self.schema.tables if table.place != HOME]
+        self.schema.tables = tables  # a view of tables of the home shard beside sharded ones is refused
         for number, table in enumerate((*tables, *tables[:2])):
             self.written.append(self._view(f"wv{number}", table))
         for number in range(2):
             self.written.append(self._view(f"wy{number}", self.pick(*self.written)))
+        self.schema.tables = every
         self.chance = others
 
     def change(self) -> Change:

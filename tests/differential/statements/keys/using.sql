@@ -1,0 +1,22 @@
+-- Names that USING and NATURAL merge have the type that both sides have in common, and are sorted and grouped as such.
+select k from k2 join k4 using (k) order by k desc;
+select k, k2.v from k2 left join k4 using (k) order by k, 2;
+select k, k2.v from k2 right join k4 using (k) order by k desc nulls last, 2;
+select k, a.v from k4 a right join k2 b using (k) where b.v is not null order by k desc nulls last, 2;
+select k, a.v, b.v from k4 a left join k8 b using (k) order by 1, 2, 3;
+select k, a.v, b.v from k8 a left join k2 b using (k) order by k nulls first, 2, 3;
+select k from k2 full join k8 using (k) order by k;
+select k, count(*) from k2 right join k8 using (k) group by k order by k;
+select sum(k), max(k), min(k), avg(k), count(distinct k) from k2 right join k8 using (k);
+select sum(k), max(k), avg(k) from k4 left join k8 using (k);
+select distinct k from k4 right join k2 using (k) order by k desc;
+select k, row_number() over (order by k) from k2 left join k4 using (k) order by 2;
+select k from k2 join k4 using (k) join k8 using (k) order by k desc limit 3;
+select * from k2 join k4 using (k) order by k, 2, 3;
+select k from kv left join kt using (k) order by k;
+select k, count(*) from kt right join kv using (k) group by k order by k;
+select max(k), min(k) from kv right join kt using (k);
+select k from k2 left join k4 using (k) where k = 1;
+select k from k4 right join k2 using (k) where k in (1, 2, 3) order by k;
+select k from (select k from k4) a right join k2 using (k) order by k;
+select j.k from k2 join k4 using (k) as j order by j.k;
