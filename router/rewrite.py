@@ -75,9 +75,9 @@ def first_at_top(tokens: list[Token], names: Collection[str], start: int = 0) ->
 
 
 def is_name(tokens: list[Token], index: int) -> bool:
-    """Whether a keyword begins no clause: it is a name (``AS from``, ``t.order``), or part of IS DISTINCT FROM."""
+    """Whether a keyword begins no clause: a name (``AS from``, ``t.order``), part of IS DISTINCT FROM, DISTINCT ON."""
     before = tokens[index - 1].name if index else ""
-    return before in _NAMES_FOLLOW or (tokens[index].name == "FROM" and before == "DISTINCT")
+    return before in _NAMES_FOLLOW or (before == "DISTINCT" and tokens[index].name in {"FROM", "ON"})
 
 
 def list_items(tokens: list[Token], start: int, stop: int) -> list[tuple[int, int]]:

@@ -76,10 +76,10 @@ class Rows:
         context, node = self._context, self._node
         tokens, pieces = context.parsed.tokens, moving.cut(context.parsed, node)
         try:
-            columns = moving.targets(context, relation, node, query)
+            columns = moving.named_targets(context, relation, node, query)
         except Refused:
             return  # nobody knows how many there are
-        if pieces is None or columns is None or "valuesLists" in query:
+        if pieces is None or columns is None:
             return
         left_out = [column for column in relation.columns if column not in columns and not column.generated]
         clocked = {column.name: text for column in left_out if isinstance(text := self.default(column), str)}
@@ -103,7 +103,8 @@ class Rows:
         select = at_top(tokens, "SELECT", first)
         if select is None and "withClause" not in query:  # in parentheses
             select = next((at for at in range(first, len(tokens)) if tokens[at].name == "SELECT"), None)
-        if "larg" not in query and select is not None and tokens[select].start < pieces.end:
+        is_select = "larg" not in query and "valuesLists" not in query
+        if is_select and select is not None and tokens[select].start < pieces.end:
             if "targetList" not in query or ("distinctClause" in query and varies):
                 return False
             end = _list_end(tokens, select)
@@ -111,7 +112,7 @@ class Rows:
             return True
         if "withClause" in query:
             return False
-        # Operations of sets and TABLE: their columns have types of their own, also where they are constants.
+        # Operations of sets, TABLE, and VALUES in an order: their columns have types of their own, also where they are constants.
         self._filling.splice(pieces.start, pieces.start, f'SELECT "pgchorus".*, {added} FROM (')  # noqa: S608 - definitions
         self._filling.splice(pieces.end, pieces.end, ') AS "pgchorus"')
         return True

@@ -116,7 +116,16 @@ def _check_tail(context: Context, node: Node) -> None:
 
 
 def targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
-    """Return the columns that the query's columns go to; None where they are not certain."""
+    """Return the columns that get what the query says; None where they are not certain."""
+    override = node.get("override", "OVERRIDING_NOT_SET")
+    found = None if override == "OVERRIDING_USER_VALUE" else named_targets(context, relation, node, query)
+    if found is None or (override == "OVERRIDING_NOT_SET" and any(column.identity == "a" for column in found)):
+        return None
+    return found
+
+
+def named_targets(context: Context, relation: Relation, node: Node, query: Node) -> list[Column] | None:
+    """Return the columns that the query's columns stand for, by their names or in order; None where not certain."""
     names = dml.columns_of(relation, node) or []
     if "cols" not in node:
         width = _width(context, node, query)
@@ -125,10 +134,6 @@ def targets(context: Context, relation: Relation, node: Node, query: Node) -> li
         names = names[:width]
     found = [column for name in names if (column := relation.column(name)) is not None]
     if len(found) != len(names) or any(column.generated for column in found):
-        return None
-    always = any(column.identity == "a" for column in found)
-    override = node.get("override", "OVERRIDING_NOT_SET")
-    if (always and override == "OVERRIDING_NOT_SET") or override == "OVERRIDING_USER_VALUE":
         return None
     return found
 

@@ -167,6 +167,13 @@ insert into {t} (id, at) values ({n}, 'now'); update {t} set at = 'now' where id
 merge into {t} using (values ({n})) v (n) on v.n = id when not matched then insert (id) values (n)
 merge into {t} using (values ({n})) v (n) on v.n = id when not matched then insert values (n, default, default)
 insert into {t} (id, name) table pairs
+insert into {t} (id, name) select {n}, 1 is distinct from 2
+insert into {t} (id, name) select {n}, 'x' as from from notes where k = 16 window w as () for update
+insert into {t} (id, name) select distinct on (g) {n} + g, 'x' from generate_series(0, 1) g order by g, 1
+insert into {t} (id, name) (select {n}, 'x' union all select {n} + 100, 'y') limit 1
+insert into {t} (id, name) values ({n}, 'x'), ({n} + 100, (select 'y')) order by 1 limit 1
+insert into {t} overriding user value select {n}
+insert into {t} (id) overriding system value select {n} limit 1
 """
 
 

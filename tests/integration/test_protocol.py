@@ -610,3 +610,29 @@ def test_what_is_wrong_with_a_parameter_is_said_at_bind(filled: Twins, portal: s
             filled.query(end)
     for values in ((b" 7 ",), (b"0x7",), (b"+7",), (None,)):  # read by Postgres
         filled.same(parse("select count(*) from notes where n < $1"), bind(*values), execute(), SYNC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        "select k from notes where n > $1 order by k",
+        "select sum(n) from notes where n > $1",
+        "select n, count(*) from notes where n > $1 group by n order by n",
+        "select k from notes where n > $1",
+        "select k from notes where k = $1",
+    ),
+)
+def test_a_bind_with_the_wrong_number_of_values_or_formats_is_told_as_such(twins: Twins, text: str) -> None:
+    """A shard's 08P01 is not taken for that of a statement whose columns another session has changed."""
+    twins.same(parse(text, "s"), SYNC)
+    for values, formats, results in (
+        ((b"1", b"2"), (), ()),
+        ((), (), ()),
+        ((b"1",), (0, 0), ()),
+        ((b"1",), (), (0, 0, 0)),
+        ((b"1",), (0, 1, 1), (1, 1)),
+    ):
+        trace = twins.same(
+            bind(*values, statement="s", formats=formats, results=results), describe("P"), execute(), SYNC, ignoring="M"
+        )
+        assert sqlstates(trace) == ["08P01"]
