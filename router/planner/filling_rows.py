@@ -112,7 +112,7 @@ class Rows:
             return True
         if "withClause" in query:
             return False
-        # Operations of sets, TABLE, and VALUES in an order: their columns have types of their own, also where they are constants.
+        # Operations of sets, TABLE, VALUES in an order: columns have types of their own, also where they are constants.
         self._filling.splice(pieces.start, pieces.start, f'SELECT "pgchorus".*, {added} FROM (')  # noqa: S608 - definitions
         self._filling.splice(pieces.end, pieces.end, ') AS "pgchorus"')
         return True

@@ -614,13 +614,13 @@ def test_what_is_wrong_with_a_parameter_is_said_at_bind(filled: Twins, portal: s
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         "select k from notes where n > $1 order by k",
         "select sum(n) from notes where n > $1",
         "select n, count(*) from notes where n > $1 group by n order by n",
         "select k from notes where n > $1",
         "select k from notes where k = $1",
-    ),
+    ],
 )
 def test_a_bind_with_the_wrong_number_of_values_or_formats_is_told_as_such(twins: Twins, text: str) -> None:
     """A shard's 08P01 is not taken for that of a statement whose columns another session has changed."""
