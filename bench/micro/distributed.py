@@ -78,7 +78,7 @@ def _row(*values: bytes | None) -> bytes:
 
 _TAG = backend.command_complete
 _LOOKED = _TAG(b"SAVEPOINT") + _row(b"1") + _TAG(b"SELECT 1") + _TAG(b"RELEASE") + backend.ready_for_query(b"T")
-_SET = _TAG(b"SET") + _TAG(b"SET CONSTRAINTS")
+_SET = _row(b"0", b"1s") + _TAG(b"SELECT 1") + _TAG(b"SET CONSTRAINTS")
 _PREPARED = _SET + _row(b"4711", b"on", b"on") + _TAG(b"SELECT 1") + _said(b"PREPARE TRANSACTION", b"I")
 _ALIVE = _row(b"t", b"1s") + _TAG(b"SELECT 1")
 _IS_READY = _TAG(b"SET") * 2 + _ALIVE + _TAG(b"SET CONSTRAINTS") + _row(b"4712", b"on", b"on", b"1")
@@ -93,11 +93,11 @@ ANSWERS = {
     "PREPARE pgchorus_look": _TAG(b"PREPARE") + _LOOKED,
     "COMMIT PREPARED": _said(b"COMMIT PREPARED", b"I"),
     "SELECT pgchorus.decide": _DECIDED,
+    "SELECT pg_catalog.set_config('statement_timeout'": _PREPARED,
     "SELECT": _said(b"SELECT 1", b"T", _READ),
     "INSERT": _said(b"INSERT 0 1", b"T"),
     "UPDATE": _said(b"UPDATE 1", b"T"),
     "SET LOCAL statement_timeout = 0; SET LOCAL": _IS_READY,
-    "SET LOCAL": _PREPARED,
 }
 
 

@@ -44,10 +44,12 @@ def alive_sql(gid: GlobalId) -> str:
 def prepare_sql(plan: Plan, shard: int) -> str:
     """Return step 1 for a participant.
 
-    A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either.
+    A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either. Its constraints may
+    wait, and before it is prepared nobody but its proxy can end it: so it looks whether that is still there.
     """
     return (
-        "SET LOCAL statement_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE; "
+        f"SELECT pg_catalog.set_config('statement_timeout', '0', true), {_LOOK_FOR_THE_PROXY}; "
+        "SET CONSTRAINTS ALL IMMEDIATE; "
         f"SELECT {_XID_AND_DURABILITY}; PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
     )
 

@@ -83,6 +83,26 @@ class TappedLink:
     def abort(self) -> None:
         self.link.abort()
 
+    def hold(self, word: str) -> Held:
+        """Hold the messages that have ``word`` in them up, before the server gets them."""
+        held = Held()
+
+        async def wait(sql: str) -> None:
+            if word in sql:
+                held.reached.set()
+                await held.go_on.wait()
+
+        self.before = wait
+        return held
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that is not sent before ``go_on``; ``reached``: it would have been."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
 
 @dataclass(slots=True)
 class CommitCluster:

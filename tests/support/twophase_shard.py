@@ -110,7 +110,7 @@ class FakeShard:
             self._abort()
             return (b"ROLLBACK",)
         self.prepared = True
-        return (b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+        return (b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
 
     def _decide(self, *, silently_not: bool) -> tuple[bytes, ...]:
         self.status = "I"

@@ -17,7 +17,7 @@ from proxy.wire.fields import ErrorFields
 from twophase_servers import CommitCluster, TappedLink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from proxy.shards.control import ControlConnection
 
@@ -25,18 +25,6 @@ T = ord("T")
 INSERT = "INSERT INTO public.t VALUES (1, 1)"
 EVERYWHERE = [[(1, 1)]] * 3
 NOWHERE: list[list[object]] = [[], [], []]
-
-
-@pytest.fixture(scope="module")
-def dsns(make_module_databases: Callable[[int, str], list[str]]) -> list[str]:
-    return make_module_databases(3, "commit")
-
-
-@pytest.fixture
-async def cluster(dsns: list[str]) -> AsyncIterator[CommitCluster]:
-    made = await CommitCluster.make(dsns)
-    yield made
-    await made.close()
 
 
 @pytest.mark.parametrize("commit_point", [0, 1, 2])
@@ -444,21 +432,13 @@ async def test_recovery_that_was_faster_gives_a_retry(cluster: CommitCluster) ->
 async def test_a_client_that_hangs_up_stops_nothing(cluster: CommitCluster) -> None:
     links = await cluster.begin(INSERT)
     coordinator = cluster.coordinator(0)
-    deciding = asyncio.Event()
-    go_on = asyncio.Event()
-
-    async def wait(sql: str) -> None:
-        if "decide" in sql:
-            deciding.set()
-            await go_on.wait()
-
-    links[0].before = wait
+    held = links[0].hold("decide")
     commit = asyncio.create_task(coordinator.commit(links, {0, 1, 2}))
-    await deciding.wait()
+    await held.reached.wait()
     commit.cancel()
     with pytest.raises(asyncio.CancelledError):
         await commit
-    go_on.set()
+    held.go_on.set()
     await coordinator.drain()
     assert await cluster.values() == EVERYWHERE
     assert await cluster.prepared() == []

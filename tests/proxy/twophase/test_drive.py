@@ -90,7 +90,7 @@ class Scene:
     def prepare(self) -> None:
         self.begin()
         for shard in (1, 2):
-            self.links[shard].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+            self.links[shard].answer(b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
         self.links[0].answer(b"SET", b"SET", b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", status=T)
 
     @property
@@ -122,7 +122,7 @@ async def test_a_link_that_closes_within_a_command_is_heard_after_it() -> None:
     """Time is up in step 1: the machine closes two links in one answer, and each is heard while the other is closed."""
     scene = Scene()
     scene.begin()
-    scene.links[1].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+    scene.links[1].answer(b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
     scene.links[2].abort()  # a loss: the others have a little time
     assert scene.asked == [0]
     scene.links[0].abort()
@@ -175,7 +175,7 @@ async def test_a_link_that_takes_no_message_is_lost(caplog: pytest.LogCaptureFix
     await asyncio.sleep(0)  # it is heard in the next turn, as on a link that is closed
     assert scene.links[0].closed
     for shard in (1, 2):
-        scene.links[shard].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+        scene.links[shard].answer(b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
     for shard in (1, 2):
         scene.links[shard].answer(b"ROLLBACK PREPARED")
     (outcome,) = scene.told
@@ -191,7 +191,7 @@ DEADLOCK = ErrorFields.make("ERROR", "40P01", "deadlock detected")
 async def test_a_commit_in_step_1_can_be_told_to_give_way() -> None:
     scene = Scene()
     scene.begin()
-    scene.links[1].answer(b"SET", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
+    scene.links[1].answer(b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", b"PREPARE TRANSACTION")
     scene.links[0].answer(b"SET", b"SET", b"SELECT 1", b"SET CONSTRAINTS", b"SELECT 1", status=T)
     assert not scene.coordinator.give_way(4712, DEADLOCK), "nobody of that name commits"
     assert scene.coordinator.give_way(4711, DEADLOCK)

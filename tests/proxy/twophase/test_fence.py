@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,26 +15,11 @@ from proxy.twophase.coordinator import Coordinator
 from proxy.twophase.fence import Fence, FenceError, FenceLimits, FenceLostError, settle
 from twophase_servers import CLUSTER, CommitCluster, make_gid
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
 SEED = 20261122
 SHARDS = 3
 WRITERS = 4
 READERS = 3
 READS = 600
-
-
-@pytest.fixture(scope="module")
-def dsns(make_module_databases: Callable[[int, str], list[str]]) -> list[str]:
-    return make_module_databases(SHARDS, "fence")
-
-
-@pytest.fixture
-async def cluster(dsns: list[str]) -> AsyncIterator[CommitCluster]:
-    made = await CommitCluster.make(dsns)
-    yield made
-    await made.close()
 
 
 def fence_of(cluster: CommitCluster, limits: FenceLimits | None = None, epoch: int = 1) -> Fence:

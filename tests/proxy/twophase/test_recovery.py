@@ -17,26 +17,12 @@ from proxy.twophase.recovery import Recovery, RecoveryLimits, Status
 from twophase_servers import AT_ONCE, CLUSTER, CommitCluster, TappedLink, make_gid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from proxy.twophase.gid import GlobalId
 
 INSERT = "INSERT INTO public.t VALUES (1, 1)"
 EVERYWHERE = [[(1, 1)]] * 3
 NOWHERE: list[list[object]] = [[], [], []]
 PATIENT = RecoveryLimits(grace_s=3600.0, orphan_s=3600.0)
-
-
-@pytest.fixture(scope="module")
-def dsns(make_module_databases: Callable[[int, str], list[str]]) -> list[str]:
-    return make_module_databases(3, "recovery")
-
-
-@pytest.fixture
-async def cluster(dsns: list[str]) -> AsyncIterator[CommitCluster]:
-    made = await CommitCluster.make(dsns)
-    yield made
-    await made.close()
 
 
 class Steps:
@@ -209,6 +195,27 @@ async def test_a_crash_while_a_constraint_waits_at_the_commit_point_is_rolled_ba
     assert stranger.status == ord("T"), "he has not moved"
     await stranger.run("ROLLBACK")
     assert await cluster.values() == NOWHERE
+
+
+async def test_a_crash_while_a_constraint_waits_at_a_participant_lets_its_locks_go_before_that_wait_ends(
+    cluster: CommitCluster,
+) -> None:
+    """It has nothing prepared yet that recovery could find, and holds what its transaction has locked."""
+    stranger = await cluster.link(1)
+    await stranger.run("BEGIN; INSERT INTO public.t VALUES (1, 9)")
+    steps = await Steps.begin(cluster, "INSERT INTO public.t VALUES (1, 1); SELECT pg_advisory_xact_lock(7)")
+    first = asyncio.create_task(steps.one())
+    pid = steps.links[1].pid
+    await cluster.until(1, f"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}")
+    await steps.crash()
+    with pytest.raises(ShardError):
+        await first
+    await cluster.until(1, f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")
+    assert await cluster.ask(1, "SELECT pg_try_advisory_xact_lock(7)") == [(True,)]
+    assert stranger.status == ord("T"), "he has not moved"
+    await stranger.run("ROLLBACK")
+    assert await cluster.values() == NOWHERE
+    assert await cluster.prepared() == []
 
 
 async def test_two_recoverers_at_once(cluster: CommitCluster) -> None:
