@@ -16,7 +16,7 @@ Three kinds of block:
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.bringing import bring_up, note_settings, starting_settings
 from proxy.errors import QUERY_CANCELED, ProxyError
+from proxy.giving_way import end_wait, explained, outlive_cancels
 from proxy.isolation import (
     READ_COMMITTED,
     SERIALIZABLE,
@@ -448,31 +449,7 @@ class ClientTransaction:
 
     async def end_wait(self, shards: Iterable[int], error: ErrorFields, cancel: Callable[[], Awaitable[bool]]) -> None:
         """Have ``cancel`` end what waits on these shards; the client is told ``error`` for it."""
-        if self.committing or self.ending_wait is not None:
-            return
-        self.deadlock = error
-        self.ending_wait = asyncio.get_running_loop().create_future()
-        hit = True  # if that is not known, it may be
-        try:
-            with ExitStack() as stack:
-                for shard in shards:
-                    if shard in self.links:
-                        stack.enter_context(self.links[shard].being_cancelled())
-                hit = await cancel()
-        finally:
-            self.ending_wait.set_result(None)
-            self.ending_wait = None
-            if not hit:
-                self.deadlock = None
-
-    async def _outlive_cancels(self) -> None:
-        """Before a commit: see that no cancel of a statement that has ended by itself is still on its way."""
-        while self.ending_wait is not None:
-            await asyncio.wait([self.ending_wait])
-        for link in self.links.values():
-            if link.cancelled and not link.closed:
-                with suppress(ShardError):  # the commit will see for itself how the link is
-                    await link.outlive_cancels()
+        await end_wait(self, shards, error, cancel)
 
     def explain(self, error: ErrorFields) -> ErrorFields | None:
         """Return what to tell the client instead of a shard's error, if that is our own cancel's, or has our mark."""
@@ -497,7 +474,7 @@ class ClientTransaction:
         return await asyncio.shield(spawn(self._commit(answered or {}), name="commit of a client's transaction"))
 
     async def _commit(self, answered: Mapping[int, Participant]) -> Outcome:
-        await self._outlive_cancels()
+        await outlive_cancels(self)
         if self.is_unlocked_by_release:
             with suppress(ShardError):  # as above
                 await self.everywhere(f"RELEASE SAVEPOINT {READ_ONLY_SAVEPOINT}")
@@ -515,6 +492,7 @@ class ClientTransaction:
         except BaseException:
             self.committing = False
             raise
+        outcome = await explained(self, outcome)
         self.committed(outcome)
         return outcome
 

@@ -14,10 +14,11 @@ has waited for ``timeout_s`` in a transaction that uses several shards is looked
 Why this way: a statement that does not wait pays nothing, and nothing has to be marked on the shards beforehand.
 
 - A backend is named by process and start of its transaction, so an old row never joins two newer transactions.
-- A transaction whose COMMIT has begun is never cancelled (a cancel can turn a prepare that is not replicated into a
-  success); the others in its cycle are. If these commit as well, its links are closed where it waits, and the rest is
-  rolled back, as when the time for step 1 is up. What it has prepared is known by the random bits of its id, which are
-  those of the gid.
+- A transaction whose COMMIT has begun gives way only if all others in its cycle commit as well. One with several
+  writers is never cancelled (a cancel can turn a prepare that is not replicated into a success): its links are closed
+  where it waits, and the rest is rolled back, as when the time for step 1 is up. What it has prepared is known by the
+  random bits of its id, which are those of the gid. With a single writer it is Postgres's own COMMIT that is cancelled
+  where it waits.
 - Backends of nobody's (transactions on one shard, clients that are connected directly) are nodes as well.
 - A shard that cannot be asked shows no waits: a deadlock may be found later, but nothing is taken for one that is not.
 
@@ -96,7 +97,10 @@ class Waiter(Protocol):
         ...
 
     async def end_wait(self, shards: Iterable[int], error: ErrorFields, cancel: Callable[[], Awaitable[bool]]) -> None:
-        """Have ``cancel`` end what waits on these shards, and the client told ``error`` for it."""
+        """Have ``cancel`` end what waits on these shards, and the client told ``error`` for it.
+
+        Nothing happens while a COMMIT of several writers is under way.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -384,15 +388,18 @@ class DeadlockDetector:
         detail = describe(deadlock, dict(enumerate(self.names)))
         error = ErrorFields.make("ERROR", DEADLOCK_DETECTED, "deadlock detected", detail=detail)
         said = f"deadlock over several shards; {deadlock.victim.label} gives way: {detail}".replace("\n", " ")
-        if victim.committing:
-            if identity is not None and self._end_commit(identity.random, error):
-                _log.warning(said)
-                # Nobody listens to these backends any more: now a cancel can make no success of anything.
-                if not await self._cancel([wait for wait in lasting if wait.waiter == deadlock.victim]):
-                    self.ended += 1
+        if victim.committing and identity is not None and self._end_commit(identity.random, error):
+            _log.warning(said)
+            # Nobody listens to these backends any more: now a cancel can make no success of anything.
+            if not await self._cancel([wait for wait in lasting if wait.waiter == deadlock.victim]):
+                self.ended += 1
             return
-        _log.warning(said)
-        await victim.ours.end_wait({wait.shard for wait in waits}, error, lambda: self._cancel(waits))
+
+        async def cancel() -> bool:
+            _log.warning(said)
+            return await self._cancel(waits)
+
+        await victim.ours.end_wait({wait.shard for wait in waits}, error, cancel)
 
     async def _cancel(self, waits: Sequence[Wait]) -> bool:
         """Cancel waits that are still those that were seen; whether any was."""

@@ -292,7 +292,10 @@ def test_two_that_wait_for_each_other_in_their_commits(
     clients[victim].commit()
 
 
-def test_a_commit_that_gives_way_lets_go_where_it_waits(town: Town, party: Party) -> None:
+# What makes the transaction one of several shards: writing on a second one; reading there; that, and its client has
+# asked for its id, so that the commit leaves a record.
+@pytest.mark.parametrize("second_shard", ["written", "read", "read, with an id"])
+def test_a_commit_that_gives_way_lets_go_where_it_waits(town: Town, party: Party, second_shard: str) -> None:
     """Last waits on s2 for first, that on s0 for second, and that on s2 for what last's waiting backend has locked."""
     a, _, c = town.spread
     other = town.keys(2, 2)[1]
@@ -302,14 +305,23 @@ def test_a_commit_that_gives_way_lets_go_where_it_waits(town: Town, party: Party
     for client, held, needed in ((first, c, a), (second, a, other), (last, other, c)):
         client.execute(f"SELECT FROM parents WHERE id = {held} FOR UPDATE".encode())
         client.execute(f"INSERT INTO children VALUES ({needed}, 1)".encode())
-    last.execute(update(town.keys(1)[0]).encode())  # its second shard
+    key = town.keys(1)[0]
+    last.execute((update(key) if second_shard == "written" else f"SELECT n FROM notes WHERE k = {key}").encode())
+    if "id" in second_shard:
+        ((gid,),) = last.execute("SHOW pgchorus.transaction_id").fetchall()
     commits = [party.threads.submit(client.commit) for client in (first, second, last)]
     victim, error = deadlocked(commits)
     assert victim == 2, "the youngest"
+    assert error.diag.message_primary == "deadlock detected"
     assert len((error.diag.message_detail or "").splitlines()) == 3
     for commit in commits[:2]:
         commit.result(SOON_SECONDS)
     assert town.stored("SELECT parent FROM children") == [(key,) for key in sorted((a, other))]
+    if "id" in second_shard:
+        assert first.execute(f"SHOW pgchorus.transaction '{gid}'".encode()).fetchall()[0][0] != "committed"
+    # Its links are sound, and the session lives on.
+    last.execute("INSERT INTO children VALUES (%s, 2)", (c,))
+    last.commit()
 
 
 def test_who_waits_for_what_a_dead_proxy_has_prepared_wakes_recovery(
