@@ -224,11 +224,7 @@ async def _start_session(
 def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
     """Make a session's base settings of the StartupMessage; raises ProxyError for options that are not understood."""
     settings = SessionSettings()
-    try:
-        options = parse_options(parameters.get("options", ""))
-    except ValueError as error:
-        raise ProxyError("42601", f"invalid command-line argument for server process: {error}") from error
-    for name, value in [*options, *parameters.items()]:
+    for name, value in [*parse_options(parameters.get("options", "")), *parameters.items()]:
         if name in NOT_SETTINGS:
             continue
         if name.lower().startswith(OWN_PREFIX):

@@ -107,20 +107,77 @@ def _words(text: str) -> list[str]:
     return [*words, word] if started else words
 
 
-def parse_options(options: str) -> list[tuple[str, str]]:
-    """Read the ``options`` start-up parameter: ``-c name=value`` and ``--name=value``.
+# What follows -f, and -t, in ``options``; of -t Postgres compares as much as is here.
+_PLANS_OFF: Final = {
+    "s": "enable_seqscan",
+    "i": "enable_indexscan",
+    "o": "enable_indexonlyscan",
+    "b": "enable_bitmapscan",
+    "t": "enable_tidscan",
+    "n": "enable_nestloop",
+    "m": "enable_mergejoin",
+    "h": "enable_hashjoin",
+}
+_STATISTICS: Final = {"pa": "log_parser_stats", "pl": "log_planner_stats", "e": "log_executor_stats"}
+_PLAIN_SWITCHES: Final = {
+    "e": ("datestyle", "euro"),
+    "s": ("log_statement_stats", "true"),
+    "O": ("allow_system_table_mods", "true"),
+}
 
-    Raises ValueError for anything else: a switch that is not understood must not be dropped.
+
+def parse_options(options: str) -> list[tuple[str, str]]:
+    """Read the ``options`` start-up parameter: ``-c name=value``, ``--name=value``, and the server's short switches.
+
+    Raises ProxyError (42601) for anything else: a switch that is not understood must not be dropped. So are those that
+    a running server does not take, and -d, -P, -v and -W, which cannot be passed on by SET.
     """
     settings = []
     pending = iter(_words(options))
     for item in pending:
-        assignment = next(pending, "") if item == "-c" else item[2:]
-        name, equals, value = assignment.partition("=")
-        if not item.startswith(("-c", "--")) or not equals or not name:
-            raise ValueError(item)
-        settings.append((name.replace("-", "_").lower(), value))
+        if not item.startswith("-") or item == "-":
+            raise _bad_option(item)
+        if item.startswith("--"):
+            settings.append(_assignment("--", item[2:]))
+            continue
+        switches = iter(item[1:])
+        for switch in switches:
+            if switch in _PLAIN_SWITCHES:
+                settings.append(_PLAIN_SWITCHES[switch])
+                continue
+            value = "".join(switches) or next(pending, None)
+            found = None if value is None else _with_value(switch, value)
+            if found is None:
+                raise _bad_option(item if value is None or item.endswith(value) else value)
+            settings.append(found)
     return settings
+
+
+def _with_value(switch: str, value: str) -> tuple[str, str] | None:
+    """Return what a switch with a value sets; None: nothing that is known."""
+    if switch == "c":
+        return _assignment("-c ", value)
+    if switch == "S":
+        return "work_mem", value
+    if switch == "f" and value[:1] in _PLANS_OFF:
+        return _PLANS_OFF[value[0]], "false"
+    if switch == "t":
+        return next(((name, "true") for begin, name in _STATISTICS.items() if value.startswith(begin)), None)
+    return None
+
+
+def _assignment(switch: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ProxyError("42601", f"{switch}{text} requires a value")
+    if not name:
+        raise _bad_option(switch.strip() + text)
+    return name.replace("-", "_").lower(), value
+
+
+def _bad_option(item: str) -> ProxyError:
+    message = f"invalid command-line argument for server process: {item}"
+    return ProxyError("42601", message, hint='Try "postgres --help" for more information.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +268,14 @@ class SessionSettings:
             self._refresh()
 
     def set_startup(self, name: str, value: str) -> None:
-        """Note a start-up parameter; RESET goes back to it."""
-        self.startup[name] = set_config_sql(name, value)
+        """Note a start-up parameter; RESET goes back to it.
+
+        Of session_authorization Postgres only looks whether it could be set. First, because it would take a role along.
+        """
+        if name == "session_authorization":
+            self.startup = {name: f"{set_config_sql(name, value)}; RESET SESSION AUTHORIZATION", **self.startup}
+        else:
+            self.startup[name] = set_config_sql(name, value)
         self._refresh()
 
     def set(self, name: str, sql: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.errors import ProxyError
 from proxy.settings import NOTHING_APPLIED, Applied, SessionSettings, parse_options, quote_literal, set_config_sql
 
 
@@ -20,16 +21,38 @@ from proxy.settings import NOTHING_APPLIED, Applied, SessionSettings, parse_opti
         ("-c a=", [("a", "")]),
         ("-c a=b=c", [("a", "b=c")]),
         ("--Search-Path=x", [("search_path", "x")]),
+        ("-e", [("datestyle", "euro")]),
+        ("-eS 9 -fsm", [("datestyle", "euro"), ("work_mem", "9"), ("enable_seqscan", "false")]),
+        ("-tpl -te", [("log_planner_stats", "true"), ("log_executor_stats", "true")]),
     ],
 )
 def test_options(options: str, expected: list[tuple[str, str]]) -> None:
     assert parse_options(options) == expected
 
 
-@pytest.mark.parametrize("options", ["-x", "work_mem=5MB", "-c", "-c work_mem", "--", "-c =5", "-B 100", "-d 5"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-x",
+        "work_mem=5MB",
+        "-c",
+        "-c work_mem",
+        "--",
+        "-c =5",
+        "-B 100",
+        "-d 5",
+        "-",
+        "-ex",
+        "-fx",
+        "-ts",
+        "-S",
+        "-W 1",
+    ],
+)
 def test_options_that_are_not_understood_are_not_dropped(options: str) -> None:
-    with pytest.raises(ValueError, match=r".*"):
+    with pytest.raises(ProxyError) as raised:
         parse_options(options)
+    assert raised.value.sqlstate == "42601"
 
 
 def test_literals_are_safe_whatever_the_settings() -> None:
