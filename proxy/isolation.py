@@ -11,9 +11,14 @@ Decides when a block needs that. Left to others: taking the fence (proxy.twophas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy.errors import ACTIVE_SQL_TRANSACTION, ProxyError
 from router.errors import refusal
+from router.plan_control import CursorControl, PreparedControl
+
+if TYPE_CHECKING:
+    from router.plan import Statement
 
 READ_COMMITTED = "read committed"
 SERIALIZABLE = "serializable"
@@ -39,6 +44,22 @@ WITHOUT_SNAPSHOT = frozenset(
         "CLOSE CURSOR ALL",
     }
 )
+# What Postgres takes a snapshot to parse (analyze_requires_snapshot).
+_PARSED_WITH_SNAPSHOT = frozenset(
+    {
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "DECLARE CURSOR",
+        "EXPLAIN",
+        "CREATE TABLE AS",
+        "CREATE MATERIALIZED VIEW",
+        "SELECT INTO",
+        "CALL",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -48,6 +69,7 @@ class Modes:
     isolation: str | None = None
     read_only: bool | None = None
     deferrable: bool | None = None
+    queried: bool = False  # Postgres has taken a snapshot by now, whatever the links have seen of that
 
     def sql(self) -> str:
         """Return the mode list that follows BEGIN."""
@@ -70,6 +92,17 @@ class Modes:
 def keeps_snapshot(isolation: str) -> bool:
     """Whether all statements of a transaction see the snapshot of its first one."""
     return isolation not in _EACH_STATEMENT
+
+
+def parses_with_snapshot(statement: Statement) -> bool:
+    """Whether an isolation level comes too late behind the Parse of a statement."""
+    return statement.tag in _PARSED_WITH_SNAPSHOT
+
+
+def runs_with_snapshot(statement: Statement) -> bool:
+    """Whether an isolation level comes too late behind a statement about the session itself."""
+    plan = statement.plan
+    return isinstance(plan, PreparedControl) or (isinstance(plan, CursorControl) and plan.closes)
 
 
 def check_shards(isolation: str, count: int) -> None:

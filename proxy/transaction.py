@@ -382,13 +382,13 @@ class ClientTransaction:
             modes,
             isolation=self.isolation,
             read_only=self.in_block and self.read_only,
-            queried=bool(self.touched),
+            queried=bool(self.touched) or self.modes.queried,
             subtransaction=bool(self.savepoints),
         )
 
     async def set_modes(self, modes: Modes, sql: str) -> None:
         """SET TRANSACTION on the joined shards, and for those that join later; READ ONLY ends with its savepoint."""
-        if self.shard_count > 1 or not self.links:  # else the only shard knows best
+        if self.shard_count > 1 or self.modes.queried or not self.links:  # else the only shard knows best
             self.check_modes(modes)
         unlocked = bool(modes.read_only and self.writers and self.shard_count > 1 and not self.read_only)
         if unlocked:

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proxy.session.relay import EXECUTE_ENDS, Step
-from router.plan_control import Control, TransactionControl
+from router.plan_control import Control, Setting, SettingControl, TransactionControl
 
 if TYPE_CHECKING:
     from proxy.session.prepared import Place
@@ -71,6 +71,13 @@ def begins_itself(statement: Statement) -> bool:
 def needs_block_before(statement: Statement) -> bool:
     """Whether Postgres refuses a statement outside any block; a shard would not, behind the BEGIN of a pipeline."""
     return statement.tag == "LOCK TABLE" or (statement.tag == "DECLARE CURSOR" and not statement.must_commit)
+
+
+def minds_block(statement: Statement) -> bool:
+    """Whether it matters to a statement whether a block is open."""
+    plan = statement.plan
+    discards = isinstance(plan, SettingControl) and plan.setting is Setting.DISCARD_ALL
+    return discards or begins_itself(statement) or needs_block_before(statement)
 
 
 def is_transaction(plan: Plan) -> bool:

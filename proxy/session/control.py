@@ -32,6 +32,7 @@ from proxy.session.preparing import (
 from proxy.session.relayed import relayed_shard
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import MAX_PADDING, at_its_place, padded, relay
+from proxy.session.warning import warn
 from proxy.settings import RESET_ALL
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
@@ -54,8 +55,10 @@ _SAVEPOINTS = 256  # after so many it is looked which of them there still are
 # --- transactions ------------------------------------------------------------------------------------------------
 
 
-async def transaction_control(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
-    """BEGIN, COMMIT, ROLLBACK, savepoints, SET TRANSACTION."""
+async def transaction_control(
+    session: Session, statement: Statement, plan: TransactionControl, *, executed: bool = False
+) -> bytes:
+    """BEGIN, COMMIT, ROLLBACK, savepoints, SET TRANSACTION; ``executed``: by EXECUTE."""
     if plan.control is Control.BEGIN:
         return await _begin(session, statement, plan)
     if plan.control is Control.COMMIT:
@@ -63,7 +66,7 @@ async def transaction_control(session: Session, statement: Statement, plan: Tran
     if plan.control is Control.ROLLBACK:
         return await _rollback(session, plan)
     if plan.control is Control.SET_TRANSACTION:
-        return await _set_transaction(session, statement, plan)
+        return await _set_transaction(session, statement, plan, executed=executed)
     if plan.control is Control.PREPARE:
         return await _prepare(session, statement)
     return await _savepoint(session, statement, plan)
@@ -77,7 +80,7 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
     transaction = session.transaction
     tag = b"START TRANSACTION" if statement.tag == "START TRANSACTION" else b"BEGIN"
     if transaction.block is Block.EXPLICIT:
-        session.notice("WARNING", "25001", "there is already a transaction in progress")
+        await warn(session, "25001", "there is already a transaction in progress")
         modes = _modes(plan).sql()
         if modes:  # Postgres takes them for this one all the same
             await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
@@ -114,7 +117,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
     if transaction.block is not Block.EXPLICIT:
         if plan.chain:
             raise ProxyError("25P01", "COMMIT AND CHAIN can only be used in transaction blocks")
-        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        await warn(session, "25P01", "there is no transaction in progress")
         if transaction.block is Block.IMPLICIT:
             await session.commit()
         return b"COMMIT"
@@ -138,7 +141,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
     if transaction.block is not Block.EXPLICIT:
         if plan.chain:
             raise ProxyError("25P01", "ROLLBACK AND CHAIN can only be used in transaction blocks")
-        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        await warn(session, "25P01", "there is no transaction in progress")
         if transaction.block is Block.IMPLICIT:
             await session.rollback()
         return b"ROLLBACK"
@@ -152,7 +155,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
 async def _prepare(session: Session, statement: Statement) -> bytes:
     """PREPARE TRANSACTION over several shards, where only what it does to a failed block is like one Postgres."""
     if session.transaction.block is Block.NONE:
-        session.notice("WARNING", "25P01", "there is no transaction in progress")
+        await warn(session, "25P01", "there is no transaction in progress")
         return b"ROLLBACK"
     if not session.transaction.failed:
         raise refusal("two-phase", name=statement.tag)
@@ -165,10 +168,14 @@ async def end_failed_block(session: Session) -> bytes:
     return b"ROLLBACK"
 
 
-async def _set_transaction(session: Session, statement: Statement, plan: TransactionControl) -> bytes:
+async def _set_transaction(
+    session: Session, statement: Statement, plan: TransactionControl, *, executed: bool
+) -> bytes:
     transaction = session.transaction
     if transaction.block is Block.NONE:
-        session.notice("WARNING", "25P01", "SET TRANSACTION can only be used in transaction blocks")
+        if not executed:  # EXECUTE may be in a function, for all that Postgres knows there
+            await warn(session, "25P01", "SET TRANSACTION can only be used in transaction blocks")
+        transaction.check_modes(_modes(plan))
         return b"SET"
     await transaction.set_modes(_modes(plan), statement.text)
     return b"SET"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
+    from proxy.session.prepared import Portal
     from proxy.session.session import Session
     from router.plan import Statement
 
@@ -22,6 +23,14 @@ def check_declared(session: Session, statement: Statement, shard: int) -> None:
     session.spread_cursors.check(name)
     portal = session.portals.get(name.encode())
     if session.cursors.get(name, shard) != shard or (portal is not None and portal.shard != shard):
+        raise taken(name)
+
+
+def check_taken(session: Session, portal: Portal) -> None:
+    """Raise what Postgres says when a Bind has the name of a cursor of which the portal's shard hears nothing now."""
+    name = portal.name.decode(errors="replace")
+    shard = None if portal.deferred else portal.shard
+    if session.cursors.get(name, shard) != shard:
         raise taken(name)
 
 

@@ -15,6 +15,7 @@ from proxy.session.audit import Audit, errors_told
 from proxy.session.meter import rows_of_tag
 from proxy.session.preparing import request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
+from proxy.session.warning import warn
 from proxy.transaction import Block
 from router.plan import Ddl, ShardByShard, Statement
 from router.plan_control import Control, Prepared, PreparedControl, Setting, SettingControl, TransactionControl
@@ -52,7 +53,7 @@ async def run_control(session: Session, portal: Portal, statement: Statement, *,
     if _is_part_of_pipeline(plan):
         goes_on = session.transaction.in_block or not sync_is_next(session)
         if outside and goes_on and (words := _local(plan)):  # alone it is the shard that says so
-            session.notice("WARNING", "25P01", f"{words} can only be used in transaction blocks")
+            await warn(session, "25P01", f"{words} can only be used in transaction blocks")
         if not session.transaction.in_block and (goes_on or not outside):
             session.begin(Block.IMPLICIT)
     answer = await simple.run_control(

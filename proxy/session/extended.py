@@ -20,16 +20,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError, definitions_changed
-from proxy.isolation import WITHOUT_SNAPSHOT
+from proxy.isolation import WITHOUT_SNAPSHOT, parses_with_snapshot
 from proxy.session import simple
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
-from proxy.session.declared import check_declared, taken
+from proxy.session.declared import check_declared, check_taken, taken
 from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
+from proxy.session.left import fails_with, note_portal, without_statement
 from proxy.session.literals import before_bind
 from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
@@ -198,9 +199,10 @@ class ExtendedProtocol:
 
     async def ready_for_simple_query(self) -> bool:
         """Run what a Query finds unsynced before it; False when that failed."""
+        outside = self._outside
         if not await self.run_unsynced():
             return False
-        self.unnamed.query_begins()
+        self.unnamed.query_begins(outside=outside)
         return True
 
     async def run_unsynced(self) -> bool:
@@ -329,6 +331,7 @@ class ExtendedProtocol:
         if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
         self._set_statement(name, prepared)
+        session.transaction.modes.queried |= parses_with_snapshot(prepared.statement)
         self._reply(backend.parse_complete())
 
     async def _bind(self, message: frontend.Bind) -> None:
@@ -336,16 +339,17 @@ class ExtendedProtocol:
         prepared = find_statement(self.session, message.statement)
         check_parameters(message, prepared)
         simple.check_bind(session, prepared.statement, values=bool(message.parameters))
-        prepared = await current(session, prepared, self._send_batch)
         session.database.counts.binds += 1
         await self._send_declared(message.portal)
         if message.portal and message.portal in session.portals:
             raise taken(message.portal.decode(errors="replace"))
         session.spread_cursors.check(message.portal.decode(errors="replace"))
-        session.running = (prepared.statement,)
-        replaced = session.portals.pop(message.portal, None)
+        replaced = note_portal(session, self.batch, message.portal, without_statement(session, message.portal))
+        self.unnamed.is_bound(message.portal)
         if replaced is not None:
             await replaced.close()
+        prepared = await current(session, prepared, self._send_batch)
+        session.running = (prepared.statement,)
         told = isinstance(prepared.statement.plan, Filled)
         if told:
             parameters = key_parameters(message, prepared)
@@ -353,16 +357,14 @@ class ExtendedProtocol:
         portal = Portal(message.portal, prepared, message, None, told=told, inside=session.transaction.savepoints)
         portal.in_failed = session.transaction.failed
         await self._resolve(portal)
-        if session.cursors.get(message.portal.decode(errors="replace"), portal.shard) != portal.shard:
-            raise taken(message.portal.decode(errors="replace"))
         portal.deferred = begins_itself(prepared.statement) and session.transaction.block is not Block.EXPLICIT
+        check_taken(session, portal)
+        session.portals[message.portal] = portal
         if portal.shard is None or portal.deferred:
             check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
         else:
             await self._bind_on_link(portal, portal.shard, forward=True)
-        session.portals[message.portal] = portal
-        self.unnamed.is_bound(message.portal)
 
     async def _resolve(self, portal: Portal) -> None:
         """Find out where a portal lives; parameters that no link will see are read now."""
@@ -395,6 +397,7 @@ class ExtendedProtocol:
         bind = portal.bind
         renamed = frontend.Bind(bind.portal, name, bind.parameter_formats, bind.parameters, bind.result_formats)
         batch.add(renamed.encode(), BIND_ENDS, forward=forward)
+        fails_with(session, batch, portal)
 
     async def _describe(self, message: frontend.Describe) -> None:
         if message.kind == b"S":
@@ -440,8 +443,9 @@ class ExtendedProtocol:
             session.check_not_failed()
         alone = begins_itself(statement) and self._outside
         if alone:
-            await self._end_what_is_bound()
-        elif needs_block_before(statement) or not statement.transaction_block:
+            await self._send_batch()
+            await simple.end_what_is_bound(session)
+        elif portal.on_link is None and (needs_block_before(statement) or not statement.transaction_block):
             self._be_in_block(statement)
         session.transaction.command = statement.tag
         if portal.shard is not None:
@@ -503,12 +507,6 @@ class ExtendedProtocol:
         executed = self._executed or (self.batch is not None and self.batch.executes > 0)
         return not executed and self.session.transaction.block is not Block.EXPLICIT
 
-    async def _end_what_is_bound(self) -> None:
-        """Before a statement that is a transaction of its own: what has only been bound ends with it."""
-        await self._send_batch()
-        if self.session.transaction.block is Block.IMPLICIT:
-            await self.session.rollback()
-
     def _be_in_block(self, statement: Statement) -> None:
         """Have a block where Postgres has one, or raise what it says where there is none."""
         if self._outside:
@@ -550,7 +548,7 @@ class ExtendedProtocol:
             self._reply(backend.close_complete())
             return
         self.unnamed.is_bound(message.name)
-        portal = session.portals.pop(message.name, None)
+        portal = note_portal(session, self.batch, message.name, None)
         shard = portal.shard if portal is not None else cursor_shard(self.session, message.name)
         if shard is not None and shard in session.transaction.links:
             session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)

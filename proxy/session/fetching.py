@@ -69,7 +69,7 @@ async def find_cursor(
     if plan.name is None:
         return
     spread = session.spread_cursors.get(plan.name)
-    own = session.portals.get(plan.name.encode())
+    own = None if plan.name.encode() == portal.name else session.portals.get(plan.name.encode())
     if spread is None and not (plan.closes and own is not None and own.shard is None):
         portal.shard = await _place(session, plan.name, flush)
     fields = spread.fields if spread is not None and _gives_rows(plan) else None

@@ -25,7 +25,7 @@ from proxy.session.run import MAX_PADDING, relay
 from proxy.shards.errors import ShardError
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
-from router.plan import Execution, Same, Single, Task
+from router.plan import Execution, Same, ShardByShard, Single, Task
 from router.plan_control import Prepared
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ _NAME: Final = b"pgchorus_executed"
 
 def runs_on_link(session: Session, prepared: PreparedStatement) -> bool:
     """Whether EXECUTE of a statement is for the only shard itself."""
-    return session.transaction.shard_count == 1 and isinstance(prepared.statement.plan, Single)
+    # What must be outside of a block cannot be executed at all: the shard says so.
+    return session.transaction.shard_count == 1 and isinstance(prepared.statement.plan, Single | ShardByShard)
 
 
 def as_written(statement: Statement, plan: PreparedControl, prepared: PreparedStatement) -> OnLink:
@@ -73,8 +74,9 @@ def portal_on_link(session: Session, portal: Portal, statement: Statement, plan:
 
 
 def _execution(prepared: PreparedStatement) -> Execution:
-    assert isinstance(prepared.statement.plan, Single)  # noqa: S101 - runs_on_link has said so
-    return Execution((Task(0),), Same(), writes=prepared.statement.plan.writes)
+    plan = prepared.statement.plan
+    assert isinstance(plan, Single | ShardByShard)  # noqa: S101 - runs_on_link has said so
+    return Execution((Task(0),), Same(), writes=isinstance(plan, ShardByShard) or plan.writes)
 
 
 async def portal_parsed_on(session: Session, link: ShardLink, portal: Portal) -> tuple[bytes, bytes, list[Step]]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.plan import Statement
 
 
 class Reported(Exception):  # noqa: N818 - not an error of ours: the shard's own was passed on already
@@ -21,9 +25,13 @@ class RolledBack(Exception):  # noqa: N818 - what COMMIT came to; Postgres answe
 class Fate:
     """What has become of a Query: the number of its statement that runs, or that has failed, from 0.
 
-    ``reported``: the shard that ran it has said what is wrong with it; ``unplanned``: it never ran.
+    ``control``: that statement, if it is one about the session itself. ``reported``: the shard that ran it has said
+    what is wrong with it; ``unplanned``: it never ran. ``outside``: Postgres had no block before it, though we may have
+    one, of what has been bound and not executed.
     """
 
     number: int = 0
     reported: bool = False
     unplanned: bool = False
+    control: Statement | None = None
+    outside: bool = False

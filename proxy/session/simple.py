@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
+from proxy.isolation import runs_with_snapshot
 from proxy.session import control, explaining, following, planning
 from proxy.session.altering import note_altering
-from proxy.session.batch import is_transaction
+from proxy.session.batch import is_transaction, minds_block
 from proxy.session.cursors import located
 from proxy.session.defining import has_news
 from proxy.session.encoded import check_change, read_text, sets_encoding
-from proxy.session.executed import behind_execute
+from proxy.session.executed import CONTROL, behind_execute
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import show_transaction
@@ -95,6 +96,12 @@ async def simple_query(session: Session, body: bytes) -> None:
     session.ready()
 
 
+async def end_what_is_bound(session: Session) -> None:
+    """Before a statement that must find no block: one of ours, of what has only been bound, ends with nothing done."""
+    if session.transaction.block is Block.IMPLICIT:
+        await session.rollback()
+
+
 async def after_error(session: Session) -> None:
     """An implicit block ends with the message that failed; an explicit one waits for ROLLBACK."""
     if session.transaction.block is Block.IMPLICIT:
@@ -118,6 +125,7 @@ async def run_text(session: Session, text: str) -> None:
         if session.database.definitions.changing and not message.ends_only:
             await session.may_begin()
         session.fate.number = number
+        session.fate.control = None
         statement = await message.plan(number)
         check_block(session, statement)
         if await has_news(session, statement):
@@ -125,6 +133,7 @@ async def run_text(session: Session, text: str) -> None:
         alone = isinstance(statement.plan, Empty) or is_transaction(statement.plan)
         if last > 0 and not alone and session.transaction.block is Block.NONE:
             session.begin(Block.IMPLICIT)
+        await _about_to_run(session, statement, only=last <= 0)
         try:
             tag = await run_statement(session, statement, held=number == last)
         except ShardError as error:
@@ -135,6 +144,13 @@ async def run_text(session: Session, text: str) -> None:
             session.write(tag)
         session.transaction.finish_statement()
         await session.connection.drain()
+
+
+async def _about_to_run(session: Session, statement: Statement, *, only: bool) -> None:
+    """Note what runs. ``only``: the message has no other; it must find no block where Postgres has none."""
+    session.fate.control = statement if isinstance(statement.plan, CONTROL) else None
+    if only and session.fate.outside and minds_block(statement):
+        await end_what_is_bound(session)
 
 
 class _Message:
@@ -334,13 +350,18 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
     statement = await behind_execute(session, written)
     plan = statement.plan
     session.transaction.command = statement.tag
+    session.transaction.modes.queried |= runs_with_snapshot(written)
     if isinstance(plan, Empty):
         return backend.empty_query_response() if statement is written else backend.command_complete(b"EXECUTE")
     if ends_failed_block(session, statement):
         return backend.command_complete(await control.end_failed_block(session))
     if isinstance(plan, TransactionControl):
-        return backend.command_complete(await control.transaction_control(session, statement, plan))
+        return backend.command_complete(
+            await control.transaction_control(session, statement, plan, executed=statement is not written)
+        )
     if isinstance(plan, SettingControl):
+        if plan.local and statement is not written and not session.transaction.in_block:
+            session.begin(Block.IMPLICIT)  # where Postgres warns, it does not of what is executed
         return await control.setting_control(session, statement, plan, describe=describe)
     if isinstance(plan, PreparedControl):
         return await control.prepared_control(

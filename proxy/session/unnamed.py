@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.session.executing import drop_portals
+from proxy.session.left import of_failed
 from proxy.session.outcome import Fate
 
 if TYPE_CHECKING:
@@ -28,15 +29,20 @@ class Unnamed:
         self._had_failed = False
         self.on_link = False
 
-    def query_begins(self) -> None:
-        """A Query is about to run: it does away with the unnamed statement, and with the portal if all goes well."""
+    def query_begins(self, *, outside: bool) -> None:
+        """A Query is about to run: it does away with the unnamed statement, and with the portal if all goes well.
+
+        ``outside``: no block of Postgres's is open.
+        """
         session = self._session
         session.statements.pop(b"", None)
         self._portal = session.portals.pop(b"", None)
         self._had_failed = session.transaction.failed
-        session.fate = Fate()
+        session.fate = Fate(outside=outside)
         if session.transaction.links:
+            queried = session.transaction.modes.queried
             session.transaction.finish_statement()  # of what was asked for a Parse: its link has had no BEGIN
+            session.transaction.modes.queried = queried  # but no Sync has ended its transaction
 
     async def query_is_over(self) -> None:
         """It has run, or has failed."""
@@ -53,6 +59,9 @@ class Unnamed:
             session.portals[b""] = portal
         if self._had_failed:
             return
+        failed = session.fate.control
+        if failed is not None and not session.fate.reported:
+            session.portals[b""] = of_failed(session, failed)
         own = portal is not None and portal.shard is None and not session.fate.number  # no link has heard of it
         self.on_link = session.fate.reported and not own and session.transaction.shard_count == 1
 

@@ -10,9 +10,25 @@ A sequence never waits: it ends with what brings any session back to where it an
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import chain
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
+from pipeline_scenes import SCENES
+from pipeline_statements import (
+    BINARY,
+    BOUND,
+    COPIES_IN,
+    COPIES_OUT,
+    CURSORS,
+    OTHERS,
+    PREPARED,
+    READS,
+    SETTINGS,
+    TRANSACTIONS,
+    WRITES,
+    WRONG,
+)
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Execute, Query
 from transcripts import COPY_DONE, Sequence, data, fail, play, q
@@ -28,13 +44,15 @@ if TYPE_CHECKING:
 #: What statements of these make, and what they leave of the rows.
 _LEFT = """
     SELECT ((SELECT count(*) FROM pg_class WHERE relname IN ('fresh', 'seen', 'plain_v'))
-    + (SELECT count(*) FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname = 'w'))::int,
+    + (SELECT count(*) FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname IN ('w', 'other'))
+    + (SELECT count(*) FROM pg_type WHERE typname = 'mood'))::int,
     (SELECT coalesce(sum(n * 7 + k + length(v)), 0) FROM notes)::int
 """
 _WHOLE = 378
 _CLEAN = """
-    DROP TABLE IF EXISTS fresh; DROP VIEW IF EXISTS seen; DROP INDEX IF EXISTS plain_v;
+    DROP TABLE IF EXISTS fresh; DROP TYPE IF EXISTS mood; DROP VIEW IF EXISTS seen; DROP INDEX IF EXISTS plain_v;
     ALTER TABLE plain DROP COLUMN IF EXISTS w;
+    DO $$ BEGIN ALTER TABLE plain RENAME other TO v; EXCEPTION WHEN undefined_column THEN NULL; END $$;
     TRUNCATE notes; INSERT INTO notes SELECT k, 'v' || k, k FROM generate_series(1, 9) k;
 """
 _RAISED = "no 1"
@@ -42,226 +60,6 @@ STATEMENTS = ("", "", "s", "t", "nosuch")
 PORTALS = ("", "", "p", "c", "nosuch")
 BINDS = ("", "", "p", "p", "nosuch")
 
-READS = (
-    "select 1",
-    "select id, v from plain order by id",
-    "select v from notes where k = 3",
-    "select k, n from notes order by k",
-    "select k, 10 / (5 - n) from notes order by k",  # an error behind four rows
-    "select noisy('x')",
-    "table notes order by k",
-    "values (1, 'a'), (2, null)",
-    "",
-    "-- nothing",
-    "select 1::int8, 'é', null::bool, 1.5, '{1,2}'::int4[], now() is null",
-    "select count(*) from wanting",
-    "select set_config('application_name', 'x', false)",
-    "select k from notes order by k for update",
-    "explain (costs off) select v from notes where k = 3",
-    "show timezone",
-    "show application_name",
-    "select current_setting('geqo')",
-)
-WRONG = (
-    "selec",
-    "select 'ü', 1 +",
-    "select nosuch from plain",
-    "select 'é', nosuch from notes where k = 3",
-    "select * from nowhere",
-    "select 1/0",
-    "select 'x'::int4",
-    "select 1; select 2",
-    "select nosuch(1)",
-    "select k, 1 / (n - n) from notes order by k",
-    "set nosuch = 1",
-    "set geqo = perhaps",
-    "show nosuch",
-    "select $2::int4",
-    "select $1",
-    "fetch 1 from nosuch",
-    "close nosuch",
-    "execute nosuch",
-    "execute nosuch(1)",
-    "deallocate nosuch",
-    "drop table nowhere",
-    "copy nowhere to stdout",
-    "copy (select nosuch from plain) to stdout",
-    "savepoint",
-    "release nosuch",
-    "rollback to nosuch",
-    "insert into plain values (1, 'again')",
-    "insert into plain values (1, 'x', 3)",
-    "update notes set n = -1 where k = 4",
-    "update notes set n = - n",
-    "create table plain (id int4)",
-    "prepare w as select 'ä', nosuch",
-    "prepare w(nosuch) as select $1",
-    "prepare w as selec",
-    "declare w cursor for select nosuch from plain",
-    "lock table nowhere",
-    "vacuum nowhere",
-    "listen",
-    "do $$ begin raise 'no %', 1 using errcode = 'XX000'; end $$",
-    "do $$ begin perform 1/0; end $$",
-    "reindex table nowhere",
-    "set transaction isolation level nosuch",
-)
-WRITES = (
-    "insert into plain values (7, 'x')",
-    "insert into plain values (8, 'y'), (9, 'z') returning id, v",
-    "update notes set n = n + 1 where k = 4",
-    "update notes set n = n + 1 returning k, n",
-    "delete from plain where id = 7",
-    "delete from plain where id = 7 returning *",
-    "insert into wanting values (1, 77)",
-    "insert into wanting values (2, 1)",
-    "truncate wanting",
-    "merge into plain using (values (1), (5)) m (id) on plain.id = m.id when matched then update set v = 'm'",
-    "with w as (insert into plain values (6, 'w') returning id) select id from w",
-)
-TRANSACTIONS = (
-    "begin",
-    "begin",
-    "start transaction read only",
-    "begin read only",
-    "commit",
-    "commit",
-    "rollback",
-    "rollback",
-    "end",
-    "abort",
-    "commit and chain",
-    "rollback and chain",
-    "savepoint a",
-    "savepoint a",
-    "savepoint b",
-    "rollback to a",
-    "rollback to a",
-    "release a",
-    "release b",
-    "set transaction read only",
-    "set constraints all immediate",
-    "set constraints all deferred",
-    "lock table plain",
-)
-SETTINGS = (
-    "set timezone = 'Asia/Tokyo'",
-    "set local timezone = 'Asia/Tokyo'",
-    "set datestyle = 'German'",
-    "set application_name = 'abc'",
-    "set local application_name = 'def'",
-    "reset timezone",
-    "reset all",
-    "discard all",
-    "discard plans",
-    "set geqo = off",
-    "set search_path = public, pg_catalog",
-    "set local search_path = pg_catalog",
-    "reset search_path",
-    "select set_config('timezone', 'UTC', true)",
-    "set session characteristics as transaction read only",
-    "set default_transaction_read_only = off",
-    "set role pg_monitor",
-    "reset role",
-)
-PREPARED = (
-    "prepare x as select v from notes where k = 3",
-    "prepare x(int4) as select 'é', 1 / $1",
-    "prepare x(int4, text) as insert into plain values ($1, $2) returning id",
-    "prepare x(int4) as update notes set n = n - $1",
-    "prepare x as select k, 10 / (5 - n) from notes order by k",
-    "prepare s as select 1",
-    "execute x",
-    "execute x",
-    "execute x(1)",
-    "execute x(0)",
-    "execute x('1')",
-    "execute x('a')",
-    "execute x('é', 'a')",
-    "execute x(1/0)",
-    "execute x(7, 'x')",
-    "execute x(nosuch)",
-    "execute x((select 1))",
-    "deallocate x",
-    "deallocate s",
-    "deallocate all",
-    "explain (costs off) execute x",
-)
-CURSORS = (
-    "declare c cursor for select id, v from plain order by id",
-    "declare c cursor for select k, 10 / (5 - n) from notes order by k",
-    "declare c scroll cursor for select k from notes order by k",
-    "declare c cursor with hold for select k from notes order by k",
-    "declare c binary cursor for select k, v from notes order by k",
-    "declare p cursor for select 1",
-    "fetch 1 from c",
-    "fetch 2 from c",
-    "fetch all from c",
-    "fetch backward 1 from c",
-    "fetch first from c",
-    "move 1 in c",
-    "move all in c",
-    "close c",
-    "close p",
-    "close all",
-    "update notes set n = 1 where current of c",
-    "delete from plain where current of c",
-)
-COPIES_OUT = (
-    "copy plain to stdout",
-    "copy (select k, v from notes order by k) to stdout (format csv, header)",
-    "copy (select 1::int4) to stdout (format binary)",
-    "copy (select 10 / (5 - n) from notes order by k) to stdout",
-)
-COPIES_IN = (
-    "copy plain from stdin",
-    "copy plain from stdin (format csv)",
-    "copy notes (k, v) from stdin",
-    "copy wanting from stdin",
-    "copy nowhere from stdin",
-    "copy plain (nosuch) from stdin",
-)
-OTHERS = (
-    "vacuum plain",
-    "analyze plain",
-    "create temp table made (a int4)",
-    "create temp table made (a int4) on commit drop",
-    "insert into made values (1)",
-    "select * from made",
-    "alter table made add b text",
-    "drop table made",
-    "drop table if exists made",
-    "do $$ begin raise notice 'done'; end $$",
-    "do $$ begin perform set_config('application_name', 'inside', false); end $$",
-    "listen a",
-    "unlisten *",
-    "select pg_advisory_lock(7)",
-    "select pg_advisory_unlock(7)",
-    "select pg_advisory_xact_lock(7)",
-    "comment on table plain is 'x'",
-    "alter table plain add w int4",
-    "alter table plain drop w",
-    "create table fresh (a int4)",
-    "drop table fresh",
-    "create index concurrently plain_v on plain (v)",
-    "drop index concurrently plain_v",
-    "create view seen as select 1 as one",
-    "drop view seen",
-)
-#: With parameters: the text, and a Bind's values for it, of which some are wrong.
-BOUND: tuple[tuple[str, tuple[tuple[bytes | None, ...], ...]], ...] = (
-    ("select $1::int4 + 1", ((b"1",), (b"x",), (None,), (), (b"1", b"2"))),
-    ("select v from notes where k = $1", ((b"3",), (b" 4 ",), (b"three",), (None,))),
-    ("select 1 / $1::int4", ((b"0",), (b"1",))),
-    ("insert into plain values ($1, $2) returning *", ((b"5", b"v"), (b"1", b"again"), (b"z", b""), (b"5", None))),
-    ("update notes set n = $1 where k = $2", ((b"5", b"4"), (b"-5", b"4"), (b"5", b""))),
-    ("select $1::text, $2::text", ((b"a", b"\xc3\xa9"), (None, b"b"))),
-    ("select k from notes where n > $1 order by k limit $2", ((b"2", b"3"), (b"2", b"-1"))),
-)
-BINARY = (
-    ("select $1::int4 + 1, $2::text", ((pack(">i", 41), b"x"), (pack(">i", 1), None))),
-    ("select v from notes where k = $1", ((pack(">q", 3),), (pack(">q", 77),))),
-)
 _KINDS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (6, READS),
     (4, WRONG),
@@ -330,7 +128,8 @@ def _copied(chance: random.Random) -> list[Any]:
         rows.append(chance.choice((data("25\tq\n"), FLUSH, SYNC)))
     ends = chance.choice((COPY_DONE, COPY_DONE, fail("enough")))
     # It must end before a message that is none of COPY's: that would end the connection.
-    return [*begin, *rows, ends, SYNC]  # those among the data have ended nothing
+    # Those among the data have ended nothing; and the unnamed statement is not to be executed once more.
+    return [(*begin, *rows, ends, SYNC, close("S"))]
 
 
 def _odd(chance: random.Random) -> list[Any]:
@@ -351,11 +150,25 @@ def _odd(chance: random.Random) -> list[Any]:
     return [one()]
 
 
+def _scene(chance: random.Random) -> list[Any]:
+    """One of the scenes, mostly without some of its messages, with others between."""
+    parts: list[Any] = []
+    for part in chance.choice(SCENES):
+        if chance.random() < 0.12:
+            continue
+        if chance.random() < 0.1:
+            parts += chance.choice((_odd, _simple, _whole))(chance)
+        if chance.random() < 0.3:
+            parts.append(SYNC)
+        parts.append(part)
+    return parts
+
+
 def made(chance: random.Random, longest: int = 12) -> list[Any]:
     """Return the messages of up to so many units, each of one to a few."""
     parts: list[Any] = []
     for _ in range(chance.randrange(1, longest + 1)):
-        (unit,) = chance.choices((_simple, _whole, _with_values, _copied, _odd), (5, 8, 3, 1, 6))
+        (unit,) = chance.choices((_simple, _whole, _with_values, _copied, _odd, _scene), (5, 8, 3, 1, 6, 1))
         parts += unit(chance)
         if chance.random() < 0.35:
             parts.append(SYNC)
@@ -364,11 +177,16 @@ def made(chance: random.Random, longest: int = 12) -> list[Any]:
     return parts
 
 
+def flat(parts: Iterable[Any]) -> list[Any]:
+    """Return the messages one behind the other: those that stay together are tuples."""
+    return list(chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in parts))
+
+
 def synced(parts: Iterable[Any]) -> list[Any]:
     """Put Sync before each Query behind an Execute: Postgres itself loses track of its state there, and says XX000."""
     settled: list[Any] = []
     executed = False
-    for part in parts:
+    for part in flat(parts):
         if isinstance(part, Query) and executed:
             settled.append(SYNC)
         executed = isinstance(part, Execute) or (executed and part is not SYNC and not isinstance(part, Query))
@@ -401,6 +219,12 @@ def smallest(pair: Pair, parts: list[Any], *, piecemeal: bool) -> list[Any]:
         if size > 1 or not shorter:
             size //= 2
     return parts
+
+
+def without(parts: list[Any], fewest: list[Any]) -> list[Any]:
+    """Return the messages without the last of the fewest that is no Sync or Flush: with it goes the difference."""
+    last = next((part for part in reversed(fewest) if part not in (SYNC, FLUSH)), None)
+    return [] if last is None else [part for part in parts if part is not last]
 
 
 def _tidy(pair: Pair) -> None:

@@ -14,6 +14,7 @@ from sequences_again import AGAIN, BEHIND_A_BIND
 from sequences_extended import EXTENDED
 from sequences_found import FOUND, FOUND_OVER_ONE
 from sequences_late import AT_RUN, LATE, PORTALS, TAKEN_BACK
+from sequences_left import LEFT
 from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
 from sequences_simple import SIMPLE
@@ -225,4 +226,5 @@ ALL = [*by_hand(), *in_every_state()]
 OVER_ONE = [
     *(Sequence(f"moment {name}", parts) for name, parts in MOMENTS.items()),
     *(Sequence(f"found: {name}", parts) for name, parts in FOUND_OVER_ONE.items()),
+    *(Sequence(f"left: {name}", parts) for name, parts in LEFT.items()),
 ]

@@ -1,0 +1,116 @@
+"""What `make pipelines` finds and docs/limits.md lists ("When an error comes", over one shard), by name.
+
+A difference is listed only where the smallest sequence is the one that the sentence is about, and the first messages
+that differ are the very ones that it names. The rest of the answers is not compared: a sequence stops at its first
+difference, and is played again without what shows it (compare.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proxy.wire.frontend import Bind, Parse, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wire_client import Entry, Trace
+
+#: What is about the session itself, and so has its portal in the proxy.
+_OWN = re.compile(
+    r"\s*(|--.*|(begin|start|commit|end|rollback|abort|savepoint|release|set|reset|prepare|deallocate|discard)\b.*)",
+    re.DOTALL,
+)
+_NO_CURSOR = re.compile(r'cursor "(?P<name>.*)" does not exist')
+_CANNOT_RUN = 'portal "{}" cannot be run'
+_NO_SELECT = 'cursor "{}" is not a SELECT query'
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A difference that is known. ``sentence`` stands in docs/limits.md."""
+
+    name: str
+    sentence: str
+    is_it: Callable[[Sequence[Any], Entry, Entry], bool]
+
+
+def first_difference(expected: Trace, got: Trace) -> tuple[Entry | None, Entry | None]:
+    """Return the first entries in which two traces differ; None: one has ended."""
+    for number in range(max(len(expected), len(got))):
+        one, other = (trace[number] if number < len(trace) else None for trace in (expected, got))
+        if one != other:
+            return one, other
+    raise AssertionError("the traces are equal")
+
+
+def kind_of(expected: Trace, got: Trace) -> tuple[object, ...]:
+    """Return what two differences have in common that are most likely one."""
+    return tuple(_short(entry) for entry in first_difference(expected, got))
+
+
+def name_of(messages: Sequence[Any], expected: Trace, got: Trace) -> str | None:
+    """Return the name of a difference that is listed, None for any other."""
+    one, other = first_difference(expected, got)
+    if one is None or other is None:
+        return None
+    return next((listed.name for listed in LISTED if listed.is_it(messages, one, other)), None)
+
+
+def _short(entry: Entry | None) -> object:
+    if entry is None:
+        return None
+    if entry[0] in ("error", "notice"):
+        return entry[0], entry[1]["C"], re.sub(r'"[^"]*"', '""', entry[1]["M"])
+    return entry[0]
+
+
+def _code(entry: Entry) -> str:
+    return entry[1]["C"] if entry[0] == "error" else ""
+
+
+def _texts(messages: Sequence[Any]) -> list[str]:
+    return [
+        (message.query if isinstance(message, Parse) else message.text).decode()
+        for message in messages
+        if isinstance(message, Parse | Query)
+    ]
+
+
+def _bound_to(messages: Sequence[Any], portal: str) -> list[str]:
+    """Return the texts that this portal was bound to."""
+    parsed: dict[bytes, str] = {}
+    bound = []
+    for message in messages:
+        if isinstance(message, Parse):
+            parsed[message.statement] = message.query.decode()
+        elif isinstance(message, Query):
+            for name, text in re.findall(r"prepare (\w+)(?:\(.*?\))? as (.*?)(?:;|$)", message.text.decode()):
+                parsed[name.encode()] = text
+        elif isinstance(message, Bind) and message.portal == portal.encode():
+            bound.append(parsed.get(message.statement, "?"))
+    return bound
+
+
+def _of_an_own_portal(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
+    if _code(other) != "34000" or (found := _NO_CURSOR.fullmatch(other[1]["M"])) is None:
+        return False
+    name = found["name"]
+    said = {_CANNOT_RUN.format(name): "55000", _NO_SELECT.format(name): "24000"}
+    if one[0] != "error" or said.get(one[1]["M"]) != _code(one):
+        return False
+    words = r"(fetch|move)\b.*\b(from|in)" if _code(one) == "55000" else r"(update|delete)\b.*\bcurrent of"
+    asks = any(re.search(rf"\b{words}\s+{re.escape(name)}\b", text, re.DOTALL) for text in _texts(messages))
+    return asks and any(_OWN.fullmatch(text) for text in _bound_to(messages, name))
+
+
+LISTED: tuple[Listed, ...] = (
+    Listed(
+        "fetch from a portal of BEGIN, SET and the like",
+        "FETCH, MOVE and WHERE CURRENT OF with the name of a portal that was bound to BEGIN, SET and the like are"
+        " `34000` instead of `55000`, `24000` or `XX000`",
+        _of_an_own_portal,
+    ),
+)

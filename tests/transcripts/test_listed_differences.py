@@ -1,0 +1,94 @@
+"""Each difference that is listed is recognised, and nothing beside it; its sentence stands in docs/limits.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from listed_differences import LISTED, Listed, kind_of, name_of
+from transcripts import q
+from wire_client import bind, execute, parse
+
+if TYPE_CHECKING:
+    from wire_client import Entry
+
+LIMITS = Path(__file__).parents[2] / "docs" / "limits.md"
+PARSED: Entry = ("parsed",)
+
+
+def error(sqlstate: str, message: str) -> Entry:
+    return ("error", {"S": "ERROR", "C": sqlstate, "M": message})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A smallest sequence, and the first messages in which the answers differ."""
+
+    listed: str
+    messages: tuple[Any, ...]
+    one: Entry
+    other: Entry
+
+
+OWN_PORTAL = "fetch from a portal of BEGIN, SET and the like"
+SET_AS_P = (parse("set geqo = off"), bind(portal="p"), execute("p"))
+GONE = error("34000", 'cursor "p" does not exist')
+CANNOT_RUN = error("55000", 'portal "p" cannot be run')
+NO_SELECT = error("24000", 'cursor "p" is not a SELECT query')
+CURRENT_OF = (parse("delete from plain where current of p", "t"), bind(statement="t"), execute())
+
+MATCHING = (
+    Case(OWN_PORTAL, (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, GONE),
+    Case(OWN_PORTAL, (*SET_AS_P, parse("move all in p"), bind(), execute()), CANNOT_RUN, GONE),
+    Case(OWN_PORTAL, (parse("begin"), bind(portal="p"), *CURRENT_OF), NO_SELECT, GONE),
+    Case(
+        OWN_PORTAL,
+        (q("prepare x(int4) as select 1"), parse("", "s"), bind(statement="s", portal="p"), *CURRENT_OF),
+        NO_SELECT,
+        GONE,
+    ),
+)
+NEAR_MISSES = (
+    Case("the portal is of a SELECT", (parse("select 1"), bind(portal="p"), q("fetch 1 from p")), CANNOT_RUN, GONE),
+    Case("no such portal", (parse("set geqo = off"), bind(portal="r"), q("fetch 1 from p")), CANNOT_RUN, GONE),
+    Case("nothing fetches", (*SET_AS_P, q("close p")), CANNOT_RUN, GONE),
+    Case("another is fetched from", (*SET_AS_P, q("fetch 1 from r")), CANNOT_RUN, GONE),
+    Case("another portal", (*SET_AS_P, q("fetch 1 from p")), error("55000", 'portal "r" cannot be run'), GONE),
+    Case("another error of Postgres's", (*SET_AS_P, q("fetch 1 from p")), error("34000", "another"), GONE),
+    Case("another error of the proxy's", (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, error("25P02", GONE[1]["M"])),
+    Case("no error of the proxy's", (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, ("tag", "FETCH 0")),
+    Case("no error of Postgres's", (*SET_AS_P, q("fetch 1 from p")), ("tag", "FETCH 0"), GONE),
+    Case("FETCH, and not WHERE CURRENT OF", (*SET_AS_P, q("fetch 1 from p")), NO_SELECT, GONE),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MATCHING, ids=lambda case: f"{case.listed}: {case.messages[-1]}")
+def test_it_is_recognised(case: Case) -> None:
+    assert name_of(case.messages, [PARSED, case.one], [PARSED, case.other]) == case.listed
+
+
+@pytest.mark.parametrize("case", NEAR_MISSES, ids=lambda case: case.listed)
+def test_a_near_miss_is_not(case: Case) -> None:
+    assert name_of(case.messages, [PARSED, case.one], [PARSED, case.other]) is None
+
+
+def test_answers_that_end_are_listed_nowhere() -> None:
+    assert name_of(MATCHING[0].messages, [PARSED, CANNOT_RUN], [PARSED]) is None
+
+
+def test_each_has_a_case() -> None:
+    assert {listed.name for listed in LISTED} == {case.listed for case in MATCHING}
+
+
+@pytest.mark.parametrize("listed", LISTED, ids=lambda listed: listed.name)
+def test_its_sentence_is_in_the_limits(listed: Listed) -> None:
+    assert listed.sentence in " ".join(LIMITS.read_text().split())
+
+
+def test_kinds_are_told_apart_by_the_errors_and_not_by_names() -> None:
+    other = error("34000", 'cursor "r" does not exist')
+    assert kind_of([CANNOT_RUN], [GONE]) == kind_of([CANNOT_RUN], [other])
+    assert kind_of([CANNOT_RUN], [GONE]) != kind_of([NO_SELECT], [GONE])
