@@ -1,8 +1,12 @@
-"""How a client's transaction gives way in a deadlock over several shards: its wait is cancelled, its client told why.
+"""How a client's transaction gives way: to a deadlock over several shards, or, in COMMIT, to its client's cancel.
 
 Decided here: when a wait may be ended by a cancel, what becomes of cancels that are still on their way, and what the
 client is told of the error that they make. Which transaction gives way is proxy.twophase.deadlock's; a commit of
 several writers gives way by its machine (proxy.twophase.drive), without a cancel.
+
+A COMMIT with several writers is never cancelled: that could make a success of what no standby has prepared. One with a
+single writer is Postgres's own. Where it waits, in its constraints or for a fence, a cancel has it fail with 57014, and
+it has rolled back; behind that a cancel is ignored, or ends the wait for the standbys: committed, with a warning.
 """
 
 from __future__ import annotations
@@ -10,17 +14,23 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from proxy.errors import QUERY_CANCELED
 from proxy.shards.errors import ShardError
+from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
+    from proxy.shards.link import ShardLink
     from proxy.transaction import ClientTransaction
     from proxy.twophase.coordinator import Outcome
     from proxy.wire.fields import ErrorFields
+
+log = structlog.get_logger("pgchorus.session")
 
 
 async def end_wait(
@@ -31,13 +41,9 @@ async def end_wait(
 ) -> None:
     """Have ``cancel`` end what waits on these shards; the client is told ``error`` for it.
 
-    Nothing happens in a COMMIT of several writers: a cancel could make a success of what no standby has prepared. One
-    of a single writer is Postgres's own COMMIT, which fails with 57014 where it waits, in its constraints or for a
-    fence, and has rolled back. If that wait is over when the cancel arrives, it is as if a client had cancelled its
-    COMMIT on one Postgres: committed, with a warning if the standbys were not waited for.
+    Nothing happens in a COMMIT of several writers.
     """
-    several = len(transaction.writers | transaction.must_commit.keys()) > 1
-    if transaction.ending_wait is not None or (transaction.committing and several):
+    if transaction.ending_wait is not None or (transaction.committing and _has_several_writers(transaction)):
         return
     transaction.deadlock = error
     transaction.ending_wait = asyncio.get_running_loop().create_future()
@@ -53,6 +59,31 @@ async def end_wait(
         transaction.ending_wait = None
         if not hit:
             transaction.deadlock = None
+
+
+def cancel_commit(transaction: ClientTransaction) -> None:
+    """A client wants its COMMIT cancelled: nothing happens to one of several writers."""
+    if not _has_several_writers(transaction):
+        for link in transaction.links.values():
+            if link.busy:
+                cancel_on(link)
+
+
+def cancel_on(link: ShardLink) -> None:
+    """Ask a shard to cancel what it runs on a link, without waiting for it."""
+    spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
+
+
+async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:
+    """See a cancel off; one that finds no way to the shard in time is nothing that a client would be told."""
+    try:
+        await cancel
+    except ShardError as error:
+        log.warning("cancel not delivered", error=str(error))
+
+
+def _has_several_writers(transaction: ClientTransaction) -> bool:
+    return len(transaction.writers | transaction.must_commit.keys()) > 1
 
 
 async def outlive_cancels(transaction: ClientTransaction) -> None:

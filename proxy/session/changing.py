@@ -173,7 +173,7 @@ async def _end_others(session: Session, planner: Planner | None) -> None:
             hit.add(other)
             other.transaction.deadlock = definitions_changed().fields()
             other.outrun = True
-            other.cancel()
+            other.stop()
         await asyncio.sleep(PAUSE_S)
     for other in hit:
         if not other.transaction.failed:

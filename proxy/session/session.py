@@ -19,6 +19,7 @@ from proxy.encodings import by_name
 from proxy.errors import QUERY_CANCELED, ProxyError, definitions_changed
 from proxy.executor.request import Environment
 from proxy.fields import SessionFields
+from proxy.giving_way import cancel_commit, cancel_on
 from proxy.session import names, own_settings
 from proxy.session.changing import changing
 from proxy.session.clocks import told_by
@@ -33,7 +34,6 @@ from proxy.session.sequences import SequenceValues
 from proxy.session.telling import error_frame, sqlstate_of
 from proxy.session.temporary import check_names, compare_names, keep_temporary
 from proxy.shards.errors import ShardError
-from proxy.tasks import spawn
 from proxy.transaction import IDLE, Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
@@ -44,8 +44,7 @@ from router.resolve import UnresolvedKey, resolve
 from router.statement import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.admin.statements import Tally
     from proxy.connection import ClientConnection
@@ -206,7 +205,7 @@ class Session(SessionFields):
 
     def client_lost(self) -> None:
         """Stop what runs for a client that hung up, unless it is a commit."""
-        self.cancel()
+        self.stop()
 
     async def close(self) -> None:
         """End the session: roll back, give links back, close the socket."""
@@ -233,7 +232,7 @@ class Session(SessionFields):
         if self.killed:
             return
         self.killed = True
-        self.cancel()
+        self.stop()
         self.write(last_words)
         self.connection.close()
         # Closing waits for a client that does not read.
@@ -245,11 +244,18 @@ class Session(SessionFields):
         self.connection.close()
 
     def cancel(self) -> None:
+        """The client wants what runs cancelled: as ``stop``, and a COMMIT where that is the shard's own."""
+        if self.transaction.committing:
+            cancel_commit(self.transaction)
+        else:
+            self.stop()
+
+    def stop(self) -> None:
         """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
         if self.in_query and not self.transaction.committing:
             self.transaction.cancel()
             for link in (*self.transaction.links.values(), *self.scratches):
-                spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
+                cancel_on(link)
 
     # --- answers ----------------------------------------------------------------------------------------------
 
@@ -582,11 +588,3 @@ class Session(SessionFields):
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:
         """Remember what a statement leaves on its links."""
         note_effects(self, statement, shards)
-
-
-async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:
-    """See a cancel off; one that finds no way to the shard in time is nothing that a client would be told."""
-    try:
-        await cancel
-    except ShardError as error:
-        log.warning("cancel not delivered", error=str(error))

@@ -119,3 +119,49 @@ def test_while_the_fence_is_waited_for(town: Town, connect: Connect, begin: str)
     assert client.rows("select count(*) from notes") == [("0",)]
     client.send(FLUSH, SYNC)
     assert client.read() == [("ready", "I")]
+
+
+@pytest.mark.parametrize("messages", ["simple", "extended"])
+@pytest.mark.parametrize("more", ["", "select v from notes where k = {other}", "show pgchorus.transaction_id"])
+def test_while_commit_waits_for_a_constraint(any_town: Town, connect: Connect, messages: str, more: str) -> None:
+    """With one writer it is Postgres's own COMMIT, which a cancel ends there: it has rolled back."""
+    key, other = any_town.keys(1)[0], any_town.keys(2)[0]
+    waits = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    for dsn in (any_town.one, any_town.dsn):
+        if dsn == any_town.one and "show" in more:
+            continue
+        client, holder = connect(dsn), connect(dsn)
+        client.query(f"insert into parents values ({key}, 'p')")
+        client.query(f"begin; insert into children values ({key}, 1)")
+        if more:
+            client.query(more.format(other=other))
+        holder.query(f"begin; delete from parents where id = {key}")
+        if messages == "simple":
+            client.send(Query(b"commit"))
+        else:
+            client.send(parse("commit"), bind(), execute(), SYNC)
+        eventually(lambda: any(any_town.direct_rows(waits)), "COMMIT does not wait")
+        client.cancel()
+        trace = client.read()
+        assert errors(trace) == CANCELLED
+        assert trace[-1] == ("ready", "I")
+        holder.query("rollback")
+        assert client.rows("select count(*) from children") == [("0",)]
+        assert len(client.rows(f"select * from parents where id = {key}")) == 1
+
+
+def test_not_while_a_commit_of_several_writers_waits(town: Town, connect: Connect) -> None:
+    """A cancel could make a success of what no standby has prepared."""
+    a, b, _ = town.spread
+    client, holder = connect(town.dsn), connect(town.dsn)
+    client.query(f"insert into parents values ({a}, 'p')")
+    client.query(f"begin; insert into children values ({a}, 1); insert into notes values ({b}, 'x')")
+    holder.query(f"begin; delete from parents where id = {a}")
+    client.send(Query(b"commit"))
+    waits = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    eventually(lambda: any(town.everywhere(waits)), "COMMIT does not wait")
+    client.cancel()
+    assert not answers(client)
+    holder.query("rollback")
+    assert ("tag", "COMMIT") in client.read()
+    assert client.rows("select count(*) from children") == [("1",)]
