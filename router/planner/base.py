@@ -178,6 +178,8 @@ def _with_traces(context: Context, statement: Statement) -> Statement:
         statement = replace(statement, once=once)
     if context.leaves_custom():
         statement = replace(statement, leaves_custom=True)
+    if not statement.pins and (pins := context.pins_out_of_sight()):
+        statement = replace(statement, pins=pins)
     if not statement.dirties and context.sets_out_of_sight(told=bool(statement.set_config)):
         statement = replace(statement, dirties=True)
     return statement

@@ -280,6 +280,19 @@ class Context:
         writes = not self.parsed.kinds.isdisjoint(_WRITING)
         return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named())
 
+    def pins_out_of_sight(self) -> str:
+        """Return why the link must stay with the session, by what the statement calls or sets off ('': it need not)."""
+        if self.parsed.kind in _DEFINES:
+            return ""
+        if self.every_effect.pins:
+            return self.every_effect.pins
+        write = not self.parsed.kinds.isdisjoint(_WRITING | _REWRITING)
+        effects = [self.catalog.sets_off(relation.name, write=write) for relation in self._named()]
+        if self.parsed.kind == "RefreshMatViewStmt":
+            follow, effect_of = self.catalog.closure.follow, self.catalog.effect_of
+            effects += [effect_of(follow(relation.read_uses)) for relation in self._named()]
+        return next((effect.pins for effect in effects if effect.pins), "")
+
     def _named(self) -> list[Relation]:
         """Return the relations that the statement names anywhere, as far as the catalog has them."""
         named = [name_parts(body) for kind, body in self.parsed.nodes if kind == "RangeVar"]
@@ -386,6 +399,13 @@ _READING: Final = {
 }
 
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
+# What makes rows, indexes or constraints anew of what a table has.
+_REWRITING = frozenset({"AlterTableStmt", "ClusterStmt", "IndexStmt", "ReindexStmt", "VacuumStmt"})
+# What names functions for later.
+_DEFINES = frozenset(
+    {"ViewStmt", "CreateStmt", "RuleStmt", "CreateTrigStmt", "CreateFunctionStmt", "CreateDomainStmt", "DefineStmt",
+     "CreatePolicyStmt", "AlterPolicyStmt"}
+)  # fmt: skip
 _CALLING = frozenset(
     {"FuncCall", "TypeCast", "TypeName", "ColumnRef", "A_Indirection", "SQLValueFunction", "A_Expr", "SubLink",
      "SortBy", "CaseExpr", "JoinExpr", "CoalesceExpr", "MinMaxExpr",

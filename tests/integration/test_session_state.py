@@ -356,6 +356,56 @@ def test_advisory_locks_outlive_what_fails(town_of_1: Town, connect: Connect, te
     assert not sqlstates(second.query("select pg_advisory_lock(78)"))
 
 
+LOCKS = "pg_advisory_lock(79) is null"
+# Definitions, and then what runs them: of tables that home has, and of what belongs to tables.
+OUT_OF_SIGHT = [
+    ("", f"copy (select {LOCKS}) to stdout"),
+    ("", f"copy (insert into of_locks values (1) returning {LOCKS}) to stdout"),
+    (f"create view locking as select {LOCKS} as l", "select * from locking"),
+    (f"create view locking as select {LOCKS} as l", "copy (select * from locking) to stdout"),
+    (f"create view locking as select {LOCKS} as l", "create table made as select * from locking"),
+    ("create table more (i int, x bool default (pg_advisory_lock(79) is null))", "insert into more (i) values (1)"),
+    ("create table more (i int check (pg_advisory_lock(79) is not null))", "insert into more values (1)"),
+    (f"create view locking as select {LOCKS} as l", "explain analyze select * from locking"),
+    (f"create view locking as select {LOCKS} as l", "begin; declare c cursor for select * from locking; fetch c; end"),
+    (f"create view locking as select {LOCKS} as l", "prepare p as select * from locking; execute p"),
+    ("", f"create table made as select {LOCKS} as l"),
+    ("", f"create materialized view made as select {LOCKS} as l"),
+    (f"create materialized view made as select {LOCKS} as l with no data", "refresh materialized view made"),
+    ("insert into of_locks values (1)", "create index on of_locks (locked(i))"),
+    ("insert into of_locks values (1)", f"alter table of_locks alter i type text using {LOCKS}"),
+    ("insert into of_locks values (1)", f"alter table of_locks add check ({LOCKS} is not null)"),
+    ("insert into of_locks values (1)", f"alter table of_locks add column x bool default ({LOCKS})"),
+    ("create rule locks as on insert to of_locks do also select locked(1)", "insert into of_locks values (1)"),
+]
+
+
+@pytest.mark.parametrize(("given", "text"), OUT_OF_SIGHT)
+def test_advisory_locks_are_the_sessions_wherever_they_are_taken(
+    any_town: Town, connect: Connect, given: str, text: str
+) -> None:
+    first, second, last = connect(any_town.dsn), connect(any_town.dsn), connect(any_town.dsn)
+    last.query(
+        "create schema locks; create table locks.of_locks (i int); create function locks.locked(i int) returns int "
+        "immutable language plpgsql as 'begin perform pg_advisory_lock(79); return i; end'"
+    )
+    try:
+        for client in (first, last):
+            client.query("set search_path = locks, public")
+        if given:
+            assert not sqlstates(last.query(given))
+        assert not sqlstates(first.query(text))
+        last.close()
+        assert second.rows("select pg_try_advisory_lock(79)") == [("f",)]
+        assert first.rows("select pg_advisory_unlock(79)") == [("t",)]
+        assert not sqlstates(first.query("begin; select pg_advisory_lock(79)"))
+        first.close()
+        assert not sqlstates(second.query("select pg_advisory_lock(79)"))
+        second.query("select pg_advisory_unlock(79)")
+    finally:
+        assert not sqlstates(second.query("drop schema locks cascade"))
+
+
 def test_advisory_locks_of_what_fails_over_several_shards(town: Town, connect: Connect) -> None:
     first, second = connect(town.dsn), connect(town.dsn)
     first.query("select pg_advisory_lock(78), 1 / (length(now()::text) - length(now()::text))")
