@@ -25,6 +25,7 @@ from proxy.session.preparing import (
     bind_and_run,
     current,
     explain_prepared,
+    is_current,
     key_parameters,
     prepare,
     resolve_bind,
@@ -406,7 +407,7 @@ async def prepared_control(
         del session.statements[name]
         return backend.command_complete(b"DEALLOCATE")
     if session.transaction.shard_count == 1:
-        found = await _found(session, plan)
+        found = await _found(session, plan, statement)
         if runs_on_link(session, found):
             return await run_on_link(session, statement, plan, found)
     prepared, values = await executed(session, plan, statement)
@@ -430,10 +431,13 @@ def _named(session: Session, plan: PreparedControl) -> PreparedStatement:
     return found
 
 
-async def _found(session: Session, plan: PreparedControl) -> PreparedStatement:
-    """Return the statement that EXECUTE names, as it is now; raises ProxyError where it has other arguments."""
+async def _found(session: Session, plan: PreparedControl, statement: Statement | None = None) -> PreparedStatement:
+    """Return the statement that EXECUTE names, as it is now; raises what is wrong with its arguments first.
+
+    Those with a call are not looked at before the statement is: they would be evaluated twice.
+    """
     await adopting.look(session, plan.name.encode())
-    prepared = await current(session, _named(session, plan))
+    prepared = _named(session, plan)
     expected = prepared.description.parameter_oids
     if expected and len(expected) != plan.argument_count:  # where it has none, Postgres looks at no argument
         raise ProxyError(
@@ -441,7 +445,9 @@ async def _found(session: Session, plan: PreparedControl) -> PreparedStatement:
             f'wrong number of parameters for prepared statement "{plan.name}"',
             detail=f"Expected {len(expected)} parameters but got {plan.argument_count}.",
         )
-    return prepared
+    if expected and not is_current(session, prepared) and "(" not in plan.arguments:
+        await _argument_values(session, plan, expected, statement)
+    return await current(session, prepared)
 
 
 async def executed(
@@ -451,7 +457,7 @@ async def executed(
 
     ``statement``: where the arguments stand, if their places are known.
     """
-    prepared = await _found(session, plan)
+    prepared = await _found(session, plan, statement)
     expected = prepared.description.parameter_oids
     return prepared, await _argument_values(session, plan, expected, statement) if expected else ()
 
@@ -466,7 +472,7 @@ async def executed_portal(session: Session, portal: Portal, *, limited: bool) ->
     if not isinstance(plan, PreparedControl) or plan.prepared not in (Prepared.EXECUTE, Prepared.EXPLAIN):
         return None
     if session.transaction.shard_count == 1:
-        found = await _found(session, plan)
+        found = await _found(session, plan, statement)
         if runs_on_link(session, found):
             return portal_on_link(session, portal, statement, plan, found)
     if not limited or plan.prepared is not Prepared.EXECUTE:

@@ -550,7 +550,7 @@ class ExtendedProtocol:
         self.unnamed.is_bound(message.name)
         portal = note_portal(session, self.batch, message.name, None)
         shard = portal.shard if portal is not None else cursor_shard(self.session, message.name)
-        if shard is not None and shard in session.transaction.links:
+        if shard is not None and (portal is None or shard in session.transaction.links):
             session.cursors.pop(message.name.decode("utf-8", "surrogateescape"), None)
             batch = await self._batch_for(shard, writes=False, reads=False)
             batch.add(message.encode(), CLOSE_ENDS, forward=True)

@@ -72,10 +72,22 @@ async def find_cursor(
     own = None if plan.name.encode() == portal.name else session.portals.get(plan.name.encode())
     if spread is None and not (plan.closes and own is not None and own.shard is None):
         portal.shard = await _place(session, plan.name, flush)
+    if portal.shard is not None and _gives_rows(plan) and plan.name in session.cursors:
+        await _describe_anew(session, portal, plan, flush)
     fields = spread.fields if spread is not None and _gives_rows(plan) else None
     if portal.shard is None:
         prepared = portal.prepared
         portal.prepared = replace(prepared, description=Description(prepared.description.parameter_oids, fields))
+
+
+async def _describe_anew(
+    session: Session, portal: Portal, plan: CursorControl, flush: Callable[[], Awaitable[None]]
+) -> None:
+    """Give a portal the columns of a cursor that was not there when its statement was parsed."""
+    prepared = portal.prepared
+    if prepared.description.fields is None:
+        text, oids = prepared.query.decode("utf-8", "surrogateescape"), prepared.description.parameter_oids
+        portal.prepared = replace(prepared, description=await described(session, plan, text, oids, flush))
 
 
 async def fetch_in_portions(session: Session, portal: Portal, row_limit: int) -> bool:

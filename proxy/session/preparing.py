@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from router.plan import Executable
 
 _UNKNOWN_OID = 705
+_NOT_ANALYZED = (TransactionControl, SettingControl, PreparedControl, CursorControl, Empty)
 _ENDS_FAILURE = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
 
@@ -265,16 +266,22 @@ async def _let_a_shard_speak(
     await session.database.descriptions.let_a_shard_speak(session, text, tuple(oids))
 
 
-async def current(
-    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None = None
-) -> PreparedStatement:
-    """Plan a named statement anew when the catalog or the search_path is not what it was, as Postgres does."""
-    unchanged = (
+def is_current(session: Session, prepared: PreparedStatement) -> bool:
+    """Whether a statement means what it meant at its Parse; one that Postgres does not analyze always does."""
+    if isinstance(prepared.statement.plan, _NOT_ANALYZED):
+        return True
+    return (
         prepared.catalog_version == session.database.catalog_version
         and prepared.search_path == session.search_path
         and session.planner_in_block is None
     )
-    if unchanged:
+
+
+async def current(
+    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None = None
+) -> PreparedStatement:
+    """Plan a named statement anew when the catalog or the search_path is not what it was, as Postgres does."""
+    if is_current(session, prepared):
         return await as_then(session, prepared, flush) if prepared.of_before else prepared
     oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
     text = prepared.query.decode("utf-8", "surrogateescape")

@@ -183,13 +183,21 @@ def flat(parts: Iterable[Any]) -> list[Any]:
 
 
 def synced(parts: Iterable[Any]) -> list[Any]:
-    """Put Sync before each Query behind an Execute: Postgres itself loses track of its state there, and says XX000."""
+    """Put Sync before each Query behind an Execute: Postgres itself loses track of its state there, and says XX000.
+
+    And a Close of the unnamed portal behind each Query: where that has failed in a block, PostgreSQL 18 executes the
+    portal out of memory that it has freed, and may crash.
+    """
     settled: list[Any] = []
-    executed = False
+    executed = left = False
     for part in flat(parts):
         if isinstance(part, Query) and executed:
             settled.append(SYNC)
+        if left and not isinstance(part, bytes) and part not in (SYNC, FLUSH):
+            settled.append(close("P"))
+            left = False
         executed = isinstance(part, Execute) or (executed and part is not SYNC and not isinstance(part, Query))
+        left = left or isinstance(part, Query)
         settled.append(part)
     return settled
 
