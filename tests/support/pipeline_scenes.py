@@ -182,7 +182,7 @@ SCENES: tuple[tuple[Any, ...], ...] = (
         bind(b"sad", statement="s"),
         execute(),
         SYNC,
-        q("alter type mood rename value 'sad' to 'so'"),
+        q("drop type mood"),
         bind(b"sad", statement="s"),
         execute(),
         SYNC,

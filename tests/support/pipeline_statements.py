@@ -271,6 +271,7 @@ OTHERS = (
     "alter table plain rename other to v",
     "create type mood as enum ('sad', 'happy')",
     "alter type mood add value 'so'",
+    "drop type mood",
     "alter type mood rename value 'sad' to 'so'",
     "discard temp",
     "discard sequences",

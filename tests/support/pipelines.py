@@ -210,7 +210,7 @@ def difference_of(pair: Pair, parts: list[Any], *, piecemeal: bool) -> tuple[Tra
         _tidy(pair)
         answers.append([_comparable(entry) for entry in play(dsn, sequence, piecemeal=piecemeal)])
     expected, got = answers
-    return None if expected == got or _is_lost(expected) else (expected, got)
+    return None if expected == got else (expected, got)
 
 
 def smallest(pair: Pair, parts: list[Any], *, piecemeal: bool) -> list[Any]:
@@ -220,7 +220,8 @@ def smallest(pair: Pair, parts: list[Any], *, piecemeal: bool) -> list[Any]:
         start, shorter = 0, False
         while start < len(parts):
             fewer = parts[:start] + parts[start + size :]
-            if difference_of(pair, fewer, piecemeal=piecemeal):
+            found = difference_of(pair, fewer, piecemeal=piecemeal)
+            if found is not None and not is_lost(*found):
                 parts, shorter = fewer, True
             else:
                 start += size
@@ -254,9 +255,16 @@ def _comparable(entry: Entry) -> Entry:
     return entry
 
 
-def _is_lost(trace: Trace) -> bool:
-    """Whether Postgres has stumbled over itself: an EXECUTE of SAVEPOINT, a FETCH from the portal of a SET."""
-    internal = [entry for entry in trace if entry[0] == "error" and entry[1]["C"] == "XX000"]
-    return any(entry[1]["M"] != _RAISED for entry in internal) or any(
-        entry[0] == "notice" and entry[1]["M"].startswith("skipping cleanup") for entry in trace
-    )
+def is_lost(expected: Trace, got: Trace) -> bool:
+    """Whether Postgres had stumbled over itself when answers began to differ, or did so there.
+
+    As it does in an EXECUTE of SAVEPOINT, and in a FETCH from the portal of a SET.
+    """
+    for number, entry in enumerate(expected):
+        if entry[0] == "error" and entry[1]["C"] == "XX000" and entry[1]["M"] != _RAISED:
+            return True
+        if entry[0] == "notice" and entry[1]["M"].startswith("skipping cleanup"):
+            return True
+        if entry != (got[number] if number < len(got) else None):
+            return False
+    return False

@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).p
 
 from databases import create_databases
 from listed_differences import kind_of, name_of
-from pipelines import difference_of, flat, made, smallest, without
+from pipelines import difference_of, flat, is_lost, made, smallest, without
 from proxy.demo.embedded import EmbeddedServer
 from proxy_process import ProxyProcess, write_config
 from tests.transcripts.conftest import Pair
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ROUNDS = 2_000
 #: Unlisted differences of so many kinds are told, then it ends.
 MOST_KINDS = 10
+#: Where Postgres has said XX000 of itself, what it says afterwards is nothing to go by.
+LOST = "Postgres has lost its own state (XX000)"
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def compare(pair: Pair, proxy: ProxyProcess, chance: random.Random, rounds: int,
     while number < rounds and len(unlisted) < most:
         parts, piecemeal = made(chance), bool(number % 2)
         for fewest, found in differences_of(pair, parts, piecemeal=piecemeal):
-            name = name_of(flat(fewest), *found)
+            name = LOST if is_lost(*found) else name_of(flat(fewest), *found)
             if name is not None:
                 listed[name] += 1
                 continue
@@ -97,6 +99,9 @@ def compare(pair: Pair, proxy: ProxyProcess, chance: random.Random, rounds: int,
 def differences_of(pair: Pair, parts: list[Any], *, piecemeal: bool) -> Iterator[tuple[list[Any], Any]]:
     """Yield the smallest sequence and both answers of each difference; what it needs is left out to find the next."""
     while parts and (found := difference_of(pair, parts, piecemeal=piecemeal)) is not None:
+        if is_lost(*found):
+            yield parts, found
+            return
         fewest = smallest(pair, parts, piecemeal=piecemeal)
         yield fewest, difference_of(pair, fewest, piecemeal=piecemeal) or found
         parts = without(parts, fewest)
