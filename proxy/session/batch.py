@@ -76,8 +76,11 @@ def needs_block_before(statement: Statement) -> bool:
 def minds_block(statement: Statement) -> bool:
     """Whether it matters to a statement whether a block is open."""
     plan = statement.plan
-    discards = isinstance(plan, SettingControl) and plan.setting is Setting.DISCARD_ALL
-    return discards or begins_itself(statement) or needs_block_before(statement)
+    if isinstance(plan, SettingControl):
+        return plan.local or plan.setting is Setting.DISCARD_ALL
+    if isinstance(plan, TransactionControl):
+        return plan.control is Control.SET_TRANSACTION
+    return begins_itself(statement) or needs_block_before(statement)
 
 
 def is_transaction(plan: Plan) -> bool:

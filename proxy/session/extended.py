@@ -30,7 +30,7 @@ from proxy.session.executing import drop_portals, execute_on_shards, run_control
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
-from proxy.session.left import fails_with, note_portal, without_statement
+from proxy.session.left import fails_with, note_portal, take_off_link, without_statement
 from proxy.session.literals import before_bind
 from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
@@ -289,6 +289,7 @@ class ExtendedProtocol:
                 session.cursors.pop(statement.plan.name or "", None)
             if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
                 await session.catalog_changed()
+                take_off_link(session, statement)
 
     async def _exchange(self, batch: Batch, *, last: bool) -> Relay:
         """Send a batch, in a block where it needs one, and pass the answers on."""

@@ -64,6 +64,13 @@ def fails_with(session: Session, batch: Batch, portal: Portal) -> None:
     batch.script[-1].undo = partial(_put, session, portal.name, without_statement(session, portal.name))
 
 
+def take_off_link(session: Session, statement: Statement) -> None:
+    """Keep the unnamed portal of a definition that has run: its link was asked for the catalog since, and lost it."""
+    portal = session.portals.get(b"")
+    if portal is not None and portal.prepared.statement is statement and portal.shard is not None:
+        portal.shard, portal.ended = None, statement.tag.encode()
+
+
 def _put(session: Session, name: bytes, portal: Portal | None) -> None:
     session.portals.pop(name, None)
     if portal is not None:

@@ -325,9 +325,12 @@ class Session(SessionFields):
         for link in self.transaction.links.values():
             link.codec = self.encoding.codec
 
-    def follow_parameters(self, link: ShardLink | None) -> None:
-        """A link of the session was told something that may have changed settings (and its answer was swallowed)."""
-        if link is not None and not link.closed:
+    def follow_parameters(self, link: ShardLink | None, *, committed: bool = False) -> None:
+        """A link of the session was told something that may have changed settings (and its answer was swallowed).
+
+        ``committed``: that was a COMMIT, behind which it may have been closed.
+        """
+        if link is not None and (committed or not link.closed):
             # Postgres takes back the last one first, and reports the last change first.
             for name in [*reversed(self._changed_in_block), *link.parameters]:
                 self.on_parameter(name, link.parameters.get(name, self.parameters.get(name, "")))
@@ -432,7 +435,7 @@ class Session(SessionFields):
         finally:
             await self._after_block(committed=committed)
         if committed:
-            self.follow_parameters(link)  # SET LOCAL ends with the transaction
+            self.follow_parameters(link, committed=True)  # SET LOCAL ends with the transaction
         if outcome is not None:
             self.meter.decided(outcome)
             self._tell(outcome, explicit=explicit)

@@ -154,6 +154,20 @@ LEFT: dict[str, tuple[Any, ...]] = {
         *(q("execute x"), q("rollback to a"), q("alter table plain rename v to w2; savepoint b"), q("execute x('z')")),
         *(q("rollback"), q("execute x(1)")),
     ),
+    "a local setting beside a custom one": (
+        *(q("set local search_path = pg_catalog; set custom.one = 'x'"), q("show search_path")),
+        *(q("begin; set local search_path = pg_catalog; set custom.two = 'x'"), q("commit"), q("show search_path")),
+    ),
+    "a query behind a bind alone: set local": (
+        *(parse("listen a"), bind(), q("set local geqo = off"), parse("select 1"), bind()),
+        *(q("set transaction read only"), parse("select 1"), bind(), q("set constraints all immediate"), SYNC),
+        *(parse("select 1"), bind(), q("set local geqo = off; show geqo"), SYNC, q("show geqo")),
+    ),
+    "definitions in a pipeline, and their portal": (
+        *(q("begin"), parse("alter table plain add w int4"), bind(), execute(), SYNC, describe("P"), execute(), SYNC),
+        *(q("rollback"), parse("alter table plain add w int4"), bind(), execute(), describe("P"), execute(), SYNC),
+        *(q("alter table plain drop w"), PLAIN),
+    ),
     "what must be alone by execute": (
         *(parse("vacuum plain", "s"), q("execute s"), parse("drop index concurrently nosuch", "t"), q("execute t")),
         *(q("begin"), q("execute s"), q("rollback"), parse("execute s"), bind(), execute(), SYNC),
