@@ -216,6 +216,8 @@ class CopyInResult:
         self._add_up = splitter is not None and by_key
         self._failure: CombineFailure | None = None  # found while the data was parked
         self._end: bytes | None = None  # what ended it
+        self._given_up = False  # by the client's CopyFail
+        self._given_up_at: int | None = None  # in which line of the client's that was
         self._wake = asyncio.Event()
         on_notice = environment.on_notice or environment.client.write
         self._skipped = Skipped(on_notice, splitter, add_up=self._add_up)
@@ -242,6 +244,9 @@ class CopyInResult:
                     await self._park()
             await self._open()
             await self._pass_data()
+            if self._given_up:
+                await self._until_over()
+                self._raise_error(besides=QUERY_CANCELED)  # of data that came before CopyFail
             await self._until(lambda: all(receiver.over for receiver in self._receivers))
             found = [self._tag_of(receiver) for receiver in self._receivers]
             self._skipped.tell()
@@ -339,6 +344,9 @@ class CopyInResult:
             if end == _DONE and self._splitter is not None:
                 self._splitter.finish()
                 await self._flush()
+            self._given_up = end != _DONE
+            if self._given_up and self._splitter is not None:
+                self._given_up_at = self._splitter.line()
             for receiver in self._receivers:
                 receiver.end(end)
             return
@@ -430,6 +438,11 @@ class CopyInResult:
             self._wake.clear()
             await self._wake.wait()
 
+    async def _until_over(self) -> None:
+        while not all(receiver.over for receiver in self._receivers):
+            self._wake.clear()
+            await self._wake.wait()
+
     def _raise_error(self, besides: str = "") -> None:
         for receiver in self._receivers:
             if receiver.error is not None and receiver.error.sqlstate != besides:
@@ -446,7 +459,9 @@ class CopyInResult:
         if self._splitter is None or match is None:
             return error
         whole = error.sqlstate not in _WHILE_READING
-        line = self._splitter.dealt.numbering.original(receiver.position, int(match[2]), whole=whole)
+        line = self._given_up_at if error.sqlstate == QUERY_CANCELED else None
+        if line is None:
+            line = self._splitter.dealt.numbering.original(receiver.position, int(match[2]), whole=whole)
         where_now = None if line is None else f"{where[: match.end(1)]}{line}{where[match.end() :]}"
         fields = error.fields.replace(W=where_now)
         return ShardError(fields, error.shard, backend.error_response(fields), lost=error.lost)

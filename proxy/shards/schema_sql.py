@@ -15,8 +15,16 @@ TABLES: Final = (
     table_schema text, table_name text, kind text NOT NULL CHECK (kind IN ('sharded', 'reference')), key text,
     key_type text, slots integer,
     PRIMARY KEY (table_schema, table_name), CHECK ((kind = 'sharded') = (key IS NOT NULL)))""",
+    # Its rows are counted. No sequence: rows are written in clients' sessions, whose lastval() it would be.
     """CREATE TABLE IF NOT EXISTS pgchorus.catalog_change (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    id bigint PRIMARY KEY DEFAULT hashtextextended(gen_random_uuid()::text, 0),
+    at timestamptz NOT NULL DEFAULT clock_timestamp())""",
+    """DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgchorus.catalog_change'::regclass AND attidentity <> '') THEN
+        ALTER TABLE pgchorus.catalog_change ALTER id DROP IDENTITY,
+            ALTER id SET DEFAULT hashtextextended(gen_random_uuid()::text, 0);
+    END IF;
+END $$""",
     """CREATE TABLE IF NOT EXISTS pgchorus.proxy_version (
     proxy text PRIMARY KEY, version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())""",
     "ALTER TABLE pgchorus.meta ADD COLUMN IF NOT EXISTS spread text[]",

@@ -156,3 +156,20 @@ def test_nulls_in_arrays_that_were_parsed(alone: Twins) -> None:
         alone.query("execute p")
         alone.same(bind(statement="s"), execute(), SYNC)
     alone.query(text)
+
+
+@pytest.mark.parametrize("ddl", ["create table lv (a int)", "drop table if exists notes_of_none; drop view v", "call no()"])
+@pytest.mark.parametrize("given", ["select 1", "select nextval('numbers')", "insert into numbered (k) values (1)"])
+@pytest.mark.parametrize("block", ["", "begin"])
+def test_lastval_is_the_sessions_own_behind_definitions(alone: Twins, given: str, ddl: str, block: str) -> None:
+    """An event trigger writes down in the client's session that they have changed."""
+    alone.query(
+        "create sequence numbers start 7; create table numbered (k int, id serial); create view v as select 1 as a; "
+        "create procedure no() language plpgsql as 'begin execute ''create table made (a int)''; end'"
+    )
+    try:
+        for text in (block, given, ddl, "select lastval()", "commit"):
+            alone.query(text)
+    finally:
+        alone.query("rollback")
+        alone.query("drop table if exists numbered, lv, made; drop view if exists v; drop sequence numbers; drop procedure no")
