@@ -140,7 +140,12 @@ async def learn_settings(session: Session) -> None:
         answer = await link.run(SHOW_DEFAULT)
         transaction.default_isolation = (answer.rows[0][0] or b"").decode()
     if session.clocks is not None or not settings.made.keys().isdisjoint(TIMEOUTS):
-        await learn_timeouts(session, "", lasting=True)
+        try:
+            await learn_timeouts(session, "", lasting=True)
+        except ShardError:  # likewise
+            return
+        finally:
+            transaction.finish_statement()  # that has joined the link: it goes back below, and once
     link.settings = settings.applied
     transaction.pins.discard(UNSEEN)
     if not transaction.pins:

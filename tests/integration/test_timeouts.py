@@ -218,3 +218,28 @@ def test_the_lane_is_no_way_around(lane: object, connect: Connect) -> None:
         client.query("commit")
     client.query("begin")
     assert last_words(client)[-1][1]["C"] == "25P03"
+
+
+@pytest.mark.parametrize("name", ["idle_in_transaction_session_timeout", "transaction_timeout", "idle_session_timeout"])
+@pytest.mark.parametrize("how", ["start", "set", "local"])
+@pytest.mark.parametrize(
+    "hidden", ["do $$ begin raise notice 'n' ; end $$", "do $$ begin set work_mem = '5MB'; end $$"]
+)
+def test_code_that_nobody_looks_through_runs_beside_them(
+    pair_town: Town, connect: Connect, name: str, how: str, hidden: str
+) -> None:
+    """Over one shard the link is asked afterwards what is set, and goes back: once."""
+    for _ in range(3):  # there are two links
+        started = {name: "20s"} if how == "start" else {}
+        twins = Twins(connect(pair_town.one, **started), connect(pair_town.dsn, **started))
+        other = connect(pair_town.dsn)
+        if how == "set":
+            twins.query(f"set {name} = '20s'")
+        texts = [hidden, f"show {name}", "show work_mem", hidden]
+        if how == "local":
+            texts = ["begin", f"set local {name} = '20s'", hidden, f"show {name}", "commit", f"show {name}"]
+        for text in (*texts, "select 1", "begin", "select 2", "commit", "listen x", hidden, "select 3", "unlisten *"):
+            twins.query(text)
+            assert other.rows("select 7") == [("7",)]
+        for client in (twins, other):
+            client.close()
