@@ -284,6 +284,9 @@ class ClientTransaction:
             link = await matching_link(self, shard)
         elif link.closed:
             del self.pinned[shard]
+            self.database.release(link)
+            if not self.pinned:
+                self.pins.clear()
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
         elif link.unprepared:
             self.must_commit[shard] = link.unprepared

@@ -356,6 +356,25 @@ def test_advisory_locks_outlive_what_fails(town_of_1: Town, connect: Connect, te
     assert not sqlstates(second.query("select pg_advisory_lock(78)"))
 
 
+@pytest.mark.parametrize("text", ["create temp table tt (a int)", "listen x", "select pg_advisory_lock(80)"])
+@pytest.mark.parametrize("where", ["narrow_town", "pair_town"])
+def test_a_kept_link_whose_server_process_has_died_gives_its_place_back(
+    request: pytest.FixtureRequest, connect: Connect, where: str, text: str
+) -> None:
+    """There are one, or two, for each shard."""
+    town: Town = request.getfixturevalue(where)
+    for _ in range(3):
+        client = connect(town.dsn)
+        client.query(text)
+        ((pid,),) = client.rows("select pg_backend_pid()")
+        town.on_shard(0, f"select pg_terminate_backend({pid})")
+        eventually(lambda pid=pid: not town.on_shard(0, f"select from pg_stat_activity where pid = {pid}"))
+        assert sqlstates(client.query("select 1")) == ["08006"]
+        assert client.rows("select 2") == [("2",)]
+        client.close()
+    assert connect(town.dsn).rows("select 3") == [("3",)]
+
+
 LOCKS = "pg_advisory_lock(79) is null"
 # Definitions, and then what runs them: of tables that home has, and of what belongs to tables.
 OUT_OF_SIGHT = [
