@@ -40,6 +40,8 @@ from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import check_parameters, check_result_formats
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.session.preparing import (
+    as_bound,
+    check_executed,
     current,
     described_rows,
     key_parameters,
@@ -349,7 +351,7 @@ class ExtendedProtocol:
         self.unnamed.is_bound(message.portal)
         if replaced is not None:
             await replaced.close()
-        prepared = await current(session, prepared, self._send_batch)
+        prepared = as_bound(session, await current(session, prepared, self._send_batch))
         session.running = (prepared.statement,)
         told = isinstance(prepared.statement.plan, Filled)
         if told:
@@ -423,6 +425,7 @@ class ExtendedProtocol:
             portal = find_portal(self.session, message.name)
             if portal.prepared.description.fields is not None:
                 self.session.check_not_failed()
+                await check_executed(self.session, portal.prepared, self._send_batch)
             shard = portal.shard
             if shard is None or portal.deferred or portal.told:
                 self._reply(portal.described())

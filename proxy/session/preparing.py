@@ -24,6 +24,7 @@ from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config
 from proxy.session.literals import check_reading, has_changed, parse_as_then, reading
 from proxy.session.moments import as_then, note_moment
+from proxy.session.named import find_statement
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
@@ -304,8 +305,30 @@ async def described_rows(
     """Return RowDescription, or NoData; raises what Postgres says where rows are not what they were at Parse."""
     if prepared.description.fields is None:
         return backend.no_data()
+    await check_executed(session, prepared, flush)
     fields = (await current(session, prepared, flush)).description.fields
     return backend.no_data() if fields is None else backend.row_description(fields)
+
+
+def as_bound(session: Session, prepared: PreparedStatement) -> PreparedStatement:
+    """Return an EXECUTE with the columns of the statement that there is when it is bound; any other as it is."""
+    plan = prepared.statement.plan
+    if not (isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE):
+        return prepared
+    named = session.statements.get(plan.name.encode())
+    fields = None if named is None else named.description.fields
+    return replace(prepared, description=Description(prepared.description.parameter_oids, fields))
+
+
+async def check_executed(
+    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None
+) -> None:
+    """Raise what Describe of an EXECUTE with rows says where the statement that it names is broken, or gone."""
+    plan = prepared.statement.plan
+    seen = set()
+    while isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE and plan.name not in seen:
+        seen.add(plan.name)
+        plan = (await current(session, find_statement(session, plan.name.encode()), flush)).statement.plan
 
 
 async def bind_and_run(

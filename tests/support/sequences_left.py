@@ -168,6 +168,13 @@ LEFT: dict[str, tuple[Any, ...]] = {
         *(q("rollback"), parse("alter table plain add w int4"), bind(), execute(), describe("P"), execute(), SYNC),
         *(q("alter table plain drop w"), PLAIN),
     ),
+    "an execute of what is broken, described": (
+        *(q("create temp table made (a int4)"), parse("select * from made", "t"), parse("execute t", "x")),
+        *(q("alter table made add b text"), parse("execute t"), describe("S"), SYNC, describe("S", "x"), SYNC),
+        *(parse("execute t"), bind(), describe("P"), SYNC, parse("execute x"), describe("S"), SYNC),
+        *(q("deallocate t"), describe("S", "x"), SYNC, bind(statement="x"), describe("P"), SYNC),
+        *(q("begin"), parse("execute x"), bind(portal="p"), describe("P", "p"), SYNC, q("rollback")),
+    ),
     "what must be alone by execute": (
         *(parse("vacuum plain", "s"), q("execute s"), parse("drop index concurrently nosuch", "t"), q("execute t")),
         *(q("begin"), q("execute s"), q("rollback"), parse("execute s"), bind(), execute(), SYNC),
