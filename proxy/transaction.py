@@ -107,6 +107,7 @@ class ClientTransaction:
     must_commit: dict[int, str] = field(default_factory=dict)
     pinned: dict[int, ShardLink] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
+    unseen_names: set[str] = field(default_factory=set)  # of custom settings, in texts that may have made them
     preferred: ShardLink | None = None  # the link to join with, if it is free
     log: list[Replay] = field(default_factory=list)
     settings_at_begin: dict[str, str] = field(default_factory=dict)

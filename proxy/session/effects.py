@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.session.roles import ROLE_SETTINGS, note_role
 from proxy.settings import set_config_sql, unsure
 from proxy.transaction import UNSEEN
+from router.functions import custom_settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def note_effects(session: Session, statement: Statement, shards: Sequence[int]) 
         transaction.pin(statement.pins, shards)
     if (statement.dirties or statement.leaves_custom) and transaction.shard_count == 1:
         transaction.pin(UNSEEN, shards)  # until it has told what is set now
+        transaction.unseen_names.update(name.lower() for name in custom_settings_in(statement.text))
     for shard in shards:
         if shard in transaction.links:
             _note_on_link(session, statement, transaction.links[shard])

@@ -127,11 +127,12 @@ async def learn_settings(session: Session) -> None:
         return
     settings = session.settings
     made = [name for name in settings.made if "." not in name]
-    custom = {*session.database.catalog.custom_settings, *settings.custom}
+    custom = {*session.database.catalog.custom_settings, *settings.custom, *transaction.unseen_names}
     try:
         answer = await link.run(_asked(made, custom))
     except ShardError:  # a statement_timeout of no length, say: the link is kept, and asked next time
         return
+    transaction.unseen_names.clear()
     left = [row for row in answer.rows if row[2] in adopting.KINDS]
     _learn(session, [row for row in answer.rows if row[2] not in adopting.KINDS])
     if left:

@@ -174,3 +174,24 @@ def test_lastval_is_the_sessions_own_behind_definitions(alone: Twins, given: str
         alone.query("rollback")
         alone.query("drop table if exists numbered, lv, made; drop view if exists v")
         alone.query("drop sequence numbers; drop procedure no")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["do $$ begin perform set_config('my.x', '9', false); end $$"],
+        ["do $$ begin perform set_config('My.X', '9', true); end $$"],
+        ["do $$ begin set my.x = '9'; end $$", "do $$ begin perform set_config('my.y', '8', false); end $$"],
+        ["begin", "do $$ begin perform set_config('my.x', '9', false); end $$", "select 1", "commit"],
+        ["begin", "do $$ begin perform set_config('my.x', '9', true); end $$", "select current_setting('my.x', true)",
+         "commit"],
+        ["do $$ begin perform set_config('my.x', '9', false); end $$", "do $$ begin perform 1; end $$", "reset my.x"],
+        ["do $$ begin execute 'set my.x = 9'; end $$", "discard all"],
+    ],
+)  # fmt: skip
+def test_custom_settings_that_do_makes(alone: Twins, texts: list[str]) -> None:
+    for text in texts:
+        alone.query(text)
+        if "begin" not in texts:
+            alone.query("select current_setting('my.x', true), current_setting('my.y', true)")
+    alone.query("select current_setting('my.x', true) as x")
