@@ -24,6 +24,7 @@ MYPY = "mypy>=2.4,<3"
 COMPILED = (
     "proxy/connection.py",
     "proxy/fields.py",
+    "proxy/ledger.py",
     "proxy/session/known_binds.py",
     "proxy/session/lane.py",
     "proxy/session/lane_answer.py",

@@ -14,7 +14,10 @@ Whoever has a duration puts it into ``recent`` and counts it, with no call of a 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from proxy.ledger import Spent
 
 #: Durations that wait to be folded: a power of two.
 KEPT: Final = 64
@@ -56,22 +59,19 @@ class Histogram:
         """How many durations there are in it."""
         return sum(self.buckets)
 
-    def add(self, other: Histogram) -> None:
+    def add(self, other: Histogram | Spent) -> None:
         """Add another's counts."""
-        self.buckets = [one + two for one, two in zip(self.buckets, other.buckets, strict=True)]
+        buckets = self.buckets
+        for bucket, count in enumerate(other.buckets):
+            if count:
+                buckets[bucket] += count
         self.seconds += other.seconds
         self.longest_s = max(self.longest_s, other.longest_s)
 
     def put(self, ordered: list[float]) -> None:
         """Add durations, the shortest first."""
-        begin = 0
-        for bucket, bound in enumerate(BOUNDS):
-            end = bisect_right(ordered, bound, begin)
-            self.buckets[bucket] += end - begin
-            begin = end
-            if begin == len(ordered):
-                break
-        self.buckets[-1] += len(ordered) - begin
+        for bucket, count in enumerate(buckets_of(ordered)):
+            self.buckets[bucket] += count
         self.seconds += sum(ordered)
         self.longest_s = max(self.longest_s, ordered[-1])
 
@@ -91,6 +91,20 @@ class Histogram:
             below += count
             found.append((bound, below))
         return found
+
+
+def buckets_of(ordered: list[float]) -> list[int]:
+    """Count durations, the shortest first, by bucket."""
+    found = [0] * (len(BOUNDS) + 1)
+    begin, total = 0, len(ordered)
+    for bucket, bound in enumerate(BOUNDS):
+        end = bisect_right(ordered, bound, begin)
+        found[bucket] = end - begin
+        begin = end
+        if begin == total:
+            return found
+    found[-1] = total - begin
+    return found
 
 
 def quantile(buckets: list[int], part: float, longest_s: float) -> float:
@@ -128,14 +142,13 @@ class Timings:
         if not count & LAST:
             self.fold()
 
-    def add_many(self, durations: list[float]) -> None:
+    def add_many(self, spent: Spent) -> None:
         """Count some at once."""
         self.fold()
-        ordered = sorted(durations)
-        self.histogram.put(ordered)
+        self.histogram.add(spent)
         if self._into is not None:
-            self._into.put(ordered)
-        self.count = self._folded = self.count + len(ordered)
+            self._into.add(spent)
+        self.count = self._folded = self.count + spent.number
 
     def fold(self) -> None:
         """Sort what has come since the last time into the buckets."""

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from operator import attrgetter
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.admin.statements import StatementBook
 from proxy.fields import CountsFields
+from proxy.ledger import Ledger
 from proxy.timings import Timings
-from router.shortcut import NAMED, PARSED
+from router.shortcut import PARSED, QUERY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from proxy.admin.statements import Tally
     from proxy.twophase.events import Result
 
@@ -28,8 +26,6 @@ PERIOD_S: Final = 60.0
 MOST_WRITERS: Final = 8
 #: The tier of what was not planned.
 UNPLANNED: Final = "none"
-_kind: Final = attrgetter("kind")
-_tally: Final = attrgetter("tally")
 
 
 class Counts(CountsFields):
@@ -67,9 +63,8 @@ class Counts(CountsFields):
         self.client_parses = 0  # messages of clients
         self.server_parses = 0  # messages to shards
         self.binds = 0
-        #: Statements of quick lanes that have ended and are not counted yet, three entries for each: how long it took,
-        #: which it was, how its shard's answers are timed. ``settle`` counts them.
-        self.ledger: list[Any] = []
+        #: Statements of quick lanes that have ended and are not counted yet. ``settle`` counts them.
+        self.ledger = Ledger()
         self.lent = 0  # links, to quick lanes
         self.book = StatementBook(statements, self.settle)
         #: From the arrival of a statement to where it begins to run, for those that do not take the lane.
@@ -81,27 +76,20 @@ class Counts(CountsFields):
 
     def settle(self) -> None:
         """Count what is in the ledger: whoever reads any of these numbers calls this first."""
-        ledger = self.ledger
-        if not ledger:
-            return
-        seconds, known, loads = ledger[0::3], ledger[1::3], ledger[2::3]
-        ledger.clear()
-        number = len(seconds)
-        self.fast += number
-        self.lent += number
-        self.alone += number
-        self.alone_seconds += sum(seconds)
-        kinds = Counter(map(_kind, known))
-        parsed = kinds[PARSED]
-        self.binds += parsed + kinds[NAMED]
-        self.client_parses += parsed
-        self.server_parses += parsed
-        # By what they are counted in: each session has prepared its own.
-        for tally, took in _grouped(list(map(_tally, known)), seconds):
-            tally.add_many(took)
-            tally.rows += len(took)
-        for load, took in _grouped(loads, seconds):
-            load.add_many(took)
+        for spent in self.ledger.take():
+            number = spent.number
+            self.fast += number
+            self.lent += number
+            self.alone += number
+            self.alone_seconds += spent.seconds
+            if spent.kind != QUERY:
+                self.binds += number
+            if spent.kind == PARSED:
+                self.client_parses += number
+                self.server_parses += number
+            spent.tally.add_many(spent)
+            spent.tally.rows += number
+            spent.load.add_many(spent)
 
     def commit(self, result: Result, writers: int) -> None:
         """Count a COMMIT."""
@@ -117,19 +105,6 @@ class Counts(CountsFields):
         if tally is not None:
             tally.errors += 1
         self.failures[UNPLANNED if tally is None else tally.tier, "refused" if refused else "error"] += 1
-
-
-def _grouped(owners: list[Any], seconds: list[float]) -> Iterable[tuple[Any, list[float]]]:
-    first = owners[0]
-    if owners.count(first) == len(owners):
-        return ((first, seconds),)
-    found: dict[Any, list[float]] = {}
-    for owner, one in zip(owners, seconds, strict=True):
-        if owner in found:
-            found[owner].append(one)
-        else:
-            found[owner] = [one]
-    return found.items()
 
 
 @dataclass(frozen=True, slots=True)

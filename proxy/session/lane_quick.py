@@ -10,7 +10,7 @@ lane looks at for each statement is known here beforehand:
   it is one comparison with the settings of the session, and one look whether it still is when the answer has come.
 - How the answer of a statement begins on a shard, up to the end of its columns' description, is noted with the shard's
   types; one row and its tag end it. Any other answer, and any that comes in pieces, goes the fast lane's way.
-- What is counted of it goes into a ledger (proxy.admin.counts), five hundred at a time.
+- What is counted of it goes into a ledger (proxy.ledger), and is counted five hundred at a time.
 
 Whatever is not so is the fast lane's (proxy.session.lane), as if this were not here: before the message was sent
 nothing has happened, and afterwards ``slowed`` makes it a statement of the fast lane that is under way.
@@ -22,6 +22,7 @@ from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
+from proxy.ledger import FULL
 from proxy.session.lane import FastLane
 from proxy.transaction import Block
 from proxy.wire import backend
@@ -49,15 +50,36 @@ _row_length: Final = Struct(">H").unpack_from
 _COLUMNS: Final = backend.ROW_DESCRIPTION
 #: How the answer of a SELECT of one row ends.
 _END: Final = backend.command_complete(b"SELECT 1") + backend.ready_for_query(b"I")
+_ENDS: Final = len(_END)
+_TAG: Final = 67  # C
+_TAG_LENGTH: Final = 13  # the last byte of its length
+_LENGTH_AT: Final = 4
+_READY: Final = 90  # Z
+_READY_BYTES: Final = 6
+_IDLE: Final = 73  # I
 #: What a row's length does not count, from its two bytes on.
 _BEHIND: Final = len(_END) - 2
 _BEFORE: Final = frozenset(b"12")
 _LONGEST_HEAD: Final = 1024
-_LEDGER: Final = 3 * 500
 #: A link with no more than these will not have to close the one that was used the longest time ago.
 _FEW_STATEMENTS: Final = 16
 _unpack_header: Final = HEADER.unpack_from
 _now: Final = monotonic
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether an answer ends with ``_END``, where that begins behind a row: whose tag it is, is known by the statement.
+
+    For compiled code, to which ``endswith`` is a method that is looked up by its name.
+    """
+    size = len(data)
+    return (
+        size > _ENDS
+        and data[size - _ENDS] == _TAG
+        and data[size - _ENDS + _LENGTH_AT] == _TAG_LENGTH
+        and data[size - _READY_BYTES] == _READY
+        and data[size - 1] == _IDLE
+    )
 
 
 class QuickLane(FastLane):
@@ -191,11 +213,11 @@ class QuickLane(FastLane):
         """Pass on an answer that is one row, as it was expected."""
         running, connection = self._running, self._connection
         head = link.types.heads.get(running)
-        if head is None or not data.startswith(head) or not data.endswith(_END):
+        if head is None or not data.startswith(head) or not (_has_end(data) if NATIVE else data.endswith(_END)):
             return False
         at, size, now, pool = len(head), len(data), _now(), link.lender
         took = now - link.asked_at
-        row = data[at] * 256 + data[at + 1] if NATIVE else _row_length(data, at)[0]
+        row: int = data[at] * 256 + data[at + 1] if NATIVE else _row_length(data, at)[0]
         if (
             row + at + _BEHIND != size
             or self._odd
@@ -213,8 +235,12 @@ class QuickLane(FastLane):
         connection.sent += size
         self._write(data)
         ledger = self._ledger
-        ledger += (took, running, link.load)
-        if len(ledger) > _LEDGER:
+        entries, end = ledger.entries, ledger.end
+        entries[end] = took
+        entries[end + 1] = running
+        entries[end + 2] = link.load
+        ledger.end = end = end + 3
+        if end == FULL:
             self._counts.settle()
         link.idle_since = now
         if pool.waiters:
