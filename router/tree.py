@@ -98,6 +98,8 @@ def strings(names: list[Node] | None) -> tuple[str, ...]:
 
 def name_parts(range_var: Node) -> tuple[str, ...]:
     """Return catalog, schema and name of a RangeVar, as many as were written."""
+    if not range_var.get("schemaname"):
+        return (range_var["relname"],)
     return tuple(range_var[key] for key in ("catalogname", "schemaname", "relname") if range_var.get(key))
 
 

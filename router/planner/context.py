@@ -278,7 +278,7 @@ class Context:
         if not self.catalog.sets_settings:
             return False
         writes = not self.parsed.kinds.isdisjoint(_WRITING)
-        return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named())
+        return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named)
 
     def pins_out_of_sight(self) -> str:
         """Return why the link must stay with the session, by what the statement calls or sets off ('': it need not)."""
@@ -287,17 +287,26 @@ class Context:
         if self.every_effect.pins:
             return self.every_effect.pins
         write = not self.parsed.kinds.isdisjoint(_WRITING | _REWRITING)
-        effects = [self.catalog.sets_off(relation.name, write=write) for relation in self._named()]
-        if self.parsed.kind == "RefreshMatViewStmt":
-            follow, effect_of = self.catalog.closure.follow, self.catalog.effect_of
-            effects += [effect_of(follow(relation.read_uses)) for relation in self._named()]
-        return next((effect.pins for effect in effects if effect.pins), "")
+        follow, effect_of = self.catalog.closure.follow, self.catalog.effect_of
+        for relation in self._named:
+            pins = self.catalog.sets_off(relation.name, write=write).pins
+            if not pins and self.parsed.kind == "RefreshMatViewStmt":
+                pins = effect_of(follow(relation.read_uses)).pins
+            if pins:
+                return pins
+        return ""
 
+    @cached_property
     def _named(self) -> list[Relation]:
         """Return the relations that the statement names anywhere, as far as the catalog has them."""
-        named = [name_parts(body) for kind, body in self.parsed.nodes if kind == "RangeVar"]
-        found = (self.catalog.resolve(name, self.search_path) for name in named)
-        return [relation for relation in found if relation is not None]
+        found: list[Relation] = []
+        for kind, body in self.parsed.nodes:
+            if kind == "RangeVar":
+                known = self._relations.get(id(body))
+                relation = known[1] if known else self.catalog.resolve(name_parts(body), self.search_path)
+                if relation is not None:
+                    found.append(relation)
+        return found
 
     def leaves_custom(self) -> bool:
         """Whether what the statement calls or sets off may leave a setting behind that no DISCARD removes."""
@@ -317,7 +326,7 @@ class Context:
         if self._effect_of(parsed.nodes).sets_custom:
             return True
         writes = not parsed.kinds.isdisjoint(_WRITING)
-        return any(self.catalog.sets_off(relation.name, write=writes).sets_custom for relation in self._named())
+        return any(self.catalog.sets_off(relation.name, write=writes).sets_custom for relation in self._named)
 
     def set_config(self) -> tuple[tuple[str, str | None, bool], ...]:
         """Return ``set_config(name, value, is_local)`` calls; value None: only a shard can tell what became of it.

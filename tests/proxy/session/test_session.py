@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.session.session import _delivered
+from proxy.giving_way import _delivered
 from proxy.shards.errors import lost_link
 
 
