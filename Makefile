@@ -18,7 +18,8 @@
 # make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
 # make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire and of the fast lane
-# make bench   pgbench direct, through PgBouncer where it is installed, and through pgchorus
+# make bench   every benchmark in turn, half an hour: pgbench direct, through the poolers that are installed, and through
+#              pgchorus; commits by hand, the fence, large answers, idle clients, workers. With ARGS pgbench alone
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.
 # Another interpreter: make test PYTHON=/path/to/python3. Options for pytest or the demo: make test ARGS="-k config".
@@ -114,7 +115,7 @@ test-compiled: $(VENV)/.test
 		$(RUN) -m pytest -q $(SIDE_BY_SIDE) -o pythonpath=tests/support $(or $(ARGS),$(TESTS_OF_BOTH_BUILDS))
 
 bench: $(VENV)/.bench
-	$(RUN) -m bench $(ARGS)
+	$(RUN) -m $(if $(ARGS),bench $(ARGS),bench.everything)
 
 clean:
 	rm -rf $(VENV) .compiled .suites .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

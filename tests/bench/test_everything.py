@@ -1,0 +1,37 @@
+"""The benchmark of everything: parts that exist, each once, and one that fails."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from bench import everything
+
+
+def test_each_part_is_a_program_and_can_be_tried_quickly() -> None:
+    assert everything.PARTS.keys() == everything.QUICK.keys()
+    for name, (module, *_) in everything.PARTS.items():
+        assert find_spec(module) is not None
+        assert everything.QUICK[name][0] == module
+
+
+def test_a_part_that_fails_keeps_none_from_running(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], *, check: bool) -> CompletedProcess[Any]:
+        assert not check
+        ran.append(command[2])
+        return CompletedProcess(command, int(command[2] == "bench.fence"))
+
+    monkeypatch.setattr(everything.subprocess, "run", run)
+    assert everything.main([]) == 1
+    assert ran == [module for module, *_ in everything.PARTS.values()]
+    assert "fence" in capsys.readouterr().err
+    assert everything.main(["--only", "idle,beside"]) == 0
+    with pytest.raises(SystemExit):
+        everything.main(["--only", "nothing"])
