@@ -14,10 +14,7 @@ Whoever has a duration puts it into ``recent`` and counts it, with no call of a 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from proxy.ledger import Spent
+from typing import Final, Protocol
 
 #: Durations that wait to be folded: a power of two.
 KEPT: Final = 64
@@ -44,6 +41,15 @@ BOUNDS: Final = (
 )
 
 
+class Sums(Protocol):
+    """What durations come to: how many, in each bucket and in all, and the longest."""
+
+    number: int
+    buckets: list[int]
+    seconds: float
+    longest_s: float
+
+
 class Histogram:
     """Counts by bucket. Those of several can be added up: ``add``."""
 
@@ -59,7 +65,7 @@ class Histogram:
         """How many durations there are in it."""
         return sum(self.buckets)
 
-    def add(self, other: Histogram | Spent) -> None:
+    def add(self, other: Histogram | Sums) -> None:
         """Add another's counts."""
         buckets = self.buckets
         for bucket, count in enumerate(other.buckets):
@@ -142,7 +148,7 @@ class Timings:
         if not count & LAST:
             self.fold()
 
-    def add_many(self, spent: Spent) -> None:
+    def add_many(self, spent: Sums) -> None:
         """Count some at once."""
         self.fold()
         self.histogram.add(spent)
