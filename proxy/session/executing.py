@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ProxyError
 from proxy.executor.request import send
+from proxy.isolation import runs_with_snapshot
 from proxy.session import control, simple
 from proxy.session.audit import Audit, errors_told
 from proxy.session.meter import rows_of_tag
@@ -56,6 +57,7 @@ async def run_control(session: Session, portal: Portal, statement: Statement, *,
             await warn(session, "25P01", f"{words} can only be used in transaction blocks")
         if not session.transaction.in_block and (goes_on or not outside):
             session.begin(Block.IMPLICIT)
+    queried = session.transaction.modes.queried or runs_with_snapshot(statement)
     answer = await simple.run_control(
         session, statement, held=True, describe=False, result_formats=portal.bind.result_formats
     )
@@ -64,6 +66,7 @@ async def run_control(session: Session, portal: Portal, statement: Statement, *,
     portal.answered(answer)
     session.write(answer)
     session.transaction.finish_statement()
+    session.transaction.modes.queried = queried and not _ends_transaction(plan)  # up to Sync it is one transaction
     if _ends_transaction(plan):  # also where there was no block: what was bound before it is gone
         await drop_portals(session)
     return True

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from proxy.wire.frontend import Bind, Parse, Query
+from proxy.wire.frontend import Bind, Execute, Parse, Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ _OWN = re.compile(
 )
 _NO_CURSOR = re.compile(r'cursor "(?P<name>.*)" does not exist')
 _CANNOT_RUN = 'portal "{}" cannot be run'
+_NO_UNNAMED = {"S": "ERROR", "C": "34000", "M": 'portal "" does not exist'}
 _NO_SELECT = 'cursor "{}" is not a SELECT query'
 
 
@@ -106,7 +107,22 @@ def _of_an_own_portal(messages: Sequence[Any], one: Entry, other: Entry) -> bool
     return asks and any(_OWN.fullmatch(text) for text in _bound_to(messages, name))
 
 
+def _unnamed_behind_set(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
+    if one[0] not in ("row", "tag", "suspended") or other != ("error", _NO_UNNAMED):
+        return False
+    executed = [message.portal for message in messages if isinstance(message, Execute)]
+    if len(executed) != 2 or not executed[0] or executed[1]:
+        return False
+    texts = _bound_to(messages, executed[0].decode())
+    return len(texts) == 1 and re.match(r"(set|reset)\b", texts[0]) is not None
+
+
 LISTED: tuple[Listed, ...] = (
+    Listed(
+        "the unnamed portal behind SET by a named one",
+        "the unnamed portal that is executed behind SET and the like, by a named portal, in its pipeline",
+        _unnamed_behind_set,
+    ),
     Listed(
         "fetch from a portal of BEGIN, SET and the like",
         "FETCH, MOVE and WHERE CURRENT OF with the name of a portal that was bound to BEGIN, SET and the like are"

@@ -103,6 +103,11 @@ LEFT: dict[str, tuple[Any, ...]] = {
         *(parse("select 1", "s"), q("begin isolation level serializable"), q("rollback")),
         *(q("begin isolation level serializable"), q("rollback")),
     ),
+    "an isolation level behind prepare in a pipeline": (
+        *(parse("prepare y as select 1"), bind(), execute()),
+        *(parse("set transaction isolation level repeatable read"), bind(), execute(), SYNC),
+        *(parse("set transaction isolation level repeatable read"), bind(), execute(), SYNC),
+    ),
     "an isolation level behind prepare, deallocate and close": (
         q("prepare x as select 1; begin; deallocate x; set transaction isolation level serializable"),
         q("rollback; begin; prepare x as select 1; set transaction isolation level serializable"),

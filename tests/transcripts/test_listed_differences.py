@@ -40,7 +40,14 @@ CANNOT_RUN = error("55000", 'portal "p" cannot be run')
 NO_SELECT = error("24000", 'cursor "p" is not a SELECT query')
 CURRENT_OF = (parse("delete from plain where current of p", "t"), bind(statement="t"), execute())
 
+ROW: Entry = ("row", [b"1"])
+UNNAMED = "the unnamed portal behind SET by a named one"
+NO_UNNAMED = error("34000", 'portal "" does not exist')
+BOUND = (parse("select 1"), bind())
+
 MATCHING = (
+    Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("row", [b"1"]), NO_UNNAMED),
+    Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("tag", "INSERT 0 1"), NO_UNNAMED),
     Case(OWN_PORTAL, (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, GONE),
     Case(OWN_PORTAL, (*SET_AS_P, parse("move all in p"), bind(), execute()), CANNOT_RUN, GONE),
     Case(OWN_PORTAL, (parse("begin"), bind(portal="p"), *CURRENT_OF), NO_SELECT, GONE),
@@ -52,6 +59,11 @@ MATCHING = (
     ),
 )
 NEAR_MISSES = (
+    Case("not behind SET", (*BOUND, parse("select 2"), bind(portal="p"), execute("p"), execute()), ROW, NO_UNNAMED),
+    Case("SET by the unnamed one", (parse("set geqo = off"), bind(), execute(), execute()), ("row", []), NO_UNNAMED),
+    Case("a named one is gone", (*BOUND, *SET_AS_P, execute()), ROW, error("34000", 'portal "p" does not exist')),
+    Case("an error of Postgres's own", (*BOUND, *SET_AS_P, execute()), error("22012", "division by zero"), NO_UNNAMED),
+    Case("SET alone", SET_AS_P, ("tag", "SET"), NO_UNNAMED),
     Case("the portal is of a SELECT", (parse("select 1"), bind(portal="p"), q("fetch 1 from p")), CANNOT_RUN, GONE),
     Case("no such portal", (parse("set geqo = off"), bind(portal="r"), q("fetch 1 from p")), CANNOT_RUN, GONE),
     Case("nothing fetches", (*SET_AS_P, q("close p")), CANNOT_RUN, GONE),
