@@ -26,6 +26,7 @@ _OWN = re.compile(
 _NO_CURSOR = re.compile(r'cursor "(?P<name>.*)" does not exist')
 _CANNOT_RUN = 'portal "{}" cannot be run'
 _NO_UNNAMED = {"S": "ERROR", "C": "34000", "M": 'portal "" does not exist'}
+_TOO_LATE = {"S": "ERROR", "C": "25001", "M": "SET TRANSACTION ISOLATION LEVEL must be called before any query"}
 _NO_SELECT = 'cursor "{}" is not a SELECT query'
 
 
@@ -117,7 +118,32 @@ def _unnamed_behind_set(messages: Sequence[Any], one: Entry, other: Entry) -> bo
     return len(texts) == 1 and re.match(r"(set|reset)\b", texts[0]) is not None
 
 
+def _isolation_behind_reset(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
+    text = _texts(messages)[0] if len(messages) == 1 and isinstance(messages[0], Query) else ""
+    behind = re.search(r"\breset all; (.*; )?(set transaction|begin) isolation level", text)
+    return behind is not None and one in (("tag", "SET"), ("tag", "BEGIN")) and other == ("error", _TOO_LATE)
+
+
+def _error_behind_executed_begin(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
+    if (one, other) != (("ready", "I"), ("ready", "E")) or any(isinstance(message, Query) for message in messages):
+        return False
+    parsed = {message.statement.decode(): message.query.decode() for message in messages if isinstance(message, Parse)}
+    begins = {name for name, text in parsed.items() if re.match(r"(begin|start transaction)\b", text)}
+    executed = {text.removeprefix("execute ") for text in _texts(messages) if text.startswith("execute ")}
+    return bool(begins & executed)
+
+
 LISTED: tuple[Listed, ...] = (
+    Listed(
+        "an isolation level behind RESET ALL",
+        "behind RESET ALL, in one message, an isolation level comes too late (`25001`)",
+        _isolation_behind_reset,
+    ),
+    Listed(
+        "an error behind EXECUTE of BEGIN",
+        "an error behind EXECUTE of BEGIN, in one pipeline, leaves a block that has failed, where Postgres has none",
+        _error_behind_executed_begin,
+    ),
     Listed(
         "the unnamed portal behind SET by a named one",
         "the unnamed portal that is executed behind SET and the like, by a named portal, in its pipeline",

@@ -45,7 +45,15 @@ UNNAMED = "the unnamed portal behind SET by a named one"
 NO_UNNAMED = error("34000", 'portal "" does not exist')
 BOUND = (parse("select 1"), bind())
 
+BEHIND_RESET = "an isolation level behind RESET ALL"
+TOO_LATE = error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query")
+BEHIND_BEGIN = "an error behind EXECUTE of BEGIN"
+READY, FAILED = ("ready", "I"), ("ready", "E")
+EXECUTED_BEGIN = (parse("begin", "t"), parse("execute t"), bind(), execute(), execute())
+
 MATCHING = (
+    Case(BEHIND_RESET, (q("reset all; set transaction isolation level serializable"),), ("tag", "SET"), TOO_LATE),
+    Case(BEHIND_BEGIN, EXECUTED_BEGIN, READY, FAILED),
     Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("row", [b"1"]), NO_UNNAMED),
     Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("tag", "INSERT 0 1"), NO_UNNAMED),
     Case(OWN_PORTAL, (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, GONE),
@@ -59,6 +67,12 @@ MATCHING = (
     ),
 )
 NEAR_MISSES = (
+    Case("before RESET ALL", (q("set transaction isolation level serializable; reset all"),), ("tag", "SET"), TOO_LATE),
+    Case("behind RESET", (q("reset geqo; set transaction isolation level serializable"),), ("tag", "SET"), TOO_LATE),
+    Case("in another message", (q("reset all"), q("begin isolation level serializable")), ("tag", "BEGIN"), TOO_LATE),
+    Case("EXECUTE of no BEGIN", (parse("select 1", "t"), parse("execute t"), bind(), execute()), READY, FAILED),
+    Case("another status", EXECUTED_BEGIN, READY, ("ready", "T")),
+    Case("in a Query", (parse("begin", "t"), q("execute t"), q("select 1/0")), READY, FAILED),
     Case("not behind SET", (*BOUND, parse("select 2"), bind(portal="p"), execute("p"), execute()), ROW, NO_UNNAMED),
     Case("SET by the unnamed one", (parse("set geqo = off"), bind(), execute(), execute()), ("row", []), NO_UNNAMED),
     Case("a named one is gone", (*BOUND, *SET_AS_P, execute()), ROW, error("34000", 'portal "p" does not exist')),
