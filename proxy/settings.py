@@ -43,11 +43,11 @@ READING: Final = {
 #: anew (search_path, role). Others, as DateStyle, say how literals are read. '' is SET CONSTRAINTS and the like.
 WHEN_RUN: Final = names(
     """
-    application_name client_min_messages constraint_exclusion cursor_tuple_fraction default_transaction_isolation
-    default_transaction_read_only deadlock_timeout extra_float_digits idle_in_transaction_session_timeout
-    idle_session_timeout jit lock_timeout log_min_duration_statement log_statement maintenance_work_mem plan_cache_mode
-    random_page_cost role row_security search_path session_authorization statement_timeout synchronous_commit
-    temp_buffers transaction_timeout work_mem
+    application_name client_min_messages constraint_exclusion cursor_tuple_fraction default_transaction_deferrable
+    default_transaction_isolation default_transaction_read_only deadlock_timeout extra_float_digits
+    idle_in_transaction_session_timeout idle_session_timeout jit lock_timeout log_min_duration_statement log_statement
+    maintenance_work_mem plan_cache_mode random_page_cost role row_security search_path session_authorization
+    statement_timeout synchronous_commit temp_buffers transaction_timeout work_mem
     """
 ) | {""}
 

@@ -51,13 +51,15 @@ class Setting(Enum):
 class SettingControl:
     """SET, RESET, SHOW, DISCARD. ``name`` is the setting in lower case ('search_path', 'timezone', 'role', ...).
 
-    ``elsewhere``: what shards other than home are told instead ('': nothing; None: the same).
+    ``elsewhere``: what shards other than home are told instead ('': nothing; None: the same). ``characteristics``: the
+    settings that SET SESSION CHARACTERISTICS makes, with their values.
     """
 
     setting: Setting
     name: str = ""
     local: bool = False
     elsewhere: str | None = None
+    characteristics: tuple[tuple[str, str], ...] = ()
 
 
 class Prepared(Enum):

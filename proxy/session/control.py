@@ -34,7 +34,7 @@ from proxy.session.relayed import relayed_shard
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import MAX_PADDING, at_its_place, padded, relay
 from proxy.session.warning import warn
-from proxy.settings import RESET_ALL
+from proxy.settings import RESET_ALL, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.messages import alive_sql
@@ -336,7 +336,8 @@ def _note_setting(session: Session, statement: Statement, plan: SettingControl) 
     if plan.setting is Setting.SET and not plan.local:
         session.settings.set(plan.name, statement.text)
     elif plan.setting is Setting.SESSION_CHARACTERISTICS:
-        session.settings.set("session characteristics", statement.text)
+        for name, value in plan.characteristics:
+            session.settings.set(name, set_config_sql(name, value))
     elif plan.setting is Setting.RESET:
         session.settings.reset(plan.name)
     elif plan.setting is Setting.RESET_ALL:

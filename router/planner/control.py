@@ -104,6 +104,10 @@ def _modes(options: list[Node]) -> tuple[str, bool | None, str | None, bool | No
     return ", ".join(words), read_only, isolation, deferrable
 
 
+def _on(flag: bool | None) -> str | None:  # noqa: FBT001 - what it is about
+    return None if flag is None else "on" if flag else "off"
+
+
 def set_variable(context: Context) -> Statement:
     """SET, RESET, SET TRANSACTION, SET SESSION CHARACTERISTICS."""
     body = context.body
@@ -162,7 +166,12 @@ def _set_multi(context: Context, name: str) -> Statement:
         return context.statement(Single(HomeShard(), writes=False), "SET")
     options, read_only, isolation, deferrable = _modes(context.body.get("args", []))
     if name == "SESSION CHARACTERISTICS":
-        return context.statement(SettingControl(Setting.SESSION_CHARACTERISTICS, "session characteristics"), "SET")
+        made = (("isolation", isolation), ("read_only", _on(read_only)), ("deferrable", _on(deferrable)))
+        characteristics = tuple((f"default_transaction_{of}", value) for of, value in made if value is not None)
+        return context.statement(
+            SettingControl(Setting.SESSION_CHARACTERISTICS, "session characteristics", characteristics=characteristics),
+            "SET",
+        )
     plan = TransactionControl(
         Control.SET_TRANSACTION, options=options, read_only=read_only, isolation=isolation, deferrable=deferrable
     )

@@ -375,6 +375,49 @@ def test_a_kept_link_whose_server_process_has_died_gives_its_place_back(
     assert connect(town.dsn).rows("select 3") == [("3",)]
 
 
+REPEATABLE = "set session characteristics as transaction isolation level repeatable read"
+READ_ONLY = "set session characteristics as transaction read only"
+DEFERRABLE = "set session characteristics as transaction deferrable"
+MODES = (
+    "select current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
+    "current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only'), "
+    "current_setting('default_transaction_deferrable')"
+)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [REPEATABLE, READ_ONLY],
+        [READ_ONLY, REPEATABLE],
+        [REPEATABLE, READ_ONLY, DEFERRABLE],
+        [f"{READ_ONLY}, isolation level repeatable read, deferrable", READ_ONLY.replace("only", "write")],
+        [REPEATABLE, "reset default_transaction_isolation"],
+        ["set default_transaction_isolation = 'repeatable read'", READ_ONLY, "set default_transaction_read_only = off"],
+        [REPEATABLE, "begin", READ_ONLY, "rollback"],
+        ["begin", REPEATABLE, READ_ONLY, "commit"],
+        [REPEATABLE, READ_ONLY, "discard all"],
+    ],
+)
+@pytest.mark.parametrize("where", ["narrow_town", "pair_town"])
+def test_session_characteristics_add_up(
+    request: pytest.FixtureRequest, connect: Connect, where: str, texts: list[str]
+) -> None:
+    """Each names some of the settings, and others use the link in between."""
+    town: Town = request.getfixturevalue(where)
+    twins, other = Twins(connect(town.one), connect(town.dsn)), connect(town.dsn)
+    for text in texts:
+        twins.query(text)
+        if "begin" not in texts:
+            other.query("set work_mem = '5MB'")
+            other.query("select 1")
+    for key in town.spread:
+        other.query(f"select v from notes where k = {key}")
+        twins.query(f"{MODES} from (values (1)) one left join notes on k = {key}")
+    if "discard all" not in texts and READ_ONLY in texts and "rollback" not in texts:
+        twins.query("insert into notes values (1)")
+
+
 LOCKS = "pg_advisory_lock(79) is null"
 # Definitions, and then what runs them: of tables that home has, and of what belongs to tables.
 OUT_OF_SIGHT = [
