@@ -280,14 +280,19 @@ class SessionSettings:
 
     def set(self, name: str, sql: str) -> None:
         """Note that ``sql`` set ``name``. The latest goes last: what may be set can depend on what was set before."""
-        self.made.pop(name, None)
+        self._forget(name)
         self.made[name] = sql
         self._refresh()
 
     def reset(self, name: str) -> None:
         """RESET name: back to the start-up value."""
-        self.made.pop(name, None)
+        self._forget(name)
         self._refresh()
+
+    def _forget(self, name: str) -> None:
+        self.made.pop(name, None)
+        if name == "session_authorization":
+            self.made.pop("role", None)  # of before: it is none now, which a link does not do that has that user
 
     def reset_all(self) -> None:
         """RESET ALL keeps role and session authorization, as Postgres does."""

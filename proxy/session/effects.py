@@ -82,6 +82,8 @@ def _note_on_link(session: Session, statement: Statement, link: ShardLink) -> No
 def _note_parameters(session: Session, statement: Statement) -> None:
     """A function has set what a shard reports: other links follow, or names would mean other tables there."""
     transaction = session.transaction
+    if "is_superuser" in session.changed_by_data and transaction.in_block:
+        transaction.settings_changed = True  # a role, which no shard reports: what ends it tells of this again
     noted = {name.lower() for name, _, _ in statement.set_config}  # with how long each is to last
     for name in sorted(session.changed_by_data - _READ_ONLY_PARAMETERS):
         if name.lower() not in noted:

@@ -15,7 +15,7 @@ from proxy.session import adopting
 from proxy.session.clocks import NAMES as TIMEOUTS
 from proxy.session.clocks import learn_timeouts
 from proxy.session.encoded import check_changed, sets_encoding
-from proxy.session.roles import ROLE_SETTINGS, learn_role
+from proxy.session.roles import ROLE_SETTINGS, learn_role, may_have_role
 from proxy.settings import quote_literal, set_config_sql
 from proxy.shards.errors import ShardError
 from proxy.transaction import UNSEEN
@@ -160,7 +160,8 @@ def _asked(made: Iterable[str], custom: Iterable[str]) -> str:
         "SELECT pg_catalog.lower(name), setting, source FROM pg_catalog.pg_settings "  # noqa: S608 - quoted names
         f"WHERE source = 'session' OR pg_catalog.lower(name) = ANY ({_array(made)}) UNION ALL "
         f"SELECT n, pg_catalog.current_setting(n, true), 'session' FROM pg_catalog.unnest({_array(custom)}) n "
-        f"UNION ALL {adopting.LEFT}"
+        # Postgres lists it nowhere, and does not say where it comes from.
+        f"UNION ALL SELECT 'role', pg_catalog.current_setting('role'), 'session' UNION ALL {adopting.LEFT}"
     )
 
 
@@ -173,6 +174,8 @@ def _learn(session: Session, rows: Iterable[Sequence[bytes | None]]) -> None:
             continue
         if source != b"session":
             settings.reset(name)
+            continue
+        if name == "role" and value == b"none" and not may_have_role(session):
             continue
         settings.touch(name)
         if not value and name in settings.custom and name not in settings.startup:

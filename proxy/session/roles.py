@@ -52,6 +52,13 @@ def note_role(session: Session, role: str, *, lasting: bool) -> None:
         session.roles[made_by(session.settings)] = role
 
 
+def may_have_role(session: Session) -> bool:
+    """Whether to have no role would be news: the session has set one, or begins with one."""
+    settings = session.settings
+    begins_as = next(iter(session.roles.values()))
+    return "role" in settings.made or "role" in settings.startup or begins_as != session.role
+
+
 def role_outside(session: Session) -> None:
     """A block that has set the role has ended, or DISCARD ALL: the session acts as its settings say."""
     session.role_moved = False
