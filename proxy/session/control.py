@@ -334,7 +334,9 @@ async def _back_to_startup(session: Session, plan: SettingControl) -> None:
 def _note_setting(session: Session, statement: Statement, plan: SettingControl) -> None:
     session.settings.touch(plan.name)
     if plan.setting is Setting.SET and not plan.local:
-        session.settings.set(plan.name, statement.text)
+        # One of its two parts may be all that this says; the shard has told both.
+        both = set_config_sql(plan.name, session.parameters["DateStyle"]) if plan.name == "datestyle" else None
+        session.settings.set(plan.name, both or statement.text)
     elif plan.setting is Setting.SESSION_CHARACTERISTICS:
         for name, value in plan.characteristics:
             session.settings.set(name, set_config_sql(name, value))

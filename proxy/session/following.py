@@ -89,6 +89,7 @@ async def follow_set_config(session: Session, statement: Statement, shard: int) 
 async def _follow(session: Session, link: ShardLink, call: tuple[str, str | None, bool]) -> None:
     """One call; its value None: a parameter or an expression, or it may not have been called."""
     name, value, local = call
+    value = session.parameters["DateStyle"] if name.lower() == "datestyle" else value  # it has two parts
     transaction = session.transaction
     if name == _READ_ONLY and transaction.shard_count > 1:
         return  # of the block alone, which knows it

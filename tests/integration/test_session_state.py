@@ -418,6 +418,32 @@ def test_session_characteristics_add_up(
         twins.query("insert into notes values (1)")
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["set datestyle = 'German'", "set datestyle = 'ymd'"],
+        ["set datestyle = 'SQL'", "set datestyle = dmy", "set datestyle = mdy"],
+        ["set datestyle = 'German'", "begin", "set datestyle = ymd", "commit"],
+        ["set datestyle = 'German'", "begin", "set datestyle = ymd", "rollback"],
+        ["set datestyle = 'German'", "begin", "set local datestyle = ymd", "commit"],
+        ["set datestyle = 'German'", "select set_config('datestyle', 'ymd', false)"],
+        ["set datestyle = 'German'", "set datestyle = ymd", "reset datestyle"],
+    ],
+)
+@pytest.mark.parametrize("where", ["narrow_town", "pair_town"])
+def test_date_style_has_two_parts(
+    request: pytest.FixtureRequest, connect: Connect, where: str, texts: list[str]
+) -> None:
+    town: Town = request.getfixturevalue(where)
+    twins, other = Twins(connect(town.one), connect(town.dsn)), connect(town.dsn)
+    for text in texts:
+        twins.query(text)
+    for key in town.spread:
+        other.query(f"select v from notes where k = {key}")
+        twins.query(f"select '2020-03-04'::date + k::int * 0, current_setting('datestyle') from (values ({key})) v (k)")
+        twins.query(f"select current_setting('datestyle') from (values (1)) one left join notes on k = {key}")
+
+
 LOCKS = "pg_advisory_lock(79) is null"
 # Definitions, and then what runs them: of tables that home has, and of what belongs to tables.
 OUT_OF_SIGHT = [
