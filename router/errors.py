@@ -420,6 +420,10 @@ RUNNING: dict[str, tuple[str, str]] = {
         "what this statement runs has changed {what} of the session, on the home shard alone",
         "Do that by a statement of its own: SET, PREPARE, DECLARE.",
     ),
+    "setting-hidden": (
+        "this calls what may change settings of the session, on one shard alone",
+        "Call that in a SELECT of its own before.",
+    ),
     "audit-definition": (
         "what this statement runs has changed definitions, on the home shard alone",
         "Change definitions by statements of their own: they go to every shard that needs them.",

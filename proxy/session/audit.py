@@ -32,6 +32,7 @@ from proxy.shards.errors import ShardError
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
+from router.functions import custom_settings_in
 from router.own_schema import SLOT_CONSTRAINT
 
 if TYPE_CHECKING:
@@ -131,7 +132,10 @@ class Audit:
             if _STRONGEST in touched.modes and not touched.temporary and not _is_home(catalog, name):
                 # Another TRUNCATE would not show.
                 raise refusal("audit-blind", reason=f"this transaction has locked {name} exclusively before")
-        audit = cls(session, statement, link, before, await leftovers.look(link))
+        # Those end with a statement that is alone.
+        texts = {name.lower() for name in custom_settings_in(statement.text)}
+        custom = frozenset() if alone else catalog.custom_settings | texts | session.settings.custom.keys()
+        audit = cls(session, statement, link, before, await leftovers.look(link, custom))
         audit.alone = alone
         return audit
 
@@ -175,7 +179,7 @@ class Audit:
 
     async def _end_session_state(self) -> None:
         session, before = self._session, self._left_before
-        after = await leftovers.look(self._link)
+        after = await leftovers.look(self._link, before.custom)
         changed = after.changed(before)
         if changed:
             raise refusal("audit-session", what=changed)

@@ -17,6 +17,7 @@ from proxy.session.meter import rows_of_tag
 from proxy.session.preparing import request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.warning import warn
+from proxy.session.watched import Watch
 from proxy.transaction import Block
 from router.plan import Ddl, ShardByShard, Statement
 from router.plan_control import Control, Prepared, PreparedControl, Setting, SettingControl, TransactionControl
@@ -126,11 +127,15 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         if writes_of(portal.executable):
             await settle_before(session, shards_of(portal.executable))
         audit = None if statement.audit is None else await Audit.begin(session, statement, alone=alone)
+        watch = await Watch.begin(session, statement, shards_of(portal.executable), own_block=False)
         with errors_told(audit):
             portal.result = await start(session, portal.executable, request_of(portal))
-            if audit is not None:
+            if audit is not None or watch is not None:
                 await portal.result.park()  # it runs to its end, whatever becomes of the portal
+            if audit is not None:
                 await audit.end()
+            if watch is not None:
+                await watch.end()
     done = await send(portal.result, session.connection, max_rows=row_limit)
     if done:
         session.meter.rows += rows_of_tag(portal.result.tag)

@@ -6,13 +6,15 @@ It is an error then, but for advisory locks, which are worth keeping: the link s
 that the client takes itself.
 
 Settings that the server reports (search_path and the like) are followed as always. What cannot be seen are custom
-settings (``app.tenant``), which no view of Postgres lists, and LISTEN, which takes effect with the commit only: these
-are lost.
+settings (``app.tenant``) that no text names, as no view of Postgres lists them, and LISTEN, which takes effect with
+the commit only: these are lost.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.settings import quote_literal
 
 if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
@@ -25,8 +27,10 @@ _LOOK: Final = """SELECT
    AND NOT s.name OPERATOR(pg_catalog.=) ANY ('{%s}'::pg_catalog.text[])),
  pg_catalog.current_setting('role'),
  (SELECT pg_catalog.string_agg(p.name, ',' ORDER BY p.name) FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql),
- (SELECT pg_catalog.string_agg(c.name, ',' ORDER BY c.name) FROM pg_catalog.pg_cursors c WHERE c.is_holdable)"""
-_NAMES: Final = ("", "settings", "the role", "prepared statements", "held cursors")
+ (SELECT pg_catalog.string_agg(c.name, ',' ORDER BY c.name) FROM pg_catalog.pg_cursors c WHERE c.is_holdable),
+ (SELECT pg_catalog.string_agg(pg_catalog.concat(n, '=', pg_catalog.current_setting(n, true)), ',' ORDER BY n)
+   FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.text[]) n)"""
+_NAMES: Final = ("", "settings", "the role", "prepared statements", "held cursors", "settings")
 
 
 class Leftovers(NamedTuple):
@@ -34,6 +38,7 @@ class Leftovers(NamedTuple):
 
     advisory_locks: int
     others: tuple[bytes | None, ...]
+    custom: frozenset[str]  # settings that were asked for
 
     def changed(self, before: Leftovers) -> str:
         """Return what other than locks is not as it was before, nothing if all is."""
@@ -41,8 +46,8 @@ class Leftovers(NamedTuple):
         return next((name for name, now, then in pairs if now != then), "")
 
 
-async def look(link: ShardLink) -> Leftovers:
-    """Ask a link what its session has."""
+async def look(link: ShardLink, custom: frozenset[str]) -> Leftovers:
+    """Ask a link what its session has; ``custom``: the settings with a dot in their name that are asked for."""
     reported = ",".join(name for name in link.parameters if name.isidentifier())
-    row = (await link.run(_LOOK % reported)).rows[0]
-    return Leftovers(int(row[0] or 0), tuple(row[1:]))
+    row = (await link.run(_LOOK % (reported, ",".join(map(quote_literal, sorted(custom)))))).rows[0]
+    return Leftovers(int(row[0] or 0), tuple(row[1:]), custom)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 def relayed_shard(executable: Executable, statement: Statement) -> int | None:
     """Return the shard when a statement goes out unchanged to one shard, else None."""
-    if not isinstance(executable, Execution) or len(executable.tasks) != 1 or statement.audit is not None:
+    if (
+        not isinstance(executable, Execution)
+        or len(executable.tasks) != 1
+        or statement.audit is not None
+        or statement.watched
+    ):
         return None
     task = executable.tasks[0]
     if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):

@@ -27,6 +27,7 @@ from proxy.session.moving import start_apply, start_move
 from proxy.session.outcome import Reported
 from proxy.session.refreshing import start_fill
 from proxy.session.relay import Relay
+from proxy.session.watched import Watch
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
@@ -149,11 +150,14 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
     if writes_of(executable):
         await settle_before(session, shards_of(executable))
     audit = None if statement.audit is None else await Audit.begin(session, statement, alone=own_block)
+    watch = await Watch.begin(session, statement, shards_of(executable), own_block=own_block)
     with errors_told(audit):
         result = await _sent(session, executable, request)
     session.meter.rows += rows_of_tag(result.tag)
     if audit is not None:
         await audit.end()
+    if watch is not None:
+        await watch.end()
     session.note_effects(statement, shards_of(executable))
     if isinstance(statement.plan, Ddl | ShardByShard) and statement.plan.catalog_changes:
         await session.catalog_changed()
@@ -356,7 +360,16 @@ def needs_block(session: Session, statement: Statement, executable: Executable) 
     """
     if isinstance(statement.plan, ShardByShard):
         return False
-    return writes_of(executable) or (session.transaction.keeps_snapshot and len(shards_of(executable)) > 1)
+    several = len(shards_of(executable)) > 1
+    if statement.watched:
+        # Alone it is asked afterwards what lasts of what it has set.
+        return several or not isinstance(executable, Execution) or runs_around(executable)
+    return writes_of(executable) or (session.transaction.keeps_snapshot and several)
+
+
+def runs_around(executable: Execution) -> bool:
+    """Whether something runs before or after the statement itself, in the same transaction."""
+    return any(task.before or task.after for task in executable.tasks)
 
 
 def shards_of(executable: Executable) -> list[int]:

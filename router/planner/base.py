@@ -182,4 +182,4 @@ def _with_traces(context: Context, statement: Statement) -> Statement:
         statement = replace(statement, pins=pins)
     if not statement.dirties and context.sets_out_of_sight(told=bool(statement.set_config)):
         statement = replace(statement, dirties=True)
-    return statement
+    return set_config.watched(context, statement)

@@ -8,6 +8,7 @@ functions set out of sight is left to others, and so are the links.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from router.plan import Single
@@ -28,6 +29,10 @@ _CALLING: Final = frozenset(
 """What calls a function when it runs: a view, a default or a body of SQL only names it."""
 
 
+_RUNNING: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt"})
+_UNWATCHED: Final = frozenset({"DeclareCursorStmt", "CreateTableAsStmt", "RefreshMatViewStmt"})
+
+
 def check_own(context: Context) -> None:
     """Refuse set_config of the proxy's own settings: SET alone reaches them."""
     for call in _calls(context):
@@ -45,6 +50,22 @@ def check_heard(context: Context, statement: Statement) -> None:
         return
     for call in _calls(context):
         raise context.refuse("setting-unheard", call.get("location"))
+
+
+def watched(context: Context, statement: Statement) -> Statement:
+    """Return the statement, marked where functions of it may set something that its text does not tell of.
+
+    Refuses one whose functions run later, or where nobody looks.
+    """
+    if not (context.many and statement.dirties and statement.audit is None):
+        return statement
+    kind, body = context.parsed.kind, context.body
+    runs = kind in _RUNNING and "IntoClause" not in context.parsed.kinds
+    if (runs or (kind == "CopyStmt" and body.get("is_from"))) and not statement.set_config:
+        return replace(statement, watched=True)
+    if runs or kind in _UNWATCHED or (kind in _CALLING and (kind != "ExplainStmt" or analyzes(body))):
+        raise context.refuse("setting-hidden")
+    return statement
 
 
 def _calls(context: Context) -> list[Node]:

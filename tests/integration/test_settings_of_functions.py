@@ -1,0 +1,172 @@
+"""Settings that functions make over several shards: every shard has them for the rest of the block, or none has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from wire_client import SYNC, Twins, bind, execute, parse, sqlstates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+PLPGSQL = "create function {}() returns int language plpgsql {} as $$ begin {}; return 1; end $$"
+FUNCTIONS = {
+    "zone": PLPGSQL.format("zone", "", "perform set_config('timezone', 'Asia/Tokyo', true)"),
+    "digits": PLPGSQL.format("digits", "", "set local extra_float_digits = 0"),
+    "escape": PLPGSQL.format("escape", "", "set local bytea_output = escape"),
+    "tenant": "create function tenant() returns text language sql as $$ select set_config('app.tenant', '7', true) $$",
+    "nested": PLPGSQL.format("nested", "", "perform tenant()"),
+    "restored": PLPGSQL.format("restored", "set timezone = 'Asia/Tokyo'", "perform now()"),
+    "undone": PLPGSQL.format("undone", "set extra_float_digits = 3", "set local extra_float_digits = 0"),
+    "mended": PLPGSQL.format("mended", "", "set local timezone = 'UTC'; perform zone(); set local timezone = 'UTC'"),
+    "harmless": PLPGSQL.format("harmless", "", "perform current_setting('timezone')"),
+    "acts": PLPGSQL.format("acts", "", "set role pg_monitor"),
+    "acts_nested": PLPGSQL.format("acts_nested", "", "perform acts()"),
+    "acts_locally": PLPGSQL.format("acts_locally", "", "set local role pg_monitor"),
+    "acts_by_name": PLPGSQL.format("acts_by_name", "", "perform set_config('role', 'pg_monitor', false)"),
+    "is_another": PLPGSQL.format("is_another", "", "set session authorization pg_monitor"),
+    "lasting": PLPGSQL.format("lasting", "", "set timezone = 'Asia/Tokyo'; set work_mem = '7MB'"),
+    "dynamic": PLPGSQL.format("dynamic", "", "execute 'set role pg_monitor'"),
+    "dynamic_tenant": PLPGSQL.format("dynamic_tenant", "", "execute $x$select set_config('app.tenant', '8', true)$x$"),
+}
+SHOWN = (
+    "select k, '2020-01-01 00:00Z'::timestamptz::text, '\\x00ff'::bytea::text, (0.1::float8 + 0.2)::text,"
+    " coalesce(current_setting('app.tenant', true), ''), current_user from notes order by k"
+)
+
+
+@pytest.fixture(scope="module")
+def _functions(_town_of_3: Town) -> Iterator[None]:
+    """The functions, in both databases."""
+    town = _town_of_3
+    with psycopg.connect(town.one, autocommit=True) as one, psycopg.connect(town.dsn, autocommit=True) as proxy:
+        for server in (one, proxy):
+            for text in FUNCTIONS.values():
+                server.execute(text.encode())
+        yield
+        for server in (one, proxy):
+            server.execute(("drop function " + ", ".join(f"{name}()" for name in FUNCTIONS)).encode())
+
+
+@pytest.fixture
+def made(_functions: None, town: Town, connect: Connect) -> Town:
+    """A row on each shard."""
+    for dsn in (town.one, town.dsn):
+        connect(dsn).query("insert into notes values " + ", ".join(f"({key}, 'x')" for key in town.spread))
+    return town
+
+
+@pytest.fixture
+def both(made: Town, connect: Connect) -> Twins:
+    return Twins(connect(made.one), connect(made.dsn))
+
+
+@pytest.mark.parametrize("name", ["zone", "digits", "escape", "tenant", "nested", "restored", "undone", "mended",
+                                  "harmless"])  # fmt: skip
+@pytest.mark.parametrize("way", ["extended", "savepoint", "alone", "pipeline"])
+def test_every_shard_has_what_a_function_has_set(
+    both: Twins, made: Town, connect: Connect, name: str, way: str
+) -> None:
+    call = f"select {name}()"
+    if way == "pipeline":
+        both.same(parse(call), bind(), execute(), parse(SHOWN), bind(), execute(), SYNC)
+    elif way == "alone":
+        both.query(call)
+    else:
+        both.query("begin")
+        if way == "savepoint":
+            both.query(SHOWN)
+        if way == "savepoint":
+            both.query("savepoint s")
+        if way == "extended":
+            both.same(parse(call), bind(), execute(), SYNC)
+        else:
+            both.query(call)
+        both.query(SHOWN)
+        if way == "savepoint":
+            both.query("rollback to s")
+            both.query(SHOWN)
+        both.query("commit")
+    both.query(SHOWN)
+    for key in made.spread:
+        both.query(SHOWN.replace("order by", f"where k = {key} order by"))
+        other = connect(made.dsn).rows(f"select current_setting('app.tenant', true), now() from notes where k = {key}")
+        assert other[0][0] is None
+
+
+@pytest.mark.parametrize("name", ["acts", "acts_nested", "acts_locally", "acts_by_name", "is_another", "lasting"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_outside_of_blocks_it_is_the_sessions(both: Twins, name: str, *, extended: bool) -> None:
+    if extended:
+        both.same(parse(f"select {name}()"), bind(), execute(), SYNC)
+    else:
+        both.query(f"select {name}()")
+    for _ in range(2):
+        both.query("select current_user, session_user, current_setting('timezone'), current_setting('work_mem')")
+        both.query(SHOWN)
+    both.query("begin")
+    both.query(SHOWN)
+    both.query("rollback")
+    for text in ("reset session authorization", "reset role", "reset all", SHOWN):
+        both.query(text)
+
+
+@pytest.mark.parametrize("name", ["acts", "acts_nested", "acts_locally", "acts_by_name", "is_another", "dynamic"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_nobody_acts_as_another_on_one_shard(made: Town, connect: Connect, name: str, *, extended: bool) -> None:
+    client = connect(made.dsn)
+    client.query("begin")
+    if extended:
+        trace = client.ask(parse(f"select {name}()"), bind(), execute(), SYNC)
+    else:
+        trace = client.query(f"select {name}()")
+    assert sqlstates(trace) == ["0A000"]
+    assert sqlstates(client.query(SHOWN)) == ["25P02"]
+    client.query("rollback")
+    assert client.parameters["is_superuser"] == "on"
+    assert [row[-1] for row in client.rows(SHOWN)] == ["postgres"] * 3
+
+
+@pytest.mark.parametrize("text", ["do $$ begin perform set_config('app.tenant', '9', true); end $$",
+                                  "select dynamic_tenant()"])  # fmt: skip
+def test_nobody_is_a_tenant_on_one_shard(made: Town, connect: Connect, text: str) -> None:
+    client = connect(made.dsn)
+    client.query("begin")
+    assert sqlstates(client.query(text)) == ["0A000"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "declare c cursor for select zone()",
+        "copy (select zone()) to stdout",
+        "create table made_so as select zone()",
+        "explain analyze select zone()",
+    ],
+)
+def test_where_nobody_looks_it_is_refused(made: Town, connect: Connect, text: str) -> None:
+    client = connect(made.dsn)
+    client.query("begin")
+    assert sqlstates(client.query(text)) == ["0A000"]
+
+
+def test_what_shards_have_set_differently_is_refused(made: Town, connect: Connect) -> None:
+    client = connect(made.dsn)
+    client.query(
+        "create function of_key(k int8) returns text language sql as"
+        " $$ select set_config('app.tenant', k::text, true) $$"
+    )
+    client.query("begin")
+    refused = client.query("select of_key(k) from notes")
+    client.query("rollback")
+    client.query("drop function of_key")
+    assert sqlstates(refused) == ["0A000"]
