@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wire_client import SYNC, Twins, bind, describe, execute, parse
+from wire_client import SYNC, Twins, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,3 +195,20 @@ def test_custom_settings_that_do_makes(alone: Twins, texts: list[str]) -> None:
         if "begin" not in texts:
             alone.query("select current_setting('my.x', true), current_setting('my.y', true)")
     alone.query("select current_setting('my.x', true) as x")
+
+
+def test_a_call_that_commits_in_front_of_a_pipeline_has_done_nothing(alone: Twins) -> None:
+    """Where one Postgres lets it, it is refused (docs/limits.md); alone it may."""
+    alone.query(
+        "create procedure commits() language plpgsql as"
+        " $$ begin insert into plain values (1, 'x'); commit; insert into plain values (2, 'y'); end $$"
+    )
+    try:
+        for text in ("call commits()", "do $$ begin insert into plain values (3, 'z'); commit; end $$"):
+            trace = alone.proxy.ask(parse(text), bind(), execute(), parse("select 1"), bind(), execute(), SYNC)
+            assert sqlstates(trace) == ["2D000"]
+            assert alone.proxy.rows("select count(*) from plain") == [("0",)]
+        alone.same(parse("call commits()"), bind(), execute(), SYNC)
+        alone.query("select id, v from plain order by id")
+    finally:
+        alone.query("drop procedure commits()")

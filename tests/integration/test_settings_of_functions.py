@@ -170,3 +170,47 @@ def test_what_shards_have_set_differently_is_refused(made: Town, connect: Connec
     client.query("rollback")
     client.query("drop function of_key")
     assert sqlstates(refused) == ["0A000"]
+
+
+def test_however_often_it_is_called(both: Twins, made: Town) -> None:
+    both.same(parse("select tenant()", "again"), SYNC)
+    both.query("prepare by_name as select tenant()")
+    for _ in range(3):
+        for call in ("select tenant()", "execute by_name", ""):
+            both.query("begin")
+            both.query(SHOWN)
+            if call:
+                both.query(call)
+            else:
+                both.same(bind(statement="again"), execute(), SYNC)
+            both.query(SHOWN)
+            for key in made.spread:
+                both.query(SHOWN.replace("order by", f"where k = {key} order by"))
+            both.query("commit")
+            both.query(SHOWN)
+
+
+def test_triggers(both: Twins, made: Town) -> None:
+    """Of a table that one shard has, and of one whose rows are on all of them."""
+    body = "set local app.tenant = 'of a trigger'"
+    for text in (
+        f"create function marks() returns trigger language plpgsql as $$ begin {body}; return new; end $$",
+        "create trigger marks before insert on plain for each row execute function marks()",
+        "create trigger marks before update on notes for each row execute function marks()",
+    ):
+        both.query(text)
+    try:
+        for text in (
+            "insert into plain values (1, 'x')",
+            "update notes set v = 'y'",
+            f"update notes set v = 'z' where k = {made.spread[1]}",
+        ):
+            both.query(text)
+            both.query(SHOWN)
+            both.query("begin")
+            both.query(text.replace("(1,", "(2,"))
+            both.query(SHOWN)
+            both.query("rollback")
+            both.query(SHOWN)
+    finally:
+        both.query("drop function marks() cascade")
