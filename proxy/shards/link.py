@@ -396,9 +396,23 @@ async def open_link(  # noqa: PLR0913 - as many as a login has parts
 async def end_all(links: Iterable[ShardLink], sql: str) -> None:
     """End the transactions that are open on some links; a link that cannot is closed, which ends it as well."""
     links = [link for link in links if not link.closed and link.status != IDLE]
-    results = await asyncio.gather(*(link.run(sql) for link in links), return_exceptions=True)
+    results = await asyncio.gather(*(_end(link, sql) for link in links), return_exceptions=True)
     for link, result in zip(links, results, strict=True):
         if isinstance(result, BaseException):
             link.abort()
             if not isinstance(result, ShardError):
                 raise result
+
+
+async def _end(link: ShardLink, sql: str) -> None:
+    """End a link's transaction. Raises ShardError.
+
+    A statement_timeout, or a cancel, that came while COPY FROM waited for data hits the next statement when no row came
+    behind it: this one, which has done nothing then. Once more, or whatever the link keeps for a session were lost.
+    """
+    try:
+        await link.run(sql)
+    except ShardError as error:
+        if link.closed or link.status == IDLE or error.sqlstate != QUERY_CANCELED:
+            raise
+        await link.run(sql)

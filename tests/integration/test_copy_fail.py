@@ -1,16 +1,24 @@
-"""CopyFail, beside one Postgres: which line of the data it came behind."""
+"""COPY FROM that fails, beside one Postgres: by CopyFail, and by a timeout while it waits for data."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
+from wire_client import sqlstates
 
 if TYPE_CHECKING:
-    from wire_client import Twins
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import Twins, WireClient
+
+    Connect = Callable[..., WireClient]
 
 ROWS = [b"%d\tx\n" % key for key in range(1, 9)]
 
@@ -37,3 +45,49 @@ def test_its_context_has_the_clients_line(twins: Twins, options: str, data: list
     twins.same(Query(f"copy notes (k, v) from stdin{options}".encode()), until="G")
     twins.same(*(frame(b"d", part) for part in data), frame(b"f", b"no more\0"))
     twins.query("select count(*) from notes")
+
+
+COPY = Query(b"copy notes (k, v) from stdin")
+KEEPS = {
+    "create temp table tt (a int)": "select a from tt",
+    "listen x": "select * from pg_listening_channels()",
+    "select pg_advisory_lock(81)": "select pg_advisory_unlock(81)",
+}
+
+
+def late(client: WireClient, rows: list[bytes]) -> list[str]:
+    """Give a COPY its rows when its time is up; returns what the client is told."""
+    client.send(COPY)
+    client.read("G")
+    # What is tested is time that passes: the servers' timers, which nothing shows from outside, began before this.
+    time.sleep(0.15)
+    return sqlstates(client.ask(*(frame(b"d", row) for row in rows), frame(b"c", b"")))
+
+
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_what_ends_it_while_it_waits_for_data_takes_nothing_from_the_session(
+    narrow_town: Town, connect: Connect, keeps: str
+) -> None:
+    """Shards that get no row behind it have no occasion to notice: it hits the ROLLBACK there."""
+    for rows in ([f"{key}\tx\n".encode()] for key in narrow_town.spread):
+        for dsn in (narrow_town.one, narrow_town.dsn):
+            client = connect(dsn)
+            client.query(keeps)
+            client.query("set statement_timeout = 50")
+            assert late(client, rows) == ["57014"]
+            assert not sqlstates(client.query(KEEPS[keeps]))
+            client.close()
+            assert connect(dsn).rows("select count(*) from notes") == [("0",)]
+
+
+def test_a_block_goes_back_to_its_savepoint_behind_it(narrow_town: Town, connect: Connect) -> None:
+    for rows in ([f"{key}\tx\n".encode()] for key in narrow_town.spread):
+        for dsn in (narrow_town.one, narrow_town.dsn):
+            client = connect(dsn)
+            client.query("begin; savepoint a")
+            client.query("set local statement_timeout = 50")
+            assert late(client, rows) == ["57014"]
+            assert not sqlstates(client.query("rollback to a"))
+            assert client.rows("select count(*) from notes") == [("0",)]
+            client.query("rollback")
+            client.close()
