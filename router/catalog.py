@@ -499,6 +499,7 @@ class Catalog:
             reason=reason,
             sets=reach.sets,
             sets_custom=reach.sets_custom,
+            sets_unnamed=reach.sets_unnamed,
             pins=reach.keeps,
         )
         return merge([own, *(replace(effect, aggregate=False, window=False, returns_set=False) for effect in effects)])

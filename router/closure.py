@@ -25,7 +25,8 @@ class Reach:
 
     ``escapes``: something of it cannot be asked for afterwards, see :class:`~router.relation.Uses`.
     ``home``, ``local``: functions that are vouched for so. ``builtins``: built-in functions.
-    ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes. ``keeps``: what a function
+    ``sets``: a user function changes settings; ``sets_custom``: such as no DISCARD removes; ``sets_unnamed``: such
+    as it names by an expression. ``keeps``: what a function
     may leave in the server's process besides, '' for nothing. ``rows`` as in :class:`~router.relation.Uses`.
     """
 
@@ -39,6 +40,7 @@ class Reach:
     local: str = ""
     sets: bool = False
     sets_custom: bool = False
+    sets_unnamed: bool = False
     keeps: str = ""
     rows: set[TableName] = field(default_factory=set)
 
@@ -146,6 +148,7 @@ class _Walk:
                 reach.unknown = reach.unknown or f"function {name} is not known"
             return
         reach.sets |= any(function.sets for function in overloads)
+        reach.sets_unnamed |= any(function.sets_unnamed for function in overloads)
         reach.sets_custom |= any(function.sets_custom or function.keeps for function in overloads)
         if any(function.keeps for function in overloads):
             reach.keeps = reach.keeps or f"what {name}() leaves behind"

@@ -53,7 +53,8 @@ class FunctionEffect:
     data or act at commit, so its shard is a writer. ``reason``: why ``runs`` is not ANYWHERE, a clause for DETAIL.
     ``must_commit``: why Postgres refuses to PREPARE afterwards. ``pins``: why the link must stay with the session.
     ``sets``: it may change settings, so the link is reset before reuse; ``sets_custom``: such as stay behind, empty, so
-    that the link is closed instead. ``clock``: it reads the transaction's clock.
+    that the link is closed instead; ``sets_unnamed``: such as it names by an expression.
+    ``clock``: it reads the transaction's clock.
     ``session_state``: the function that remembers earlier statements of its link (``currval``): others answer wrongly.
     ``advances_sequences``, ``asks_sequences``: it may call ``nextval``, or ``currval`` and ``lastval``.
     ``sets_sequences``: it may call ``setval``, which no rollback takes back.
@@ -73,6 +74,7 @@ class FunctionEffect:
     pins: str = ""
     sets: bool = False
     sets_custom: bool = False
+    sets_unnamed: bool = False
     clock: bool = False
     session_state: str = ""
     advances_sequences: bool = False
@@ -132,6 +134,7 @@ def _both(one: FunctionEffect, other: FunctionEffect) -> FunctionEffect:
         pins=one.pins or other.pins,
         sets=one.sets or other.sets,
         sets_custom=one.sets_custom or other.sets_custom,
+        sets_unnamed=one.sets_unnamed or other.sets_unnamed,
         clock=one.clock or other.clock,
         session_state=one.session_state or other.session_state,
         advances_sequences=one.advances_sequences or other.advances_sequences,

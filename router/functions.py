@@ -69,6 +69,7 @@ class Names:
     sets_custom: bool = False  # a setting with a dot in its name, or one whose name is computed
     escapes: bool = False  # it ends transactions
     keeps: bool = False  # it may leave something in the server's process
+    sets_unnamed: bool = False  # a setting whose name is computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,7 @@ class _Collector:
         self.unknown = ""
         self.sets = False
         self.sets_custom = False
+        self.sets_unnamed = False
         self.escapes = False
 
     def names(self) -> Names:
@@ -246,6 +248,7 @@ class _Collector:
             self.sets,
             self.sets_custom,
             self.escapes,
+            sets_unnamed=self.sets_unnamed,
         )
 
     def add(self, names: Names) -> None:
@@ -259,6 +262,7 @@ class _Collector:
         self.unknown = self.unknown or names.unknown
         self.sets = self.sets or names.sets
         self.sets_custom = self.sets_custom or names.sets_custom
+        self.sets_unnamed = self.sets_unnamed or names.sets_unnamed
         self.escapes = self.escapes or names.escapes
 
     def statement(self, statement: Node) -> None:
@@ -323,6 +327,7 @@ class _Collector:
         if name[-1] == "set_config":
             setting = constant(arguments[0]) if arguments else None
             self.sets_custom = self.sets_custom or setting is None or "." in str(setting[1])
+            self.sets_unnamed = self.sets_unnamed or setting is None
         if arguments and name[-1] in builtins.SEQUENCES:
             sequence = _sequence(arguments[0])
             if sequence is not None:

@@ -448,6 +448,7 @@ class Statement:
     ``set_config``: constant (name, value, is_local) calls to follow in the session.
     ``audit``: the shard is asked afterwards which relations but these it has touched (None: it need not be).
     ``watched``: of several shards, those that ran it are asked what it has set, which the others get as well.
+    ``sets_unnamed``: of that, nobody knows all the names.
     ``transaction_block``: False when Postgres refuses the statement inside a transaction block.
     ``once``: the trigger that fires once for the statement, which one shard alone may run then ('' = there is none).
     """
@@ -468,6 +469,7 @@ class Statement:
     declares: str = ""  # the cursor that DECLARE makes on the statement's shard
     audit: frozenset[TableName] | None = None
     watched: bool = False
+    sets_unnamed: bool = False
     once: str = ""
 
 

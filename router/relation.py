@@ -240,6 +240,7 @@ class Function:
     ``kind``: f function, p procedure, a aggregate, w window. ``uses``: what its body names, or why nobody can tell.
     ``sets``: its body changes settings of the session. ``row_argument``: it takes one row, so ``t.f`` may call it.
     ``sets_custom``: it may set what no DISCARD removes. ``keeps``: it may leave something else in the server's process.
+    ``sets_unnamed``: it sets something whose name it computes.
     ``assigns``: the columns of NEW that it gives other values, as a trigger.
     """
 
@@ -255,6 +256,7 @@ class Function:
     sets_custom: bool = False
     keeps: bool = False
     assigns: frozenset[str] = frozenset()
+    sets_unnamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class Watch:
         """Look before the statement, if its functions may set anything; ``own_block``: in a block of its own."""
         if not statement.watched or session.transaction.shard_count == 1:
             return None
+        if statement.sets_unnamed and session.transaction.in_block and not own_block:
+            raise refusal("audit-blind", reason="it sets what it names by an expression")
         links = await session.transaction.join(sorted(set(shards)), writes=False, reads=True)
         before = {shard: await _look(session, link) for shard, link in links.items()}
         return cls(session, before, own_block=own_block)

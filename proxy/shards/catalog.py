@@ -323,6 +323,7 @@ class _Builder:
             names.sets_custom,
             names.keeps,
             surely_assigned(definition) if definition and "RETURNS trigger" in definition else frozenset(),
+            names.sets_unnamed,
         )
 
     def custom_settings(self) -> frozenset[str]:

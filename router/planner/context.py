@@ -280,6 +280,12 @@ class Context:
         writes = not self.parsed.kinds.isdisjoint(_WRITING)
         return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named)
 
+    def sets_unnamed(self) -> bool:
+        """Whether what the statement calls or sets off may make settings whose names nobody can read."""
+        writes = not self.parsed.kinds.isdisjoint(_WRITING)
+        effects = [self.catalog.sets_off(relation.name, write=writes) for relation in self._named]
+        return any(effect.sets_unnamed for effect in [self.every_effect, *effects])
+
     def pins_out_of_sight(self) -> str:
         """Return why the link must stay with the session, by what the statement calls or sets off ('': it need not)."""
         if self.parsed.kind in _DEFINES:

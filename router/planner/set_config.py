@@ -62,7 +62,7 @@ def watched(context: Context, statement: Statement) -> Statement:
     kind, body = context.parsed.kind, context.body
     runs = kind in _RUNNING and "IntoClause" not in context.parsed.kinds
     if (runs or (kind == "CopyStmt" and body.get("is_from"))) and not statement.set_config:
-        return replace(statement, watched=True)
+        return replace(statement, watched=True, sets_unnamed=context.sets_unnamed())
     if runs or kind in _UNWATCHED or (kind in _CALLING and (kind != "ExplainStmt" or analyzes(body))):
         raise context.refuse("setting-hidden")
     return statement

@@ -34,6 +34,8 @@ FUNCTIONS = {
     "acts_locally": PLPGSQL.format("acts_locally", "", "set local role pg_monitor"),
     "acts_by_name": PLPGSQL.format("acts_by_name", "", "perform set_config('role', 'pg_monitor', false)"),
     "is_another": PLPGSQL.format("is_another", "", "set session authorization pg_monitor"),
+    "unnamed": PLPGSQL.format("unnamed", "", "perform set_config('app.' || 'other', '7', true)"),
+    "over_unnamed": "create function over_unnamed() returns int language sql as 'select unnamed()'",
     "lasting": PLPGSQL.format("lasting", "", "set timezone = 'Asia/Tokyo'; set work_mem = '7MB'"),
     "dynamic": PLPGSQL.format("dynamic", "", "execute 'set role pg_monitor'"),
     "dynamic_tenant": PLPGSQL.format("dynamic_tenant", "", "execute $x$select set_config('app.tenant', '8', true)$x$"),
@@ -214,3 +216,11 @@ def test_triggers(both: Twins, made: Town) -> None:
             both.query(SHOWN)
     finally:
         both.query("drop function marks() cascade")
+
+
+@pytest.mark.parametrize("name", ["unnamed", "over_unnamed"])
+def test_what_has_no_name_is_not_set_in_a_block(both: Twins, made: Town, connect: Connect, name: str) -> None:
+    both.query(f"select {name}()")
+    client = connect(made.dsn)
+    client.query("begin")
+    assert sqlstates(client.query(f"select {name}()")) == ["0A000"]
