@@ -14,12 +14,12 @@ from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
 from proxy.session.encoded import check_change, check_changed
-from proxy.session.executed import behind_execute
+from proxy.session.executed import control_behind
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
 from proxy.session.on_link import portal_on_link, run_on_link, runs_on_link
 from proxy.session.outcome import RolledBack
-from proxy.session.own_settings import OWN_PREFIX, own_setting, reset_all, shown
+from proxy.session.own_settings import OWN_PREFIX, is_shown_by_shard, own_setting, reset_all, shown
 from proxy.session.prepared import Portal
 from proxy.session.preparing import (
     bind_and_run,
@@ -470,7 +470,11 @@ async def executed_portal(session: Session, portal: Portal, *, limited: bool) ->
 
     ``limited``: they are to be. Over one shard it is that of the shard's own EXECUTE, or EXPLAIN EXECUTE.
     """
-    statement = await behind_execute(session, portal.prepared.statement)
+    named = await control_behind(session, portal.prepared.statement)
+    if named is not None and is_shown_by_shard(named.statement.plan):
+        bind = replace(portal.bind, parameter_formats=(), parameters=())
+        return Portal(portal.name, named, bind, None, session.settings_shard, deferred=True, inside=portal.inside)
+    statement = portal.prepared.statement if named is None else named.statement
     plan = statement.plan
     if not isinstance(plan, PreparedControl) or plan.prepared not in (Prepared.EXECUTE, Prepared.EXPLAIN):
         return None

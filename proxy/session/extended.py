@@ -36,7 +36,7 @@ from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
 from proxy.session.on_link import portal_parsed_on
 from proxy.session.outcome import Reported
-from proxy.session.own_settings import OWN_PREFIX
+from proxy.session.own_settings import is_shown_by_shard
 from proxy.session.parameters import check_parameters, check_result_formats
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.session.preparing import (
@@ -62,7 +62,6 @@ from router.plan import Ddl, DeclareSpread, Empty, ExplainRoute, ExplainShards, 
 from router.plan_control import (
     CursorControl,
     PreparedControl,
-    Setting,
     SettingControl,
     TransactionControl,
 )
@@ -379,7 +378,7 @@ class ExtendedProtocol:
             query = replace(prepared, statement=replace(prepared.statement, plan=plan.query))
             portal.executable = await resolve_bind(session, query, portal.bind, self._send_batch)
             return
-        elif isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX):
+        elif is_shown_by_shard(plan):
             portal.shard = session.settings_shard
         elif not isinstance(plan, _CONTROL_PLANS) and not simple.ends_failed_block(session, prepared.statement):
             portal.executable = await resolve_bind(session, prepared, portal.bind, self._send_batch)

@@ -14,6 +14,7 @@ from router.plan_control import Setting, SettingControl
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
+    from router.plan import Plan
 
 OWN_PREFIX = "pgchorus."
 DEFAULTS = {
@@ -96,6 +97,11 @@ async def own_setting(session: Session, statement: Statement, plan: SettingContr
     _check(name, value.lower())
     _set(session, name, value.lower())
     return backend.command_complete(b"SET")
+
+
+def is_shown_by_shard(plan: Plan) -> bool:
+    """Whether a plan is SHOW of what a shard knows."""
+    return isinstance(plan, SettingControl) and plan.setting is Setting.SHOW and not plan.name.startswith(OWN_PREFIX)
 
 
 def shown(session: Session, plan: SettingControl, value: str, *, describe: bool) -> bytes:

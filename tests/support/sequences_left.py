@@ -11,6 +11,10 @@ _BROKEN = (q("prepare s as select * from plain order by id"), q("begin"), q("alt
 
 #: Over one shard alone. What a failed Query has left is described and not executed: PostgreSQL 18 has freed its memory.
 LEFT: dict[str, tuple[Any, ...]] = {
+    "show, executed": (
+        *(parse("show timezone", "t"), parse("execute t"), bind(), execute(), SYNC),
+        *(parse("execute t", "x"), bind(statement="x"), describe("P"), execute(), SYNC),
+    ),
     "a bind whose plan has failed": (
         *(q("begin"), parse("select 1/0"), bind(), SYNC, describe("P"), SYNC, execute(), SYNC),
         *(close("P"), SYNC, execute(), SYNC, q("rollback")),
