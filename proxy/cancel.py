@@ -7,13 +7,15 @@ and the worker that has the session compares the secret. Answers nothing to the 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.siblings.place import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Final
 
 KEY_BYTES_3_0 = 4
@@ -24,8 +26,8 @@ PID_BITS: Final = 31  # a process id is positive
 class Cancellable(Protocol):
     """A session."""
 
-    def cancel(self) -> None:
-        """Cancel what runs now."""
+    def cancel(self) -> Collection[asyncio.Future[Any]]:
+        """Cancel what runs now; returns what is done when shards have been told."""
 
 
 class CancelKeys:
@@ -53,10 +55,15 @@ class CancelKeys:
         """The session ended."""
         self._sessions.pop(pid, None)
 
-    def cancel(self, pid: int, secret: bytes) -> bool:
-        """Cancel the session of this key; False when there is none."""
+    async def cancel(self, pid: int, secret: bytes) -> bool:
+        """Cancel the session of this key; False when there is none.
+
+        Done when the shards have sent the signal: a client that waits for this, as it may with Postgres, must not find
+        its next statement cancelled.
+        """
         entry = self._sessions.get(pid)
         if entry is None or not hmac.compare_digest(entry[0], secret):
             return False
-        entry[1].cancel()
+        if under_way := entry[1].cancel():
+            await asyncio.wait(under_way)
         return True

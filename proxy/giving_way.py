@@ -61,17 +61,16 @@ async def end_wait(
             transaction.deadlock = None
 
 
-def cancel_commit(transaction: ClientTransaction) -> None:
+def cancel_commit(transaction: ClientTransaction) -> list[asyncio.Task[None]]:
     """A client wants its COMMIT cancelled: nothing happens to one of several writers."""
-    if not _has_several_writers(transaction):
-        for link in transaction.links.values():
-            if link.busy:
-                cancel_on(link)
+    if _has_several_writers(transaction):
+        return []
+    return [cancel_on(link) for link in transaction.links.values() if link.busy]
 
 
-def cancel_on(link: ShardLink) -> None:
-    """Ask a shard to cancel what it runs on a link, without waiting for it."""
-    spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
+def cancel_on(link: ShardLink) -> asyncio.Task[None]:
+    """Ask a shard to cancel what it runs on a link; the task is done when it has sent the signal, or cannot be told."""
+    return spawn(_delivered(link.cancel()), name=f"cancel on shard {link.name}")
 
 
 async def _delivered(cancel: Coroutine[Any, Any, None]) -> None:

@@ -146,7 +146,7 @@ class Server:
         """Cancel the session of a key, wherever it is."""
         owner = self.keys.owner(pid)
         if self.family is None or owner == self._place.number:
-            self.keys.cancel(pid, secret)
+            await self.keys.cancel(pid, secret)
         elif owner <= self._place.count:
             await self.family.cancel(owner, pid, secret)
 

@@ -122,7 +122,7 @@ class Worker:
 
     async def on_cancel(self, key: dict[str, Any]) -> None:
         """Cancel what a key means; the secret is compared here, where the session is."""
-        self.server.keys.cancel(key["pid"], bytes.fromhex(key["secret"]))
+        await self.server.keys.cancel(key["pid"], bytes.fromhex(key["secret"]))
 
     async def on_show(self, view: str) -> dict[str, Any]:
         """Return the rows of a view of the console."""

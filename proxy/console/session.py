@@ -56,8 +56,12 @@ class ConsoleSession:
         self._running: asyncio.Task[bytes] | None = None
         self._skipping = False  # after an error in the extended protocol, until Sync
 
-    def cancel(self) -> None:
-        """Stop waiting for what runs (a PAUSE stays in force)."""
+    def cancel(self) -> tuple[asyncio.Task[None], ...]:
+        """Stop waiting for what runs (a PAUSE stays in force); no shard is to be told."""
+        self._stop()
+        return ()
+
+    def _stop(self) -> None:
         if self._running is not None:
             self._running.cancel()
 
@@ -69,7 +73,7 @@ class ConsoleSession:
 
     async def serve(self) -> None:
         """Answer commands until the client leaves."""
-        self.connection.on_lost = self.cancel
+        self.connection.on_lost = self._stop
         try:
             while True:
                 kind, body = await self.connection.receive()

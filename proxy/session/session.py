@@ -243,19 +243,19 @@ class Session(SessionFields):
         self.write(backend.error_response(ErrorFields.make("FATAL", why.sqlstate, why.message)))
         self.connection.close()
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[asyncio.Task[None]]:
         """The client wants what runs cancelled: as ``stop``, and a COMMIT where that is the shard's own."""
-        if self.transaction.committing:
-            cancel_commit(self.transaction)
-        else:
-            self.stop()
+        return cancel_commit(self.transaction) if self.transaction.committing else self.stop()
 
-    def stop(self) -> None:
-        """Ask the shards to cancel what they run for this session; not once its COMMIT has begun."""
-        if self.in_query and not self.transaction.committing:
-            self.transaction.cancel()
-            for link in (*self.transaction.links.values(), *self.scratches):
-                cancel_on(link)
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Ask the shards to cancel what they run for this session; not once its COMMIT has begun.
+
+        Returns tasks that are done when they have sent the signal, or cannot be reached.
+        """
+        if not self.in_query or self.transaction.committing:
+            return []
+        self.transaction.cancel()
+        return [cancel_on(link) for link in (*self.transaction.links.values(), *self.scratches)]
 
     # --- answers ----------------------------------------------------------------------------------------------
 

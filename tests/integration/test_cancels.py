@@ -165,3 +165,42 @@ def test_not_while_a_commit_of_several_writers_waits(town: Town, connect: Connec
     holder.query("rollback")
     assert ("tag", "COMMIT") in client.read()
     assert client.rows("select count(*) from children") == [("1",)]
+
+
+@pytest.mark.parametrize(
+    "before", ["begin; select count(*) from notes", "create temp table tt (a int)", "listen x", ""]
+)
+def test_a_cancel_that_is_over_does_not_hit_what_follows(any_town: Town, connect: Connect, before: str) -> None:
+    """As of Postgres: whoever waits until the connection of the cancel is closed may go on."""
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        in_block = before.startswith("begin")
+        for turn in range(60):
+            if in_block or not turn:
+                client.query(before)
+            client.send(Query(b"select sum(g) from generate_series(1, %d) g" % (3_000 * (1 + turn % 9))))
+            client.cancel()
+            if not errors(client.read()):
+                for _ in range(3):
+                    assert client.rows("select sum(g) from generate_series(1, 30000) g") == [("450015000",)]
+            if in_block:
+                client.query("rollback")
+        client.close()
+
+
+@pytest.mark.parametrize("before", ["create temp table tt (a int)", ""])
+def test_a_cancel_behind_copy_fail_leaves_the_session_as_it_is(any_town: Town, connect: Connect, before: str) -> None:
+    """As asyncpg gives up a COPY: CopyFail and a cancel, then the next statement."""
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        client.query(before)
+        for _ in range(40):
+            client.send(Query(b"copy notes (k, v) from stdin"))
+            client.read("G")
+            client.send(frame(b"d", b"1\t" + b"x" * 100_000 + b"\n"), frame(b"f", b"no more\0"))
+            client.cancel()
+            assert errors(client.read()) == CANCELLED
+            assert client.rows("select count(*) from notes") == [("0",)]
+            if before:
+                assert client.rows("select count(*) from tt") == [("0",)]
+        client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 
 from proxy.cancel import CancelKeys
@@ -13,27 +14,42 @@ class Cancelled:
 
     def __init__(self) -> None:
         self.times = 0
+        self.under_way: list[asyncio.Future[None]] = []
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[asyncio.Future[None]]:
         self.times += 1
+        return self.under_way
 
 
-def test_a_key_is_its_sessions() -> None:
+async def test_a_cancel_is_over_when_all_shards_have_been_told() -> None:
+    keys, session = CancelKeys(), Cancelled()
+    loop = asyncio.get_running_loop()
+    session.under_way = [loop.create_future(), loop.create_future()]
+    cancelling = asyncio.ensure_future(keys.cancel(*keys.register(session, long_key=False)))
+    for told in session.under_way:
+        await asyncio.sleep(0)
+        assert session.times == 1
+        assert not cancelling.done()
+        told.set_result(None)
+    assert await cancelling
+
+
+async def test_a_key_is_its_sessions() -> None:
     keys = CancelKeys()
     first, second = Cancelled(), Cancelled()
     pid, secret = keys.register(first, long_key=False)
     other_pid, other_secret = keys.register(second, long_key=True)
     assert (len(secret), len(other_secret)) == (4, 32)
-    assert keys.cancel(pid, secret)
-    assert not keys.cancel(pid, other_secret)
-    assert not keys.cancel(other_pid, secret)
-    assert not keys.cancel(pid, secret[:3])
-    assert not keys.cancel(pid, b"")
+    assert await keys.cancel(pid, secret)
+    assert not await keys.cancel(pid, other_secret)
+    assert not await keys.cancel(other_pid, secret)
+    assert not await keys.cancel(pid, secret[:3])
+    assert not await keys.cancel(pid, b"")
     assert (first.times, second.times) == (1, 0)
     keys.forget(pid)
-    assert not keys.cancel(pid, secret)
+    assert not await keys.cancel(pid, secret)
     keys.forget(pid)
-    assert keys.cancel(other_pid, other_secret)
+    assert await keys.cancel(other_pid, other_secret)
     assert (first.times, second.times) == (1, 1)
 
 
