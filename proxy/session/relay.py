@@ -95,6 +95,7 @@ class Relay:
         self.rows = 0  # that the shard returned or changed
         self._reported: list[tuple[str, str]] = []  # settings that have changed
         self._copying = False  # the client's CopyData go to the shard
+        self._copied = False  # they have
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
         self.tag = b""  # what was held back
@@ -221,12 +222,14 @@ class Relay:
                 await self._future
         finally:
             self._client.feed_from(None)
+        if self._copied and self._over:
+            link.copy_is_over()
 
     async def pass_copy_data(self, link: ShardLink) -> None:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""
         self._go_on()
         self.copy_in = False
-        self._copying = True
+        self._copying = self._copied = True
         try:
             while not self._future.done():
                 receiving = asyncio.ensure_future(receive_in_copy(self._client))

@@ -89,7 +89,7 @@ class ShardLink(Relay):
         self.codec = UTF_8
         self.sequences: object | None = None
         self.statements: OrderedDict[str, object] = OrderedDict()
-        #: Whether a CancelRequest was sent that may still be on its way to the backend.
+        #: Whether a cancel, or a timeout of the server's own, may be about to hit a statement that it is not meant for.
         self.cancelled = False
         #: When the pool got it back, by the loop's clock.
         self.idle_since = 0.0
@@ -242,6 +242,15 @@ class ShardLink(Relay):
         finally:
             self._cancels.discard(delivered)
             delivered.set_result(None)
+
+    def copy_is_over(self) -> None:
+        """A COPY FROM has ended, outside of a block: its link is washed before it is lent again.
+
+        A statement_timeout that no row came behind may not have been noticed: it ends what the server is told next.
+        """
+        if self.status == IDLE:
+            self.cancelled = not self.closed
+            self.fit = None
 
     async def interrupt(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
         """Stop the exchange under way before the link is closed; its receiver hears that the link is lost.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
-from wire_client import sqlstates
+from wire_client import FLUSH, SYNC, bind, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,28 @@ def late(client: WireClient, rows: list[bytes]) -> list[str]:
     # What is tested is time that passes: the servers' timers, which nothing shows from outside, began before this.
     time.sleep(0.15)
     return sqlstates(client.ask(*(frame(b"d", row) for row in rows), frame(b"c", b"")))
+
+
+@pytest.mark.parametrize(
+    "copy", [[Query(b"copy plain from stdin")], [parse("copy plain from stdin"), bind(), execute()]]
+)
+@pytest.mark.parametrize("where", ["narrow_town", "pair_town"])
+def test_a_timeout_that_copy_does_not_notice_hits_nobody_else(
+    request: pytest.FixtureRequest, connect: Connect, where: str, copy: list[Any]
+) -> None:
+    """Without a row Postgres does not notice it before the next statement: that must not be another client's."""
+    town: Town = request.getfixturevalue(where)
+    client, *others = (connect(town.dsn) for _ in range(3))
+    client.query("set statement_timeout = 50")
+    for _ in range(3):
+        client.send(*copy)
+        client.send(*([FLUSH] if len(copy) > 1 else []))
+        client.read("G")
+        time.sleep(0.15)
+        client.send(frame(b"c", b""), *([SYNC] if len(copy) > 1 else []))
+        client.read()
+        for other in others:
+            other.rows("select count(*) from plain")
 
 
 @pytest.mark.parametrize("keeps", KEEPS)
