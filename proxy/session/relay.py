@@ -223,7 +223,7 @@ class Relay:
         finally:
             self._client.feed_from(None)
         if self._copied and self._over:
-            link.copy_is_over()
+            link.has_waited()
 
     async def pass_copy_data(self, link: ShardLink) -> None:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""

@@ -61,6 +61,7 @@ class ShardLink(Relay):
         "dirty",
         "fit",
         "idle_since",
+        "late",
         "lender",
         "pid",
         "quick",
@@ -89,8 +90,11 @@ class ShardLink(Relay):
         self.codec = UTF_8
         self.sequences: object | None = None
         self.statements: OrderedDict[str, object] = OrderedDict()
-        #: Whether a cancel, or a timeout of the server's own, may be about to hit a statement that it is not meant for.
+        #: Whether a CancelRequest was sent that may still be on its way to the backend.
         self.cancelled = False
+        #: Whether the server has waited for us with a statement: a statement_timeout that came then is noticed by some
+        #: with the next one only, which must not be another client's.
+        self.late = False
         #: When the pool got it back, by the loop's clock.
         self.idle_since = 0.0
         #: How long after that it is taken to be there without being tried: its server may have closed it.
@@ -118,7 +122,7 @@ class ShardLink(Relay):
         known = self._known_columns
         if known.portals or known.statements:
             known.passed_by(b"P")  # a quick exchange may replace both unnamed ones
-        odd = self.cancelled or self.dirty or self.closed or not self.resettable or self.has_prefix
+        odd = self.cancelled or self.late or self.dirty or self.closed or not self.resettable or self.has_prefix
         odd = odd or not self._reading or bool(known.portals) or self.on_notification is not None
         self.fit = None if odd else self.settings
 
@@ -243,14 +247,15 @@ class ShardLink(Relay):
             self._cancels.discard(delivered)
             delivered.set_result(None)
 
-    def copy_is_over(self) -> None:
-        """A COPY FROM has ended, outside of a block: its link is washed before it is lent again.
+    def has_waited(self) -> None:
+        """The server has waited for data, or for its answer to be read: the link is washed before it is lent again."""
+        self.late = True
+        self.fit = None
 
-        A statement_timeout that no row came behind may not have been noticed: it ends what the server is told next.
-        """
-        if self.status == IDLE:
-            self.cancelled = not self.closed
-            self.fit = None
+    def pause_reading(self) -> None:
+        """Let the server wait; see :meth:`has_waited`."""
+        self.has_waited()
+        super().pause_reading()
 
     async def interrupt(self, timeout_s: float = DEFAULT_CANCEL_TIMEOUT_S) -> None:
         """Stop the exchange under way before the link is closed; its receiver hears that the link is lost.
@@ -292,11 +297,11 @@ class ShardLink(Relay):
             self.dirty = False
 
     async def outlive_cancels(self) -> None:
-        """See that no cancel is still on its way: one that comes late hits an empty statement and not the next one.
+        """See that no cancel, or timeout, is still on its way: it hits an empty statement and not the next one.
 
         Inside a transaction that fails it. Raises ShardError.
         """
-        if not self.cancelled:
+        if not (self.cancelled or self.late):
             return
         if self._cancels:
             await asyncio.wait(self._cancels)
@@ -305,7 +310,7 @@ class ShardLink(Relay):
         except ShardError as error:
             if error.sqlstate != QUERY_CANCELED:
                 raise
-        self.cancelled = False
+        self.cancelled = self.late = False
 
     async def close(self, timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S) -> None:
         """Take leave of the server; the socket is closed when this returns."""

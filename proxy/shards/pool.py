@@ -203,14 +203,14 @@ class LinkPool:
             self._free_slot()
         elif self._closing or link.busy or link.status != IDLE or not link.resettable:
             spawn(self._retire(link), f"retire {link!r}")
-        elif link.dirty or link.cancelled or link.has_prefix:
+        elif link.dirty or link.cancelled or link.late or link.has_prefix:
             spawn(self._wash(link), f"wash {link!r}")
         else:
             self._give(link)
 
     def take_back(self, link: ShardLink) -> None:
         """Take a link back that has just answered plainly outside any block: the way of the hot path."""
-        if self._closing or link.dirty or link.cancelled or not link.resettable or link.closed:
+        if self._closing or link.dirty or link.cancelled or link.late or not link.resettable or link.closed:
             self.release(link)
             return
         if self.waiters and self._handed(link):

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
+from waiting import eventually
 from wire_client import FLUSH, SYNC, bind, execute, parse, sqlstates
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def test_its_context_has_the_clients_line(twins: Twins, options: str, data: list
     twins.query("select count(*) from notes")
 
 
+SLOW = "select from pg_stat_activity where wait_event = 'ClientWrite' and datname = current_database()"
 COPY = Query(b"copy notes (k, v) from stdin")
 KEEPS = {
     "create temp table tt (a int)": "select a from tt",
@@ -84,6 +86,21 @@ def test_a_timeout_that_copy_does_not_notice_hits_nobody_else(
         client.read()
         for other in others:
             other.rows("select count(*) from plain")
+
+
+def test_a_timeout_while_a_client_is_slow_to_read_hits_nobody_else(pair_town: Town, connect: Connect) -> None:
+    """RETURNING sends its rows when all of them are there, and looks at no timeout meanwhile."""
+    client, other, third = (connect(pair_town.dsn) for _ in range(3))
+    client.query("set statement_timeout = '1s'")
+    client.send(Query(b"insert into notes select g, repeat('x', 1000) from generate_series(1, 30000) g returning *"))
+    eventually(lambda: pair_town.on_shard(0, SLOW))
+    time.sleep(1)
+    tail = b""
+    while not tail.endswith(b"Z\0\0\0\5I"):
+        tail = (tail + client.socket.recv(1 << 20))[-100:]
+    assert b"INSERT 0 30000" in tail
+    for one in (other, third):
+        one.rows("select 1")
 
 
 @pytest.mark.parametrize("keeps", KEEPS)
