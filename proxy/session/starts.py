@@ -32,6 +32,12 @@ DEFAULTS: Final = """
 """
 
 
+#: Roles that may log in, as who they are: one that is dropped and made again is another.
+LOGINS: Final = """
+    SELECT rolname::text, oid::text FROM pg_catalog.pg_roles WHERE rolcanlogin
+"""
+
+
 # The client_encoding of ALTER ROLE or DATABASE ... SET, in the order in which Postgres looks (process_settings): links
 # do not show it, because asyncpg asks for UTF8 when it connects.
 _ENCODING: Final = """

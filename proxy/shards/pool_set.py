@@ -14,7 +14,7 @@ from proxy.shards.types import ShardTypes
 from proxy.timings import Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.errors import ShardError
@@ -113,10 +113,16 @@ class PoolSet:
             if pool.endpoint.index == shard:
                 pool.drop()
 
-    def renew(self) -> None:
-        """Renew all pools."""
-        for pool in self:
-            pool.renew()
+    @property
+    def roles(self) -> set[str]:
+        """The roles that have pools."""
+        return {role for _, _, role in self._pools}
+
+    def renew(self, roles: Collection[str] | None = None) -> None:
+        """Renew the pools of these roles, or all."""
+        for (_, _, role), pool in tuple(self._pools.items()):
+            if roles is None or role in roles:
+                pool.renew()
 
     def __iter__(self) -> Iterator[LinkPool]:
         return iter(tuple(self._pools.values()))

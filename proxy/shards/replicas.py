@@ -28,7 +28,7 @@ from proxy.shards.pool import LinkPool
 from proxy.twophase.record import CONFIRM_DURABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from proxy.shards.control import ControlLinks
     from proxy.shards.finder import Finder
@@ -220,10 +220,11 @@ class Replicas:
             if pool.endpoint.index == shard:
                 pool.drop()
 
-    def renew(self) -> None:
-        """Lend no link again that was opened before now."""
+    def renew(self, roles: Collection[str] | None = None) -> None:
+        """Lend no link of these roles, or of any, again that was opened before now."""
         for pool in self:
-            pool.renew()
+            if roles is None or pool.role in roles:
+                pool.renew()
 
     def use_limits(self, limits: PoolLimits) -> None:
         """Go by other limits from now on."""

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from waiting import eventually
+from wire_client import ServerClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,3 +102,44 @@ def test_at_once_through_the_proxy(town: Town, connect: Connect) -> None:
     finally:
         town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
         admin.query(f"drop role {role}")
+
+
+@pytest.mark.parametrize("where", ["through the proxy", "on the shards"])
+def test_a_role_that_is_no_more_what_it_was_has_no_use_of_its_old_links(
+    town: Town, connect: Connect, where: str
+) -> None:
+    """One that may not log in any more is refused, and one that was made anew is not taken for the old one."""
+    role = "leaves_" + town.dsn.rpartition("/")[2]
+    admin = connect(town.dsn)
+
+    def change(text: str) -> None:
+        if where == "on the shards":
+            for shard in town.shards:
+                with psycopg.connect(shard, autocommit=True) as direct:
+                    direct.execute(text.encode())
+        else:
+            assert admin.rows(text) == []
+
+    def logs_in() -> str:
+        client = connect(town.dsn, log_in=False, user=role)
+        try:
+            client.log_in()
+            return str(client.query("select has_table_privilege('notes', 'select')::text || current_user"))
+        except ServerClosedError as error:
+            return str(error)
+        finally:
+            client.close()
+
+    change(f"create role {role} login")
+    try:
+        eventually(lambda: f"false{role}" in logs_in())
+        change(f"alter role {role} nologin")
+        eventually(lambda: "is not permitted to log in" in logs_in())
+        change(f"alter role {role} login")
+        eventually(lambda: f"false{role}" in logs_in())
+        change(f"drop role {role}")
+        change(f"create role {role} login")
+        eventually(lambda: f"false{role}" in logs_in())
+    finally:
+        town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+        change(f"drop role {role}")
