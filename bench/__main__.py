@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 RESULTS = Path(__file__).parent / "results"
-SERVER_SETTINGS = {"autovacuum": "off", "max_connections": "300", "max_wal_size": "4GB", "shared_buffers": "256MB"}
+SERVER_SETTINGS = {"autovacuum": "off", "max_connections": "1000", "max_wal_size": "4GB", "shared_buffers": "256MB"}
 LINKS_SPARE = 4
 LONGEST_MINUTES = 60.0
 
