@@ -22,7 +22,7 @@ from proxy.fields import DatabaseFields
 from proxy.growing import grow
 from proxy.session import clocks
 from proxy.session.changing import Definitions, misplaced
-from proxy.session.starts import BEGINNING, DEFAULTS, LOGINS, RoleStart
+from proxy.session.starts import BEGINNING, DEFAULTS, LOGINS, LOGINS_DIGEST, RoleStart
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
@@ -137,6 +137,7 @@ class LogicalDatabase(DatabaseFields):
         self._role_starts: dict[object, RoleStart] = {}
         self._defaults: str | None = None  # of roles and the database, as last seen
         self._logins: dict[str, str] = {}  # the oid of each role that may log in, as last seen
+        self._logins_digest = ""
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
         """Return (hits, misses) of the plan caches by name."""
@@ -411,17 +412,24 @@ class LogicalDatabase(DatabaseFields):
         """See whether ALTER ROLE or DATABASE has changed what sessions begin with, or who may: links do not know."""
         async with self.control.connection(self.logical.home) as connection:
             found: str = await connection.fetchval(DEFAULTS)
-            logins = {row["rolname"]: row["oid"] for row in await connection.fetch(LOGINS)}
+            digest: str = await connection.fetchval(LOGINS_DIGEST)
+            if digest != self._logins_digest:
+                logins = {row["rolname"]: row["oid"] for row in await connection.fetch(LOGINS)}
+                self._logins_changed(logins)
+                self._logins_digest = digest
         if self._defaults is not None and found != self._defaults:
             self._role_starts.clear()
             self.pools.renew()
             self.replicas.renew()
+        self._defaults = found
+
+    def _logins_changed(self, logins: dict[str, str]) -> None:
         ended = {role for role in self.pools.roles if self._logins.get(role) != logins.get(role)}
         if ended:
             self._role_starts.clear()
             self.pools.renew(ended)
             self.replicas.renew(ended)
-        self._defaults, self._logins = found, logins
+        self._logins = logins
 
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""

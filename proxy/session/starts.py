@@ -32,9 +32,12 @@ DEFAULTS: Final = """
 """
 
 
-#: Roles that may log in, as who they are: one that is dropped and made again is another.
-LOGINS: Final = """
-    SELECT rolname::text, oid::text FROM pg_catalog.pg_roles WHERE rolcanlogin
+#: Roles that may log in, as who they are: one that is dropped and made again is another. And a word for all of them:
+#: there may be many.
+LOGINS: Final = "SELECT rolname::text, oid::text FROM pg_catalog.pg_roles WHERE rolcanlogin"
+LOGINS_DIGEST: Final = """
+    SELECT coalesce(md5(string_agg(oid::text || ' ' || rolname, ',' ORDER BY oid)), '')
+    FROM pg_catalog.pg_roles WHERE rolcanlogin
 """
 
 
