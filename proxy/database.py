@@ -136,7 +136,7 @@ class LogicalDatabase(DatabaseFields):
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
         self._role_starts: dict[object, RoleStart] = {}
         self._defaults: str | None = None  # of roles and the database, as last seen
-        self._logins: dict[str, str] = {}  # the oid of each role that may log in, as last seen
+        self._logins: dict[str, str | None] = {}  # the oid of each role that may log in, as last seen
         self._logins_digest = ""
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
@@ -424,12 +424,14 @@ class LogicalDatabase(DatabaseFields):
         self._defaults = found
 
     def _logins_changed(self, logins: dict[str, str]) -> None:
-        ended = {role for role in self.pools.roles if self._logins.get(role) != logins.get(role)}
+        """Links of roles that were something else, or might log in, when last looked at, are lent no more."""
+        seen = self.pools.roles & self._logins.keys()
+        ended = {role for role in seen if self._logins[role] != logins.get(role)}
         if ended:
             self._role_starts.clear()
             self.pools.renew(ended)
             self.replicas.renew(ended)
-        self._logins = logins
+        self._logins = {**dict.fromkeys(seen), **logins}
 
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""

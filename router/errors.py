@@ -79,6 +79,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "set_config inside this statement would set nothing that the session keeps, over several shards",
         "Call it in a SELECT of its own, or use SET.",
     ),
+    "setting-hidden": (
+        "this calls what may change settings of the session, on one shard alone",
+        "Call that in a SELECT of its own before.",
+    ),
     # reads
     "home-and-sharded": (
         "{table} lives on the home shard only and cannot be combined with sharded tables",
@@ -419,10 +423,6 @@ RUNNING: dict[str, tuple[str, str]] = {
     "audit-session": (
         "what this statement runs has changed {what} of the session, on the home shard alone",
         "Do that by a statement of its own: SET, PREPARE, DECLARE.",
-    ),
-    "setting-hidden": (
-        "this calls what may change settings of the session, on one shard alone",
-        "Call that in a SELECT of its own before.",
     ),
     "audit-definition": (
         "what this statement runs has changed definitions, on the home shard alone",

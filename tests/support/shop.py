@@ -163,6 +163,7 @@ FUNCTIONS = (
     function("homely", uses=Uses(unknown="its language is not read")),
     function("local_sum", uses=Uses(unknown="its language is not read"), volatile="s"),
     function("tidy", kind="p", uses=Uses(writes=frozenset({public("log")}))),
+    function("choose_zone", sets=True),
     function("purge", kind="p", uses=Uses(writes=frozenset({public("orders")}))),
 )
 
