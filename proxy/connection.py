@@ -84,6 +84,7 @@ class ClientConnection:
         self._writable = asyncio.Event()
         self._writable.set()
         self.writable = True  # the same, for those who do not wait
+        self._then: list[Callable[[], None]] = []  # who waits for it to be writable
         self.source: ShardLink | None = None  # the link that feeds us now: paused while the client does not read
         self.lane: Lane | None = None  # looks at what arrives before frames are cut, while it is armed
         self.on_lost: Callable[[], None] | None = None
@@ -143,10 +144,8 @@ class ClientConnection:
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
         """Wake everybody: the reader gets ClientGone, writers write into the void."""
         self._eof = True
-        self._writable.set()
-        if self.source is not None:
-            self.source.resume_reading()
-            self.source = None
+        self.resume_writing()
+        self.source = None
         if self.on_lost is not None:
             self.on_lost()
         self.wake()
@@ -166,6 +165,13 @@ class ClientConnection:
         self.writable = True
         if self.source is not None:
             self.source.resume_reading()
+        then, self._then = self._then, []
+        for call in then:
+            call()
+
+    def when_writable(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once when the client reads again, or is gone; for those who find it not writable."""
+        self._then.append(then)
 
     # --- reading ----------------------------------------------------------------------------------------------
 

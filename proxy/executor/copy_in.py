@@ -28,6 +28,7 @@ from proxy.executor.copy_fill import Writer, prefix_pattern, shown, without_coun
 from proxy.executor.copy_key import KeyPlacer
 from proxy.executor.copy_rows import CsvSplitter, Dealing, TextSplitter
 from proxy.executor.failure import CombineFailure
+from proxy.executor.notices import Notices
 from proxy.executor.request import RowBatch, proxy_error
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
@@ -144,7 +145,14 @@ class Skipped:
 class CopyInReceiver:
     """The receiver of one shard's COPY FROM."""
 
-    def __init__(self, link: ShardLink, position: int, wake: asyncio.Event, on_notice: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        link: ShardLink,
+        position: int,
+        wake: asyncio.Event,
+        client: Client,
+        on_notice: Callable[[bytes], None],
+    ) -> None:
         self.link = link
         self.position = position
         self.response: bytes | None = None
@@ -153,7 +161,7 @@ class CopyInReceiver:
         self.over = True
         self.told_end = False  # CopyDone or CopyFail was sent
         self._wake = wake
-        self._on_notice = on_notice
+        self._notices = Notices(link, client, link.resume_reading, on_notice)
 
     def frames(self, chunk: memoryview | bytes, index: list[tuple[int, int, int]]) -> bool:
         """Take complete frames; True when the exchange is over."""
@@ -167,9 +175,10 @@ class CopyInReceiver:
                 if self.error is None:
                     self.error = ShardError(backend.decode_error(raw[_HEADER_BYTES:]), self.link.shard, raw)
             elif kind == backend.NOTICE_RESPONSE:
-                self._on_notice(bytes(chunk[start:end]))
+                self._notices.hear(bytes(chunk[start:end]))
             elif kind == backend.READY_FOR_QUERY:
                 self.over = True
+                self._notices.over()
         self._wake.set()
         return self.over
 
@@ -178,6 +187,7 @@ class CopyInReceiver:
         if self.error is None:
             self.error = error
         self.over = True
+        self._notices.over()
         self._wake.set()
 
     def write(self, message: bytes) -> None:
@@ -219,10 +229,10 @@ class CopyInResult:
         self._given_up = False  # by the client's CopyFail
         self._given_up_at: int | None = None  # in which line of the client's that was
         self._wake = asyncio.Event()
-        on_notice = environment.on_notice or environment.client.write
-        self._skipped = Skipped(on_notice, splitter, add_up=self._add_up)
+        self._skipped = Skipped(self._client.write, splitter, add_up=self._add_up)
         self._receivers = [
-            CopyInReceiver(link, number, self._wake, self._skipped.of(number)) for number, link in enumerate(links)
+            CopyInReceiver(link, number, self._wake, self._client, self._skipped.of(number))
+            for number, link in enumerate(links)
         ]
         self._tag: bytes | None = None
 

@@ -83,7 +83,7 @@ class CopyOutResult:
         self._header = copy_format.header
         self._wake = asyncio.Event()
         self._high_water_bytes = environment.limits.max_buffer_bytes
-        self._on_notice: Callable[[bytes], None] = environment.on_notice or environment.client.write
+        self._client = environment.client
         self._stream: CopyOutStream | None = None
         self._started: list[CopyOutStream] = []  # inside a block: those that wait for their turn
         self._own_transactions = False
@@ -174,7 +174,7 @@ class CopyOutResult:
         return self._stream
 
     def _start(self, link: ShardLink) -> CopyOutStream:
-        stream = CopyOutStream(link, self._wake, high_water_bytes=self._high_water_bytes, on_notice=self._on_notice)
+        stream = CopyOutStream(link, self._wake, high_water_bytes=self._high_water_bytes, client=self._client)
         stream.over = False
         try:
             link.exchange(self._query, stream)

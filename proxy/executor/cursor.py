@@ -50,7 +50,7 @@ class CursorStream(ShardStream):
 
     def __init__(self, link: ShardLink, wake: asyncio.Event, name: str, environment: Environment) -> None:
         # A chunk is small and its link must come back to ReadyForQuery: it is never paused.
-        super().__init__(link, wake, high_water_bytes=1 << 62, on_notice=environment.on_notice)
+        super().__init__(link, wake, high_water_bytes=1 << 62, client=environment.client)
         self._name = name
         self._asked = 0
         self._rows = FIRST_ROWS

@@ -66,7 +66,7 @@ async def run_gather(
         options = Options(
             high_water_bytes=environment.limits.max_buffer_bytes,
             cancel_others=environment.cancel_others,
-            on_notice=environment.on_notice,
+            client=environment.client,
             same_columns=False,
             fence=environment.fence,
             rows_first=True,
@@ -270,7 +270,7 @@ async def _run(
     plan = execution.plan
     options = Options(
         high_water_bytes=environment.limits.max_buffer_bytes,
-        on_notice=environment.on_notice or environment.client.write,
+        client=environment.client,
         rows_first=True,
     )
     try:

@@ -38,6 +38,13 @@ class Frontend(Protocol):
     async def drain(self) -> None:
         """Return when the client's buffer is below its mark; raises when the client is gone."""
 
+    @property
+    def writable(self) -> bool:
+        """Whether ``drain`` would return at once."""
+
+    def when_writable(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once when the client reads again, or is gone; only where it is not writable."""
+
 
 class Client(Frontend, Protocol):
     """The client's connection as COPY FROM STDIN needs it: it reads from it as well."""
@@ -128,8 +135,8 @@ class Fence:
 class Environment:
     """What surrounds an execution.
 
-    ``on_notice`` gets whole NoticeResponse messages from shards (default: they go to the client). ``cancel_others``:
-    when one shard fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
+    ``client`` gets the notices of shards as well, which wait for it as rows do. ``cancel_others``: when one shard
+    fails, the others are cancelled instead of waited for; their part of the transaction fails as well.
     ``server_version`` is the major version of the shards (for what COPY's formats mean). ``scratch`` lends a link for
     gathered statements, and ``gather_max_bytes`` bounds the rows that are loaded for one of them. ``copy_values`` is
     where a COPY's values for columns that the client leaves out come from.
@@ -139,7 +146,6 @@ class Environment:
     limits: Limits = Limits()
     fence: Fence | None = None
     cancel_others: bool = False
-    on_notice: Callable[[bytes], None] | None = None
     server_version: int = 18
     scratch: Callable[[], Awaitable[Scratch]] | None = None
     gather_max_bytes: int = 256 << 20

@@ -55,7 +55,7 @@ async def run(execution: Execution, request: Request, links: Links, environment:
     options = Options(
         high_water_bytes=limits.max_buffer_bytes,
         cancel_others=environment.cancel_others,
-        on_notice=environment.on_notice or environment.client.write,
+        client=environment.client,
         fence=environment.fence,
         rows_first=not execution.writes and not isinstance(execution.combine, Same | InOrder),
     )
@@ -109,7 +109,7 @@ async def _run_same(
     if not (isinstance(same, Same) and same.home_first and len(tasks) > 1):
         scatter = await Scatter.start(tasks, request, request.result_formats, joined, options)
         return SameResult(scatter, limits, after)
-    silent = replace(options, on_notice=None, home_is_over=True)
+    silent = replace(options, client=None, home_is_over=True)
 
     async def start_rest() -> Scatter:
         return await Scatter.start(tasks[1:], request, request.result_formats, joined, silent)

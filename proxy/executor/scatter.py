@@ -35,7 +35,7 @@ from router.errors import refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from proxy.executor.request import Fence, Request
+    from proxy.executor.request import Fence, Frontend, Request
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
     from router.plan import Task
@@ -61,7 +61,7 @@ class Options:
 
     high_water_bytes: int = 1 << 20
     cancel_others: bool = False
-    on_notice: Callable[[bytes], None] | None = None
+    client: Frontend | None = None  # who hears notices
     notices_from_all: bool = True
     same_columns: bool = True
     defines: bool = False
@@ -87,7 +87,7 @@ class Scatter:
                 links[task.shard],
                 self._wake,
                 high_water_bytes=options.high_water_bytes,
-                on_notice=options.on_notice if options.notices_from_all or not position else None,
+                client=options.client if options.notices_from_all or not position else None,
             )
             for position, task in enumerate(tasks)
         ]

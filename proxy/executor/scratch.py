@@ -53,7 +53,7 @@ class Loading:
         self._link = link
         self._table = table
         self._wake = asyncio.Event()
-        self._stream = _CopyReceiver(link, self._wake, high_water_bytes=1 << 20, on_notice=None)
+        self._stream = _CopyReceiver(link, self._wake, high_water_bytes=1 << 20, client=None)
         self._parts: list[bytes] = []
         self._bytes = 0
 

@@ -1,8 +1,8 @@
 """One shard's answer to one statement, read frame by frame and held until somebody wants its rows.
 
 A ``ShardStream`` is installed on a link as the receiver of an exchange of the extended protocol. It decides when the
-link is paused (more than ``high_water_bytes`` of rows wait here) and keeps the first error. What the rows mean, and
-what happens when another shard fails, is for scatter.py.
+link is paused (more than ``high_water_bytes`` of rows wait here; or, by notices.py, the client does not read) and keeps
+the first error. What the rows mean, and what happens when another shard fails, is for scatter.py.
 
 Rows wait in blocks, as they came off the wire: a block is a run of whole DataRow messages, and only who needs single
 rows cuts it, or counts them.
@@ -14,13 +14,14 @@ from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.executor.notices import Notices
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
+    from proxy.executor.request import Frontend
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
 
@@ -89,8 +90,9 @@ class ShardStream:
         wake: asyncio.Event | Wakes,
         *,
         high_water_bytes: int,
-        on_notice: Callable[[bytes], None] | None,
+        client: Frontend | None,
     ) -> None:
+        """``client`` hears the notices; None: nobody does."""
         self.link = link
         self.parsed = self.described = False
         self.over = True  # until an exchange begins
@@ -103,7 +105,7 @@ class ShardStream:
         self._queued_bytes = 0
         self._paused = False
         self._wake = wake
-        self._on_notice = on_notice
+        self._notices = None if client is None else Notices(link, client, self._free)
 
     # --- the receiver of the link -----------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class ShardStream:
         if self.error is None:
             self.error = error
         self.over = self.described = self.parsed = True
-        self._paused = False
+        self._is_over()
         self._wake.set()
 
     def bind_again(self) -> None:
@@ -149,16 +151,21 @@ class ShardStream:
             self.tag = backend.decode_command_tag(bytes(chunk[start + _HEADER_BYTES : end]))
         elif kind == backend.READY_FOR_QUERY:
             self.over = True
-            self._paused = False  # the end of an exchange makes the link read again by itself
+            self._is_over()
         elif kind == backend.ROW_DESCRIPTION:
             self.fields = backend.decode_row_description(bytes(chunk[start + _HEADER_BYTES : end]))
         elif kind == backend.ERROR_RESPONSE:
             self._failed(bytes(chunk[start:end]))
         elif kind == backend.NOTICE_RESPONSE:
-            if self._on_notice is not None:
-                self._on_notice(bytes(chunk[start:end]))
+            if self._notices is not None:
+                self._notices.hear(bytes(chunk[start:end]))
         elif kind not in _SKIPPED:
             self._other(kind, bytes(chunk[start:end]))
+
+    def _is_over(self) -> None:
+        self._paused = False  # the end of an exchange makes the link read again by itself
+        if self._notices is not None:
+            self._notices.over()
 
     def _failed(self, raw: bytes) -> None:
         if self.error is None:
@@ -229,6 +236,14 @@ class ShardStream:
 
     def _resume(self) -> None:
         self._paused = False
+        if self._notices is None or not self._notices.held:
+            self._read_on()
+
+    def _free(self) -> None:
+        if not self._paused:
+            self._read_on()
+
+    def _read_on(self) -> None:
         if not self.link.closed:
             self.link.resume_reading()
 

@@ -374,7 +374,6 @@ class Session(SessionFields):
             limits=self.database.merge_limits,
             cancel_others=True,
             fence=snapshot.hooks() if snapshot is not None else None,
-            on_notice=self.write,
             server_version=self.database.catalog.server_version // 10_000,
             scratch=partial(lend_scratch, self),
             gather_max_bytes=self.database.limits.gather_max_bytes,

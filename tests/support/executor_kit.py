@@ -18,7 +18,7 @@ from proxy.wire import backend
 from proxy.wire.frames import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.executor.request import ResultStream
     from proxy.wire.fields import ErrorFields
@@ -42,6 +42,7 @@ class Client:
         self.gate = asyncio.Event()
         self.gate.set()
         self.wrote = asyncio.Event()
+        self.then: list[Callable[[], None]] = []
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -49,6 +50,20 @@ class Client:
 
     async def drain(self) -> None:
         await self.gate.wait()
+
+    @property
+    def writable(self) -> bool:
+        return self.gate.is_set()
+
+    def when_writable(self, then: Callable[[], None]) -> None:
+        self.then.append(then)
+
+    def reads(self) -> None:
+        """Read again."""
+        self.gate.set()
+        then, self.then = self.then, []
+        for call in then:
+            call()
 
     def says(self, *messages: tuple[bytes, bytes]) -> None:
         """Let messages arrive together: (type, body) each."""

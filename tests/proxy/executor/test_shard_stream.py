@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from executor_kit import Client
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.link import ShardLink
 from proxy.wire import backend
-from proxy.wire.frames import frame
+from proxy.wire.fields import ErrorFields
+from proxy.wire.frames import frame, walk
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,7 +75,7 @@ async def test_rows_of_a_shard_are_read_to_the_end(link: ShardLink, transport: T
     chance = random.Random(seed)
     rows, pieces = answer(chance)
     wake = SimpleNamespace(set=lambda: None)
-    stream = ShardStream(link, wake, high_water_bytes=HIGH_WATER_BYTES, on_notice=None)
+    stream = ShardStream(link, wake, high_water_bytes=HIGH_WATER_BYTES, client=None)
     stream.over = False
     link.exchange(QUERY, stream)
     got = b""
@@ -91,7 +93,7 @@ async def test_rows_of_a_shard_are_read_to_the_end(link: ShardLink, transport: T
 
 async def test_rows_that_nobody_wants_any_more_pause_nothing(link: ShardLink, transport: Transport) -> None:
     _, pieces = answer(random.Random(1))
-    stream = ShardStream(link, SimpleNamespace(set=lambda: None), high_water_bytes=HIGH_WATER_BYTES, on_notice=None)
+    stream = ShardStream(link, SimpleNamespace(set=lambda: None), high_water_bytes=HIGH_WATER_BYTES, client=None)
     stream.over = False
     link.exchange(QUERY, stream)
     while transport.reading:
@@ -101,6 +103,44 @@ async def test_rows_that_nobody_wants_any_more_pause_nothing(link: ShardLink, tr
         assert transport.reading
         link.data_received(piece)
     assert stream.exhausted
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_rows_and_notices_hold_a_link_each_for_itself(link: ShardLink, transport: Transport, seed: int) -> None:
+    """What one of them has paused the other does not set going: nothing comes while rows wait or nobody reads."""
+    chance = random.Random(seed)
+    notice = backend.notice_response(ErrorFields.make("NOTICE", "00000", "n"))
+    rows, pieces = answer(chance)
+    end = pieces.pop()
+    client = Client()
+    stream = ShardStream(link, SimpleNamespace(set=lambda: None), high_water_bytes=HIGH_WATER_BYTES, client=client)
+    stream.over = False
+    link.exchange(QUERY, stream)
+    got, holds = b"", 0
+    whole = b"".join(pieces)
+    index, start = walk(whole, 0, len(whole))
+    end = whole[start:] + end
+    frames = [whole[frame_start:stop] for _, frame_start, stop in index]
+    while not stream.exhausted:
+        step = chance.random()
+        if transport.reading and (frames or end):
+            if frames:
+                link.data_received(frames.pop(0) + (notice if chance.random() < 0.3 else b""))
+            else:
+                link.data_received(end)
+                end = b""
+        elif step < 0.5 and stream.has_rows:
+            got += stream.take(0)[0]
+        else:
+            client.reads()
+        if step > 0.7:
+            client.gate.clear()
+        if end and not transport.reading:
+            holds += 1
+            assert client.then or stream.queued_bytes > HIGH_WATER_BYTES // 2
+    assert got == b"".join(rows)
+    assert holds > 10
+    assert transport.reading
 
 
 @pytest.mark.parametrize("seed", range(8))
