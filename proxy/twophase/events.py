@@ -1,7 +1,8 @@
-"""What goes into the commit machine and what comes out of it: frozen values without behaviour.
+"""What goes into the commit machine and what comes out of it: values without behaviour that nobody changes.
 
 Events are what happened (a shard answered, a link broke, time is up), commands are what is to be done. ``Outcome`` is
-what the client's COMMIT came to.
+what the client's COMMIT came to. Those that every commit makes are not ``frozen``: each of their fields would be set by
+a call of ``object.__setattr__``, a quarter of what the machine takes for a commit (docs/hot-path.md).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Limits:
     commit_point_idle_ms: int = 60_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Plan:
     """One transaction to be committed. Shards are indices; ``statuses`` are the links' last ReadyForQuery bytes.
 
@@ -73,7 +74,7 @@ class Plan:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Outcome:
     """What COMMIT came to.
 
@@ -100,7 +101,7 @@ class Outcome:
 # Events
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Answered:
     """A shard answered a message without an error."""
 
@@ -168,7 +169,7 @@ Event = Answered | Failed | Settled | Unsettled | Finished | Unfinished | TimedO
 # Commands
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Send:
     """Run one message on the shard's own link: gives Answered or Failed."""
 
@@ -208,7 +209,7 @@ class Leave:
     shards: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Timer:
     """Start a timer; it replaces the one before."""
 
@@ -216,7 +217,7 @@ class Timer:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Tell:
     """Answer the client."""
 

@@ -51,7 +51,7 @@ def random_of(uuid: UUID) -> int:
     return (uuid.int >> 64 & 0xFFF) << 62 | uuid.int & ((1 << 62) - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: as in ``events``
 class GlobalId:
     """One distributed transaction. ``commit_point`` is the name of the shard that holds its decision record."""
 
@@ -62,7 +62,7 @@ class GlobalId:
 
     def __post_init__(self) -> None:
         text = f"{PREFIX}:{check_name(self.cluster)}:{check_name(self.commit_point)}:{self.uuid}"
-        object.__setattr__(self, "_text", text)
+        self._text = text
 
     def __str__(self) -> str:
         return self._text
