@@ -120,6 +120,7 @@ class ClientTransaction:
     waiting: Interruptible = field(default_factory=Interruptible)  # for the fence, which no shard's cancel ends
     catalog_changed: bool = False
     committing: bool = False
+    at_commit: Callable[[], Awaitable[None]] | None = None  # once it is committed, before its links go back
     abandoned: bool = False
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
     watcher: Callable[[str, float, float], None] | None = None  # hears what its links' shards answer
@@ -497,6 +498,8 @@ class ClientTransaction:
             self.committing = False
             raise
         outcome = await explained(self, outcome)
+        if self.at_commit is not None and outcome.committed:
+            await self.at_commit()
         self.committed(outcome)
         return outcome
 
@@ -548,7 +551,7 @@ class ClientTransaction:
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
         self.snapshot_fixed = self.locked_tables = self.locks_released = False
-        self.deadlock = None
+        self.deadlock = self.at_commit = None
         self.modes, self.inherited = Modes(), Modes()
         self.links.clear()
         self.writers.clear()

@@ -127,7 +127,8 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         if writes_of(portal.executable):
             await settle_before(session, shards_of(portal.executable))
         audit = None if statement.audit is None else await Audit.begin(session, statement, alone=alone)
-        watch = await Watch.begin(session, statement, shards_of(portal.executable), own_block=False)
+        own_block = alone and sync_is_next(session)
+        watch = await Watch.begin(session, statement, shards_of(portal.executable), own_block=own_block)
         with errors_told(audit):
             portal.result = await start(session, portal.executable, request_of(portal))
             if audit is not None or watch is not None:

@@ -354,22 +354,14 @@ def reads_several(session: Session, executable: Executable) -> bool:
 
 
 def needs_block(session: Session, statement: Statement, executable: Executable) -> bool:
-    """Whether a statement outside any block must commit atomically over shards, or with its audit.
+    """Whether a statement outside any block must commit atomically over shards, or with what is asked of them.
 
     One that reads several at REPEATABLE READ needs one for its snapshots: there Parse takes them, before any fence.
     """
     if isinstance(statement.plan, ShardByShard):
         return False
     several = len(shards_of(executable)) > 1
-    if statement.watched:
-        # Alone it is asked afterwards what lasts of what it has set.
-        return several or not isinstance(executable, Execution) or runs_around(executable)
-    return writes_of(executable) or (session.transaction.keeps_snapshot and several)
-
-
-def runs_around(executable: Execution) -> bool:
-    """Whether something runs before or after the statement itself, in the same transaction."""
-    return any(task.before or task.after for task in executable.tasks)
+    return statement.watched or writes_of(executable) or (session.transaction.keeps_snapshot and several)
 
 
 def shards_of(executable: Executable) -> list[int]:

@@ -26,6 +26,7 @@ from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.effects import note_effects, note_failure
 from proxy.session.encoded import sets_encoding
+from proxy.session.following import learn_settings
 from proxy.session.meter import Meter
 from proxy.session.outcome import Fate, RolledBack
 from proxy.session.roles import made_by, role_outside
@@ -33,6 +34,7 @@ from proxy.session.scratch import lend_scratch
 from proxy.session.sequences import SequenceValues
 from proxy.session.telling import error_frame, sqlstate_of
 from proxy.session.temporary import check_names, compare_names, keep_temporary
+from proxy.session.watched import look_at_end
 from proxy.shards.errors import ShardError
 from proxy.transaction import IDLE, Block, ClientTransaction
 from proxy.wire import backend
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from proxy.session.clocks import Clocks
     from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.run import CommonSnapshot
+    from proxy.session.watched import Lasting
     from proxy.settings import SessionSettings
     from proxy.shards.link import ShardLink
     from proxy.twophase.coordinator import Outcome
@@ -90,6 +93,7 @@ class Session(SessionFields):
         self.acting = role  # as whom: what SET ROLE has made of it
         self.roles = {made_by(settings): role}  # by the settings that lead to them
         self.role_moved = False  # in the open block
+        self.lasting: Lasting | None = None  # what functions have set in it
         self.settings = settings
         self.parameters = dict(parameters)
         self._told = dict(parameters)
@@ -427,17 +431,18 @@ class Session(SessionFields):
     async def _commit(self, answered: Mapping[int, Participant] | None) -> None:
         explicit = self.transaction.block is Block.EXPLICIT
         committed = False
-        link = self.settings_link if self.transaction.settings_changed else None
+        lasting = self.lasting
+        look_at_end(self)
         try:
             outcome = await self.transaction.commit(answered)
             committed = outcome is None or outcome.committed
         finally:
             await self._after_block(committed=committed)
-        if committed:
-            self.follow_parameters(link, committed=True)  # SET LOCAL ends with the transaction
         if outcome is not None:
             self.meter.decided(outcome)
             self._tell(outcome, explicit=explicit)
+        if lasting is not None:
+            await lasting.keep()
 
     async def committed(self, outcome: Outcome) -> None:
         """A commit that the lane began has come to this, and the transaction has ended: go on as ``commit`` does."""
@@ -484,6 +489,7 @@ class Session(SessionFields):
         if self.clocks is not None:
             self.clocks.ended()
         self._plan_outside()
+        self.lasting = None
         if self.role_moved:
             role_outside(self)
         # What was declared WITH HOLD outlives its commit; what a rollback took back does not.
@@ -495,6 +501,7 @@ class Session(SessionFields):
         for name, portal in list(self.portals.items()):
             await portal.close()
             del self.portals[name]
+        await learn_settings(self)  # what comes next may stand in the same message
 
     async def rolled_back_to(self, savepoint: Replay) -> None:
         """Cursors and portals that were made inside a savepoint are gone when that is rolled back."""

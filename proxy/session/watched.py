@@ -1,15 +1,17 @@
 """Settings that functions make over several shards.
 
 Decides, of a statement whose functions or triggers may set something (the router can read them, and knows no more than
-that), what becomes of what they have set on their shard: the shard is asked before and after. In a block every other
-shard gets the same, for as long as the block lasts; outside of blocks it is the session's from then on. A role that is
-taken in a block is an error, as it is with code that nobody sees through (:mod:`proxy.session.audit`): the statement is
-taken back, and no other runs with rights that are not the session's. So is what several shards have set differently,
-and what says how the proxy's own texts are read.
+that), what becomes of what they have set on their shard: the shard is asked before and after. In a client's block every
+other shard gets the same, for as long as the block lasts; one that is alone runs in a block of its own. When a block is
+committed, its shards are asked once more: nobody can tell before what was LOCAL, and what is left is the session's from
+then on. A role that is taken in a client's block is an error, as it is with code that nobody sees through
+(:mod:`proxy.session.audit`): the statement is taken back, and no other runs with rights that are not the session's. So
+is what several shards have set differently, and anywhere what says how the proxy's own texts are read.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.isolation import DEFAULT_SETTINGS
@@ -18,6 +20,8 @@ from proxy.session.clocks import learn_timeouts
 from proxy.session.following import all_but, learn_isolation
 from proxy.session.roles import ROLE_SETTINGS, learn_role
 from proxy.settings import READING, quote_literal, set_config_sql
+from proxy.shards.errors import ShardError
+from proxy.transaction import UNSEEN
 from router.errors import refusal
 
 if TYPE_CHECKING:
@@ -30,9 +34,8 @@ if TYPE_CHECKING:
 Values = dict[str, str]  # by the settings' names
 
 _ROLES: Final = ("session_authorization", "role")  # the former takes the latter with it
-_REFUSED: Final = frozenset(
-    {*READING, "client_encoding", "transaction_isolation", "transaction_read_only", "transaction_deferrable"}
-)
+_REFUSED: Final = frozenset({*READING, "client_encoding"})
+_OF_BLOCKS: Final = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
 
 
 class Watch:
@@ -61,42 +64,26 @@ class Watch:
         session, transaction = self._session, self._session.transaction
         found = {}
         for shard, before in self._before.items():
-            after = await _look(session, transaction.links[shard])
-            found[shard] = {name: value for name, value in after.items() if before.get(name, "") != value}
+            found[shard] = _changes(before, await _look(session, transaction.links[shard]))
         shard, first = next(iter(found.items()))
         for setting, value in transaction.links[shard].parameters.items():
             session.on_parameter(setting, value)  # what it has set, if anything
         session.parameters_are_noted()
-        if not transaction.in_block:
-            await self._keep(first, transaction.links[shard])
-            return
-        if any(not changed.keys().isdisjoint(ROLE_SETTINGS) for changed in found.values()):
-            transaction.settings_changed = True  # the shard has told of it, and tells when it is taken back
+        # A shard has told of it, and tells when it is taken back; what is masked by something LOCAL shows at the end.
+        transaction.settings_changed = True
+        changed = {name for values in found.values() for name in values}
+        transaction.custom_settings = transaction.custom_settings or any("." in name for name in changed)
+        if not self._own_block and not changed.isdisjoint(ROLE_SETTINGS):
             raise refusal("audit-session", what="the role")
-        differ = any(changed != first for changed in found.values())
-        if not self._own_block and (differ or not first.keys().isdisjoint(_REFUSED)):
-            transaction.settings_changed = True
+        if not changed.isdisjoint(_REFUSED if self._own_block else _REFUSED | _OF_BLOCKS):
             raise refusal("audit-session", what="settings")
-        if first:
-            transaction.settings_changed = True
         if not self._own_block:
-            await self._bring(first, shard)
-
-    async def _keep(self, changed: Values, link: ShardLink) -> None:
-        """What is set outside of any block is the session's."""
-        session = self._session
-        for name, value in changed.items():
-            if name in _REFUSED:
+            if any(values != first for values in found.values()):
                 raise refusal("audit-session", what="settings")
-            session.settings.touch(name)
-            session.settings.set(name, set_config_sql(name, value))
-            if name in DEFAULT_SETTINGS:
-                await learn_isolation(session)
-            if name in TIMEOUTS:
-                await learn_timeouts(session, name, lasting=True)
-        link.dirty = True
-        if not changed.keys().isdisjoint(ROLE_SETTINGS):
-            await learn_role(session, lasting=True)
+            await self._bring(first, shard)
+        if session.lasting is None:
+            session.lasting = Lasting(session)
+        session.lasting.add(self._before)
 
     async def _bring(self, changed: Values, shard: int) -> None:
         """Bring settings of one shard to all others, also those that join later."""
@@ -108,6 +95,73 @@ class Watch:
             session.transaction.note_setting(name, sql)
             if name in TIMEOUTS:
                 await learn_timeouts(session, name, lasting=False)
+
+
+class Lasting:
+    """What functions have set in a block that is the session's from its COMMIT on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._before: dict[int, Values] = {}  # by shard, the one that was watched last at the end
+        self._left: Values = {}
+        self._lost: ShardError | None = None
+
+    @property
+    def link(self) -> ShardLink | None:
+        """The link that was watched last."""
+        return self._session.transaction.links.get(next(reversed(self._before)))
+
+    def add(self, before: dict[int, Values]) -> None:
+        """Some shards have been watched, which said this before."""
+        for shard, values in before.items():
+            self._before[shard] = self._before.pop(shard, values)
+
+    async def look(self) -> None:
+        """The block is committed, and its links have not gone back yet: ask what is left."""
+        links = self._session.transaction.links
+        for shard, before in self._before.items():
+            try:
+                left = _changes(before, await _look(self._session, links[shard]))
+            except ShardError as error:
+                self._lost = error
+                return
+            self._left.update(left)
+
+    async def keep(self) -> None:
+        """It is the session's; raises ShardError if the shard could not be asked, which has committed nevertheless."""
+        if self._lost is not None:
+            raise self._lost
+        session = self._session
+        for name, value in self._left.items():
+            if name in _REFUSED or name in _OF_BLOCKS:
+                continue  # the client's own
+            session.settings.touch(name)
+            session.settings.set(name, set_config_sql(name, value))
+            if name in DEFAULT_SETTINGS:
+                await learn_isolation(session)
+            if name in TIMEOUTS:
+                await learn_timeouts(session, name, lasting=True)
+        if not self._left.keys().isdisjoint(ROLE_SETTINGS):
+            await learn_role(session, lasting=True)
+
+
+def look_at_end(session: Session) -> None:
+    """Before a COMMIT: have the links asked what is left of settings made in the block, before they go back."""
+    transaction, lasting = session.transaction, session.lasting
+    link = session.settings_link if lasting is None else lasting.link
+    if link is not None and (transaction.settings_changed or UNSEEN in transaction.pins):
+        transaction.at_commit = partial(_look_at_end, session, link)
+
+
+async def _look_at_end(session: Session, link: ShardLink) -> None:
+    if session.lasting is not None:
+        await session.lasting.look()
+    session.follow_parameters(link, committed=True)  # SET LOCAL ends with the transaction
+
+
+def _changes(before: Values, after: Values) -> Values:
+    """Return what is otherwise; what is new came with a library that was loaded, and has its default."""
+    return {name: value for name, value in after.items() if before.get(name, value) != value}
 
 
 async def _look(session: Session, link: ShardLink) -> Values:

@@ -30,25 +30,56 @@ BODIES = {
     "sets_user": f"set session authorization {ROLE}",
     "sets_local_user": f"set local session authorization {ROLE}",
 }
+DEFERRED = [
+    text
+    for name, body in (("later", f"set role {ROLE}"), ("later_settings", "set work_mem = '7MB'; set datestyle = 'SQL'"))
+    for text in (
+        f"create table {name} (i int); grant all on {name} to public",
+        f"create function {name}() returns trigger language plpgsql as $$ begin {body}; return null; end $$",
+        f"create constraint trigger z after insert on {name} initially deferred for each row execute function {name}()",
+    )
+]
+SETTINGS = "select current_setting('work_mem'), current_setting('timezone'), current_setting('datestyle')"
 
 
-@pytest.fixture
-def people(town_of_1: Town) -> Iterator[Town]:
+@pytest.fixture(scope="module")
+def _people(_town_of_1: Town) -> Iterator[None]:
     """Functions that take the role, in both databases."""
-    with psycopg.connect(town_of_1.one, autocommit=True) as one, psycopg.connect(town_of_1.dsn, autocommit=True) as two:
+    town = _town_of_1
+    with psycopg.connect(town.one, autocommit=True) as one, psycopg.connect(town.dsn, autocommit=True) as two:
         for server in (one, two):
             for name, body in BODIES.items():
                 text = f"create function {name}() returns int language plpgsql as $$ begin {body}; return 1; end $$"
                 server.execute(text.encode())
-        yield town_of_1
+            for text in DEFERRED:
+                server.execute(text.encode())
+        yield
         for server in (one, two):
+            server.execute("drop table if exists later, later_settings; drop function later(), later_settings()")
             for name in BODIES:
                 server.execute(f"drop function {name}()".encode())
 
 
 @pytest.fixture
+def people(_people: None, town_of_1: Town) -> Town:
+    return town_of_1
+
+
+@pytest.fixture
 def both(people: Town, connect: Connect) -> Twins:
     return Twins(connect(people.one), connect(people.dsn))
+
+
+def run(both: Twins, text: str, way: str, then: str) -> None:
+    """Run statements, each in a message of its own or all in one, or in one pipeline, with a look in between."""
+    texts = text.split("; ") if "$$" not in text else [text]
+    if way == "message":
+        both.query("; ".join([*texts, then]))
+    elif way == "pipeline":
+        both.same(*(message for one in (*texts, then) for message in (parse(one), bind(), execute())), SYNC)
+    else:
+        for one in texts:
+            both.query(one)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +115,17 @@ def both(people: Town, connect: Connect) -> Twins:
         "begin; set role pg_monitor; reset session authorization; rollback",
         "begin; select sets_local(); savepoint s; select sets_none(); rollback to s; commit",
         "begin; set local role pg_monitor; select sets_local(); commit",
+        "begin; select sets_role(); commit and chain; select 1; commit",
+        "begin; reset all; select sets_role(); commit and chain; select 1; commit",
+        "begin; set timezone = 'Asia/Tokyo'; select sets_role(); commit and chain; select 1; rollback",
+        "begin; insert into later values (1); commit",
+        "begin; insert into later values (1); commit and chain; commit",
+        "insert into later values (1)",
     ],
 )
-def test_the_session_acts_as_what_it_is_told(both: Twins, people: Town, connect: Connect, text: str) -> None:
-    for statement in text.split("; ") if "$$" not in text else [text]:
-        both.query(statement)
+@pytest.mark.parametrize("way", ["messages", "message", "pipeline"])
+def test_the_session_acts_as_what_it_is_told(both: Twins, people: Town, connect: Connect, text: str, way: str) -> None:
+    run(both, text, way, WHO)
     for _ in range(2):
         both.query(WHO)
         both.query("create table made_by_whom (a int); drop table if exists made_by_whom")
@@ -115,3 +152,24 @@ def test_a_role_to_begin_with(people: Town, connect: Connect) -> None:
     for text in ("select sets_none()", WHO, "reset role", WHO, "select sets_role()", "reset role", WHO):
         both.query(text)
     both.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "begin; reset all; select sets_memory(); commit and chain; select 1; commit",
+        "begin; set timezone = 'Asia/Tokyo'; select sets_memory(); commit",
+        "begin; set work_mem = '2MB'; select sets_memory(); commit and chain; set local work_mem = '3MB'; commit",
+        "begin; insert into later_settings values (1); commit",
+        "begin; insert into later_settings values (1); commit and chain; show work_mem; rollback",
+    ],
+)
+@pytest.mark.parametrize("way", ["messages", "message", "pipeline"])
+def test_settings_of_blocks(both: Twins, text: str, way: str) -> None:
+    body = "begin set work_mem = '7MB'; return 1; end"
+    both.query(f"create or replace function sets_memory() returns int language plpgsql as $$ {body} $$")
+    run(both, text, way, SETTINGS)
+    for _ in range(2):
+        both.query(SETTINGS)
+        both.query("create table made_by_whom (a int); drop table if exists made_by_whom")
+    both.query("drop function sets_memory()")

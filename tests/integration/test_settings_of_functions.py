@@ -224,3 +224,128 @@ def test_what_has_no_name_is_not_set_in_a_block(both: Twins, made: Town, connect
     client = connect(made.dsn)
     client.query("begin")
     assert sqlstates(client.query(f"select {name}()")) == ["0A000"]
+
+
+STAYS = {
+    "lasting": FUNCTIONS["lasting"],
+    "masked": PLPGSQL.format("masked", "", "set work_mem = '7MB'; set local work_mem = '4MB'"),
+    "custom": PLPGSQL.format("custom", "", "set app.tenant = '5'; set local app.tenant = '6'"),
+    "reset": PLPGSQL.format("reset", "", "set work_mem = '8MB'; reset work_mem; set timezone = 'Asia/Tokyo'"),
+    "isolates": PLPGSQL.format("isolates", "", "set default_transaction_isolation = 'repeatable read'"),
+    "waits": PLPGSQL.format("waits", "", "set statement_timeout = '70s'; set lock_timeout = '7s'"),
+}
+LEFT = (
+    "select current_setting('timezone'), current_setting('work_mem'), current_setting('app.tenant', true),"
+    " current_setting('default_transaction_isolation'), current_setting('statement_timeout')"
+)
+WAYS = {  # {}: the call
+    "alone": ("{}", LEFT, SHOWN),
+    "block": ("begin", "{}", LEFT, SHOWN, "commit"),
+    "rolled back": ("begin", "{}", LEFT, SHOWN, "rollback"),
+    "set before": ("set work_mem = '5MB'", "begin", "{}", LEFT, SHOWN, "commit"),
+    "chain": ("begin", "{}", LEFT, "commit and chain", LEFT, SHOWN, "commit"),
+    "savepoint": ("begin", SHOWN, "savepoint s", "{}", LEFT, "rollback to s", LEFT, "commit"),
+    "own": ("begin", "{}", "set work_mem = '9MB'", "set local timezone = 'UTC'", SHOWN, LEFT, "commit"),
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+@pytest.mark.parametrize("way", [*WAYS, "pipeline"])
+def test_what_lasts_is_the_sessions(both: Twins, made: Town, name: str, way: str) -> None:
+    """Also when it was set in a block, and whatever shards the block has used."""
+    both.query(STAYS[name].replace("create function", "create or replace function"))
+    call = f"select {name}()"
+    if way == "pipeline":
+        both.same(parse(call), bind(), execute(), parse(SHOWN), bind(), execute(), SYNC)
+    for text in WAYS.get(way, ()):
+        both.query(text.format(call) if text == "{}" else text)
+    for _ in range(2):
+        both.query(LEFT)
+        for key in made.spread:
+            both.query(SHOWN.replace("order by", f"where k = {key} order by"))
+            both.query(f"{LEFT} from notes where k = {key}")
+    if name not in FUNCTIONS:
+        both.query(f"drop function {name}()")
+
+
+def test_of_several_shards(both: Twins, made: Town) -> None:
+    """A trigger of a sharded table, by a statement of its own over all of them."""
+    body = "set work_mem = '7MB'; set local timezone = 'Asia/Tokyo'"
+    for text in (
+        f"create function stays() returns trigger language plpgsql as $$ begin {body}; return new; end $$",
+        "create trigger stays before update on notes for each row execute function stays()",
+    ):
+        both.query(text)
+    try:
+        for extended in (False, True):
+            both.query("reset work_mem")
+            if extended:
+                both.same(parse("update notes set v = 'y'"), bind(), execute(), SYNC)
+            else:
+                both.query("update notes set v = 'y'")
+            for key in made.spread:
+                both.query(f"{LEFT} from notes where k = {key}")
+    finally:
+        both.query("drop function stays() cascade")
+
+
+@pytest.mark.parametrize("body", ["set role pg_monitor", "set work_mem = '7MB'; set local timezone = 'Asia/Tokyo'"])
+@pytest.mark.parametrize("way", ["alone", "block", "rolled back", "chain"])
+def test_deferred_triggers(both: Twins, made: Town, body: str, way: str) -> None:
+    """They run with COMMIT, behind which nothing can be refused."""
+    for text in (
+        f"create function later() returns trigger language plpgsql as $$ begin {body}; return null; end $$",
+        "create constraint trigger z after insert on plain initially deferred for each row execute function later()",
+    ):
+        both.query(text)
+    try:
+        for text in WAYS[way]:
+            both.query("insert into plain values (8, 'x')" if text == "{}" else text)
+        for _ in range(2):
+            both.query(LEFT)
+            both.query(SHOWN)
+            for key in made.spread:
+                both.query(SHOWN.replace("order by", f"where k = {key} order by"))
+    finally:
+        for text in ("rollback", "reset role", "reset all", "drop function later() cascade"):
+            both.query(text)
+
+
+def test_without_rights_to_everything(both: Twins, made: Town, connect: Connect) -> None:
+    """A library that the statement itself has loaded brings settings, and those are not the statement's."""
+    both.proxy.rows("create role modest login")  # the single Postgres is a database of home's server
+    try:
+        both.query("grant select on notes to modest")
+        twins = Twins(connect(made.one, user="modest"), connect(made.dsn, user="modest"))
+        for text in ("select zone()", "show timezone", "select lasting()", SHOWN, "begin", "select lasting()", SHOWN,
+                     "commit", SHOWN, "discard all", SHOWN):  # fmt: skip
+            twins.query(text)
+        twins.close()
+    finally:
+        both.query("revoke all on notes from modest")
+        both.proxy.rows("drop role modest")
+
+
+WRITES = "insert into plain values (7, 'x'); "
+LASTING = {
+    "reads": WRITES + "set standard_conforming_strings = off",
+    "replicates": WRITES + "set local session_replication_role = replica",
+    "encodes": WRITES + "perform set_config('client_encoding', 'LATIN1', false)",
+}
+
+
+@pytest.mark.parametrize("name", LASTING)
+@pytest.mark.parametrize("extended", [False, True])
+def test_what_is_refused_is_not_done(made: Town, connect: Connect, name: str, *, extended: bool) -> None:
+    client = connect(made.dsn)
+    client.query(PLPGSQL.format("refused", "", LASTING[name]))
+    try:
+        if extended:
+            trace = client.ask(parse("select refused()"), bind(), execute(), SYNC)
+        else:
+            trace = client.query("select refused()")
+        assert sqlstates(trace) == ["0A000"]
+        assert client.rows("select id from plain") == []
+        assert client.rows("show standard_conforming_strings") == [("on",)]
+    finally:
+        client.query("drop function refused()")
