@@ -32,13 +32,14 @@ _SALT_BYTES: Final = 4
 class Credentials:
     """What is known of the users of one server: secrets as configured, and a SCRAM verifier of each, made at once.
 
-    A verifier costs milliseconds: made at the first login it would tell who exists.
+    A verifier costs milliseconds: made at the first login it would tell who exists. ``secret``: of the cluster
+    (:meth:`proxy.database.LogicalDatabase.nonce`), for what is made up for those who do not.
     """
 
-    def __init__(self, cluster: str, users: Mapping[str, str], secret: bytes | None = None) -> None:
-        # The same in every proxy of a cluster, so that made-up salts of unknown users agree; known to none of the
-        # clients.
-        self.secret = secret or hashlib.sha256(f"{cluster}|{''.join(sorted(users.values()))}".encode()).digest()
+    def __init__(self, users: Mapping[str, str], secret: bytes) -> None:
+        # The same in every proxy of a cluster, so that made-up salts of unknown users agree, and made of nothing that
+        # anybody could guess: whoever asks for a salt has half of what it takes to try guesses.
+        self.secret = secret
         self._passwords = {user: given for user, given in users.items() if not is_verifier(given)}
         self._verifiers = {
             user: Verifier.parse(given)

@@ -7,6 +7,7 @@ Left to others: what any of these do. Made once for each configured database, by
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from proxy.shards.types import load_types, load_types_inside
 from proxy.shards.versions import NO_VERSION, ProxyVersions
 from proxy.transaction import ClientTransaction
 from proxy.twophase.deadlock import DeadlockDetector
+from proxy.twophase.record import READ_KEY
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
 from router.planned import PlannedStatements
@@ -408,6 +410,12 @@ class LogicalDatabase(DatabaseFields):
         for link in links:
             link.types = self.pools.types[link.shard]
 
+    async def nonce(self) -> bytes:
+        """Return what the proxies of the cluster know and nobody else, for salts (32 bytes). Raises ShardError."""
+        async with self.control.connection(self.logical.home) as connection:
+            key: bytes = await connection.fetchval(READ_KEY)
+        return hmac.digest(key, b"pgchorus salts", "sha256")
+
     async def notice_defaults(self) -> None:
         """See whether ALTER ROLE or DATABASE has changed what sessions begin with, or who may: links do not know."""
         async with self.control.connection(self.logical.home) as connection:
@@ -418,20 +426,22 @@ class LogicalDatabase(DatabaseFields):
                 self._logins_changed(logins)
                 self._logins_digest = digest
         if self._defaults is not None and found != self._defaults:
-            self._role_starts.clear()
-            self.pools.renew()
-            self.replicas.renew()
+            self._renew_links(None)
         self._defaults = found
 
     def _logins_changed(self, logins: dict[str, str]) -> None:
         """Links of roles that were something else, or might log in, when last looked at, are lent no more."""
-        seen = self.pools.roles & self._logins.keys()
+        seen = (self.pools.roles | self.scratch_pools.roles) & self._logins.keys()
         ended = {role for role in seen if self._logins[role] != logins.get(role)}
         if ended:
-            self._role_starts.clear()
-            self.pools.renew(ended)
-            self.replicas.renew(ended)
+            self._renew_links(ended)
         self._logins = {**dict.fromkeys(seen), **logins}
+
+    def _renew_links(self, roles: set[str] | None) -> None:
+        """Lend no link any more that was opened before now, of some roles or (None) of all."""
+        self._role_starts.clear()
+        for pools in (self.pools, self.scratch_pools, self.replicas):
+            pools.renew(roles)
 
     async def planner_inside(self, link: ShardLink) -> Planner:
         """Return a planner that sees what the transaction of ``link`` (on home) has done to the catalog."""

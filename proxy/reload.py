@@ -91,9 +91,7 @@ async def prepare(server: Reloadable, renewed: Config) -> Prepared:
     tls = None if renewed.tls is None else await asyncio.to_thread(TlsServer, renewed.tls)
     # A verifier costs milliseconds, and there may be many. The secret stays: with another one, made-up salts would
     # change and those of users who exist would not.
-    credentials = await asyncio.to_thread(
-        Credentials, renewed.cluster.name, renewed.auth.users, server.credentials.secret
-    )
+    credentials = await asyncio.to_thread(Credentials, renewed.auth.users, server.credentials.secret)
     placing = None
     if name := placed_anew(server.config, renewed):
         placing = Placing(server.databases()[name], renewed.databases[name], renewed.cluster.name)

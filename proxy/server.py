@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import signal
 import sys
 import time
@@ -39,6 +40,7 @@ from proxy.login import serve_client
 from proxy.reload import reload
 from proxy.runtime import open_database
 from proxy.session.planning import SWITCH_SECONDS
+from proxy.shards.errors import ShardError
 from proxy.shards.pool import PoolLimits
 from proxy.siblings.place import Place
 from proxy.tasks import spawn
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.server")
 
 LAG_PERIOD_S = 0.25
+NONCE_BYTES = 32
 PATIENCE_S = 3.0  # with clients that are idle, where another process serves already
 
 
@@ -74,7 +77,7 @@ class Server:
         self._place = Place() if family is None else family.place
         self.auth = config.auth
         self.keys = CancelKeys(self._place)
-        self.credentials = Credentials(config.cluster.name, config.auth.users)
+        self.credentials: Credentials  # once the databases are open
         self.login_timeout_s = config.limits.login_timeout_s
         self.tls = TlsServer(config.tls) if config.tls is not None else None
         self.log = config.log
@@ -279,6 +282,15 @@ class Server:
             self._close_door()
             await self._drain()
 
+    async def _nonce(self) -> bytes:
+        """Return the nonce of the first database by name that can be asked for it; else one of this process alone."""
+        for _, database in sorted(self._databases.items()):
+            try:
+                return await database.nonce()
+            except (ShardError, ProxyError) as error:
+                log.warning("salts of unknown users may be this process's own", error=str(error))
+        return secrets.token_bytes(NONCE_BYTES)
+
     async def _open(self, stack: AsyncExitStack) -> None:
         own = replace(self.config, limits=self._place.limits(self.config.limits))
         tracing = None if own.tracing is None else Tracing(own.tracing)
@@ -291,6 +303,7 @@ class Server:
             served.tracing = tracing
             served.use_log(self.log)
             served.on_misplaced = self._read_placements
+        self.credentials = await asyncio.to_thread(Credentials, self.config.auth.users, await self._nonce())
         stack.callback(self._close_door)
         beat = spawn(self._measure_lag(), name="event loop's lag")
         stack.callback(beat.cancel)

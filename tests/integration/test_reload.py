@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ import psycopg
 import pytest
 import yaml
 
+from proxy.wire.frames import frame
+from proxy.wire.startup import StartupMessage
 from waiting import eventually
+from wire_client import WireClient
 
 if TYPE_CHECKING:
     from proxy_process import ProxyProcess
@@ -85,6 +89,31 @@ def test_users_and_rules_are_renewed_and_sessions_stay(house: House, tmp_path: P
         assert "sections=limits" in house.reload("other changes wait for a restart")
         house.connect("four").close()
         assert stays.execute("select 1").fetchone() == (1,)
+
+
+def salt_of(dsn: str, user: str) -> str:
+    """Ask for the challenge of SCRAM, and go away."""
+    first = b"SCRAM-SHA-256\0" + len(b"n,,n=,r=mine").to_bytes(4) + b"n,,n=,r=mine"
+    with closing(WireClient(dsn, log_in=False, user=user)) as client:
+        client.send(StartupMessage(3, 0, client.startup).encode())
+        client.frames(b"R".__contains__)
+        client.send(frame(b"p", first))
+        challenge = client.frames(b"R".__contains__)[-1][1][4:].decode()
+    return dict(part.split("=", 1) for part in challenge.split(","))["s"]
+
+
+def test_salts_agree_between_proxies_and_hang_on_no_password(
+    make_databases: MakeDatabases, start_proxy: StartProxy
+) -> None:
+    """Somebody who does not exist has the same one everywhere, as one who does; and nobody can try guesses by it."""
+    shards = make_databases(2, "salts")
+    users = ("nobody", "postgres")
+    found = []
+    for password in ("one", "two"):
+        process = start_proxy(shards, {}, auth=auth_of(password))
+        found.append([salt_of(process.dsn(shards[0].rpartition("/")[2]), user) for user in users])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 2
 
 
 @pytest.mark.parametrize("mistake", ["no yaml", "an unknown key", "no file", "no certificate", "a missing password"])

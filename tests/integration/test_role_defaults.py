@@ -51,6 +51,40 @@ def test_new_sessions_have_them(town: Town, connect: Connect, whose: str) -> Non
     eventually(lambda: defaults(town, connect) == ["postgres", "4MB", "4MB", "4MB"])
 
 
+GATHERED = "select current_setting('work_mem'), current_user, (select count(*) from notes a join notes b on a.v = b.v)"
+
+
+def test_gathered_statements_have_them(town: Town, connect: Connect) -> None:
+    """They run on links of their own."""
+    role = "gathers_" + town.dsn.rpartition("/")[2]
+    admin = connect(town.dsn)
+
+    def found() -> list[tuple[str | None, ...]]:
+        client = connect(town.dsn, user=role)
+        try:
+            return client.rows(GATHERED)
+        finally:
+            client.close()
+
+    def make() -> None:
+        assert admin.rows(f"create role {role} login") == []
+        assert admin.rows(f"grant select on notes to {role}") == []
+
+    make()
+    try:
+        assert found() == [("4MB", role, "0")]
+        assert admin.rows(f"alter role {role} set work_mem = '7MB'") == []
+        assert found() == [("7MB", role, "0")]
+        assert admin.rows(f"drop owned by {role}") == []
+        assert admin.rows(f"drop role {role}") == []
+        make()
+        assert found() == [("4MB", role, "0")]
+    finally:
+        town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+        admin.query(f"drop owned by {role}")
+        admin.query(f"drop role {role}")
+
+
 def test_a_client_encoding_of_the_role_or_the_database(town: Town, connect: Connect) -> None:
     """What the client asks for counts, then the role's in this database, the role's, and the database's."""
     name = town.dsn.rpartition("/")[2]

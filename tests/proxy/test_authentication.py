@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.connection import ClientConnection
 
 VERIFIER = Verifier.of_password("right", b"0123456789abcdef", ITERATIONS + 1000).format()
+SECRET = b"of the cluster"
 USERS = {"clear": "right", "verified": VERIFIER}
 CRYPTOGRAPHY = (
     (hashlib, "pbkdf2_hmac"),
@@ -81,7 +82,7 @@ async def work_of(monkeypatch: pytest.MonkeyPatch, credentials: Credentials, use
 async def test_an_unknown_user_costs_what_a_known_one_costs(
     monkeypatch: pytest.MonkeyPatch, method: str, user: str
 ) -> None:
-    credentials = Credentials("cluster", {user: USERS[user]})
+    credentials = Credentials({user: USERS[user]}, SECRET)
     known = await work_of(monkeypatch, credentials, user, method)
     unknown = await work_of(monkeypatch, credentials, "nobody", method)
     assert len(known) > 3, known
@@ -89,9 +90,18 @@ async def test_an_unknown_user_costs_what_a_known_one_costs(
 
 
 def test_made_up_users_iterate_as_often_as_some_that_exist() -> None:
-    credentials = Credentials("cluster", USERS)
+    credentials = Credentials(USERS, SECRET)
     names = [f"nobody{number}" for number in range(50)]
     assert {credentials.iterations(name) for name in names} == {ITERATIONS, ITERATIONS + 1000}
-    again = Credentials("cluster", dict(reversed(USERS.items())))
+    again = Credentials(dict(reversed(USERS.items())), SECRET)
     assert [again.iterations(name) for name in names] == [credentials.iterations(name) for name in names]
-    assert Credentials("cluster", {}).iterations("nobody") == ITERATIONS
+    assert Credentials({}, SECRET).iterations("nobody") == ITERATIONS
+
+
+def test_salts_tell_nothing_of_passwords() -> None:
+    """Whoever asks for the salt of somebody has proved nothing yet, and could try guesses by it."""
+    one, other = (Credentials({"known": password}, SECRET) for password in ("right", "other"))
+    for user in ("known", "nobody"):
+        salts = {(known.verifier(user) or Verifier.made_up(user, known.secret, 1)).salt for known in (one, other)}
+        assert len(salts) == 1
+    assert Verifier.made_up("nobody", b"of another", 1).salt not in salts
