@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from proxy.connection import ClientConnection
 
-_PASSWORD_MESSAGE: Final = ord("p")
 _NONCE_BYTES: Final = 18
 _SALT_BYTES: Final = 4
 
@@ -111,13 +110,13 @@ async def _by_scram(connection: ClientConnection, credentials: Credentials, user
     )
     connection.write(exchange.begin())
     while not exchange.done:
-        connection.write(exchange.respond(await _answer(connection, "SASL")))
+        connection.write(exchange.respond(await connection.receive_proof("SASL")))
 
 
 async def _by_md5(connection: ClientConnection, credentials: Credentials, user: str) -> None:
     salt = secrets.token_bytes(_SALT_BYTES)
     connection.write(backend.authentication_md5_password(salt))
-    given = _password(await _answer(connection, "password"))
+    given = _password(await connection.receive_proof("password"))
     expected, known = credentials.md5(user, salt)
     if not hmac.compare_digest(given, expected) or not known:
         raise AuthenticationFailed(user)
@@ -125,16 +124,9 @@ async def _by_md5(connection: ClientConnection, credentials: Credentials, user: 
 
 async def _by_password(connection: ClientConnection, credentials: Credentials, user: str) -> None:
     connection.write(backend.authentication_cleartext_password())
-    given = _password(await _answer(connection, "password"))
+    given = _password(await connection.receive_proof("password"))
     if not await asyncio.to_thread(credentials.check_password, user, given):
         raise AuthenticationFailed(user)
-
-
-async def _answer(connection: ClientConnection, what: str) -> bytes:
-    kind, body = await connection.receive()
-    if kind != _PASSWORD_MESSAGE:
-        raise desynchronized(f"expected {what} response, got message type {kind}")
-    return body
 
 
 def _password(body: bytes) -> bytes:

@@ -16,7 +16,7 @@ from proxy.native import mypyc_attr
 from proxy.shards.quick import QuickReceiver
 from proxy.tls import TlsLayer
 from proxy.wire.errors import ProtocolViolation
-from proxy.wire.frames import FrameReader
+from proxy.wire.frames import AUTHENTICATION_BYTES, FrameReader
 from proxy.wire.startup import StartupReader
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INBOX_HIGH_WATER_BYTES = 1 << 20
 INBOX_LOW_WATER_BYTES = 1 << 18
 TURN_BYTES = 1 << 15  # about 5 ms for the reader of COPY's rows
-MAX_UNTYPED_BYTES = 1 << 16
+MAX_UNTYPED_BYTES = 1 + AUTHENTICATION_BYTES
 FLUSH_BYTES = 1 << 14
 
 
@@ -70,6 +70,7 @@ class ClientConnection:
         self._on_made = on_made
         self._max_message_bytes = max_message_bytes
         self._transport: asyncio.Transport | None = None
+        self._proving = False  # it may send PasswordMessages, and nothing else is taken before start_frames
         self._startup = StartupReader()  # before the first typed message
         self._reader: FrameReader | None = None
         self.inbox: deque[tuple[int, bytes]] = deque()
@@ -118,10 +119,18 @@ class ClientConnection:
         if self._reader is None:
             self._startup.feed(data)
             if self._startup.buffered_bytes > MAX_UNTYPED_BYTES:
-                self.abort()
+                self._too_early()
         else:
             self._feed(data)
         self.wake()
+
+    def _too_early(self) -> None:
+        """Of a client that has not logged in no more is held; one that owes its proof may have sent more behind it."""
+        if self._proving and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        else:
+            self.abort()
 
     def _feed(self, data: bytes) -> None:
         assert self._reader is not None  # noqa: S101 - narrows the type; callers checked
@@ -229,9 +238,17 @@ class ClientConnection:
             await self._more()
         return packet
 
+    async def receive_proof(self, what: str) -> bytes:
+        """Return the body of the next PasswordMessage; raises ClientGone, or ProtocolViolation for anything else."""
+        self._proving = True
+        while (body := self._startup.proof(what)) is None:
+            await self._more()
+        return body
+
     def start_frames(self) -> None:
-        """From here on messages are typed."""
+        """From here on messages may be of any type: the client is who it says."""
         self._reader = FrameReader(self._max_message_bytes)
+        self._resume_reading()
         rest = self._startup.rest()
         if rest:
             self._feed(rest)

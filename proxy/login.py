@@ -131,7 +131,6 @@ async def _enter(connection: ClientConnection, door: Door) -> tuple[Session | Co
         if isinstance(packet, CancelRequest):
             await door.cancel(packet.pid, packet.secret)
             return None
-        connection.start_frames()
         return await _log_in(connection, door, packet)
 
 
@@ -185,6 +184,7 @@ async def _log_in(
     if method == "reject":
         raise ProxyError("28000", f"pgchorus rejects connection for {client}")
     await authenticate(connection, door.credentials, user, method)
+    connection.start_frames()
     session: Session | ConsoleSession
     if name == CONSOLE_DATABASE:
         parameters: Mapping[str, str] = PARAMETERS

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, ClassVar
 
 from proxy.wire.errors import FEATURE_NOT_SUPPORTED, ProtocolViolation, desynchronized
+from proxy.wire.frames import AUTHENTICATION_BYTES, HEADER, HEADER_BYTES, LENGTH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,7 @@ _SPECIAL_MAJOR = 1234
 _CANCEL = _SPECIAL_MAJOR << 16 | 5678
 _SSL = _SPECIAL_MAJOR << 16 | 5679
 _GSSENC = _SPECIAL_MAJOR << 16 | 5680
+_PASSWORD_MESSAGE = ord("p")
 _TLS_HANDSHAKE = b"\x16"  # the record type of a ClientHello
 _PROTOCOL_OPTION = "_pq_."
 _EARLY_DETAIL = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."
@@ -103,7 +105,7 @@ class StartupReader:
     """Cuts the first bytes of a connection into packets.
 
     Feed it, then call ``next()`` until it answers None. After a StartupMessage or a CancelRequest it is done; what
-    follows belongs to a FrameReader: take it with ``rest()``.
+    follows belongs to a FrameReader: take it with ``rest()``, once ``proof()`` has given what the client owes.
 
     After an SSLRequest or GSSENCRequest answer it, then call ``next()`` again before anything else, the TLS handshake
     included: it raises if more bytes came together with the request, as Postgres does, because a client that waits for
@@ -156,6 +158,25 @@ class StartupReader:
             elif isinstance(packet, GSSENCRequest):
                 self._early = "GSSAPI encryption"
         return packet
+
+    def proof(self, what: str) -> bytes | None:
+        """Return the body of the PasswordMessage that comes next, or None until more was fed.
+
+        Anything else is refused as soon as its first byte is there, and a length that cannot be with its header: who
+        has proved nothing makes nobody hold more than AUTHENTICATION_BYTES. ``what`` is the message's name in errors.
+        """
+        if self.buffered_bytes and self._buffer[self._start] != _PASSWORD_MESSAGE:
+            raise desynchronized(f"expected {what} response, got message type {self._buffer[self._start]}")
+        if self.buffered_bytes < HEADER_BYTES:
+            return None
+        _, length = HEADER.unpack_from(self._buffer, self._start)
+        if not LENGTH_BYTES <= length <= AUTHENTICATION_BYTES:
+            raise desynchronized("invalid message length")
+        start, stop = self._start + HEADER_BYTES, self._start + 1 + length
+        if stop > len(self._buffer):
+            return None
+        self._start = stop
+        return bytes(self._buffer[start:stop])
 
     def rest(self) -> bytes:
         """Take away everything that was fed and not yet returned."""

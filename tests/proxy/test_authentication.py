@@ -52,8 +52,8 @@ class Client:
         nonce = self.said[-1].partition(b"r=")[2].partition(b",")[0]
         yield b"c=biws,r=" + nonce + b",p=" + b64encode(bytes(32))
 
-    async def receive(self) -> tuple[int, bytes]:
-        return ord("p"), next(self._answers)
+    async def receive_proof(self, _what: str) -> bytes:
+        return next(self._answers)
 
 
 async def work_of(monkeypatch: pytest.MonkeyPatch, credentials: Credentials, user: str, method: str) -> list[Any]:
