@@ -27,6 +27,7 @@ COMPILED = (
     "proxy/ledger.py",
     "proxy/session/known_binds.py",
     "proxy/session/lane.py",
+    "proxy/session/lane_ahead.py",
     "proxy/session/lane_answer.py",
     "proxy/session/lane_block.py",
     "proxy/session/lane_commit.py",

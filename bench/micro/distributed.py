@@ -77,7 +77,6 @@ def _row(*values: bytes | None) -> bytes:
 
 
 _TAG = backend.command_complete
-_LOOKED = _TAG(b"SAVEPOINT") + _row(b"1") + _TAG(b"SELECT 1") + _TAG(b"RELEASE") + backend.ready_for_query(b"T")
 _SET = _row(b"0", b"1s") + _TAG(b"SELECT 1") + _TAG(b"SET CONSTRAINTS")
 _PREPARED = _SET + _row(b"4711", b"on", b"on") + _TAG(b"SELECT 1") + _said(b"PREPARE TRANSACTION", b"I")
 _ALIVE = _row(b"t", b"1s") + _TAG(b"SELECT 1")
@@ -89,8 +88,6 @@ _READ = backend.row_description([backend.Field(b"abalance", 16_400, 3, 23, 4, -1
 
 ANSWERS = {
     "BEGIN": _said(b"BEGIN", b"T"),
-    "SAVEPOINT": _LOOKED,
-    "PREPARE pgchorus_look": _TAG(b"PREPARE") + _LOOKED,
     "COMMIT PREPARED": _said(b"COMMIT PREPARED", b"I"),
     "SELECT pgchorus.decide": _DECIDED,
     "SELECT pg_catalog.set_config('statement_timeout'": _PREPARED,
@@ -101,6 +98,14 @@ ANSWERS = {
 }
 
 
+# What stands before a statement in its packet, by its name on the link (proxy.session.lane_ahead).
+_BOUND = backend.bind_complete()
+AHEAD = {
+    b"pgchorus_begin": _BOUND + _TAG(b"BEGIN"),
+    b"pgchorus_savepoint": _BOUND + _TAG(b"SAVEPOINT"),
+    b"pgchorus_look": _BOUND + backend.data_row([b"1"]) + _TAG(b"SELECT 1"),
+    b"pgchorus_release": _BOUND + _TAG(b"RELEASE"),
+}
 _SAID = tuple(ANSWERS.values())
 # One expression: what the shards do is no part of what is counted, and should be little of it.
 _beginning = re.compile(b"|".join(b"(%s)" % re.escape(text.encode()) for text in ANSWERS)).match
@@ -127,10 +132,19 @@ class Shard(Wire):
             body = data[start + HEADER_BYTES : end]
             if kind == ord("Q"):
                 self.answer += _answer(body[:-1])
+            elif kind == ord("C"):
+                self.answer += backend.close_complete()
+            elif kind == ord("P"):
+                self.answer += backend.parse_complete()
             elif kind == ord("B"):
-                said = _answer(self.prepared[body[1 : body.index(0, 1)]])
+                name = body[1 : body.index(0, 1)]
+                ahead = AHEAD.get(name)
+                if ahead is not None:
+                    self.answer += ahead
+                    continue
+                said = _answer(self.prepared[name])
                 described = b"" if said.startswith(b"T") else backend.no_data()
-                self.answer += backend.bind_complete() + described + said
+                self.answer += _BOUND + described + said
 
 
 class Scene:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from proxy.admin.statements import Tally
 from proxy.session.known_binds import KnownBinds
+from proxy.session.lane_ahead import forget, put_look
 from proxy.session.lane_answer import pass_on
 from proxy.session.lane_block import (
     begin_at_once,
@@ -42,10 +43,9 @@ from proxy.shards.relay import IDLE, IN_TRANSACTION, PLAIN
 from proxy.tasks import spawn
 from proxy.timings import LAST, Histogram
 from proxy.transaction import Block
-from proxy.twophase.settling import LOOK, LOOK_FAILED, LOOK_UNDONE
+from proxy.twophase.settling import LOOK_FAILED
 from proxy.wire import backend
 from proxy.wire.frames import HEADER, HEADER_BYTES
-from proxy.wire.frontend import Query
 from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
 from router.plan_control import Control
 
@@ -86,7 +86,6 @@ class FastLane(WaitingLane):
         "_counts",
         "_extended",
         "_failed",
-        "_looked",
         "_previous",
         "_running",
         "_shortcuts",
@@ -94,6 +93,7 @@ class FastLane(WaitingLane):
         "_sqlstate",
         "_statement",
         "_tally",
+        "_undone",
     )
 
     def __init__(self, session: Session, extended: ExtendedProtocol) -> None:
@@ -111,7 +111,7 @@ class FastLane(WaitingLane):
         self._failed = False  # an ErrorResponse was passed on
         self._special = False  # the answer has something in it that the session must hear of
         self._sqlstate = ""
-        self._looked = False  # a look stands before the statement
+        self._undone = b""  # what undoes the look that stands before the statement, if one does
 
     # --- the session's side -----------------------------------------------------------------------------------
 
@@ -341,14 +341,6 @@ class FastLane(WaitingLane):
             transaction.writers.add(shard)
         return link
 
-    def _look(self, shard: int, link: ShardLink) -> str:
-        """Return a look at what is prepared on the shard, for before the statement (proxy.twophase.settling)."""
-        prepared = LOOK in link.statements
-        link.statements[LOOK] = None
-        link.statements.move_to_end(LOOK)
-        self._looked = True
-        return self._database.settler.look(shard, prepared=prepared)
-
     def _exchange(  # noqa: PLR0913 - all that there is to say
         self, link: ShardLink, shard: int, data: bytes, statement: Statement, original: bytes, *, typeless: bool
     ) -> None:
@@ -379,7 +371,7 @@ class FastLane(WaitingLane):
             if link.closed or (statement is not None and not statement.is_on(link)):
                 return None
             if settles:
-                link.prefix(Query(self._look(shard, link).encode()).encode())
+                self._undone = put_look(link, self._database.settler)
             return link
         pool = self._pools.get(shard) or self._pool_of(shard)
         link = pool.take()
@@ -389,7 +381,8 @@ class FastLane(WaitingLane):
         if link.settings is not self._applied and not can_bring_up(transaction, link, pool):
             return None
         ready = statement is None or statement.is_on(link)
-        joined(transaction, shard, link, self._look(shard, link) if settles and ready else "")
+        settler = self._database.settler if settles and ready else None
+        self._undone = joined(transaction, shard, link, settler, at_once=ready)
         return link if ready else None
 
     # --- the answer (proxy.shards.relay.Receiver) -------------------------------------------------------------
@@ -423,7 +416,7 @@ class FastLane(WaitingLane):
         elif outside:
             transaction.finish_statement()
         else:
-            self._looked = False
+            self._undone = b""
         session.in_query = self.busy = False
         if session.clocks is not None:
             session.clocks.rested(in_block=not outside)
@@ -457,17 +450,18 @@ class FastLane(WaitingLane):
         """The link is gone, or what went before the statement failed."""
         if self.left:
             return
-        link, looked = self._link, self._looked
-        self._special = self._failed = self._looked = False
+        link, undone = self._link, self._undone
+        self._special = self._failed = False
+        self._undone = b""
         self._late = 0.0
-        if looked and link is not None and not link.closed:
-            if error.sqlstate == LOOK_FAILED:
+        if link is not None and not link.closed:
+            forget(link)
+            if undone and error.sqlstate == LOOK_FAILED:
                 # Something is prepared there that we know nothing of; the statement has not run.
                 link.prefix_failed = False
-                link.prefix(LOOK_UNDONE)
+                link.prefix(undone)
                 self._hand_over()
                 return
-            link.statements.pop(LOOK, None)
         self._session.report_error(error, self._tally)
         self._finish_failed()
 
@@ -475,7 +469,8 @@ class FastLane(WaitingLane):
         """An answer that was not plain has come to its end."""
         session, late = self._session, self._late
         self._late = 0.0
-        self._special = self._looked = False
+        self._special = False
+        self._undone = b""
         if self._failed:
             self._failed = False
             session.count_error(Reported(self._sqlstate), self._tally)

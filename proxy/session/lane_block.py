@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 from proxy.bringing import bring_up
 from proxy.isolation import READ_COMMITTED
 from proxy.session.filling import moment_literal
+from proxy.session.lane_ahead import put_begin, put_begin_and_look
 from proxy.settings import NOTHING_APPLIED
 from proxy.transaction import IN_BLOCK, Block
+from proxy.twophase.settling import LOOK_UNDONE
 from proxy.wire import backend
 from proxy.wire.frontend import Query
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.shards.pool import LinkPool
     from proxy.transaction import ClientTransaction
     from proxy.twophase.coordinator import Coordinator, Outcome
+    from proxy.twophase.settling import Settler
     from router.plan import Statement
     from router.shortcut import Shortcut
 
@@ -99,16 +102,43 @@ def is_plain(transaction: ClientTransaction) -> bool:
     )
 
 
-def joined(transaction: ClientTransaction, shard: int, link: ShardLink, look: str) -> None:
-    """A link was taken for the block at once: as ``join`` does it, for a statement that takes a snapshot.
+def joined(
+    transaction: ClientTransaction, shard: int, link: ShardLink, settler: Settler | None, *, at_once: bool
+) -> bytes:
+    """A link was taken for the block: as ``join`` does it, for a statement that takes a snapshot.
 
-    ``look``: the look that goes before the statement, '' for none.
+    ``settler``: of the look that goes before the statement, None for none; returns what undoes that when it fails.
+    ``at_once``: the statement follows, and nothing else can be put before it.
     """
     transaction.links[shard] = link
     link.watcher = transaction.watcher
-    bring_up(transaction, shard, link, look)
+    undone = b""
+    if at_once and _begins_alone(transaction, link):
+        link.codec = transaction.settings.encoding.codec
+        if settler is None:
+            put_begin(link)
+        else:
+            undone = put_begin_and_look(link, settler)
+    elif settler is None:
+        bring_up(transaction, shard, link, "")
+    else:
+        bring_up(transaction, shard, link, settler.look(shard))
+        undone = LOOK_UNDONE
     if transaction.identity is None and len(transaction.links) > 1:
         transaction.identity = transaction.database.watch(transaction)
+    return undone
+
+
+def _begins_alone(transaction: ClientTransaction, link: ShardLink) -> bool:
+    """Whether a link lacks nothing but a plain BEGIN to be in a block."""
+    return (
+        transaction.in_block
+        and link.settings is transaction.settings.applied
+        and not transaction.settings_changed
+        and not transaction.log
+        and not link.has_prefix
+        and not transaction.modes.sql()
+    )
 
 
 def must_settle(transaction: ClientTransaction, shard: int) -> bool:

@@ -24,15 +24,19 @@ class Doomed:
 
     __slots__ = ("_cycles", "_error", "_receiver", "_relay", "_syncs")
 
-    def __init__(self, relay: Relay, receiver: Receiver, error: ShardError, sent: list[bytes]) -> None:
+    def __init__(
+        self, relay: Relay, receiver: Receiver, error: ShardError, sent: list[bytes], *, skipped: bool = False
+    ) -> None:
         self._relay = relay
         self._receiver = receiver
         self._error = error
         kinds = [kind for part in sent for kind, _, _ in walk(part, 0, len(part))[0] if kind in _CYCLE_STARTS]
+        if skipped:  # an open prefix has failed: what stands before a Sync is not answered
+            kinds = kinds[kinds.index(_SYNC[0]) :] if _SYNC[0] in kinds else []
         self._cycles = len(kinds)
         self._syncs = bool(kinds) and kinds[-1] == _SYNC[0]
         if not self._cycles:
-            # A pipeline that ends in Flush: the server skips it to a Sync that is still to come.
+            # A pipeline that ends in Flush, or a Query: the server skips it to a Sync that is still to come.
             self._cycles = 1
             relay._transport.write(_SYNC)  # noqa: SLF001
 

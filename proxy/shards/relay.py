@@ -174,20 +174,17 @@ class Relay:
         """Whether a prefix waits for an exchange."""
         return self._prefix is not None
 
-    def prefix(self, frames: bytes, cycles: int = 1, *, gate: bool = False) -> None:
+    def prefix(self, frames: bytes, cycles: int = 1, *, executes: int = 0, gate: bool = False) -> None:
         """Put ``frames``, which ``cycles`` ReadyForQuery answer, before the next exchange, in the same packet.
 
         If one of them fails, the exchange's receiver hears ``lost(error)`` when all is answered, and nothing else. The
         server has run the exchange's own statements all the same, unless the prefix left it in a failed transaction;
-        ``gate`` holds them back until the prefix has succeeded, for one more round trip.
+        ``gate`` holds them back until the prefix has succeeded, for one more round trip. ``executes``: they are so many
+        Executes (and what goes with them) without a Sync, stand alone, and if one fails nothing behind it is run.
         """
-        prefix = self._prefix
-        if prefix is None:
-            self._prefix = Prefix(frames, cycles, gate)
-        else:
-            prefix.frames.append(frames)
-            prefix.cycles += cycles
-            prefix.gates = prefix.gates or gate
+        if self._prefix is None:
+            self._prefix = Prefix()
+        self._prefix.add(frames, cycles, executes, gate)
 
     def exchange(self, data: bytes, receiver: Receiver) -> None:
         """Write the prefix and ``data`` and give what comes to ``receiver`` until it says that the exchange is over.
@@ -516,9 +513,9 @@ class Relay:
         self._prefix = None
         frames = prefix.frames
         if prefix.gates:
-            self._ahead = SentPrefix(prefix.cycles, [], [data])
+            self._ahead = SentPrefix(prefix, [], [data])
         else:
-            self._ahead = SentPrefix(prefix.cycles, [data], None)
+            self._ahead = SentPrefix(prefix, [data], None)
             frames.append(data)
         self._transport.write(b"".join(frames))
 
@@ -532,7 +529,8 @@ class Relay:
         if not passed:
             return data
         self._ahead = None
-        self.status = data[passed - 1]
+        if not ahead.executes:
+            self.status = data[passed - 1]
         return data[passed:]
 
     def _skip_prefix(self, ahead: SentPrefix, chunk: Chunk, index: list[Frame]) -> list[Frame]:
@@ -560,7 +558,7 @@ class Relay:
             self._end_unsent(receiver, error)
             return
         self._doomed = True
-        self._receiver = Doomed(self, receiver, error, ahead.sent)
+        self._receiver = Doomed(self, receiver, error, ahead.sent, skipped=ahead.executes > 0)
 
     def _end_unsent(self, receiver: Receiver, error: ShardError) -> None:
         """End an exchange whose gate did not open: its own messages were never sent."""

@@ -30,7 +30,9 @@ SETTLE_S = 5.0
 #: The name of a look's savepoint and of its prepared statement on links.
 LOOK = "pgchorus_look"
 LOOK_FAILED = "22012"  # division by zero
+#: What undoes a look that has failed: inside a block, and where it went out together with BEGIN.
 LOOK_UNDONE = Query(f"ROLLBACK TO SAVEPOINT {LOOK}; RELEASE SAVEPOINT {LOOK}".encode()).encode()
+BEGUN_ANEW = Query(b"ROLLBACK; BEGIN").encode()
 
 
 class Settler:
@@ -50,11 +52,9 @@ class Settler:
             f" AND pg_catalog.starts_with(gid, '{prefix}')"
         )
 
-        dollar = f"{self.pending_sql} AND gid OPERATOR(pg_catalog.<>) ALL ($1)"  # the same, but for names in $1
-        self._prepare_look = (
-            f"PREPARE {LOOK} (pg_catalog.text[]) AS SELECT 1 OPERATOR(pg_catalog./)"
-            f" (CASE WHEN EXISTS ({dollar}) THEN 0 ELSE 1 END)"
-        )
+        self._pending = f"EXISTS ({self.pending_sql} AND gid OPERATOR(pg_catalog.<>) ALL"
+        #: A look. It fails with ``LOOK_FAILED`` if anything is prepared there but the names in its only parameter.
+        self.look_sql = self._look_at("$1")
 
     def add(self, name: str) -> None:
         """Settle on another shard as well, the last one."""
@@ -64,18 +64,25 @@ class Settler:
         """Return what a statement must wait for before it reads on a shard: commits here that may be decided."""
         return self._coordinator.under_way_on(shard)[1]
 
-    def look(self, shard: int, *, prepared: bool) -> str:
-        """Return a look at a shard that rides before a statement; before it, ``must_wait`` must have been empty.
+    def names(self, shard: int) -> str:
+        """Return what a look's parameter is, a text[]: what commits of this process have prepared on a shard.
 
-        One simple query, to be sent inside the statement's transaction. It fails with ``LOOK_FAILED`` if anything is
-        prepared there but by commits of this process, which nobody had seen when ``must_wait`` was asked; the statement
-        behind it does not run then, and the transaction is as before when ``LOOK_UNDONE`` has run. ``prepared``: the
-        link has run a look before.
+        Before a look rides before a statement ``must_wait`` must have been empty: then nobody has seen those decided.
         """
         names, _ = self._coordinator.under_way_on(shard)
-        array = ",".join(names)  # made of checked names: nothing to be quoted
-        looking = f"SAVEPOINT {LOOK}; EXECUTE {LOOK} ('{{{array}}}'); RELEASE SAVEPOINT {LOOK}"
-        return looking if prepared else f"{self._prepare_look}; {looking}"
+        return f"{{{','.join(names)}}}" if names else "{}"  # made of checked names: nothing to be quoted
+
+    def look(self, shard: int) -> str:
+        """Return a look as a text, to be run inside the statement's transaction.
+
+        The statement behind it does not run when it fails, and the transaction is as before when ``LOOK_UNDONE`` has
+        run.
+        """
+        look = self._look_at(f"'{self.names(shard)}'::pg_catalog.text[]")
+        return f"SAVEPOINT {LOOK}; {look}; RELEASE SAVEPOINT {LOOK}"
+
+    def _look_at(self, names: str) -> str:
+        return f"SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {self._pending} ({names})) THEN 0 ELSE 1 END)"
 
     async def settle(self, shard: int, prepared: Sequence[str]) -> None:
         """Return when all of ``prepared`` (on ``shard``) that was decided before the call is visible there.

@@ -388,6 +388,38 @@ def test_what_somebody_else_has_prepared_is_settled_first(lane: Lane, client: Wi
     assert lane.town.stored("SELECT k, n FROM notes") == sorted([(first, 0), (second, 7)])
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["the first statement there", "a later one"])
+def test_a_look_that_finds_something_has_run_nothing(lane: Lane, client: WireClient, *, again: bool) -> None:
+    """It goes out in one packet with the statement, with BEGIN or behind a savepoint; and does so again later."""
+    first, second, _ = lane.town.spread
+    for key in (first, second):
+        client.query(f"INSERT INTO notes VALUES ({key}, NULL, 0)")
+    warm(client, first, second)
+    gid = "pgchorus:test:s0:01900000-0000-7000-8000-000000000001:s1"
+    add = "UPDATE notes SET n = n + 7 WHERE k = {}"
+    for _ in range(2):
+        with psycopg.connect(lane.town.shards[1], autocommit=True) as other:
+            client.query("BEGIN")
+            client.query(add.format(first))
+            if again:
+                assert client.query(add.format(second)) == [("tag", "UPDATE 1"), ("ready", "T")]
+            other.execute(b"BEGIN")
+            other.execute(b"LOCK TABLE kinds IN ACCESS SHARE MODE")
+            other.execute(b"PREPARE TRANSACTION '" + gid.encode() + b"'")
+            try:
+                assert client.query(add.format(second)) == [("tag", "UPDATE 1"), ("ready", "T")]
+                assert client.query("COMMIT") == [("tag", "COMMIT"), ("ready", "I")]
+            finally:
+                other.execute(b"ROLLBACK PREPARED '" + gid.encode() + b"'")
+        before = lane.count()
+        client.query("BEGIN")
+        for key in (first, second, first, second):
+            assert client.query(add.format(key)) == [("tag", "UPDATE 1"), ("ready", "T")]
+        client.query("ROLLBACK")
+        assert lane.count() - before == 5  # BEGIN among them
+    assert lane.town.stored("SELECT k, n FROM notes") == sorted([(first, 14), (second, 28 if again else 14)])
+
+
 def test_an_error_lets_go_of_the_other_shards_locks(lane: Lane, client: WireClient) -> None:
     first, second, _ = lane.town.spread
     for key in (first, second):

@@ -230,6 +230,27 @@ async def test_without_a_gate_the_statement_has_run_behind_a_failed_prefix(link:
     assert (await link.run("SELECT count(*) FROM t")).rows == [[b"1"]]
 
 
+async def test_an_open_prefix_that_fails_keeps_what_follows_from_running(link: ShardLink) -> None:
+    """As a server does it: the statement is not run, in either protocol, and the link is at ReadyForQuery again."""
+    await link.run("CREATE TEMP TABLE t (a int)")
+    bound = frame(b"B", b"\0\0" + bytes(6)) + frame(b"E", bytes(5))
+    begin, divide = (
+        frame(b"P", b"\0" + text + b"\0\0\0") + bound for text in (b"BEGIN", b"SELECT 1/(random()::int*0)")
+    )
+    insert = "INSERT INTO t VALUES (1)"
+    for send in (lambda: link.run(insert), lambda: link.collect(extended(insert))):
+        link.prefix(begin + divide, executes=2)
+        with pytest.raises(ShardError, match="division by zero"):
+            await send()
+        assert link.status == FAILED
+        await link.run("ROLLBACK")
+        link.prefix(begin, executes=1)
+        await send()
+        assert link.status == IN_TRANSACTION
+        assert (await link.run("SELECT count(*) FROM t")).rows == [[b"1"]]
+        await link.run("ROLLBACK")
+
+
 async def test_a_copy_that_begins_behind_a_failed_prefix_copies_nothing(link: ShardLink) -> None:
     await link.run("CREATE TEMP TABLE t (a int)")
     for data in (query("COPY t FROM STDIN"), extended("COPY t FROM STDIN")):

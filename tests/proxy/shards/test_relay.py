@@ -320,6 +320,81 @@ async def test_a_sync_written_before_the_prefix_failed_counts(link: Relay, trans
     assert not link.busy
 
 
+# An open prefix: no Sync, so no ReadyForQuery of its own.
+OPEN = frame(b"B", b"\0begin\0\0\0\0\0\0\0") + frame(b"E", b"\0\0\0\0\0")
+DONE_OPEN = backend.bind_complete() + backend.command_complete(b"BEGIN")
+LOOKED = backend.bind_complete() + ROW + backend.command_complete(b"SELECT 1")
+
+
+async def test_an_open_prefix_is_answered_with_the_exchange(link: Relay, transport: Transport) -> None:
+    """Whatever pieces come, and whatever was learned before: as many CommandComplete as there were Executes are its."""
+    first = backend.close_complete() + backend.parse_complete() + DONE_OPEN
+    for executes, swallowed in (
+        (1, first),
+        (1, DONE_OPEN),
+        (2, DONE_OPEN + LOOKED),
+        (1, NOTICE + DONE_OPEN),
+        (1, DONE_OPEN),
+    ):
+        for pieces in cuts(swallowed + PARAMETER + ANSWER + READY_T):
+            link.parameters.clear()
+            transport.written.clear()
+            link.prefix(OPEN * executes, executes=executes)
+            taker = Taker(link)
+            link.exchange(QUERY, taker)
+            assert transport.written == [OPEN * executes + QUERY]
+            feed(link, pieces)
+            assert taker.got == PARAMETER + ANSWER + READY_T
+            assert (link.status, link.busy, link.parameters) == (IN_TRANSACTION, False, {"TimeZone": "Europe/Berlin"})
+
+
+async def test_an_answer_behind_a_known_open_prefix_comes_in_one_piece(link: Relay) -> None:
+    for _ in range(2):
+        link.prefix(OPEN, executes=1)
+        whole = Whole(link)
+        link.ask(QUERY, whole)
+        link.data_received(DONE_OPEN + ANSWER + READY_T)
+        assert whole.got == ANSWER + READY_T
+    assert whole.whole_ones == 1
+    assert link.status == IN_TRANSACTION
+
+
+@pytest.mark.parametrize(
+    ("data", "syncs", "said"),
+    [
+        pytest.param(QUERY, True, READY_E, id="query"),
+        pytest.param(frame(b"P", b"\0SELECT 1\0\0\0") + SYNC, False, READY_E, id="pipeline"),
+        pytest.param(frame(b"P", b"\0SELECT 1\0\0\0") + frame(b"H", b""), True, READY_E, id="pipeline that is flushed"),
+        pytest.param(QUERY + SYNC + QUERY, False, READY_E + ERROR + READY_E, id="a query behind the sync"),
+    ],
+)
+async def test_behind_a_failed_open_prefix_all_is_passed_over_to_a_sync(
+    link: Relay, transport: Transport, data: bytes, *, syncs: bool, said: bytes
+) -> None:
+    for before in (b"", DONE_OPEN, backend.bind_complete()):
+        for pieces in cuts(before + ERROR + said):
+            transport.written.clear()
+            link.prefix(OPEN + OPEN, executes=2)
+            taker = Taker(link)
+            link.exchange(data, taker)
+            feed(link, pieces)
+            assert transport.written == [OPEN + OPEN + data, *[SYNC] * syncs]
+            assert [error.raw for error in taker.errors] == [ERROR]
+            assert taker.got == b""
+            assert (link.status, link.busy, link.closed, link.prefix_failed) == (FAILED, False, False, True)
+            link.prefix_failed = False
+
+
+async def test_an_open_prefix_stands_alone(link: Relay) -> None:
+    link.prefix(OPEN, executes=1)
+    with pytest.raises(RuntimeError, match="alone"):
+        link.prefix(BEGIN)
+    link.drop_prefix()
+    link.prefix(BEGIN)
+    with pytest.raises(RuntimeError, match="alone"):
+        link.prefix(OPEN, executes=1)
+
+
 @pytest.mark.parametrize(
     ("data", "answer_to_copy"),
     [(frame(b"Q", b"COPY t FROM STDIN\0"), b"f"), (frame(b"E", b"\0\0\0\0\0") + SYNC, b"fS")],
