@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.links import put_begin, put_settings
 from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
+from proxy.shards.link import end_all
 
 if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
@@ -62,3 +63,14 @@ def note_settings(transaction: ClientTransaction, shard: int, link: ShardLink) -
         if len(proven) >= PROVEN_SETTINGS:
             proven.clear()
         proven.add((shard, transaction.role, link.settings))
+
+
+async def leave_links(transaction: ClientTransaction) -> None:
+    """Let go of links that have joined, and on which no statement could begin: the next one joins anew."""
+    await end_all(transaction.links.values(), "ROLLBACK")
+    for shard, link in transaction.links.items():
+        note_settings(transaction, shard, link)
+        if shard not in transaction.pinned:
+            transaction.database.release(link)
+    transaction.links.clear()
+    transaction.must_commit.clear()

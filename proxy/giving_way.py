@@ -12,7 +12,7 @@ it has rolled back; behind that a cancel is ignored, or ends the wait for the st
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from proxy.shards.link import ShardLink
     from proxy.transaction import ClientTransaction
@@ -63,7 +63,7 @@ async def end_wait(
 
 def cancel_commit(transaction: ClientTransaction) -> list[asyncio.Task[None]]:
     """A client wants its COMMIT cancelled: nothing happens to one of several writers."""
-    if _has_several_writers(transaction):
+    if transaction.past_cancel or _has_several_writers(transaction):
         return []
     return [cancel_on(link) for link in transaction.links.values() if link.busy]
 
@@ -85,8 +85,17 @@ def _has_several_writers(transaction: ClientTransaction) -> bool:
     return len(transaction.writers | transaction.must_commit.keys()) > 1
 
 
+@contextmanager
+def deaf_behind(transaction: ClientTransaction) -> Iterator[None]:
+    """Surround a commit and what belongs to it: behind the outcome cancels are ignored, up to here."""
+    try:
+        yield
+    finally:
+        transaction.past_cancel = False
+
+
 async def outlive_cancels(transaction: ClientTransaction) -> None:
-    """Before a commit: see that no cancel of a statement that has ended by itself is still on its way."""
+    """Before and behind a commit: see that no cancel of what has ended by itself is still on its way."""
     while transaction.ending_wait is not None:
         await asyncio.wait([transaction.ending_wait])
     for link in transaction.links.values():

@@ -120,6 +120,7 @@ class ClientTransaction:
     waiting: Interruptible = field(default_factory=Interruptible)  # for the fence, which no shard's cancel ends
     catalog_changed: bool = False
     committing: bool = False
+    past_cancel: bool = False  # what ran has succeeded: a cancel comes too late, whatever is to be done yet
     at_commit: Callable[[], Awaitable[None]] | None = None  # once it is committed, before its links go back
     abandoned: bool = False
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
@@ -498,8 +499,11 @@ class ClientTransaction:
             self.committing = False
             raise
         outcome = await explained(self, outcome)
-        if self.at_commit is not None and outcome.committed:
-            await self.at_commit()
+        if outcome.committed:
+            self.past_cancel = True
+            await outlive_cancels(self)
+            if self.at_commit is not None:
+                await self.at_commit()
         self.committed(outcome)
         return outcome
 

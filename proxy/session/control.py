@@ -13,6 +13,7 @@ from proxy.errors import ProxyError
 from proxy.executor.request import Request
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
+from proxy.session.chaining import begin_block, chain
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.executed import control_behind
 from proxy.session.filling import fill_bind
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
     from proxy.session.prepared import PreparedStatement
     from proxy.session.session import Session
-    from proxy.transaction import ClientTransaction
     from router.plan import DeclareSpread, Statement
     from router.plan_control import CursorControl, SettingControl, TransactionControl
 
@@ -94,23 +94,8 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
         if modes := _modes(plan).sql():
             await transaction.set_modes(_modes(plan), "SET TRANSACTION" + modes)
         session.begin(Block.EXPLICIT)
-    await _begin_on_the_only_shard(transaction)
+    await begin_block(session)
     return tag
-
-
-async def _begin_on_the_only_shard(transaction: ClientTransaction) -> None:
-    """With one shard now() must be the time of BEGIN, and its own errors (a bad mode) come now."""
-    if transaction.shard_count == 1 and not transaction.links:
-        links = await transaction.join([0], writes=False, reads=False)
-        await links[0].run("")
-
-
-async def _chain(session: Session, modes: Modes) -> None:
-    """AND CHAIN: another block like the one that has ended."""
-    session.begin(Block.EXPLICIT)
-    session.transaction.begin(Block.EXPLICIT, modes)
-    session.transaction.inherited = replace(modes)
-    await _begin_on_the_only_shard(session.transaction)
 
 
 async def _commit(session: Session, plan: TransactionControl) -> bytes:
@@ -133,7 +118,7 @@ async def _commit(session: Session, plan: TransactionControl) -> bytes:
         except RolledBack:
             tag = b"ROLLBACK"
     if plan.chain:
-        await _chain(session, modes)
+        await chain(session, modes)
     return tag
 
 
@@ -149,7 +134,7 @@ async def _rollback(session: Session, plan: TransactionControl) -> bytes:
     modes = transaction.modes_for_chain(rolled_back=True)
     await session.rollback()
     if plan.chain:
-        await _chain(session, modes)
+        await chain(session, modes)
     return b"ROLLBACK"
 
 

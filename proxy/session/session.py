@@ -19,7 +19,7 @@ from proxy.encodings import by_name
 from proxy.errors import QUERY_CANCELED, ProxyError, definitions_changed
 from proxy.executor.request import Environment
 from proxy.fields import SessionFields
-from proxy.giving_way import cancel_commit, cancel_on
+from proxy.giving_way import cancel_commit, cancel_on, deaf_behind
 from proxy.session import names, own_settings
 from proxy.session.changing import changing
 from proxy.session.clocks import told_by
@@ -256,7 +256,7 @@ class Session(SessionFields):
 
         Returns tasks that are done when they have sent the signal, or cannot be reached.
         """
-        if not self.in_query or self.transaction.committing:
+        if not self.in_query or self.transaction.committing or self.transaction.past_cancel:
             return []
         self.transaction.cancel()
         return [cancel_on(link) for link in (*self.transaction.links.values(), *self.scratches)]
@@ -429,20 +429,19 @@ class Session(SessionFields):
         await self.database.catalog_has_changed()
 
     async def _commit(self, answered: Mapping[int, Participant] | None) -> None:
-        explicit = self.transaction.block is Block.EXPLICIT
-        committed = False
-        lasting = self.lasting
+        explicit, lasting, committed = self.transaction.block is Block.EXPLICIT, self.lasting, False
         look_at_end(self)
-        try:
-            outcome = await self.transaction.commit(answered)
-            committed = outcome is None or outcome.committed
-        finally:
-            await self._after_block(committed=committed)
-        if outcome is not None:
-            self.meter.decided(outcome)
-            self._tell(outcome, explicit=explicit)
-        if lasting is not None:
-            await lasting.keep()
+        with deaf_behind(self.transaction):
+            try:
+                outcome = await self.transaction.commit(answered)
+                committed = outcome is None or outcome.committed
+            finally:
+                await self._after_block(committed=committed)
+            if outcome is not None:
+                self.meter.decided(outcome)
+                self._tell(outcome, explicit=explicit)
+            if lasting is not None:
+                await lasting.keep()
 
     async def committed(self, outcome: Outcome) -> None:
         """A commit that the lane began has come to this, and the transaction has ended: go on as ``commit`` does."""
