@@ -136,9 +136,9 @@ class LogicalDatabase(DatabaseFields):
         self._known_catalog = Known()  # texts that cannot be printed while somebody holds their table
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
-        self._role_starts: dict[object, RoleStart] = {}
+        self._role_starts: dict[tuple[str, object], RoleStart] = {}
         self._defaults: str | None = None  # of roles and the database, as last seen
-        self._logins: dict[str, str | None] = {}  # the oid of each role that may log in, as last seen
+        self._logins: dict[str, str] = {}  # what each role that may log in is, as last seen
         self._logins_digest = ""
 
     def plan_cache_counts(self) -> dict[str, tuple[int, int]]:
@@ -421,25 +421,30 @@ class LogicalDatabase(DatabaseFields):
         async with self.control.connection(self.logical.home) as connection:
             found: str = await connection.fetchval(DEFAULTS)
             digest: str = await connection.fetchval(LOGINS_DIGEST)
+            logins = self._logins
             if digest != self._logins_digest:
-                logins = {row["rolname"]: row["oid"] for row in await connection.fetch(LOGINS)}
-                self._logins_changed(logins)
-                self._logins_digest = digest
+                logins = {row["rolname"]: row["known"] for row in await connection.fetch(LOGINS)}
+        self._end_links_of_others(logins)
+        self._logins, self._logins_digest = logins, digest
         if self._defaults is not None and found != self._defaults:
             self._renew_links(None)
         self._defaults = found
 
-    def _logins_changed(self, logins: dict[str, str]) -> None:
-        """Links of roles that were something else, or might log in, when last looked at, are lent no more."""
-        seen = (self.pools.roles | self.scratch_pools.roles) & self._logins.keys()
-        ended = {role for role in seen if self._logins[role] != logins.get(role)}
+    def _end_links_of_others(self, logins: dict[str, str]) -> None:
+        """Links of roles that may not log in, or that are not what they were when last looked at, are lent no more.
+
+        Nor are those of who was not there then: what they were when they came nobody has seen. Who may not is looked at
+        each time: he may have come in between, when he might.
+        """
+        used = self.pools.roles | self.scratch_pools.roles | {pool.role for pool in self.replicas}
+        ended = {role for role in used if role not in logins or self._logins.get(role) != logins[role]}
         if ended:
             self._renew_links(ended)
-        self._logins = {**dict.fromkeys(seen), **logins}
 
     def _renew_links(self, roles: set[str] | None) -> None:
         """Lend no link any more that was opened before now, of some roles or (None) of all."""
-        self._role_starts.clear()
+        for key in [key for key in self._role_starts if roles is None or key[0] in roles]:
+            del self._role_starts[key]
         for pools in (self.pools, self.scratch_pools, self.replicas):
             pools.renew(roles)
 

@@ -32,12 +32,24 @@ DEFAULTS: Final = """
 """
 
 
-#: Roles that may log in, as who they are: one that is dropped and made again is another. And a word for all of them:
-#: there may be many.
-LOGINS: Final = "SELECT rolname::text, oid::text FROM pg_catalog.pg_roles WHERE rolcanlogin"
+#: Roles that may log in here, and what they are: one that is dropped and made again is another, a password's time ends.
+#: And a word for all of that: there may be many.
+LOGINS: Final = """
+    SELECT r.rolname::text,
+           pg_catalog.concat_ws(' ', r.oid, r.rolvaliduntil, r.rolvaliduntil < pg_catalog.now()) AS known
+    FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+    WHERE r.rolcanlogin AND d.datname = pg_catalog.current_database() AND d.datallowconn
+          AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')
+"""
 LOGINS_DIGEST: Final = """
-    SELECT coalesce(md5(string_agg(oid::text || ' ' || rolname, ',' ORDER BY oid)), '')
-    FROM pg_catalog.pg_roles WHERE rolcanlogin
+    SELECT pg_catalog.concat_ws(' ', d.datallowconn, d.datacl, (
+               SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, rolname, rolsuper, rolinherit,
+                   rolcanlogin, rolvaliduntil, rolvaliduntil < pg_catalog.now()), ',' ORDER BY oid))
+               FROM pg_catalog.pg_roles), (
+               SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(' ', roleid, member, inherit_option),
+                   ',' ORDER BY oid))
+               FROM pg_catalog.pg_auth_members))
+    FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
 

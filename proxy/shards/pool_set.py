@@ -115,8 +115,8 @@ class PoolSet:
 
     @property
     def roles(self) -> set[str]:
-        """The roles that have pools."""
-        return {role for _, _, role in self._pools}
+        """The roles that have links."""
+        return {role for (_, _, role), pool in self._pools.items() if pool.size}
 
     def renew(self, roles: Collection[str] | None = None) -> None:
         """Renew the pools of these roles, or all."""

@@ -177,3 +177,70 @@ def test_a_role_that_is_no_more_what_it_was_has_no_use_of_its_old_links(
     finally:
         town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
         change(f"drop role {role}")
+
+
+@pytest.mark.parametrize("where", ["through the proxy", "on the shards"])
+@pytest.mark.parametrize("how", ["directly", "by a group"])
+def test_a_role_that_may_not_connect_any_more_has_no_use_of_its_old_links(
+    town: Town, connect: Connect, where: str, how: str
+) -> None:
+    name = town.dsn.rpartition("/")[2]
+    role, group = f"comes_{name}", f"group_{name}"
+    admin = connect(town.dsn)
+
+    def change(*texts: str) -> None:
+        for text in texts:
+            if where == "on the shards":
+                for shard in town.shards:
+                    with psycopg.connect(shard, autocommit=True) as direct:
+                        direct.execute(text.encode())
+            else:
+                assert admin.rows(text) == []
+
+    def state() -> str:
+        client = connect(town.dsn, log_in=False, user=role)
+        try:
+            client.log_in()
+            return str(client.query("select current_user")[1])
+        except ServerClosedError as error:
+            return next(entry[1]["C"] for entry in error.trace if entry[0] == "error")
+        finally:
+            client.close()
+
+    given, taken = {
+        "directly": (f"grant connect on database {name} to {role}", f"revoke connect on database {name} from {role}"),
+        "by a group": (f"grant {group} to {role}", f"revoke {group} from {role}"),
+    }[how]
+    change(f"create role {role} login", f"create role {group}", f"grant connect on database {name} to {group}")
+    change(f"revoke connect on database {name} from public", given)
+    try:
+        for _ in range(2):
+            eventually(lambda: role in state())
+            change(taken)
+            eventually(lambda: state() == "42501")
+            change(given)
+    finally:
+        town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+        change(f"grant connect on database {name} to public", f"revoke connect on database {name} from {role}, {group}")
+        change(f"drop role {role}", f"drop role {group}")
+
+
+def test_a_role_whose_time_ends_has_no_use_of_its_old_links(town: Town, connect: Connect) -> None:
+    """The shards here ask for no password, so they do not mind; but they are asked, as they had not been."""
+    role = "ends_" + town.dsn.rpartition("/")[2]
+    admin = connect(town.dsn)
+
+    def process() -> list[tuple[int]]:
+        connect(town.dsn, user=role).close()
+        return town.on_shard(0, f"select pid from pg_stat_activity where usename = '{role}'")
+
+    assert admin.rows(f"create role {role} login") == []
+    try:
+        for until in ("infinity", "2001-01-01"):
+            before = process()
+            eventually(lambda before=before: process() == before)
+            assert admin.rows(f"alter role {role} valid until '{until}'") == []
+            eventually(lambda before=before: process() != before)
+    finally:
+        town.everywhere(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = '{role}'")
+        admin.query(f"drop role {role}")
