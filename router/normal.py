@@ -90,7 +90,7 @@ def _without_constants(text: str) -> tuple[list[str], bool]:  # noqa: C901 - one
         if kind == "blank":
             _add_blank(parts)
         elif kind == "comment":
-            at = _comment_end(text, at)
+            at = comment_end(text, at)
             _add_blank(parts)
         elif kind == "dollar":
             closing = text.find(piece, at)
@@ -121,7 +121,7 @@ def _add_blank(parts: list[str]) -> None:
         parts.append(" ")
 
 
-def _comment_end(text: str, at: int) -> int:
+def comment_end(text: str, at: int) -> int:
     """Return the place behind a comment that has begun before ``at``: in Postgres they nest."""
     depth = 1
     while depth:

@@ -1,4 +1,4 @@
-"""Clients that do not speak UTF-8: what they send is read in their encoding before anything is made of it.
+"""What clients send is read as they mean it before anything is made of it: in their encoding, with their backslashes.
 
 Links have the client's encoding (proxy.settings), so parameters, rows and COPY data go through as they are. Texts of
 statements become str, names of statements UTF-8, and are written in the link's encoding when they are sent on
@@ -15,9 +15,10 @@ from proxy.errors import ProxyError
 from proxy.settings import set_config_sql
 from proxy.wire import frontend
 from router.errors import Refused, refusal
+from router.escapes import with_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from proxy.encodings import Encoding
     from proxy.session.session import Session
@@ -26,13 +27,25 @@ if TYPE_CHECKING:
 _Message = TypeVar("_Message")
 
 
+def escapes(session: Session) -> bool:
+    """Whether a backslash in a plain string means something to the server."""
+    return session.parameters.get("standard_conforming_strings") == "off"
+
+
+def may_read_otherwise(session: Session, query: bytes, ahead: Iterable[Statement]) -> bool:
+    """Whether what a backslash of a text means hangs on statements ahead of it that have not run yet."""
+    one = session.transaction.shard_count == 1
+    return one and b"\\" in query and any(statement.dirties or statement.set_config for statement in ahead)
+
+
 async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable[None]] | None = None) -> str:
     """Return a statement's text; raises what Postgres says of bytes that are none in the client's encoding.
 
     ``flush`` is awaited before a shard is asked.
     """
     try:
-        return session.encoding.read(data)
+        text = session.encoding.read(data)
+        return with_marks(text) if escapes(session) else text
     except UnicodeError as error:
         reason = str(error)
     if flush is not None:

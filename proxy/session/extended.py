@@ -25,7 +25,7 @@ from proxy.session import simple
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
 from proxy.session.declared import check_declared, check_taken, taken
-from proxy.session.encoded import check_change, read_text, sets_encoding, with_names
+from proxy.session.encoded import check_change, may_read_otherwise, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
@@ -328,6 +328,8 @@ class ExtendedProtocol:
         if not name:
             self._set_statement(name, None)  # gone, whatever becomes of this one
         session.database.counts.client_parses += 1
+        if self.batch is not None and may_read_otherwise(session, message.query, self.batch.statements):
+            await self._send_batch()
         text = await read_text(session, message.query, self._send_batch)
         prepared = await prepare(session, name, text, message.parameter_oids, self._send_batch)
         if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first

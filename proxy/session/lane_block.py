@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.bringing import bring_up
 from proxy.isolation import READ_COMMITTED
+from proxy.session.encoded import escapes
 from proxy.session.filling import moment_literal
 from proxy.session.lane_ahead import put_begin, put_begin_and_look
 from proxy.settings import NOTHING_APPLIED
@@ -41,6 +42,7 @@ def is_ordinary(session: Session) -> bool:
         or transaction.failed
         or transaction.elsewhere is not None
         or not session.encoding.is_utf8
+        or escapes(session)
         or transaction.block is Block.IMPLICIT
         or (transaction.block is Block.NONE and (transaction.links or session.portals))
         or session.planner_in_block is not None

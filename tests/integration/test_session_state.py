@@ -144,7 +144,7 @@ def alter_databases(town: Town, change: str) -> None:
         "show all_of_it",
         "set search_path = 'public', \"Mixed\", pg_temp; show search_path",
         "set extra_float_digits = 0; select 0.1::float8 + 0.2",
-        "set standard_conforming_strings = off; select 'a\\\\b'",
+        "set escape_string_warning = off; set standard_conforming_strings = off; select 'a\\\\b'",
         "set bytea_output = escape; select '\\x00ff'::bytea",
         "begin; set timezone = 'Asia/Tokyo'; rollback",
         "begin; set local timezone = 'Asia/Tokyo'; commit; show timezone",

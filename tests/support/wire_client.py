@@ -260,9 +260,9 @@ class Twins:
         assert got == expected, difference(expected, got)
         return got
 
-    def query(self, text: str) -> Trace:
-        """Run the same simple query on both."""
-        return self.same(Query(text.encode()))
+    def query(self, text: str, ignoring: str = "") -> Trace:
+        """Run the same simple query on both; `ignoring` as in `same`."""
+        return self.same(Query(text.encode()), ignoring=ignoring)
 
     def close(self) -> None:
         self.one.close()

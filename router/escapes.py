@@ -1,0 +1,69 @@
+r"""Texts of clients that have switched standard_conforming_strings off: written as everybody else would.
+
+Then a backslash escapes in a plain string, too (``'it\'s; one string'``), and who reads the text otherwise than the
+server takes strings for statements, and statements for strings. libpg_query knows the setting's default alone. So such
+strings get their E, which means the same under any setting, before anything else is made of the text. As scan.l of
+PostgreSQL 18 has it: strings go on behind a newline, comments nest, N'' is a word and a plain string.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from router.normal import comment_end
+
+_LETTER: Final = r"[A-Za-z_\x80-\U0010ffff]"
+_WORD_END: Final = re.compile(r"[A-Za-z0-9_$\x80-\U0010ffff]")
+_GOES_ON: Final = r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*"
+_ESCAPED: Final = rf"'(?:[^'\\]|\\.|'')*'(?:{_GOES_ON}'(?:[^'\\]|\\.|'')*')*"
+_CONFORMING: Final = rf"'(?:[^']|'')*'(?:{_GOES_ON}'(?:[^']|'')*')*"
+_TOKEN: Final = re.compile(
+    rf"""
+      (?P<comment>/\*)
+    | (?P<line>--[^\n\r]*)
+    | (?P<unicode>[uU]&')
+    | (?P<other_string>[eE]{_ESCAPED}|[bBxX]{_CONFORMING})
+    | (?P<string>[nN]?(?P<plain>{_ESCAPED}))
+    | (?P<dollar>\$(?:{_LETTER}[A-Za-z0-9_\x80-\U0010ffff]*)?\$)
+    | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<word>{_LETTER}[A-Za-z0-9_$\x80-\U0010ffff]*|[0-9]+)
+    | (?P<rest>[^'"/$A-Za-z0-9_\x80-\U0010ffff-]+|[^'"])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def with_marks(text: str) -> str:
+    """Return the text with an E before each plain string that holds a backslash; never raises."""
+    if "\\" not in text:
+        return text
+    parts: list[str] = []
+    at, end = 0, len(text)
+    while at < end:
+        match = _TOKEN.match(text, at)
+        if match is None:  # a quote that nothing closes, in our parser's eyes as well then: the server says so
+            if text[at] == "'":
+                parts.append(" E")
+            break
+        start, at = at, match.end()
+        kind = match.lastgroup
+        if kind == "unicode":  # the server stops here, and so must our parser
+            return "".join([*parts, match[0]])
+        if kind == "comment":
+            at = comment_end(text, at)
+        elif kind == "dollar":
+            closing = text.find(match[0], at)
+            at = end if closing < 0 else closing + len(match[0])
+        elif match["string"] is not None and "\\" in match[0]:
+            parts.append(_mark(text, start))
+            start = at - len(match["plain"])
+        parts.append(text[start:at])
+    parts.append(text[at:])
+    return "".join(parts)
+
+
+def _mark(text: str, start: int) -> str:
+    if text[start] != "'":
+        return "nchar E"
+    return " E" if start and _WORD_END.match(text, start - 1) else "E"
