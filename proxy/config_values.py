@@ -214,6 +214,8 @@ def password(given: str) -> str:
     """Read a password, or a SCRAM verifier as Postgres stores it."""
     if not given:
         raise Wrong("is empty", "give a password, env:NAME or file:PATH")
+    if "\0" in given:
+        raise Wrong("has a NUL in it", "no client could send that")
     if given.startswith("SCRAM-SHA-256$"):
         try:
             Verifier.parse(given)

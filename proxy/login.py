@@ -16,6 +16,7 @@ import structlog
 from proxy.access import Client, method_for
 from proxy.authentication import authenticate
 from proxy.config import CONSOLE_DATABASE
+from proxy.config_values import MAX_IDENTIFIER_BYTES
 from proxy.console.session import PARAMETERS, ConsoleSession
 from proxy.encodings import by_name, served
 from proxy.errors import ClientGone, ProxyError
@@ -167,7 +168,7 @@ async def _log_in(
     connection: ClientConnection, door: Door, startup: StartupMessage
 ) -> tuple[Session | ConsoleSession, int]:
     """Authenticate, open the first link, and send everything up to the first ReadyForQuery."""
-    user = startup.parameters.get("user", "")
+    user = stored_name(startup.parameters.get("user", ""))
     if not user:
         raise ProxyError("28000", "no PostgreSQL user name specified in startup packet")
     if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
@@ -178,7 +179,7 @@ async def _log_in(
         )
     if door.refusing:
         raise ProxyError("57P03", "the proxy is shutting down")
-    name = startup.parameters.get("database") or user
+    name = stored_name(startup.parameters.get("database", "")) or user
     client = Client(connection.host, name, user, connection.tls is not None)
     method = method_for(client, door.auth.rules, door.auth.method)
     if method == "reject":
@@ -201,6 +202,11 @@ async def _log_in(
     return session, pid
 
 
+def stored_name(given: str) -> str:
+    """Cut a name as Postgres does before it looks at it: the shard does, so rules and certificates must go by that."""
+    return given.encode("utf-8", "surrogateescape")[:MAX_IDENTIFIER_BYTES].decode("utf-8", "surrogateescape")
+
+
 async def _start_session(
     connection: ClientConnection, door: Door, name: str, user: str, given: Mapping[str, str]
 ) -> tuple[Session, Mapping[str, str]]:
@@ -209,6 +215,8 @@ async def _start_session(
     if database is None:
         raise ProxyError("3D000", f'database "{name}" does not exist')
     settings = startup_settings(given)
+    if not user.isascii() and any("\udc80" <= letter <= "\udcff" for letter in user):
+        raise ProxyError("28000", f'role "{user}" does not exist')  # a name that is no UTF-8, or a letter that was cut
     start = await database.start_role(user, settings)
     try:
         settings.encoding = served(start.parameters.get("client_encoding", "UTF8"), len(database.logical.shards))

@@ -140,10 +140,10 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
 
     @property
     def client_name(self) -> str | None:
-        """The common name in the client's certificate; None when it has shown none."""
+        """The common name in the client's certificate, as in Postgres the first; None when it has shown none."""
         certificate: dict[str, Any] = self._tls.getpeercert() or {}
         names = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
-        return names[-1] if names else None
+        return names[0] if names else None
 
     # --- asyncio.Protocol, from below ---------------------------------------------------------------------------
 

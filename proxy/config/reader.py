@@ -50,6 +50,14 @@ def _kind(node: yaml.Node) -> str:
     return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
+def _whole(text: str) -> str:
+    """Return a text with pairs of surrogates as what they stand for: so JSON writes what is not ASCII."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise Wrong("is not UTF-8", "write it in UTF-8") from error
+
+
 class Reader:
     """Reads one file by a form; mistakes are collected, and what is wrong is None in the result."""
 
@@ -100,7 +108,7 @@ class Reader:
             self.wrong(path, f"is a {_kind(node)}", "give one value")
             return None
         try:
-            return form.read(self._secret(node.value) if form.secret else node.value)
+            return form.read(_whole(self._secret(node.value) if form.secret else node.value))
         except Wrong as error:
             self.wrong(path, error.wrong, error.right)
             return None
@@ -172,7 +180,7 @@ class Reader:
         for text, where, item in self._items(node, path):
             value = self._read(item, form.form, where)
             try:
-                name = form.name(text)
+                name = form.name(_whole(text))
             except Wrong as error:
                 self.wrong(where, error.wrong, error.right)
                 continue

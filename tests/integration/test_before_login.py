@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.config_values import MAX_IDENTIFIER_BYTES
 from proxy.wire.frames import frame
 from proxy.wire.startup import StartupMessage
 from waiting import eventually
-from wire_client import WireClient
+from wire_client import WireClient, sqlstates
 
 if TYPE_CHECKING:
     from proxy_process import ProxyProcess
@@ -69,3 +70,28 @@ def test_what_comes_with_the_proof_is_taken_after_it(make_databases: MakeDatabas
         client.send(frame(b"p", b"winter2025\0"), frame(b"Q", long), frame(b"Q", b"select 2\0"))
         rows = [entry[1] for _ in range(3) for entry in client.read() if entry[0] == "row"]
         assert rows == [[b"1"], [b"2"]]
+
+
+def test_names_are_cut_before_anybody_looks_at_them(make_databases: MakeDatabases, start_proxy: StartProxy) -> None:
+    """As in Postgres: who adds a letter to a long name is the same role, by the same rules."""
+    role = "r" * MAX_IDENTIFIER_BYTES
+    rules = {"those": {"method": "reject", "users": role}}
+    proxy, database = made(make_databases, start_proxy, method="trust", rules=rules)
+    with closing(WireClient(proxy.dsn(database))) as admin:
+        assert not sqlstates(admin.query(f"create role {role} login"))
+        assert not sqlstates(admin.query(f"create role {role[1:]}e login"))
+        try:
+            for name in (role, role + "x"):
+                client = WireClient(proxy.dsn(database, user=name), log_in=False)
+                client.send(StartupMessage(3, 0, client.startup))
+                assert "rejects" in str(client.read_to_end())
+                client.close()
+            for name in (f"{role[1:]}\u00e9", f"{role[1:]}ex"):
+                client = WireClient(proxy.dsn(database), log_in=False)
+                client.startup["user"] = name
+                client.send(StartupMessage(3, 0, client.startup))
+                trace = client.read("ZE")
+                assert trace[-1] == ("ready", "I") if name.endswith("x") else "does not exist" in str(trace[-1])
+                client.close()
+        finally:
+            admin.query(f"drop role {role}, {role[1:]}e")

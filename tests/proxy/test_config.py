@@ -115,6 +115,18 @@ limits: {pool: {size: 7}, message: {max_bytes: 1_000_000}, fence: {settle_s: 0.5
     assert config.limits.clients_max == Limits().clients_max
 
 
+def test_passwords_as_json_writes_them_and_those_that_nobody_could_send(tmp_path: Path) -> None:
+    auth = "auth: {method: scram-sha-256, users: {app: %s}}"
+    text = GOOD.replace("auth: {method: trust}", auth)
+    assert auth in text
+    assert read(tmp_path, text % r'"\ud83d\ude00\u00e9"').auth.users == {"app": "\N{GRINNING FACE}\u00e9"}
+    for word, environment in ((r'"\ud83d"', {}), ('"env:PW"', {"PW": "p\udcff\udce9"}), (r'"a\0b"', {})):
+        mistake = only(tmp_path, text % word, environment)
+        assert (mistake.path, mistake.wrong) == (
+            "auth.users.app", "has a NUL in it" if "0b" in word else "is not UTF-8"
+        )  # fmt: skip
+
+
 def test_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, GOOD + "limits:\nlisten:\n")
     assert (config.listen, config.metrics, config.workers) == (Address("127.0.0.1", 6432), None, 1)

@@ -1,0 +1,31 @@
+"""What a certificate says of a client; the rest of TLS is tested with clients (tests/integration/test_tls.py)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from proxy.tls import TlsLayer
+
+Subject = list[list[tuple[str, str]]]
+
+CN, OU = "commonName", "organizationalUnitName"
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ([], None),
+        ([[(OU, "app")]], None),
+        ([[(OU, "x")], [(CN, "app")]], "app"),
+        ([[(CN, "app")], [(CN, "postgres")]], "app"),
+        ([[(CN, "app"), (CN, "bob")]], "app"),
+    ],
+)
+def test_of_several_names_the_first_counts_as_in_postgres(
+    subject: list[list[tuple[str, str]]], name: str | None
+) -> None:
+    layer: Any = SimpleNamespace(_tls=SimpleNamespace(getpeercert=lambda: {"subject": subject}))
+    assert TlsLayer.client_name.fget(layer) == name  # type: ignore[attr-defined]
