@@ -83,7 +83,7 @@ class ClientTransaction:
     shard_count: int
     block: Block = Block.NONE
     failed: bool = False
-    doomed: bool = False  # a link was lost: ROLLBACK TO cannot bring it back
+    doomed: bool = False  # a link was lost, or not brought up: ROLLBACK TO cannot bring it back
     modes: Modes = field(default_factory=Modes)
     inherited: Modes = field(default_factory=Modes)  # from the block before this one, by AND CHAIN
     command: str = ""  # the tag of the statement that runs, for errors of ours
@@ -154,7 +154,9 @@ class ClientTransaction:
         """An error was sent to the client: a block is failed until it ends or goes back to a savepoint."""
         if self.in_block:
             self.failed = True
-            self.doomed = self.doomed or any(link.closed for link in self.links.values())
+            # Where the session's settings failed on a link, what follows would run without them.
+            unlike = (link.prefix_failed and shard in self.settings_sent for shard, link in self.links.items())
+            self.doomed = self.doomed or any(unlike) or any(link.closed for link in self.links.values())
 
     # --- joining ----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxy.bringing import leave_links
 from proxy.giving_way import deaf_behind
+from proxy.session.lost_roles import is_of_lost_role
 from proxy.session.telling import CLIENT_ERRORS
 from proxy.transaction import Block
 
@@ -27,7 +28,12 @@ async def begin_block(session: Session) -> None:
     """BEGIN has been noted; where it fails on the shard there is no block, as in Postgres."""
     try:
         await _on_the_only_shard(session.transaction)
-    except CLIENT_ERRORS:
+    except CLIENT_ERRORS as error:
+        if is_of_lost_role(
+            session.transaction, error
+        ):  # in Postgres no BEGIN fails for that, and it may leave the role
+            await leave_links(session.transaction)
+            return
         await session.rollback()
         raise
 

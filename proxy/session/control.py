@@ -18,6 +18,7 @@ from proxy.session.encoded import check_change, check_changed
 from proxy.session.executed import control_behind
 from proxy.session.filling import fill_bind
 from proxy.session.following import all_but, learn_isolation
+from proxy.session.lost_roles import relay_setting
 from proxy.session.on_link import portal_on_link, run_on_link, runs_on_link
 from proxy.session.outcome import RolledBack
 from proxy.session.own_settings import OWN_PREFIX, is_shown_by_shard, own_setting, reset_all, shown
@@ -223,15 +224,15 @@ async def setting_control(
     """SET, RESET, SHOW, DISCARD: run on one link for the client to see, noted in the session, brought to the others."""
     if plan.setting is Setting.DISCARD_ALL:
         return await _discard_all(session)
-    known = await _known_here(session, statement, plan, describe=describe)
-    if known is not None:
-        return known
+    answer = await _known_here(session, statement, plan, describe=describe)
+    if answer is not None:
+        return answer
     transaction, encoding = session.transaction, session.encoding
     resets_all = plan.setting is Setting.RESET_ALL and "client_encoding" in session.settings.made
     if resets_all or (plan.name == "client_encoding" and plan.setting is not Setting.SHOW):
         check_change(session)
     shard = session.settings_shard if plan.elsewhere is None else session.database.logical.home
-    tag = await relay(session, statement, shard, writes=False, held=True)
+    tag, known = await relay_setting(session, statement, plan, shard)
     if plan.name == "client_encoding":
         await check_changed(session, encoding)
     session.parameters_are_noted()
@@ -249,7 +250,7 @@ async def setting_control(
         await learn_role(session, lasting=not plan.local)
     if not transaction.in_block:
         for link in transaction.links.values():
-            link.settings = session.settings.applied
+            link.settings = session.settings.applied if known else link.settings
         transaction.finish_statement()
     return tag
 

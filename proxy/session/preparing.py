@@ -43,6 +43,7 @@ from router.plan_control import (
     CursorControl,
     Prepared,
     PreparedControl,
+    Setting,
     SettingControl,
     TransactionControl,
 )
@@ -242,7 +243,7 @@ async def _description(  # noqa: PLR0911 - one for each kind of statement
         declared = dict(enumerate(oids))
         types = tuple(declared.get(number) or _UNKNOWN_OID for number in range(statement.parameters))
         return Description(types, explaining.described(plan))
-    if isinstance(plan, SettingControl) and plan.name.startswith(OWN_PREFIX):
+    if isinstance(plan, SettingControl) and (plan.name.startswith(OWN_PREFIX) or plan.setting is not Setting.SHOW):
         return Description(_declared(oids), own_settings.described(plan))
     if isinstance(plan, CursorControl):
         return await fetching.described(session, plan, text, _declared(oids), flush)
