@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.database import LogicalDatabase
     from proxy.description import Description
     from proxy.session.session import Session
+    from proxy.shards.link import ShardLink
 
 DESCRIPTIONS: Final = 5_000  # kept, oldest out first
 
@@ -71,10 +72,26 @@ class Descriptions:
             # The statement may be another shard's, which has replicas; what is asked here reads no rows.
             description = await describe_in(self._aside(session), shard, text, oids, reads=reads)
         if not _sees_its_own(session) and database.catalog_version == version:  # else it may be of before
-            self._known[key] = description
-            if len(self._known) > DESCRIPTIONS:
-                self._known.popitem(last=False)
+            self._keep(key, description)
         return description
+
+    async def ask_on(self, session: Session, link: ShardLink, text: str, oids: tuple[int, ...]) -> None:
+        """Ask a link of the session's that has nothing under way, if nobody has; what is wrong is not told."""
+        database = self._database
+        if not self.must_ask(session, text, oids) or link.closed or _sees_its_own(session):
+            return
+        version = database.catalog_version
+        try:
+            description = await ask_description(link, text, oids)
+        except ShardError:
+            return
+        if database.catalog_version == version:
+            self._keep(_key(session, text, oids), description)
+
+    def _keep(self, key: object, description: Description) -> None:
+        self._known[key] = description
+        if len(self._known) > DESCRIPTIONS:
+            self._known.popitem(last=False)
 
     def _aside(self, session: Session) -> ClientTransaction:
         """Return a transaction with the session's settings, for a question that is none of its own."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from router.plan import Plan, Statement
 
+_CALLS: Final = frozenset({"CALL", "DO"})
 # Of those that Postgres refuses in a block; it then has one open, as behind any other statement.
 _SEVERAL_TRANSACTIONS: Final = frozenset({"VACUUM", "CREATE INDEX", "DROP INDEX", "REINDEX", "CLUSTER", "ALTER TABLE"})
 
@@ -31,6 +32,7 @@ class Batch:
         self.statements: list[Statement] = []  # that Execute in this batch
         self.bound: list[Statement] = []
         self.executes = 0
+        self.ends_transactions = False  # it begins with an Execute that may, and that finds no block in Postgres
         self.in_block = False  # what is in it wants a block, whatever comes behind it
         self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
 
@@ -51,6 +53,10 @@ class Batch:
         """Whether a statement in it declares a cursor of that name."""
         return any(one.declares.encode() == name for one in self.statements if one.declares)
 
+    def is_alone(self, *, last: bool) -> bool:
+        """Whether it needs no block of ours; ``last``: the client's Sync is next, and ends it."""
+        return self.begins_itself or (last and not self.in_block and (self.executes <= 1 or self.ends_transactions))
+
     @property
     def begins_itself(self) -> bool:
         """Whether it holds one Execute, of a statement that must not be put in a block."""
@@ -66,6 +72,11 @@ def begins_itself(statement: Statement) -> bool:
     TRANSACTION must find no block of ours that it could prepare.
     """
     return not statement.transaction_block or statement.tag == "PREPARE TRANSACTION"
+
+
+def may_end_transactions(statement: Statement) -> bool:
+    """Whether a statement's own code may COMMIT, where Postgres runs it outside of any block."""
+    return statement.tag in _CALLS
 
 
 def needs_block_before(statement: Statement) -> bool:

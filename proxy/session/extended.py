@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.errors import ProxyError, definitions_changed
 from proxy.isolation import WITHOUT_SNAPSHOT, parses_with_snapshot
 from proxy.session import simple
+from proxy.session.ahead import calls_alone, describe_ahead
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
 from proxy.session.declared import check_declared, check_taken, taken
@@ -51,8 +52,8 @@ from proxy.session.preparing import (
     resolve_bind,
 )
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
-from proxy.session.relayed import relayed_shard
-from proxy.session.run import call_function, settle_before, writes_of
+from proxy.session.relayed import relayed_shard, writes_on_shard
+from proxy.session.run import call_function, settle_before
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.session.unnamed import Unnamed
 from proxy.transaction import Block
@@ -269,7 +270,7 @@ class ExtendedProtocol:
         """Send the batch with a Sync of ours (inside a block that commits nothing) and pass the answers on.
 
         ``last``: the client's Sync is next. A single Execute before it is a transaction of its own; whatever else is in
-        a pipeline could have to be taken back by what follows, and needs a block.
+        a pipeline could have to be taken back by what follows, and needs a block (but see proxy.session.ahead).
         """
         batch, self.batch = self.batch, None
         if batch is None or not batch.frames:
@@ -299,7 +300,7 @@ class ExtendedProtocol:
         if batch.statements:
             session.meter.runs(batch.statements)
             note_altering(session, batch.statements)
-        alone = batch.begins_itself or (last and batch.executes <= 1 and not batch.in_block)
+        alone = batch.is_alone(last=last)
         if any(simple.changes_definitions(session, statement) for statement in batch.statements):
             alone = False  # others must not run by the new definitions before they are read
         if not session.transaction.in_block and not alone:
@@ -331,6 +332,8 @@ class ExtendedProtocol:
         if self.batch is not None and may_read_otherwise(session, message.query, self.batch.statements):
             await self._send_batch()
         text = await read_text(session, message.query, self._send_batch)
+        if self.batch is not None and self.batch.ends_transactions:
+            await describe_ahead(session, self.batch.link, text, message.parameter_oids)
         prepared = await prepare(session, name, text, message.parameter_oids, self._send_batch)
         if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
@@ -391,7 +394,7 @@ class ExtendedProtocol:
     async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
         await before_bind(session, portal.prepared, shard, self._send_batch)
-        batch = await self._batch_for(shard, writes=_writes(portal), bound=portal.prepared.statement)
+        batch = await self._batch_for(shard, writes=writes_on_shard(portal), bound=portal.prepared.statement)
         name, frames, script = await portal_parsed_on(session, batch.link, portal)
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
@@ -533,7 +536,8 @@ class ExtendedProtocol:
         if new_encoding:
             check_change(session)
         await before_set_config(session, statement, self._send_batch)
-        batch = await self._batch_for(shard, writes=_writes(portal))
+        batch = await self._batch_for(shard, writes=writes_on_shard(portal))
+        batch.ends_transactions |= self._outside and calls_alone(session, statement)
         batch.execute(message.encode(), statement, portal.place)
         # Behind COPY the client sends data; and nobody keeps a pipeline of any length in memory.
         if statement.tag == "COPY" or new_encoding or alone or len(batch.frames) > BATCH_BYTES:
@@ -593,8 +597,3 @@ class ExtendedProtocol:
             session.transaction.finish_statement()
         await learn_settings(session)
         session.ready()
-
-
-def _writes(portal: Portal) -> bool:
-    """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
-    return portal.executable is not None and writes_of(portal.executable)

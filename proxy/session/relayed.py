@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.session.run import writes_of
 from router.plan import Execution, Single
 
 if TYPE_CHECKING:
+    from proxy.session.prepared import Portal
     from router.plan import Executable, Statement
 
 
@@ -23,3 +25,8 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
     if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
         return None
     return task.shard
+
+
+def writes_on_shard(portal: Portal) -> bool:
+    """Whether a portal on a shard writes; SHOW and FETCH have nothing to execute that is not there already."""
+    return portal.executable is not None and writes_of(portal.executable)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wire_client import SYNC, Twins, bind, describe, execute, parse, sqlstates
+from wire_client import FLUSH, SYNC, Twins, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Town
 
@@ -197,18 +197,74 @@ def test_custom_settings_that_do_makes(alone: Twins, texts: list[str]) -> None:
     alone.query("select current_setting('my.x', true) as x")
 
 
-def test_a_call_that_commits_in_front_of_a_pipeline_has_done_nothing(alone: Twins) -> None:
-    """Where one Postgres lets it, it is refused (docs/limits.md); alone it may."""
+@pytest.fixture
+def commits(alone: Twins) -> Iterator[Twins]:
+    """Procedures that commit, or roll back, what they have written so far."""
     alone.query(
-        "create procedure commits() language plpgsql as"
-        " $$ begin insert into plain values (1, 'x'); commit; insert into plain values (2, 'y'); end $$"
+        "create procedure commits(n int) language plpgsql as"
+        " $$ begin insert into plain values (n, 'x'); commit; insert into plain values (n + 1, 'y'); end $$"
     )
-    try:
-        for text in ("call commits()", "do $$ begin insert into plain values (3, 'z'); commit; end $$"):
-            trace = alone.proxy.ask(parse(text), bind(), execute(), parse("select 1"), bind(), execute(), SYNC)
-            assert sqlstates(trace) == ["2D000"]
-            assert alone.proxy.rows("select count(*) from plain") == [("0",)]
-        alone.same(parse("call commits()"), bind(), execute(), SYNC)
-        alone.query("select id, v from plain order by id")
-    finally:
-        alone.query("drop procedure commits()")
+    alone.query(
+        "create procedure takes_back(n int) language plpgsql as"
+        " $$ begin insert into plain values (n, 'x'); rollback; insert into plain values (n + 1, 'y'); end $$"
+    )
+    yield alone
+    alone.query("drop procedure commits, takes_back")
+
+
+def run(text: str, *values: bytes) -> list[object]:
+    return [parse(text), bind(*values), execute()]
+
+
+CALLS = ["call commits(1)", "call takes_back(1)", "do $$ begin insert into plain values (1, 'z'); commit; end $$"]
+BEHIND = {
+    "a query": run("select id, v from plain order by id"),
+    "one never seen": run("select v as never_seen, id from plain order by id desc"),
+    "described": [parse("select id + 1 as one_more from plain", "d"), describe("S", "d"), bind(statement="d"),
+                  describe("P"), execute()],
+    "writes": [*run("insert into plain values (10, 'a')"), *run("update plain set v = 'b' returning id")],
+    "an error": [*run("insert into plain values (10, 'a')"), *run("select 1 / (id - 10) from plain")],
+    "another call": run("call commits(20)"),
+    "an error at Parse": run("select nonsense from plain"),
+    "a limit": [parse("select id from plain order by id"), bind(), execute(limit=1), execute(limit=1)],
+    "COPY": run("copy plain to stdout"),
+    "a setting": run("select set_config('work_mem', '7MB', true), set_config('my.x', 'a', false)"),
+    "SET": run("set local work_mem = '7MB'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("behind", [behind for behind in BEHIND if behind not in {"SET", "an error at Parse"}])
+def test_a_call_that_ends_transactions_in_front_of_a_pipeline(commits: Twins, call: str, behind: str) -> None:
+    for _ in range(2):  # what was described once is known
+        commits.same(*run(call), *BEHIND[behind], SYNC)
+        commits.query("select id, v from plain order by id")
+        commits.query("select current_setting('work_mem'), current_setting('my.x', true)")
+        commits.query("truncate plain")
+        commits.query("deallocate all")
+
+
+def test_a_call_that_ends_transactions_is_executed_twice(commits: Twins) -> None:
+    commits.same(*run("call commits(1)"), execute(), SYNC)
+    commits.same(parse("call commits($1)"), bind(b"5"), execute(limit=1), execute(limit=1), SYNC)
+    commits.same(parse("call commits($1)", "c"), bind(b"8", statement="c"), execute(), bind(b"9", statement="c"),
+                 execute(), SYNC)  # fmt: skip
+    commits.query("select id, v from plain order by id")
+
+
+def test_a_call_that_ends_transactions_behind_something_else(commits: Twins) -> None:
+    for before in (run("select 1"), run("set local work_mem = '7MB'")):
+        commits.same(*before, *run("call commits(1)"), *run("select 2"), SYNC, ignoring="W")
+        commits.query("select id, v from plain order by id")
+
+
+@pytest.mark.parametrize(
+    "behind", [[FLUSH, *BEHIND["a query"]], BEHIND["SET"], BEHIND["an error at Parse"]], ids=["Flush", "SET", "error"]
+)
+def test_a_call_that_commits_has_done_nothing_where_its_pipeline_comes_in_parts(
+    commits: Twins, behind: list[object]
+) -> None:
+    """Where one Postgres lets it, it is refused (docs/limits.md)."""
+    for call in CALLS:
+        assert sqlstates(commits.proxy.ask(*run(call), *behind, SYNC)) == ["2D000"]
+        assert commits.proxy.rows("select count(*) from plain") == [("0",)]
