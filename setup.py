@@ -33,6 +33,7 @@ COMPILED = (
     "proxy/session/lane_commit.py",
     "proxy/session/lane_quick.py",
     "proxy/session/lane_waits.py",
+    "proxy/shards/bound.py",
     "proxy/shards/cut.py",
     "proxy/shards/doomed.py",
     "proxy/shards/draining.py",

@@ -6,7 +6,8 @@ One client changes one row on each of several shards and commits. Three ways, in
 - **by hand**: one asyncpg connection to each shard, and the messages that the proxy sends: BEGIN and the look at what
   is prepared in the packet of an UPDATE; step 1 on all in parallel; the decision record and COMMIT; COMMIT PREPARED in
   parallel. (asyncpg gives no rows for a simple query, so the record is written without the transactions' ids; and it
-  has no messages without a Sync, so BEGIN and the look are texts, where the proxy binds what its links have prepared.)
+  has no messages without a Sync, so BEGIN, the look and step 1 are texts, where the
+  proxy binds what its links have prepared.)
 - **bare**: the same without all that makes it safe: BEGIN and UPDATE, PREPARE TRANSACTION, COMMIT, COMMIT PREPARED.
 
 Compared is the time from the first message to the last answer: each round of one transaction of every way gives a

@@ -77,8 +77,6 @@ def _row(*values: bytes | None) -> bytes:
 
 
 _TAG = backend.command_complete
-_SET = _row(b"0", b"1s") + _TAG(b"SELECT 1") + _TAG(b"SET CONSTRAINTS")
-_PREPARED = _SET + _row(b"4711", b"on", b"on") + _TAG(b"SELECT 1") + _said(b"PREPARE TRANSACTION", b"I")
 _ALIVE = _row(b"t", b"1s") + _TAG(b"SELECT 1")
 _IS_READY = _TAG(b"SET") * 2 + _ALIVE + _TAG(b"SET CONSTRAINTS") + _row(b"4712", b"on", b"on", b"1")
 _IS_READY += _said(b"SELECT 1", b"T")
@@ -90,7 +88,6 @@ ANSWERS = {
     "BEGIN": _said(b"BEGIN", b"T"),
     "COMMIT PREPARED": _said(b"COMMIT PREPARED", b"I"),
     "SELECT pgchorus.decide": _DECIDED,
-    "SELECT pg_catalog.set_config('statement_timeout'": _PREPARED,
     "SELECT": _said(b"SELECT 1", b"T", _READ),
     "INSERT": _said(b"INSERT 0 1", b"T"),
     "UPDATE": _said(b"UPDATE 1", b"T"),
@@ -98,9 +95,13 @@ ANSWERS = {
 }
 
 
-# What stands before a statement in its packet, by its name on the link (proxy.session.lane_ahead).
+# What is bound without being asked for its columns, by its name (proxy.session.lane_ahead, proxy.shards.bound).
 _BOUND = backend.bind_complete()
 AHEAD = {
+    b"": _BOUND + _said(b"PREPARE TRANSACTION", b"I"),
+    b"pgchorus_preparing_0": _BOUND + backend.data_row([b"0", b"1s"]) + _TAG(b"SELECT 1"),
+    b"pgchorus_preparing_1": _BOUND + _TAG(b"SET CONSTRAINTS"),
+    b"pgchorus_preparing_2": _BOUND + backend.data_row([b"4711", b"on", b"on"]) + _TAG(b"SELECT 1"),
     b"pgchorus_begin": _BOUND + _TAG(b"BEGIN"),
     b"pgchorus_savepoint": _BOUND + _TAG(b"SAVEPOINT"),
     b"pgchorus_look": _BOUND + backend.data_row([b"1"]) + _TAG(b"SELECT 1"),

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.shards import bound
+from proxy.shards.bound import EXECUTE, prepared
 from proxy.twophase.settling import BEGUN_ANEW, LOOK, LOOK_UNDONE
-from proxy.wire.frontend import Bind, Close, Execute, Parse, Query
+from proxy.wire.frontend import Bind, Query
 
 if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from proxy.twophase.settling import Settler
 
 _TEXTS_OID: Final = 1009  # text[]
-_EXECUTE: Final = Execute(b"", 0).encode()
 _BEGIN: Final = "pgchorus_begin"
 _SAVEPOINT: Final = "pgchorus_savepoint"
 _RELEASE: Final = "pgchorus_release"
@@ -30,9 +31,9 @@ _PLAIN: Final = {
     _SAVEPOINT: f"SAVEPOINT {LOOK}".encode(),
     _RELEASE: f"RELEASE SAVEPOINT {LOOK}".encode(),
 }
-_BOUND: Final = {name: Bind(b"", name.encode()).encode() + _EXECUTE for name in _PLAIN}
+_BOUND: Final = {name: Bind(b"", name.encode()).encode() + EXECUTE for name in _PLAIN}
 _NOBODY: Final = "{}"
-_BOUND_LOOK: Final = Bind(b"", LOOK.encode(), (), (_NOBODY.encode(),)).encode() + _EXECUTE
+_BOUND_LOOK: Final = Bind(b"", LOOK.encode(), (), (_NOBODY.encode(),)).encode() + EXECUTE
 
 
 def put_begin(link: ShardLink) -> None:
@@ -57,30 +58,16 @@ def put_look(link: ShardLink, settler: Settler) -> bytes:
 
 def forget(link: ShardLink) -> None:
     """Something of this has failed: nobody knows what the link has prepared."""
-    for name in _NAMES:
-        link.statements.pop(name, None)
+    bound.forget(link, _NAMES)
 
 
 def _run(link: ShardLink, name: str) -> bytes:
-    return _parse(link, name, _PLAIN[name], ()) + _BOUND[name]
+    return prepared(link, name, _PLAIN[name]) + _BOUND[name]
 
 
 def _look(link: ShardLink, settler: Settler) -> bytes:
-    parse = _parse(link, LOOK, settler.look_sql.encode(), (_TEXTS_OID,))
+    parse = prepared(link, LOOK, settler.look_sql.encode(), (_TEXTS_OID,))
     names = settler.names(link.shard)
     if names == _NOBODY:
         return parse + _BOUND_LOOK
-    return parse + Bind(b"", LOOK.encode(), (), (names.encode(),)).encode() + _EXECUTE
-
-
-def _parse(link: ShardLink, name: str, query: bytes, oids: tuple[int, ...]) -> bytes:
-    """Return what prepares a statement on a link, if that has it not; it is the latest one that was used.
-
-    Closed first, which is no error: it may be there and be forgotten.
-    """
-    statements = link.statements
-    if name in statements:
-        statements.move_to_end(name)
-        return b""
-    statements[name] = None
-    return Close(b"S", name.encode()).encode() + Parse(name.encode(), query, oids).encode()
+    return parse + Bind(b"", LOOK.encode(), (), (names.encode(),)).encode() + EXECUTE

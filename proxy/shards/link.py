@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.encodings import UTF_8, written
 from proxy.errors import QUERY_CANCELED
-from proxy.shards import lending
+from proxy.shards import bound, lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unhandled, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
 from proxy.shards.relay import IDLE, Relay
+from proxy.twophase.messages import PREPARING_TEXT
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
@@ -189,7 +190,10 @@ class ShardLink(Relay):
         The answer is read as ``Told`` does it. The link may be used, or released, in that call.
         """
         receiver = self._told = Told(self, told)
-        self.ask(frame(b"Q", sql.encode() + b"\0"), receiver)
+        if sql.startswith(PREPARING_TEXT):
+            self.ask(bound.preparing(self, sql), receiver)
+        else:
+            self.ask(frame(b"Q", sql.encode() + b"\0"), receiver)
 
     async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
         """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.
@@ -348,14 +352,18 @@ class ShardLink(Relay):
         rows: list[list[bytes | None]] = []
         fields: tuple[Field, ...] = ()
         notices: list[ErrorFields] = []
+        ended = False
         for kind, body in collected:
             if kind == backend.DATA_ROW:
+                if ended:
+                    rows, ended = [], False
                 rows.append(backend.decode_data_row(body))
             elif kind == backend.ROW_DESCRIPTION:
                 fields = backend.decode_row_description(body)
                 rows = []
             elif kind == backend.COMMAND_COMPLETE:
                 tags.append(backend.decode_command_tag(body))
+                ended = True  # rows behind it are another statement's, also where no description says so
             elif kind == backend.NOTICE_RESPONSE:
                 notices.append(backend.decode_error(body))
             elif kind == backend.ERROR_RESPONSE:

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proxy.shards.bound import forget
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.frames import HEADER, HEADER_BYTES, frame
@@ -136,7 +137,7 @@ class Told:
         self._answer = shape.read(data)
         return self._answer is not None
 
-    def whole(self, data: bytes, /) -> bool:
+    def whole(self, data: bytes, /) -> bool:  # noqa: C901 - one loop
         """Take an answer that has nothing but rows and tags in it, unless this is only the end of one."""
         if self._answer is not None:
             self._told(self._answer)
@@ -147,14 +148,18 @@ class Told:
         rows: list[list[bytes | None]] = []
         unpack = HEADER.unpack_from
         start = row_at = 0
+        ended = False
         while True:
             kind, length = unpack(data, start)
             stop = start + 1 + length
             if kind == _COMPLETE:
                 tags.append(data[start + HEADER_BYTES : stop - 1])
+                ended = True
             elif kind == _DESCRIPTION:
                 rows = []
             elif kind == _DATA_ROW:
+                if ended:
+                    rows, ended = [], False
                 if not rows:
                     row_at = start
                     rows.append(backend.decode_data_row(data[start + HEADER_BYTES : stop]))
@@ -179,6 +184,7 @@ class Told:
             answer = self._link.answer_of(self._collected)
         except ShardError as error:
             answer = error
+            forget(self._link)
         self._told(answer)
         return True
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.twophase.events import (
     Abort,
@@ -36,7 +36,7 @@ from proxy.twophase.events import (
 from proxy.twophase.finish import Part, finish
 from proxy.twophase.machine import CommitMachine, State
 from proxy.twophase.participant import ShardFailure
-from proxy.twophase.points import AFTER, BEFORE, Point
+from proxy.twophase.points import AFTER, BEFORE, Point, pass_by
 from proxy.twophase.recorded import ask_by_writing
 from proxy.wire.fields import ErrorFields
 
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from proxy.twophase.points import Checkpoint
 
 _LOST_SEVERITIES = ("FATAL", "PANIC")
-_UNDECIDED = frozenset({State.NEW, State.PREPARING})
+_UNDECIDED: Final = frozenset({State.NEW, State.PREPARING})
+_PREPARING: Final = State.PREPARING
+_DONE: Final = State.DONE
 _log = logging.getLogger(__name__)
 
 
@@ -103,6 +105,7 @@ class Drive:
         self._owner = owner
         self._on_told = on_told
         self._checkpoint = owner.checkpoint
+        self._stops = owner.checkpoint is not pass_by  # else points need not be looked up, twelve in each commit
         self._plan = plan
         self._links = links
         self._loop = asyncio.get_running_loop()
@@ -134,7 +137,7 @@ class Drive:
 
         What waits is closed and not cancelled: a cancel could make a success of a prepare that no standby has.
         """
-        if self._machine.state is not State.PREPARING:
+        if self._machine.state is not _PREPARING:
             return False
         self._happened(TimedOut(self._serial, error))
         return True
@@ -155,8 +158,8 @@ class Drive:
             while not self._broken:
                 if event is None:
                     self._carry_out(machine.start())
-                elif machine.state is not State.DONE:
-                    if isinstance(event, (Answered, Failed)):
+                elif machine.state is not _DONE:
+                    if self._stops and isinstance(event, (Answered, Failed)):
                         self._checkpoint(AFTER[event.step])
                     self._carry_out(machine.handle(event))
                 if not self._events:
@@ -166,7 +169,7 @@ class Drive:
             self._break(error)
         finally:
             self._handling = False
-        if machine.state is State.DONE or self._broken:
+        if machine.state is _DONE or self._broken:
             self._rest()
 
     def _break(self, error: Exception) -> None:
@@ -206,7 +209,8 @@ class Drive:
             match command:
                 case Send():
                     rounds = 1
-                    self._checkpoint(BEFORE[command.step])
+                    if self._stops:
+                        self._checkpoint(BEFORE[command.step])
                     self._send(command)
                 case Abort():
                     self._links[command.shard].abort()
@@ -216,7 +220,8 @@ class Drive:
                     self._serial = command.serial
                     self._timer = self._loop.call_later(command.seconds, self._happened, TimedOut(command.serial))
                 case Tell():
-                    self._checkpoint(Point.TELLING)
+                    if self._stops:
+                        self._checkpoint(Point.TELLING)
                     if not self.told.done():
                         self.told.set_result(command.outcome)
                         self._pass_on(command.outcome)

@@ -124,6 +124,11 @@ TRANSITIONS: dict[tuple[State, type], frozenset[State]] = {
     (State.CLEANING, TimedOut): frozenset({State.DONE}),
 }
 
+# An attribute of an enumeration costs ten times a global's look-up, and a commit makes a hundred of these.
+_NEW, _PREPARING, _UNDOING, _DECIDING = State.NEW, State.PREPARING, State.UNDOING, State.DECIDING
+_SETTLING, _APPLYING, _ENDING = State.SETTLING, State.APPLYING, State.ENDING
+_CLEANING, _DONE = State.CLEANING, State.DONE
+_PREPARE, _READY, _DECIDE, _COMMIT_PREPARED = Step.PREPARE, Step.READY, Step.DECIDE, Step.COMMIT_PREPARED
 # Tuples made once: a union in isinstance is made anew for each event.
 _FROM_LINKS = (Answered, Failed)
 _FROM_ELSEWHERE = (Finished, Unfinished)
@@ -142,7 +147,7 @@ class CommitMachine:
         if not plan.participants or plan.commit_point in plan.participants:
             raise MachineError("a distributed commit has a commit point and other participants")
         self.plan = plan
-        self.state = State.NEW
+        self.state = _NEW
         self._waiting: dict[int, Step] = {}  # messages on links
         self._finishing: set[int] = set()  # prepared parts being finished over control connections
         self._given_up: set[int] = set()
@@ -164,7 +169,7 @@ class CommitMachine:
 
     def start(self) -> list[Command]:
         """Send step 1, or roll back at once if some link is not inside a healthy transaction."""
-        if self.state is not State.NEW:
+        if self.state is not _NEW:
             raise MachineError("started twice")
         plan = self.plan
         for shard in (plan.commit_point, *plan.participants):
@@ -174,10 +179,10 @@ class CommitMachine:
                     self._own_failure(shard, "25P02", f"the transaction on shard {name} is not one that can commit")
                 )
                 return self._undo()
-        self.state = State.PREPARING
+        self.state = _PREPARING
         commands: list[Command] = [self._start_timer(plan.limits.prepare_timeout_s)]
-        commands += [self._send(shard, Step.PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
-        commands.append(self._send(plan.commit_point, Step.READY, ready_sql(plan)))
+        commands += [self._send(shard, _PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
+        commands.append(self._send(plan.commit_point, _READY, ready_sql(plan)))
         return commands
 
     def handle(self, event: Event) -> list[Command]:
@@ -202,7 +207,7 @@ class CommitMachine:
 
     def _is_stale(self, event: Event) -> bool:
         if isinstance(event, TimedOut):
-            return event.serial != self._timer or self.state is State.DONE
+            return event.serial != self._timer or self.state is _DONE
         if isinstance(event, _FROM_LINKS):
             return event.shard in self._given_up
         if isinstance(event, _FROM_ELSEWHERE):
@@ -210,21 +215,20 @@ class CommitMachine:
         return False
 
     def _dispatch(self, event: Event) -> list[Command]:  # noqa: PLR0911 - one line for each state
-        match self.state:
-            case State.PREPARING:
-                return self._in_preparing(event)
-            case State.DECIDING:
-                return self._in_deciding(event)
-            case State.SETTLING:
-                return self._in_settling(event)
-            case State.APPLYING:
-                return self._in_applying(event)
-            case State.UNDOING:
-                return self._in_undoing(event)
-            case State.ENDING:
-                return self._in_ending(event)
-            case _:
-                return self._in_cleaning(event)
+        state = self.state
+        if state is _PREPARING:
+            return self._in_preparing(event)
+        if state is _DECIDING:
+            return self._in_deciding(event)
+        if state is _APPLYING:
+            return self._in_applying(event)
+        if state is _SETTLING:
+            return self._in_settling(event)
+        if state is _UNDOING:
+            return self._in_undoing(event)
+        if state is _ENDING:
+            return self._in_ending(event)
+        return self._in_cleaning(event)
 
     def _send(self, shard: int, step: Step, sql: str) -> Send:
         self._waiting[shard] = step
@@ -243,7 +247,7 @@ class CommitMachine:
 
     def _own_failure(self, shard: int, sqlstate: str, message: str, detail: str = "") -> Failed:
         fields = ErrorFields.make("ERROR", sqlstate, message, detail=detail)
-        return Failed(shard, Step.PREPARE, fields, lost=False, status=self._statuses[shard])
+        return Failed(shard, _PREPARE, fields, lost=False, status=self._statuses[shard])
 
     def _fail(self, failure: Failed) -> None:
         """Keep the failure that the client will be told: the first, but a shard's own word before a lost link's."""
@@ -256,13 +260,13 @@ class CommitMachine:
         commands: list[Command] = []
         if isinstance(event, TimedOut):
             for shard, step in self._waiting.items():
-                if step is Step.PREPARE:
+                if step is _PREPARE:
                     self._lost_in_prepare.add(shard)
                 self._fail(self._late_vote(shard, event.error))
             commands = self._give_up()
         elif isinstance(event, Failed):
             self._fail(event)
-            if event.lost and event.step is Step.PREPARE:
+            if event.lost and event.step is _PREPARE:
                 self._lost_in_prepare.add(event.shard)
             if self._waiting:
                 commands = [self._start_timer(self.plan.limits.undo_timeout_s)]
@@ -275,7 +279,7 @@ class CommitMachine:
 
     def _late_vote(self, shard: int, told: ErrorFields | None) -> Failed:
         if told is not None:
-            return Failed(shard, Step.PREPARE, told, lost=False, status=self._statuses[shard])
+            return Failed(shard, _PREPARE, told, lost=False, status=self._statuses[shard])
         name = self.plan.names[shard]
         return self._own_failure(shard, "57014", f"shard {name} did not prepare the transaction in time")
 
@@ -283,7 +287,7 @@ class CommitMachine:
         """Believe a vote only if everything about it is right (rule 1); note what must be undone if it is not."""
         name = self.plan.names[event.shard]
         wanted_status = STATUS_BLOCK
-        if event.step is Step.PREPARE:
+        if event.step is _PREPARE:
             wanted_status = STATUS_IDLE
             if event.tags[-1:] != (b"PREPARE TRANSACTION",):
                 tag = event.tags[-1].decode("ascii", "replace") if event.tags else ""
@@ -297,7 +301,7 @@ class CommitMachine:
             xid = record.parse_xid(event.row[0] if event.row else None)
         except ValueError:
             xid = 0
-        if event.step is Step.PREPARE:
+        if event.step is _PREPARE:
             self._prepared[event.shard] = xid
             if event.row[1:2] and event.row[1] not in _DURABLE:
                 self._indirect.add(event.shard)
@@ -306,12 +310,12 @@ class CommitMachine:
         if (
             not xid
             or event.status != wanted_status
-            or any(notice.sqlstate == _NO_TRANSACTION for notice in event.notices)
+            or (event.notices and any(notice.sqlstate == _NO_TRANSACTION for notice in event.notices))
         ):
             self._fail(
                 self._own_failure(event.shard, "40000", f"shard {name} had no transaction that could be prepared")
             )
-        elif unconfirmed(event.notices):
+        elif event.notices and unconfirmed(event.notices):
             message = f"shard {name} could not confirm on its standbys that the transaction is prepared"
             self._fail(self._own_failure(event.shard, "40000", message))
 
@@ -321,10 +325,10 @@ class CommitMachine:
         plan = self.plan
         parts = [(plan.names[shard], self._prepared[shard]) for shard in plan.participants]
         call = record.decide_sql(plan.gid, self._commit_point_xid, parts, plan.epoch, plan.key)
-        self.state = State.DECIDING
+        self.state = _DECIDING
         return [
             self._start_timer(plan.limits.decide_timeout_s),
-            self._send(plan.commit_point, Step.DECIDE, f"{call}; COMMIT"),
+            self._send(plan.commit_point, _DECIDE, f"{call}; COMMIT"),
         ]
 
     def _in_deciding(self, event: Event) -> list[Command]:
@@ -343,7 +347,8 @@ class CommitMachine:
                 message = f"shard {self.plan.names[event.shard]} rolled the transaction back"
                 self._fail(self._own_failure(event.shard, "40000", message))
                 return self._undo()
-            doubtful = any(notice.sqlstate == _NO_TRANSACTION for notice in event.notices) or unconfirmed(event.notices)
+            notices = event.notices
+            doubtful = notices and (any(one.sqlstate == _NO_TRANSACTION for one in notices) or unconfirmed(notices))
             if event.tags[-1:] != (b"COMMIT",) or doubtful:
                 return self._settle()
         return self._apply()
@@ -357,7 +362,7 @@ class CommitMachine:
         return event
 
     def _settle(self) -> list[Command]:
-        self.state = State.SETTLING
+        self.state = _SETTLING
         return [Settle(self.plan.limits.settle_timeout_s)]
 
     def _in_settling(self, event: Event) -> list[Command]:
@@ -382,14 +387,14 @@ class CommitMachine:
     # --- step 3 -----------------------------------------------------------------------------------------------
 
     def _apply(self) -> list[Command]:
-        self.state = State.APPLYING
+        self.state = _APPLYING
         commands: list[Command] = [self._start_timer(self.plan.limits.apply_timeout_s)]
         for shard in self.plan.participants:
             if shard in self._indirect:
                 commands.append(self._finish(shard, commit=True))
             else:
                 gid = self.plan.gid.at(self.plan.names[shard])
-                commands.append(self._send(shard, Step.COMMIT_PREPARED, f"COMMIT PREPARED '{gid}'"))
+                commands.append(self._send(shard, _COMMIT_PREPARED, f"COMMIT PREPARED '{gid}'"))
         return commands
 
     def _finish(self, shard: int, *, commit: bool) -> Finish:
@@ -410,7 +415,7 @@ class CommitMachine:
             self._notices += event.notices
             if event.tags[-1:] != (b"COMMIT PREPARED",):
                 return [self._finish(event.shard, commit=True)]
-            if unconfirmed(event.notices):
+            if event.notices and unconfirmed(event.notices):
                 self._late[event.shard] = "not confirmed by its standbys"
         elif isinstance(event, Unfinished):
             (self._torn if event.torn else self._late)[event.shard] = event.reason
@@ -421,7 +426,7 @@ class CommitMachine:
         return commands + self._end()
 
     def _end(self) -> list[Command]:
-        self.state = State.ENDING
+        self.state = _ENDING
         commands: list[Command] = [self._start_timer(self.plan.limits.undo_timeout_s)]
         commands += self._end_readers(Step.COMMIT)
         return commands if self._waiting else self._tell_end()
@@ -445,7 +450,7 @@ class CommitMachine:
 
     def _tell_end(self) -> list[Command]:
         gid, names = self.plan.gid, self.plan.names
-        self.state = State.DONE
+        self.state = _DONE
         if self._unknown is not None:
             return [self._tell(Result.UNKNOWN, error=self._unknown, shard=self.plan.commit_point)]
         if self._torn:
@@ -470,7 +475,7 @@ class CommitMachine:
     def _undo(self) -> list[Command]:
         """Roll back on every shard: no decision was sent, or it was refused, and nothing can commit any more."""
         plan = self.plan
-        self.state = State.UNDOING
+        self.state = _UNDOING
         self._tainted.update(self._prepared)
         commands: list[Command] = [self._start_timer(plan.limits.undo_timeout_s)]
         for shard in (*plan.participants, plan.commit_point):
@@ -519,11 +524,11 @@ class CommitMachine:
     def _clean(self) -> list[Command]:
         """Go on until nothing is under way, with a limit."""
         if not self._finishing:
-            self.state = State.DONE
+            self.state = _DONE
             return []
-        if self.state is State.CLEANING:
+        if self.state is _CLEANING:
             return []
-        self.state = State.CLEANING
+        self.state = _CLEANING
         return [self._start_timer(self.plan.limits.undo_timeout_s * 2)]
 
     def _tell(

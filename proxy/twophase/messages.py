@@ -29,6 +29,14 @@ _LOOK_FOR_THE_PROXY = (
     "AND pg_catalog.textlike(pg_catalog.version(), '%linux%') "
     "THEN pg_catalog.set_config('client_connection_check_interval', '1s', true) END"
 )
+#: What a participant runs in step 1 before PREPARE TRANSACTION, the same in every commit: links bind it
+#: (proxy.shards.bound).
+PREPARING = (
+    f"SELECT pg_catalog.set_config('statement_timeout', '0', true), {_LOOK_FOR_THE_PROXY}",
+    "SET CONSTRAINTS ALL IMMEDIATE",
+    f"SELECT {_XID_AND_DURABILITY}",
+)
+PREPARING_TEXT = "; ".join(PREPARING) + "; "
 _SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
 _SYNC_WAIT_ENDED = "terminating connection due to administrator command"
 
@@ -47,11 +55,7 @@ def prepare_sql(plan: Plan, shard: int) -> str:
     A client's statement_timeout does not cover COMMIT in Postgres, so it does not here either. Its constraints may
     wait, and before it is prepared nobody but its proxy can end it: so it looks whether that is still there.
     """
-    return (
-        f"SELECT pg_catalog.set_config('statement_timeout', '0', true), {_LOOK_FOR_THE_PROXY}; "
-        "SET CONSTRAINTS ALL IMMEDIATE; "
-        f"SELECT {_XID_AND_DURABILITY}; PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
-    )
+    return f"{PREPARING_TEXT}PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
 
 
 def ready_sql(plan: Plan) -> str:

@@ -1,0 +1,59 @@
+"""Messages that run statements of our own, which a link has prepared: the server does not read their texts again.
+
+Decided here: when such a statement is prepared anew. Which go out together is decided by those who send them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.twophase.messages import PREPARING, PREPARING_TEXT
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Bind, Close, Execute, Parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.shards.link import ShardLink
+
+EXECUTE: Final = Execute(b"", 0).encode()
+_SYNC: Final = frame(b"S", b"")
+_NAMES: Final = tuple(f"pgchorus_preparing_{number}" for number in range(len(PREPARING)))
+_TEXTS: Final = tuple(text.encode() for text in PREPARING)
+_BOUND: Final = tuple(Bind(b"", name.encode()).encode() + EXECUTE for name in _NAMES)
+_ALL_BOUND: Final = b"".join(_BOUND)
+_UNNAMED: Final = Bind(b"", b"").encode() + EXECUTE + _SYNC
+_HEAD: Final = len(PREPARING_TEXT)
+
+
+def prepared(link: ShardLink, name: str, query: bytes, oids: tuple[int, ...] = ()) -> bytes:
+    """Return what prepares a statement on a link, if that has it not; it is the latest one that was used.
+
+    Closed first, which is no error: it may be there and be forgotten.
+    """
+    statements = link.statements
+    if name in statements:
+        statements.move_to_end(name)
+        return b""
+    statements[name] = None
+    return Close(b"S", name.encode()).encode() + Parse(name.encode(), query, oids).encode()
+
+
+def forget(link: ShardLink, names: Iterable[str] = _NAMES) -> None:
+    """Something has failed where these may have been prepared: nobody knows whether the link has them."""
+    for name in names:
+        link.statements.pop(name, None)
+
+
+def preparing(link: ShardLink, sql: str) -> bytes:
+    """Return the messages for a text that begins with ``PREPARING_TEXT``, up to a Sync.
+
+    They do what the text does as a query: the first error ends it, and rows are those of the last statement that has
+    any. When it has failed, ``forget``.
+    """
+    parts = [prepared(link, name, query) for name, query in zip(_NAMES, _TEXTS, strict=True)]
+    rest = frame(b"P", b"\0%b\0\0\0" % sql[_HEAD:].encode()) + _UNNAMED
+    if any(parts):
+        bound = b"".join(part + bound for part, bound in zip(parts, _BOUND, strict=True))
+        return bound + rest
+    return _ALL_BOUND + rest
