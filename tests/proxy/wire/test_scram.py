@@ -15,6 +15,7 @@ import pytest
 import scramp  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scramp.utils import saslprep  # type: ignore[import-untyped]
 
 from proxy.wire.errors import AuthenticationFailed, ProtocolViolation, WireFailure
 from proxy.wire.scram import MECHANISM, ScramServer, Verifier, decode_sasl_initial, is_verifier, stable_salt
@@ -429,3 +430,21 @@ def test_decode_sasl_initial(body: bytes) -> None:
         assert mechanism + b"\0" + pack(">i", -1 if data is None else len(data)) + (data or b"") == body
         return
     assert refused.fatal
+
+
+def test_what_is_too_long_for_a_password_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: whoever may send a password before any proof would keep all others waiting."""
+    prepared: list[int] = []
+
+    def counted(password: str) -> str:
+        prepared.append(len(password))
+        return str(saslprep(password))
+
+    monkeypatch.setattr("proxy.wire.scram.saslprep", counted)
+    verifier = Verifier.of_password("p\u00e9", b"0123456789abcdef")
+    assert verifier.proves("pe\u0301")  # the other way to write it
+    marks = "a" + "\u0301" * 16_000 + "\u0316" * 16_000
+    for password in (marks, "x" * 5_000, marks[:300]):
+        assert not verifier.proves(password)
+        assert Verifier.of_password(password, b"0123456789abcdef").proves(password)
+    assert prepared == [3]
