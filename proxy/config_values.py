@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +16,7 @@ from proxy.wire.scram import Verifier
 from router.cluster import TableName
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
+    from ipaddress import IPv4Network
 
 MAX_IDENTIFIER_BYTES = 63
 MAX_PORT = 65_535
@@ -25,6 +25,9 @@ MAX_SLOTS = 1 << 16
 DEFAULT_POSTGRES_PORT = 5432
 RESERVED_SCHEMAS = ("information_schema", "pgchorus")
 
+_HBA_MARKS = '+/@"'
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_MD5 = re.compile("md5[0-9a-f]{32}")
 _PLAIN = r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*"
 _QUOTED = r'"(?:[^"\0]|"")+"'
 _PART = re.compile(f"{_PLAIN}|{_QUOTED}")
@@ -135,14 +138,29 @@ def some_names(given: str) -> tuple[str, ...]:
     return found
 
 
+def ruled_names(given: str) -> tuple[str, ...]:
+    """Read names of a rule. What means something else in pg_hba.conf would fit nobody here, and is a mistake."""
+    found = names(given)
+    for name in found:
+        if name[0] in _HBA_MARKS:
+            raise Wrong(f"{name} is no name", "groups (+), patterns (/), files (@) and quotes are not known: name them")
+        if len(name.encode()) > MAX_IDENTIFIER_BYTES:
+            raise Wrong(f"{name} is longer than {MAX_IDENTIFIER_BYTES} bytes", "give the name as Postgres has cut it")
+    return found
+
+
 def networks(given: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Read networks (or addresses) with commas between them; ``all`` is every address."""
     try:
-        return tuple(ip_network(part) for part in names(given))
+        found = tuple(ip_network(part) for part in names(given))
     except ValueError as error:
         if isinstance(error, Wrong):
             raise
         raise Wrong(str(error), "write networks as 10.0.0.0/8 or fd00::/8, addresses as they are") from error
+    for one in found:
+        if isinstance(one, IPv6Network) and (one.network_address.scope_id or one.subnet_of(_MAPPED)):
+            raise Wrong(f"{one} fits nobody", "an IPv4 address in IPv6 counts as IPv4, and scopes are not looked at")
+    return found
 
 
 def power_of_two(given: str) -> int:
@@ -214,6 +232,8 @@ def password(given: str) -> str:
     """Read a password, or a SCRAM verifier as Postgres stores it."""
     if not given:
         raise Wrong("is empty", "give a password, env:NAME or file:PATH")
+    if _MD5.fullmatch(given):
+        raise Wrong("is what Postgres keeps of a password for md5", "give the password, or a SCRAM verifier")
     if "\0" in given:
         raise Wrong("has a NUL in it", "no client could send that")
     if given.startswith("SCRAM-SHA-256$"):

@@ -96,8 +96,8 @@ _RULE = Section(
         "method": Key(Value(values.choice(*METHODS))),
         "connection": Key(Value(values.choice(*CONNECTIONS)), "any"),
         "networks": Key(Value(values.networks), ()),
-        "databases": Key(Value(values.names), ()),
-        "users": Key(Value(values.names), ()),
+        "databases": Key(Value(values.ruled_names), ()),
+        "users": Key(Value(values.ruled_names), ()),
     }
 )
 _TLS = Section(

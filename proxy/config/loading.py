@@ -31,7 +31,7 @@ from proxy.wire.scram import is_verifier
 from router.cluster import DEFAULT_SLOTS, Cluster, Database, Home, Placement, Reference, Sharded, TableName, Vouch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _NEED_USERS = ("scram-sha-256", "md5", "password")
@@ -41,7 +41,7 @@ def load(file: Path, environment: Mapping[str, str] | None = None) -> Config:
     """Read a configuration; raises ConfigError with every mistake in it."""
     reader = Reader(file, os.environ if environment is None else environment)
     content = reader.load(FORM)
-    _check_auth(reader, content["auth"], content["tls"])
+    _check_auth(reader, content["auth"], content["tls"], content["databases"] or {})
     databases = {
         name: made
         for name, database in (content["databases"] or {}).items()
@@ -131,7 +131,9 @@ def _tls(file: Path, tls: dict[str, Any] | None) -> Tls | None:
     return Tls(paths["certificate"] or file, paths["key"], paths["client_ca"], tls["minimum_version"])
 
 
-def _check_auth(reader: Reader, auth: dict[str, Any] | None, tls: dict[str, Any] | None) -> None:
+def _check_auth(
+    reader: Reader, auth: dict[str, Any] | None, tls: dict[str, Any] | None, databases: Collection[str]
+) -> None:
     if not auth:
         return
     users = auth["users"] or {}
@@ -147,7 +149,20 @@ def _check_auth(reader: Reader, auth: dict[str, Any] | None, tls: dict[str, Any]
     for path, rule in rules.items():
         if rule["connection"] == "tls" and tls is None:
             reader.wrong(f"{path}.connection", "can never be: there is no tls section", "give tls, or leave it out")
+        _check_names(reader, path, rule, users, databases)
     _check_verifiers(reader, auth, users)
+
+
+def _check_names(
+    reader: Reader, path: str, rule: dict[str, Any], users: Collection[str], databases: Collection[str]
+) -> None:
+    """A rule for nobody would let those by whom it was meant for."""
+    for user in (rule["users"] or ()) if rule["method"] in _NEED_USERS and users else ():
+        if user not in users:
+            reader.wrong(f"{path}.users", f"{user} has no password in auth.users", "give one, or leave it out")
+    for name in rule["databases"] or ():
+        if name not in databases and name != CONSOLE_DATABASE:
+            reader.wrong(f"{path}.databases", f"{name} is no database here", f"name one of {', '.join(databases)}")
 
 
 def _check_verifiers(reader: Reader, auth: dict[str, Any], users: Mapping[str, str | None]) -> None:

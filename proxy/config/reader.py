@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_NULL = "tag:yaml.org,2002:null"
+
+
 @dataclass(frozen=True, slots=True)
 class Mistake:
     """One thing that is wrong in a file. ``line`` counts from 1; ``path`` is the key's, with dots."""
@@ -108,12 +111,15 @@ class Reader:
             self.wrong(path, f"is a {_kind(node)}", "give one value")
             return None
         try:
-            return form.read(_whole(self._secret(node.value) if form.secret else node.value))
+            return form.read(_whole(self._secret(node) if form.secret else node.value))
         except Wrong as error:
             self.wrong(path, error.wrong, error.right)
             return None
 
-    def _secret(self, text: str) -> str:
+    def _secret(self, node: yaml.ScalarNode) -> str:
+        text: str = node.value
+        if node.tag == _NULL:
+            raise Wrong("is null", "give a value, in quotes if it is this word")
         if text.startswith("env:"):
             name = text.removeprefix("env:")
             if name not in self.environment:
