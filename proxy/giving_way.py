@@ -12,7 +12,7 @@ it has rolled back; behind that a cancel is ignored, or ends the wait for the st
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from proxy.shards.link import ShardLink
     from proxy.transaction import ClientTransaction
@@ -92,6 +92,21 @@ def deaf_behind(transaction: ClientTransaction) -> Iterator[None]:
         yield
     finally:
         transaction.past_cancel = False
+
+
+@asynccontextmanager
+async def past_cancels(transaction: ClientTransaction) -> AsyncIterator[None]:
+    """Surround what links are asked behind a statement that has succeeded: a cancel comes too late for both.
+
+    A signal that finds the server waiting for a message is lost, so it need only have been sent.
+    """
+    before, transaction.past_cancel, transaction.cancel_requested = transaction.past_cancel, True, False
+    try:
+        for link in [*transaction.links.values(), *transaction.pinned.values()]:
+            await link.cancels_sent()
+        yield
+    finally:
+        transaction.past_cancel = before
 
 
 async def outlive_cancels(transaction: ClientTransaction) -> None:

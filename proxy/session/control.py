@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
 from proxy.executor.request import Request
+from proxy.giving_way import past_cancels
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
 from proxy.session.chaining import begin_block, chain
@@ -196,9 +197,10 @@ async def _savepoint(session: Session, statement: Statement, plan: TransactionCo
         if session.clocks is not None:
             session.clocks.rolled_back_to(transaction.log[-1])
         session.follow_parameters(session.settings_link)
-        await learn_isolation(session)
-        if session.role_moved:
-            await learn_role(session, lasting=False)
+        async with past_cancels(transaction):
+            await learn_isolation(session)
+            if session.role_moved:
+                await learn_role(session, lasting=False)
     if changed:
         await session.catalog_changed()
     return b"ROLLBACK"
@@ -236,9 +238,17 @@ async def setting_control(
     if plan.name == "client_encoding":
         await check_changed(session, encoding)
     session.parameters_are_noted()
+    async with past_cancels(transaction):
+        await _follow(session, statement, plan, known=known)
+    transaction.finish_statement()
+    return tag
+
+
+async def _follow(session: Session, statement: Statement, plan: SettingControl, *, known: bool) -> None:
+    """A statement about settings has run on one link: note it, and bring it to the others; ``known``: what it has."""
+    transaction = session.transaction
     if await _stays_on_the_link(session, statement, plan):
-        transaction.finish_statement()
-        return tag
+        return
     _note_setting(session, statement, plan)
     if transaction.in_block:
         await all_but(session, session.settings_shard, statement.text)
@@ -248,11 +258,9 @@ async def setting_control(
     await _follow_timeouts(session, plan)
     if plan.name in ROLE_SETTINGS:
         await learn_role(session, lasting=not plan.local)
-    if not transaction.in_block:
+    if known and not transaction.in_block:
         for link in transaction.links.values():
-            link.settings = session.settings.applied if known else link.settings
-        transaction.finish_statement()
-    return tag
+            link.settings = session.settings.applied
 
 
 async def _follow_isolation(session: Session, plan: SettingControl) -> None:

@@ -6,12 +6,14 @@ from then on because a shard has reported them. Left to others: settings that ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.session.roles import ROLE_SETTINGS, note_role
 from proxy.settings import set_config_sql, unsure
 from proxy.transaction import UNSEEN
 from router.functions import custom_settings_in
+from router.plan_control import Setting, SettingControl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,15 @@ _ROLLED_BACK: Final = ("temporary", "LISTEN", "WITH HOLD")
 _READ_ONLY_PARAMETERS: Final = frozenset(
     {"is_superuser", "in_hot_standby", "integer_datetimes", "server_encoding", "server_version"}
 )
+
+
+def note_joined(session: Session, statement: Statement, link: ShardLink) -> None:
+    """Before a statement runs on a link: be ready for what it leaves, whatever keeps the session from noting it."""
+    if statement.pins and link.on_notification is None:  # it may hear something before it is pinned
+        link.on_notification = partial(session.notified, link)
+    plan = statement.plan
+    if statement.set_config or (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW):
+        link.settings = unsure(link.settings)
 
 
 def note_effects(session: Session, statement: Statement, shards: Sequence[int]) -> None:

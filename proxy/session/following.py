@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from proxy.giving_way import past_cancels
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting
 from proxy.session.clocks import NAMES as TIMEOUTS
@@ -80,8 +81,9 @@ async def follow_set_config(session: Session, statement: Statement, shard: int) 
     if sets_encoding(statement):
         await check_changed(session, session.encoding)
         session.parameters_are_noted()
-    for call in statement.set_config:
-        await _follow(session, link, call)
+    async with past_cancels(transaction):
+        for call in statement.set_config:
+            await _follow(session, link, call)
     if not transaction.in_block:
         link.settings = session.settings.applied
 
@@ -121,6 +123,12 @@ async def learn_settings(session: Session) -> None:
     transaction = session.transaction
     if UNSEEN not in transaction.pins or transaction.in_block:
         return
+    async with past_cancels(transaction):
+        await _learn_settings(session)
+
+
+async def _learn_settings(session: Session) -> None:
+    transaction = session.transaction
     shard = session.database.logical.home
     link = transaction.pinned.get(shard)
     if link is None or link.closed:  # the next statement hears that it is lost

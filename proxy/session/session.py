@@ -24,7 +24,7 @@ from proxy.session import names, own_settings
 from proxy.session.changing import changing
 from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
-from proxy.session.effects import note_effects, note_failure
+from proxy.session.effects import note_effects, note_failure, note_joined
 from proxy.session.encoded import sets_encoding
 from proxy.session.following import learn_settings
 from proxy.session.meter import Meter
@@ -589,8 +589,7 @@ class Session(SessionFields):
         if not self.transaction.links:
             self.transaction.command = statement.tag  # by which it is chosen where it reads
         link = (await self.transaction.join([shard], writes=writes, reads=reads))[shard]
-        if statement.pins and link.on_notification is None:  # it may hear something before it is pinned
-            link.on_notification = partial(self.notified, link)
+        note_joined(self, statement, link)
         return link
 
     def note_effects(self, statement: Statement, shards: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from proxy.giving_way import past_cancels
 from proxy.isolation import DEFAULT_SETTINGS
 from proxy.session.clocks import NAMES as TIMEOUTS
 from proxy.session.clocks import learn_timeouts
@@ -131,6 +132,10 @@ class Lasting:
         """It is the session's; raises ShardError if the shard could not be asked, which has committed nevertheless."""
         if self._lost is not None:
             raise self._lost
+        async with past_cancels(self._session.transaction):
+            await self._keep()
+
+    async def _keep(self) -> None:
         session = self._session
         for name, value in self._left.items():
             if name in _REFUSED or name in _OF_BLOCKS:

@@ -219,14 +219,14 @@ class ShardLink(Relay):
         """
         self.cancelled = not self.closed
         self.fit = None
-        return self._cancel(timeout_s)
-
-    async def _cancel(self, timeout_s: float) -> None:
-        if self.closed:
-            return
         delivered = asyncio.get_running_loop().create_future()
         self._cancels.add(delivered)
+        return self._cancel(delivered, timeout_s)
+
+    async def _cancel(self, delivered: asyncio.Future[None], timeout_s: float) -> None:
         try:
+            if self.closed:
+                return
             async with asyncio.timeout(timeout_s):
                 await self._loan.cancel()
         except FOREIGN_ERRORS as error:
@@ -300,6 +300,11 @@ class ShardLink(Relay):
             self.sequences = None
             self.dirty = False
 
+    async def cancels_sent(self) -> None:
+        """Return when the server has been told of all cancels that were asked for."""
+        if self._cancels:
+            await asyncio.wait(self._cancels)
+
     async def outlive_cancels(self) -> None:
         """See that no cancel, or timeout, is still on its way: it hits an empty statement and not the next one.
 
@@ -307,8 +312,7 @@ class ShardLink(Relay):
         """
         if not (self.cancelled or self.late):
             return
-        if self._cancels:
-            await asyncio.wait(self._cancels)
+        await self.cancels_sent()
         try:
             await self.run("")
         except ShardError as error:
