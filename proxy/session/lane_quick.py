@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
     from proxy.shards.link import ShardLink
+    from proxy.shards.pool import LinkPool
     from proxy.shards.receiver import Chunk
     from router.plan import Statement
     from router.shortcut import Expected
@@ -65,6 +66,7 @@ _LONGEST_HEAD: Final = 1024
 _FEW_STATEMENTS: Final = 16
 _unpack_header: Final = HEADER.unpack_from
 _now: Final = monotonic
+_NO_TIME: Final = 1e-9  # by which a statement that has waited for less than a clock shows is known
 
 
 def _has_end(data: bytes) -> bool:
@@ -98,6 +100,7 @@ class QuickLane(FastLane):
         "_owners",
         "_prepared",
         "_slots",
+        "_waiting",
         "_write",
     )
 
@@ -105,6 +108,7 @@ class QuickLane(FastLane):
         super().__init__(session, extended)
         self._likely = _NOBODY
         self._odd = False  # something has happened meanwhile
+        self._waiting: Expected | None = None  # was expected, and waits for a link
         # Struct fields when compiled, and fewer look-ups in any build.
         self._fields: SessionFields = session
         self._limits: CountsFields = session.database.counts
@@ -187,11 +191,62 @@ class QuickLane(FastLane):
         """Have a statement wait for a link, if it is one that may."""
         self._general()
         if isinstance(running, Shortcut):
-            return self._queue(shard, data, running, None)
-        name = running.name
-        if name and self._session.statements.get(name) is not running.prepared:
-            return False
-        return self._queue(shard, data, None, cast("KnownBind", running))
+            queued = self._queue(shard, data, running, None)
+        else:
+            name = running.name
+            if name and self._session.statements.get(name) is not running.prepared:
+                return False
+            queued = self._queue(shard, data, None, cast("KnownBind", running))
+        if queued:
+            self._waiting = running
+        return queued
+
+    def go_on(self, link: ShardLink, pool: LinkPool, late: float) -> bool:
+        """Send what has waited for a link: by the quick way, if it was expected and the link is fit for that."""
+        running, self._waiting = self._waiting, None
+        if running is None or self.missed or not self._is_as_before():
+            return super().go_on(link, pool, late)
+        now = _now()
+        link.rests(now, pool.limits.idle_check_s)
+        statements, kind, data = self._prepared, running.kind, self._data
+        if link.fit is not self._applied or (kind == NAMED and running.link_name not in link.statements):
+            return super().go_on(link, pool, late)
+        if kind == QUERY:
+            if statements:
+                statements.pop(b"", None)
+        elif kind == NAMED:
+            if statements.get(running.name) is not running.prepared:
+                return super().go_on(link, pool, late)
+            link.statements.move_to_end(running.link_name)
+            data = running.sent_alike(data)
+        else:
+            statements[b""] = running.prepared
+        self._fields.in_query = self.armed = True
+        self.busy = self._odd = False
+        self._late = max(late, _NO_TIME)
+        self._running = running
+        self._link = link
+        self._by_shard[self._shard] = link
+        self._connection.received += len(self._data)
+        link.asked_at = now
+        link.quick = self
+        link.send(data)
+        return True
+
+    def _waits_with(self, data: bytes) -> None:
+        self._waiting = None
+        super()._waits_with(data)
+
+    def _is_as_before(self) -> bool:
+        """Whether all that was looked at when a statement was expected is so when it has waited."""
+        return (
+            self._version == self._common.catalog_version
+            and self._connection.writable
+            and not self._transaction.cancel_requested
+            and self._session.clocks is None
+            and not self._session.portals
+            and not self._transaction.links
+        )
 
     def _slot(self, key: int) -> int:
         return integer_slot(key, self._slots)
@@ -217,12 +272,13 @@ class QuickLane(FastLane):
             return False
         at, size, now, pool = len(head), len(data), _now(), link.lender
         took = now - link.asked_at
+        late = self._late
         row: int = data[at] * 256 + data[at + 1] if NATIVE else _row_length(data, at)[0]
         if (
             row + at + _BEHIND != size
             or self._odd
             or link.fit is None
-            or took > self._limits.notable_s
+            or took + late > self._limits.notable_s
             or connection.queued
             or pool is None
         ):
@@ -234,14 +290,17 @@ class QuickLane(FastLane):
         self._by_shard.clear()
         connection.sent += size
         self._write(data)
-        ledger = self._ledger
-        entries, end = ledger.entries, ledger.end
-        entries[end] = took
-        entries[end + 1] = running
-        entries[end + 2] = link.load
-        ledger.end = end = end + 3
-        if end == FULL:
-            self._counts.settle()
+        if late:
+            self._count_late(took, link)
+        else:
+            ledger = self._ledger
+            entries, end = ledger.entries, ledger.end
+            entries[end] = took
+            entries[end + 1] = running
+            entries[end + 2] = link.load
+            ledger.end = end = end + 3
+            if end == FULL:
+                self._counts.settle()
         link.idle_since = now
         if pool.waiters:
             pool.take_back(link)
@@ -249,9 +308,31 @@ class QuickLane(FastLane):
             pool.idle.append(link)
         return True
 
+    def _count_late(self, took: float, link: ShardLink) -> None:
+        """Count a statement that had waited for its link, which the pool has counted as lent."""
+        running, counts = self._running, self._counts
+        link.load.add(took)
+        took += self._late
+        self._late = 0.0
+        tally = running.tally or self._session.meter.tally_in_lane(running)  # type: ignore[arg-type]
+        tally.add(took)
+        tally.rows += 1
+        counts.alone += 1
+        counts.alone_seconds += took
+        self._count_sent(running.kind)
+
+    def _count_sent(self, kind: int) -> None:
+        counts = self._counts
+        counts.fast += 1
+        if kind != QUERY:
+            counts.binds += 1
+            if kind != NAMED:
+                counts.client_parses += 1
+                counts.server_parses += 1
+
     def slowed(self) -> None:
         """Make it a statement of the fast lane."""
-        link, running, counts = self._link, self._running, self._counts
+        link, running = self._link, self._running
         assert link is not None  # noqa: S101 - it has called
         self._odd = False
         self.busy, self.armed = True, False
@@ -260,13 +341,9 @@ class QuickLane(FastLane):
         self._pool, self._shard = link.lender, link.shard
         self._transaction.command = running.statement.tag
         self._connection.feed_from(link)
-        counts.fast += 1
-        counts.lent += 1
-        if running.kind != QUERY:
-            counts.binds += 1
-            if running.kind != NAMED:
-                counts.client_parses += 1
-                counts.server_parses += 1
+        if not self._late:  # else the pool has counted it
+            self._counts.lent += 1
+        self._count_sent(running.kind)
 
     # --- the fast lane's ends and beginnings -------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import re
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from proxy.wire.frontend import Query
@@ -208,3 +209,60 @@ def test_a_session_whose_settings_no_link_has_gets_them(crowd: Crowd) -> None:
 
 def word_on(lane: Lane, shard: int) -> str:
     return next(word for word in map(str, range(100, 200)) if lane.town.shard_of(word) == shard)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_comes_behind_a_statement_that_waits_is_answered_behind_it(crowd: Crowd, way: str) -> None:
+    came = crowd.come(3, way)
+    messages = asked(way, READ, crowd.key)
+    expected = came[0].ask(*messages)
+    for _ in range(2):
+        crowd.hold(way)
+        crowd.queue(*came, messages=messages)
+        for client in came:
+            client.send(*messages, *messages)
+        crowd.let_go()
+        assert [[client.read() for _ in range(3)] for client in came] == [[expected] * 3] * 3
+        before = crowd.lane.count()
+        assert [client.ask(*messages) for client in came] == [expected] * 3
+        assert crowd.lane.count() == before + 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_that_has_waited_may_fail_or_give_no_row(crowd: Crowd, way: str) -> None:
+    """Its answer is none that was expected: the client gets it whole, and so does who waits behind it."""
+    text = "SELECT 8 / (n - 5) FROM notes WHERE k = $1"
+    came = crowd.come(2, way, text)
+    messages = asked(way, text, crowd.key)
+    with psycopg.connect(crowd.lane.town.shards[1], autocommit=True) as shard:
+        for n, code in ((5, "22012"), (None, ""), (3, "")):
+            crowd.hold(way, text)
+            shard.execute(b"DELETE FROM notes WHERE k = %d" % crowd.key)
+            if n is not None:
+                shard.execute(b"INSERT INTO notes VALUES (%d, NULL, %d)" % (crowd.key, n))
+            crowd.queue(*came, messages=messages)
+            crowd.let_go()
+            for client in came:
+                answer = client.read()
+                assert [entry[1]["C"] for entry in answer if entry[0] == "error"] == [code] * bool(code)
+                assert answer[-1] == ("ready", "I")
+                assert ("row", [b"1"]) in client.query("SELECT 1")
+                for _ in range(2):
+                    assert client.ask(*messages) == answer
+
+
+def test_a_statement_that_has_waited_can_be_cancelled_when_it_runs(crowd: Crowd) -> None:
+    text = "SELECT n FROM notes WHERE k = $1 FOR UPDATE"
+    one, other = crowd.come(2, text=text)
+    messages = asked("simple", text, crowd.key)
+    crowd.hold()
+    crowd.queue(one, other, messages=messages)
+    with psycopg.connect(crowd.lane.town.shards[1]) as shard:
+        shard.execute(b"SELECT FROM notes WHERE k = %d FOR UPDATE" % crowd.key)
+        crowd.let_go()
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE'"
+        eventually(lambda: len(shard.execute(waits.encode()).fetchall()) == 2, "they do not run")
+        one.cancel()
+        assert [entry[1]["C"] for entry in one.read() if entry[0] == "error"] == ["57014"]
+    assert ("row", [b"0"]) in other.read()
+    assert ("row", [b"0"]) in one.ask(*messages)
