@@ -13,8 +13,9 @@ from proxy.executor.request import send
 from proxy.isolation import runs_with_snapshot
 from proxy.session import control, simple
 from proxy.session.audit import Audit, errors_told
+from proxy.session.copied import copied_shard
 from proxy.session.meter import rows_of_tag
-from proxy.session.preparing import request_of
+from proxy.session.preparing import relay_on_link, request_of
 from proxy.session.run import needs_block, settle_before, shard_by_shard, shards_of, start, writes_of
 from proxy.session.warning import warn
 from proxy.session.watched import Watch
@@ -23,6 +24,7 @@ from router.plan import Ddl, ShardByShard, Statement
 from router.plan_control import Control, Prepared, PreparedControl, Setting, SettingControl, TransactionControl
 
 if TYPE_CHECKING:
+    from proxy.executor.request import ResultStream
     from proxy.session.prepared import Portal
     from proxy.session.session import Session
     from router.plan import Plan
@@ -129,14 +131,12 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         audit = None if statement.audit is None else await Audit.begin(session, statement, alone=alone)
         own_block = alone and sync_is_next(session)
         watch = await Watch.begin(session, statement, shards_of(portal.executable), own_block=own_block)
+        if (shard := copied_shard(portal.executable, statement)) is not None:
+            await _execute_copy(session, portal, shard, watch)
+            return
         with errors_told(audit):
             portal.result = await start(session, portal.executable, request_of(portal))
-            if audit is not None or watch is not None:
-                await portal.result.park()  # it runs to its end, whatever becomes of the portal
-            if audit is not None:
-                await audit.end()
-            if watch is not None:
-                await watch.end()
+            await _end_looks(portal.result, audit, watch)
     done = await send(portal.result, session.connection, max_rows=row_limit)
     if done:
         session.meter.rows += rows_of_tag(portal.result.tag)
@@ -145,3 +145,23 @@ async def _execute_parted(session: Session, portal: Portal, statement: Statement
         session.note_effects(statement, shards_of(portal.executable))
         if isinstance(statement.plan, Ddl) and statement.plan.catalog_changes:
             await session.catalog_changed()
+
+
+async def _end_looks(result: ResultStream, audit: Audit | None, watch: Watch | None) -> None:
+    if audit is not None or watch is not None:
+        await result.park()  # it runs to its end, whatever becomes of the portal
+    if audit is not None:
+        await audit.end()
+    if watch is not None:
+        await watch.end()
+
+
+async def _execute_copy(session: Session, portal: Portal, shard: int, watch: Watch | None) -> None:
+    """Pass a COPY FROM STDIN on as it came, between two looks at what it sets."""
+    assert portal.executable is not None  # noqa: S101 - narrows the type
+    answer = await relay_on_link(session, portal, portal.executable, shard, describe=False)
+    if watch is not None:
+        await watch.end()
+    session.note_effects(portal.prepared.statement, [shard])
+    portal.answered(answer)
+    session.write(answer)

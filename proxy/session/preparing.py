@@ -411,6 +411,16 @@ async def parsed_on(session: Session, link: ShardLink, prepared: PreparedStateme
 async def _run_on_link(
     session: Session, portal: Portal, executable: Executable, shard: int, *, describe: bool
 ) -> bytes:
+    tag = await relay_on_link(session, portal, executable, shard, describe=describe)
+    session.note_effects(portal.prepared.statement, [shard])
+    await follow_set_config(session, portal.prepared.statement, shard)
+    return tag
+
+
+async def relay_on_link(
+    session: Session, portal: Portal, executable: Executable, shard: int, *, describe: bool
+) -> bytes:
+    """Run what a portal has bound on one shard and pass its answer on; returns its CommandComplete."""
     await check_rows(session, portal.prepared, shard)
     link = await session.join(portal.prepared.statement, shard, writes=writes_of(executable))
     await settle_before(session, [shard])
@@ -438,8 +448,9 @@ async def _run_on_link(
     answer.hold_tag = True
     link.exchange(packet, answer)
     await answer.wait(link)
+    while answer.copy_in:
+        await answer.pass_copy_data(link)
+        await answer.wait(link)
     if answer.failed:
         raise Reported(answer.sqlstate)
-    session.note_effects(portal.prepared.statement, [shard])
-    await follow_set_config(session, portal.prepared.statement, shard)
     return answer.tag

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.session.copied import as_it_came
 from proxy.session.run import writes_of
-from router.plan import Execution, Single
+from router.plan import Execution
 
 if TYPE_CHECKING:
     from proxy.session.prepared import Portal
@@ -21,10 +22,7 @@ def relayed_shard(executable: Executable, statement: Statement) -> int | None:
         or statement.watched
     ):
         return None
-    task = executable.tasks[0]
-    if task.after or task.before or (task.text is not None and not isinstance(statement.plan, Single)):
-        return None
-    return task.shard
+    return as_it_came(executable, statement)
 
 
 def writes_on_shard(portal: Portal) -> bool:

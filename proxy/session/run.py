@@ -15,6 +15,7 @@ from proxy.errors import ProxyError
 from proxy.executor import execute
 from proxy.executor.request import Fence as FenceHooks
 from proxy.session.audit import Audit, errors_told
+from proxy.session.copied import copied_shard
 from proxy.session.copying import CopyValues
 from proxy.session.creating import start_create
 from proxy.session.declared import check_declared
@@ -32,7 +33,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
-from proxy.wire.frames import frame
+from proxy.wire.frames import HEADER_BYTES, frame
 from router.errors import refusal
 from router.plan import Ddl, Execution, GatherExecution, Same, ShardByShard
 from router.plan_copy import CopyInExecution
@@ -151,9 +152,13 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
         await settle_before(session, shards_of(executable))
     audit = None if statement.audit is None else await Audit.begin(session, statement, alone=own_block)
     watch = await Watch.begin(session, statement, shards_of(executable), own_block=own_block)
+    copied = copied_shard(executable, statement)
     with errors_told(audit):
-        result = await _sent(session, executable, request)
-    session.meter.rows += rows_of_tag(result.tag)
+        if copied is not None:
+            answer = await relay(session, statement, copied, writes=True, held=True)
+        else:
+            answer = backend.command_complete((await _sent(session, executable, request)).tag)
+            session.meter.rows += rows_of_tag(answer[HEADER_BYTES:-1])
     if audit is not None:
         await audit.end()
     if watch is not None:
@@ -163,7 +168,7 @@ async def run_parted(session: Session, statement: Statement, executable: Executa
         await session.catalog_changed()
     if own_block:
         await session.commit()
-    return backend.command_complete(result.tag)
+    return answer
 
 
 async def _sent(session: Session, executable: Executable, request: Request) -> ResultStream:

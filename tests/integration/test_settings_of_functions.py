@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from wire_client import SYNC, Twins, bind, execute, parse, sqlstates
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Query
+from wire_client import FLUSH, SYNC, Twins, bind, describe, execute, parse, sqlstates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -349,3 +351,59 @@ def test_what_is_refused_is_not_done(made: Town, connect: Connect, name: str, *,
         assert client.rows("show standard_conforming_strings") == [("on",)]
     finally:
         client.query("drop function refused()")
+
+
+@pytest.mark.parametrize("body", ["set work_mem = '7MB'", "set local timezone = 'Asia/Tokyo'", "set app.tenant = '7'"])
+@pytest.mark.parametrize("way", ["simple", "extended", "block", "pipeline", "wrong"])
+def test_copy_into_a_table_of_home(both: Twins, body: str, way: str) -> None:
+    both.query("create table copied (i int check (i > 0))")
+    both.query(
+        f"create function on_copy() returns trigger language plpgsql as $$ begin {body}; return new; end $$;"
+        "create trigger t before insert on copied for each row execute function on_copy()"
+    )
+    shown = "select k, current_setting('work_mem'), current_setting('timezone') from notes order by k"
+    if way == "block":
+        both.query("begin")
+        both.query(shown)
+    rows = frame(b"d", b"1\n2\n"), frame(b"d", b"-3\n" if way == "wrong" else b"3\n"), frame(b"c", b"")
+    copy = "copy copied from stdin"
+    if way in {"extended", "pipeline"}:
+        first = (parse("insert into copied values (9)"), bind(), execute()) if way == "pipeline" else ()
+        both.same(*first, parse(copy), bind(), describe("P"), execute(), FLUSH, until="G")
+        both.same(*rows, SYNC)
+    else:
+        both.same(Query(copy.encode()), until="G")
+        both.same(*rows)
+    both.query(shown)
+    if way == "block":
+        both.query("commit")
+        both.query(shown)
+    both.query("select * from copied order by i")
+    if way != "wrong":
+        both.query("select current_setting('app.tenant', true)")
+    both.query("drop table copied; drop function on_copy()")
+
+
+def test_copy_with_a_trigger_that_nobody_sees_through(made: Town, connect: Connect) -> None:
+    client = connect(made.dsn)
+    client.query("create table copied (i int); create function on_copy() returns trigger language plpgsql as"
+                 " $$ begin execute 'select 1'; return new; end $$;"
+                 "create trigger t before insert on copied for each row execute function on_copy()")  # fmt: skip
+    trace = client.ask(Query(b"copy copied from stdin"), frame(b"d", b"1\n"), frame(b"c", b""))
+    assert sqlstates(trace) in ([], ["0A000"]), trace
+    assert client.rows("select count(*) from copied") == [("0" if sqlstates(trace) else "1",)]
+    client.query("drop table copied; drop function on_copy()")
+
+
+def test_copy_that_takes_a_role(both: Twins) -> None:
+    both.query("create table copied (i int check (acts() = 1)); grant all on copied to public")
+    both.same(Query(b"copy copied from stdin"), until="G")
+    both.same(frame(b"d", b"1\n"), frame(b"c", b""))
+    both.query("select current_user")
+    both.query("reset role")
+    both.query("begin")
+    both.proxy.ask(Query(b"copy copied from stdin"), frame(b"d", b"1\n"), frame(b"c", b""))
+    assert both.proxy.status_of_last == "E"
+    both.query("rollback")
+    both.query("select current_user, count(*) from copied")
+    both.query("drop table copied")
