@@ -15,6 +15,7 @@ from proxy.giving_way import past_cancels
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
 from proxy.session.chaining import begin_block, chain
+from proxy.session.constraints import set_constraints
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.executed import control_behind
 from proxy.session.filling import fill_bind
@@ -247,7 +248,7 @@ async def setting_control(
 async def _follow(session: Session, statement: Statement, plan: SettingControl, *, known: bool) -> None:
     """A statement about settings has run on one link: note it, and bring it to the others; ``known``: what it has."""
     transaction = session.transaction
-    if await _stays_on_the_link(session, statement, plan):
+    if _stays_on_the_link(session, plan):
         return
     _note_setting(session, statement, plan)
     if transaction.in_block:
@@ -270,7 +271,9 @@ async def _follow_isolation(session: Session, plan: SettingControl) -> None:
 
 
 async def _known_here(session: Session, statement: Statement, plan: SettingControl, *, describe: bool) -> bytes | None:
-    """Do what is about settings that no shard knows; None: this is not."""
+    """Do what is no setting of a shard's: those that no shard knows, SET CONSTRAINTS in a block; None: this is one."""
+    if plan.setting is Setting.SET_CONSTRAINTS and session.transaction.in_block:
+        return await set_constraints(session, statement, plan)
     if plan.name.startswith(OWN_PREFIX):
         return await own_setting(session, statement, plan, describe=describe)
     if plan.setting is Setting.SHOW and plan.name == clocks.IN_TRANSACTION and session.clocks and session.clocks.hides:
@@ -286,17 +289,10 @@ async def _follow_timeouts(session: Session, plan: SettingControl) -> None:
         await clocks.learn_timeouts(session, plan.name, lasting=not plan.local)
 
 
-async def _stays_on_the_link(session: Session, statement: Statement, plan: SettingControl) -> bool:
+def _stays_on_the_link(session: Session, plan: SettingControl) -> bool:
     """Whether what a statement about settings does is not the session's to repeat on other links."""
     transaction = session.transaction
-    if plan.setting is Setting.SHOW:
-        return True
-    if plan.setting is Setting.SET_CONSTRAINTS:
-        home = session.database.logical.home
-        text = statement.text if plan.elsewhere is None else plan.elsewhere
-        if transaction.in_block and text:
-            await all_but(session, session.settings_shard if plan.elsewhere is None else home, text)
-            transaction.note_setting(plan.name, text)
+    if plan.setting in (Setting.SHOW, Setting.SET_CONSTRAINTS):
         return True
     if plan.name == "seed" and transaction.shard_count == 1:
         # It starts random() on this link anew; made again on another, it would start it anew there.

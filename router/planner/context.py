@@ -277,12 +277,12 @@ class Context:
             return True
         if not self.catalog.sets_settings:
             return False
-        writes = not self.parsed.kinds.isdisjoint(_WRITING)
+        writes = not self.parsed.kinds.isdisjoint(_SETTING_OFF)
         return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named)
 
     def sets_unnamed(self) -> bool:
         """Whether what the statement calls or sets off may make settings whose names nobody can read."""
-        writes = not self.parsed.kinds.isdisjoint(_WRITING)
+        writes = not self.parsed.kinds.isdisjoint(_SETTING_OFF)
         effects = [self.catalog.sets_off(relation.name, write=writes) for relation in self._named]
         return any(effect.sets_unnamed for effect in [self.every_effect, *effects])
 
@@ -416,6 +416,9 @@ _READING: Final = {
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 # What makes rows, indexes or constraints anew of what a table has.
 _REWRITING = frozenset({"AlterTableStmt", "ClusterStmt", "IndexStmt", "ReindexStmt", "VacuumStmt"})
+_SETTING_OFF = _WRITING | {
+    "AlterTableStmt"
+}  # which looks at CHECKs again; the others run code with settings of its own
 # What names functions for later.
 _DEFINES = frozenset(
     {"ViewStmt", "CreateStmt", "RuleStmt", "CreateTrigStmt", "CreateFunctionStmt", "CreateDomainStmt", "DefineStmt",

@@ -29,7 +29,9 @@ _CALLING: Final = frozenset(
 """What calls a function when it runs: a view, a default or a body of SQL only names it."""
 
 
-_RUNNING: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt"})
+_RUNNING: Final = frozenset(
+    {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt", "TruncateStmt", "AlterTableStmt"}
+)
 _UNWATCHED: Final = frozenset({"DeclareCursorStmt", "CreateTableAsStmt", "RefreshMatViewStmt"})
 
 

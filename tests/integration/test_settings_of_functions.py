@@ -407,3 +407,57 @@ def test_copy_that_takes_a_role(both: Twins) -> None:
     both.query("rollback")
     both.query("select current_user, count(*) from copied")
     both.query("drop table copied")
+
+
+DOORS = {
+    "truncate": "truncate doors",
+    "default": "alter table doors add column more int default sets()",
+    "check": "alter table doors add check (sets() = 1)",
+    "validate": "alter table doors validate constraint later",
+    "type": "alter table doors alter i type text using sets()::text",
+    "constraints": "set constraints all immediate",
+}
+
+
+@pytest.mark.parametrize(
+    "body", ["set timezone = 'Asia/Tokyo'", "set local timezone = 'Asia/Tokyo'", "set role pg_monitor"]
+)
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("way", ["block", "extended"])
+def test_doors(both: Twins, door: str, body: str, way: str) -> None:
+    """What else runs triggers, defaults and checks."""
+    shown = "select k, current_setting('timezone'), current_user from notes order by k"
+    for text in (
+        f"create function sets() returns int language plpgsql as $$ begin {body}; return 1; end $$",
+        f"create function fires() returns trigger language plpgsql as $$ begin {body}; return null; end $$",
+        "create table doors (i int); insert into doors values (1); grant all on doors, notes to public",
+        "create trigger t before truncate on doors for each statement execute function fires()",
+        "create constraint trigger c after insert on doors initially deferred for each row execute function fires()",
+        "alter table doors add constraint later check (sets() = 1) not valid" if door == "validate" else "select 1",
+    ):
+        both.query(text)
+    deferred = door == "constraints"
+    refused = "role" in body and (deferred or way == "block")
+    if way == "block" or deferred:
+        both.query("begin")
+        both.query(shown)
+        if deferred:
+            both.query("insert into doors select 2 where true")
+    client = both.proxy if refused else both
+    if way == "extended":
+        trace = (client.ask if refused else client.same)(parse(DOORS[door]), bind(), execute(), SYNC)
+    else:
+        trace = client.query(DOORS[door])
+    assert sqlstates(trace) == (["0A000"] if refused else [])
+    if refused:
+        assert client.status_of_last == "E"
+        both.query("rollback")
+        both.query("reset role")
+    else:
+        for _ in range(2):
+            both.query(shown)
+        if way == "block" or deferred:
+            both.query("commit")
+            both.query(shown)
+    both.query("reset role")
+    both.query("drop table doors; drop function sets(), fires()")
