@@ -109,21 +109,31 @@ async def past_cancels(transaction: ClientTransaction) -> AsyncIterator[None]:
         transaction.past_cancel = before
 
 
-async def outlive_cancels(transaction: ClientTransaction) -> None:
-    """Before and behind a commit: see that no cancel of what has ended by itself is still on its way."""
+async def outlive_cancels(transaction: ClientTransaction) -> ShardError | None:
+    """Before and behind a commit: see that no cancel of what has ended by itself is still on its way.
+
+    Returns the error of what has failed the transaction instead (a timeout, say): COMMIT ends with that.
+    """
+    struck: ShardError | None = None
     while transaction.ending_wait is not None:
         await asyncio.wait([transaction.ending_wait])
     for link in transaction.links.values():
         if link.cancelled and not link.closed:
             with suppress(ShardError):  # the commit will see for itself how the link is
-                await link.outlive_cancels()
+                struck = await link.outlive_cancels() or struck
     transaction.deadlock = None  # the statement that it was about has ended by itself
+    return struck
 
 
-async def explained(transaction: ClientTransaction, outcome: Outcome) -> Outcome:
-    """Return what to tell of a commit: the deadlock, if it failed by our own cancel; no such is left on its way."""
+async def explained(transaction: ClientTransaction, outcome: Outcome, struck: ShardError | None = None) -> Outcome:
+    """Return what to tell of a commit: the deadlock, if it failed by our own cancel; no such is left on its way.
+
+    ``struck``: what had failed the transaction before. The shard has said ROLLBACK, and no more.
+    """
     while transaction.ending_wait is not None:  # until then nobody knows whether it was ours
         await asyncio.wait([transaction.ending_wait])
+    if struck is not None and not outcome.committed and outcome.error is None:
+        return replace(outcome, error=struck.fields, raw=struck.raw, shard=struck.shard)
     error = outcome.error
     if transaction.deadlock is None or error is None or error.sqlstate != QUERY_CANCELED:
         return outcome

@@ -482,7 +482,7 @@ class ClientTransaction:
         return await asyncio.shield(spawn(self._commit(answered or {}), name="commit of a client's transaction"))
 
     async def _commit(self, answered: Mapping[int, Participant]) -> Outcome:
-        await outlive_cancels(self)
+        struck = await outlive_cancels(self)
         if self.is_unlocked_by_release:
             with suppress(ShardError):  # as above
                 await self.everywhere(f"RELEASE SAVEPOINT {READ_ONLY_SAVEPOINT}")
@@ -500,7 +500,7 @@ class ClientTransaction:
         except BaseException:
             self.committing = False
             raise
-        outcome = await explained(self, outcome)
+        outcome = await explained(self, outcome, struck)
         if outcome.committed:
             self.past_cancel = True
             await outlive_cancels(self)

@@ -18,7 +18,7 @@ from proxy.errors import QUERY_CANCELED
 from proxy.shards import bound, lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unhandled, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
-from proxy.shards.relay import IDLE, Relay
+from proxy.shards.relay import FAILED, IDLE, Relay
 from proxy.twophase.messages import PREPARING_TEXT
 from proxy.wire import backend
 from proxy.wire.frames import frame
@@ -305,20 +305,23 @@ class ShardLink(Relay):
         if self._cancels:
             await asyncio.wait(self._cancels)
 
-    async def outlive_cancels(self) -> None:
+    async def outlive_cancels(self) -> ShardError | None:
         """See that no cancel, or timeout, is still on its way: it hits an empty statement and not the next one.
 
-        Inside a transaction that fails it. Raises ShardError.
+        Inside a transaction that fails it: then its error is returned, which nobody else will tell. Raises ShardError.
         """
+        struck = None
         if not (self.cancelled or self.late):
-            return
+            return None
         await self.cancels_sent()
         try:
             await self.run("")
         except ShardError as error:
             if error.sqlstate != QUERY_CANCELED:
                 raise
+            struck = error if self.status == FAILED else None
         self.cancelled = self.late = False
+        return struck
 
     async def close(self, timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S) -> None:
         """Take leave of the server; the socket is closed when this returns."""

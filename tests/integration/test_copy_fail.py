@@ -130,3 +130,23 @@ def test_a_block_goes_back_to_its_savepoint_behind_it(narrow_town: Town, connect
             assert client.rows("select count(*) from notes") == [("0",)]
             client.query("rollback")
             client.close()
+
+
+def test_a_commit_that_a_timeout_has_failed_beside_a_cancel_says_so(any_town: Town, connect: Connect) -> None:
+    """A cancel that came too late is ignored; what waits for it must not lose the error of the timeout."""
+    for dsn in (any_town.one, any_town.dsn):
+        for cancelled in (False, True):
+            client = connect(dsn)
+            client.query("begin")
+            client.query("insert into plain values (1, 'x')")
+            client.query("set local statement_timeout = 50")
+            client.send(Query(b"copy plain from stdin"))
+            client.read("G")
+            if cancelled:
+                client.cancel()
+            time.sleep(0.15)  # as above
+            assert client.ask(frame(b"c", b""))[0] == ("tag", "COPY 0")
+            assert sqlstates(client.query("commit")) == ["57014"]
+            client.query("rollback")
+            assert client.rows("select count(*) from plain") == [("0",)]
+            client.close()
