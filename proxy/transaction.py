@@ -233,7 +233,7 @@ class ClientTransaction:
                 link.watcher = self.watcher
             elif link.closed:
                 raise ProxyError("08006", f"the connection to shard {link.name} was lost in this transaction")
-        if self.identity is None and len(self.links) > 1:
+        if self.identity is None and len(self.links.keys() | self.pinned.keys()) > 1:
             self.identity = self.database.watch(self)
 
     async def _fix_snapshots(self) -> None:

@@ -13,7 +13,9 @@ has waited for ``timeout_s`` in a transaction that uses several shards is looked
 
 Why this way: a statement that does not wait pays nothing, and nothing has to be marked on the shards beforehand.
 
-- A backend is named by process and start of its transaction, so an old row never joins two newer transactions.
+- A backend is named by process and start of its transaction, so an old row never joins two newer transactions. One
+  without a transaction is in the way if its session has advisory locks: it is named by its own start, and is of the
+  transaction that its session has on another shard.
 - A transaction whose COMMIT has begun gives way only if all others in its cycle commit as well. One with several
   writers is never cancelled (a cancel can turn a prepare that is not replicated into a success): its links are closed
   where it waits, and the rest is rolled back, as when the time for step 1 is up. What it has prepared is known by the
@@ -79,7 +81,7 @@ class Link(Protocol):
 
 
 class Waiter(Protocol):
-    """A client's transaction that uses several shards."""
+    """A client's transaction that uses several shards, or one while its session keeps a link to another."""
 
     @property
     def identity(self) -> Identity | None:
@@ -89,6 +91,11 @@ class Waiter(Protocol):
     @property
     def links(self) -> Mapping[int, Link]:
         """Its links by shard."""
+        ...
+
+    @property
+    def pinned(self) -> Mapping[int, Link]:
+        """Links that its session keeps: one that is none of the transaction's may hold advisory locks."""
         ...
 
     @property
@@ -262,7 +269,7 @@ class DeadlockDetector:
         prepared: dict[tuple[int, int], tuple[str, ...]] = {}
 
         async def read(shard: int) -> None:
-            pids = {waiter.links[shard].pid for waiter in waiting if shard in waiter.links}
+            pids = {link.pid for waiter in waiting for at, link in _backends(waiter) if at == shard}
             with suppress(TimeoutError):  # a shard that does not answer has no rows here: the next look asks again
                 async with asyncio.timeout(ASK_TIMEOUT_S), self.control.connection(shard) as connection:
                     found = await _waits_on(connection, self.timeout_s / 2)
@@ -294,7 +301,7 @@ class DeadlockDetector:
                 continue  # it has ended, and the next one is no concern of this reading
             members = frozenset(
                 (shard, link.pid, reading.began[shard, link.pid])
-                for shard, link in waiter.links.items()
+                for shard, link in _backends(waiter)
                 if (shard, link.pid) in reading.began
             )
             found.append(
@@ -414,6 +421,10 @@ class DeadlockDetector:
                 _log.info("deadlocks: a wait on shard %s cannot be ended: %s", self.names[wait.shard], error)
         self.ended += hit
         return hit
+
+
+def _backends(waiter: Waiter) -> Iterable[tuple[int, Link]]:
+    return {**waiter.pinned, **waiter.links}.items()
 
 
 def _ages(known: Iterable[_Known]) -> dict[str, int]:

@@ -248,8 +248,8 @@ LIST_WAITS = """SELECT l.pid, l.waitstart::text AS since, pg_blocking_pids(l.pid
             ELSE l.locktype END AS lock
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
     WHERE NOT l.granted AND l.waitstart < clock_timestamp() - make_interval(secs => $1::float8)"""
-TRANSACTIONS_OF = """SELECT pid, xact_start::text AS began FROM pg_stat_activity
-    WHERE pid = ANY($1::integer[]) AND xact_start IS NOT NULL"""
+TRANSACTIONS_OF = """SELECT pid, coalesce(xact_start::text, 'none since ' || backend_start::text) AS began
+    FROM pg_stat_activity WHERE pid = ANY($1::integer[]) AND backend_start IS NOT NULL"""
 # A prepared transaction's locks have no pid, and among them is the one on its own xid: that names it.
 PREPARED_BLOCKERS = """SELECT w.pid, h.mode AS held, w.mode AS wanted, p.gid
     FROM pg_locks w

@@ -157,6 +157,53 @@ def test_a_ring_with_somebody_who_is_connected_to_a_shard_directly(town: Town, p
     futures[0].result(SOON_SECONDS)
 
 
+@pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize("through", ["one proxy", "two proxies"])
+def test_an_advisory_lock_of_a_session_that_has_no_transaction_there(
+    town: Town, party: Party, other_proxy: ProxyProcess, through: str, shard: int
+) -> None:
+    """It is on the home shard; the row that is waited for is there, too, or on another."""
+    fill(town)
+    key = town.spread[shard]
+    dsns = [town.dsn, other_proxy.dsn(town.dsn.rpartition("/")[2]) if through == "two proxies" else town.dsn]
+    keeper, other = (party.join(dsn) for dsn in dsns)
+    keeper.autocommit = True
+    keeper.execute("SELECT pg_advisory_lock(501)")
+    other.execute(update(key).encode())
+    futures = [party.start(other, "SELECT pg_advisory_xact_lock(501)")]
+    party.until_waiting(1)
+    futures.append(party.start(keeper, update(key)))
+    victim, _ = deadlocked(futures)
+    if victim == 0:
+        other.rollback()
+        futures[1].result(SOON_SECONDS)
+    keeper.execute("SELECT pg_advisory_unlock(501)")
+    if victim == 1:
+        futures[0].result(SOON_SECONDS)
+        other.rollback()
+    keeper.close()
+
+
+def test_who_waits_for_an_advisory_lock_of_somebody_idle_is_in_no_deadlock(town: Town, party: Party) -> None:
+    fill(town)
+    key = town.spread[1]
+    keeper, other, third = (party.join(town.dsn) for _ in range(3))
+    keeper.autocommit = True
+    keeper.execute("SELECT pg_advisory_lock(501)")
+    third.execute(update(key).encode())
+    futures = [party.start(other, "SELECT pg_advisory_xact_lock(501)")]
+    futures.append(party.start(keeper, update(key)))
+    party.until_waiting(2)
+    with pytest.raises(TimeoutError):
+        futures[1].result(SOON_SECONDS / 2)
+    third.rollback()
+    futures[1].result(SOON_SECONDS)
+    keeper.execute("SELECT pg_advisory_unlock(501)")
+    futures[0].result(SOON_SECONDS)
+    other.rollback()
+    keeper.close()
+
+
 def test_a_statement_over_all_shards_and_implicit_transactions(town: Town, party: Party) -> None:
     fill(town)
     _, b, c = town.spread
