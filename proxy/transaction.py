@@ -581,7 +581,7 @@ class ClientTransaction:
             return
         self._forget()
         for shard, link in self.links.items():
-            if self.in_block or link.status != ord(IDLE):
+            if self.in_block or link.status != ord(IDLE) or shard in self.pinned:  # what that keeps cannot be taken off
                 link.abort()
             note_settings(self, shard, link)
             self.database.release(link)

@@ -623,6 +623,38 @@ def test_in_the_middle_of_a_long_answer(narrow: Town, connect: Connect, text: st
     settled(narrow, connect(narrow.dsn))
 
 
+LEFT = (
+    "select count(*) from pg_listening_channels()",
+    "select count(*) from pg_class where relpersistence = 't' and relnamespace = pg_my_temp_schema()",
+    "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "copy (select repeat('x', 1000) from notes, generate_series(1, 300000)) to stdout",
+        "select repeat('x', 1000), k from notes, generate_series(1, 100000) order by k",
+        "select pg_sleep(30)",
+    ],
+)
+@pytest.mark.parametrize("kept", ["listen x", "create temp table mine (i int)", "select pg_advisory_lock(7)"])
+@pytest.mark.parametrize("by", ["query", "execute"])
+def test_what_it_has_kept_goes_with_it(narrow: Town, connect: Connect, kept: str, text: str, by: str) -> None:
+    victim = connect(narrow.dsn)
+    victim.query(kept)
+    victim.send(*((parse(text), bind(), execute(), SYNC) if by == "execute" else (Query(text.encode()),)))
+    if "sleep" in text:
+        eventually(lambda: any(narrow.everywhere(SLEEPING)))
+    else:
+        victim.read("dD")
+    victim.vanish()
+    other = connect(narrow.dsn)
+    settled(narrow, other)
+    for look in LEFT:
+        assert other.rows(look) == [("0",)]
+
+
 def test_politely_in_the_middle_of_a_transaction(narrow: Town, connect: Connect) -> None:
     for _ in range(5):
         victim = connect(narrow.dsn)

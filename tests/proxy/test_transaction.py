@@ -236,6 +236,15 @@ async def test_a_pinned_link_is_the_commit_point(database: Database) -> None:
     assert link.closed
 
 
+async def test_a_pinned_link_that_has_joined_is_closed_when_the_client_is_gone(database: Database) -> None:
+    client = transaction(database)
+    kept, other = await link_of(client, 0), await link_of(client, 1)
+    client.pin("LISTEN", [0])
+    client.abandon()
+    assert (kept.closed, other.closed) == (True, False)
+    assert not client.pinned
+
+
 async def test_read_only_after_writes_is_told_to_shards_so_that_it_ends_before_the_decision(database: Database) -> None:
     client = transaction(database)
     client.begin(Block.EXPLICIT)
