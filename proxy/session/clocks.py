@@ -5,7 +5,8 @@ in a statement over several shards. Over one shard the first two are the shard's
 on (``told_by``); outside of transactions the session has no link, so that clock is always here.
 
 Over several shards no shard knows how long the client has been idle: one has waited ever since its own last statement.
-So their clocks are stopped for each block (``_STOPPED``), and only those here run.
+So their clocks are stopped for each block (``_STOPPED``), and only those here run. Not by 0: a function that sets that
+is to be noticed, by what the shard says before and after it.
 
 Decides when a session's time is over. What the settings are is asked with SHOW, which takes no snapshot, each time
 somebody has made one of them; what they go back to at the end of a block follows from the settings that are left.
@@ -40,7 +41,8 @@ _SINCE: Final = 170_000  # the version that has brought transaction_timeout
 _UNITS: Final = (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0), ("ms", 0.001))
 _SECONDS: Final = dict(_UNITS)
 _SHOWN: Final = re.compile(r"(\d+)(d|h|min|s|ms)")
-_STOPPED: Final = f"SET LOCAL {IN_TRANSACTION} = 0"
+_NEVER_MS: Final = 2_147_483_647  # the longest that there is: 24 days
+_STOPPED: Final = f"SET LOCAL {IN_TRANSACTION} = {_NEVER_MS}"
 _OF_A_SHARD: Final = frozenset({IDLE_IN_TRANSACTION_SESSION_TIMEOUT, TRANSACTION_TIMEOUT, IDLE_SESSION_TIMEOUT})
 _WORDS: Final = {
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT: "idle-in-transaction timeout",

@@ -97,6 +97,27 @@ def test_the_session_lives(twins: Twins, texts: list[str]) -> None:
     twins.query("select current_setting('idle_session_timeout'), current_setting('transaction_timeout')")
 
 
+@pytest.mark.parametrize("lasts", ["true", "false"])
+@pytest.mark.parametrize("before", [IDLE, "select times('100ms', false)", "begin; select times('100ms', true)"])
+def test_a_function_switches_it_off_in_a_block(twins: Twins, before: str, lasts: str) -> None:
+    twins.query(
+        "create function times(t text, l bool) returns text language plpgsql as"
+        " $$ begin return set_config('idle_in_transaction_session_timeout', t, l); end $$"
+    )
+    for text in before.split("; "):
+        twins.query(text)
+    if not before.startswith("begin"):
+        twins.query("begin")
+    twins.query(f"select times('0', {lasts})")
+    time.sleep(BUSY_S)  # this is what is tested: nobody minds
+    twins.query("select 1")
+    twins.query("show idle_in_transaction_session_timeout")
+    twins.query("commit")
+    twins.query("show idle_in_transaction_session_timeout")
+    twins.query("reset idle_in_transaction_session_timeout")
+    twins.query("drop function times(text, bool)")
+
+
 def test_a_pipeline_that_is_not_over_is_not_idle(twins: Twins) -> None:
     twins.query(f"{IDLE}; {AWAY}")
     twins.same(parse("select k from notes where k = $1"), bind(b"1"), execute(), FLUSH, until="C")
