@@ -33,7 +33,7 @@ _READ_ONLY_PARAMETERS: Final = frozenset(
 def note_joined(session: Session, statement: Statement, link: ShardLink) -> None:
     """Before a statement runs on a link: be ready for what it leaves, whatever keeps the session from noting it."""
     if statement.pins and link.on_notification is None:  # it may hear something before it is pinned
-        link.on_notification = partial(session.notified, link)
+        link.on_notification = partial(session.heard.add, link)
     plan = statement.plan
     if statement.set_config or (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW):
         link.settings = unsure(link.settings)

@@ -27,6 +27,7 @@ from proxy.session.cursors import OpenCursors, is_inside, located
 from proxy.session.effects import note_effects, note_failure, note_joined
 from proxy.session.encoded import sets_encoding
 from proxy.session.following import learn_settings
+from proxy.session.heard import Heard
 from proxy.session.meter import Meter
 from proxy.session.outcome import Fate, RolledBack
 from proxy.session.roles import made_by, role_outside
@@ -39,7 +40,6 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import IDLE, Block, ClientTransaction
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
-from proxy.wire.frames import frame
 from router.errors import Refused, refusal
 from router.plan import SequenceUse, Single
 from router.resolve import UnresolvedKey, resolve
@@ -105,7 +105,8 @@ class Session(SessionFields):
         self.transaction = ClientTransaction(
             database=database, role=role, settings=settings, shard_count=len(database.logical.shards)
         )
-        self.transaction.on_notification = self.notified
+        self.heard = Heard(self)
+        self.transaction.on_notification = self.heard.add
         self.pid = 0  # in BackendKeyData
         self.statements: dict[bytes, PreparedStatement] = {}
         self.portals: dict[bytes, Portal] = {}
@@ -125,7 +126,6 @@ class Session(SessionFields):
         self.began_at_us = 0  # what now() is in the open block, in Unix time
         self.scratches: set[ShardLink] = set()  # links of gathered statements that run
         self.meter = Meter(self)
-        self._heard: list[bytes] = []  # notifications that are not passed on yet
         self.clocks: Clocks | None = None  # of a session with timeouts
         self.killed = False
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
@@ -270,8 +270,7 @@ class Session(SessionFields):
     def ready(self) -> None:
         """Tell the client that it may go on, and which of the settings that it knows have changed."""
         self.outrun = False
-        if self._heard:
-            self._pass_on()
+        self.heard.pass_on()
         if self._changed_parameters:
             for name in reversed(self._changed_parameters):
                 if self._told.get(name) != self.parameters[name]:
@@ -295,19 +294,6 @@ class Session(SessionFields):
     def notice(self, severity: str, sqlstate: str, message: str) -> None:
         """Send a notice of the proxy's own."""
         self.write(backend.notice_response(ErrorFields.make(severity, sqlstate, self.encoding.shown(message))))
-
-    def notified(self, link: ShardLink, body: bytes) -> None:
-        """Pass on what a link heard that listens for this client; its own words come from the process it knows."""
-        pid = int.from_bytes(body[:4], "big")
-        self._heard.append(frame(b"A", (self.pid if pid == link.pid else pid).to_bytes(4, "big") + body[4:]))
-        if not self.in_query:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Tell the client of notifications: as in Postgres before ReadyForQuery or while it is idle, in no block."""
-        if not self.transaction.in_block:
-            heard, self._heard = self._heard, []
-            self.write(b"".join(heard))
 
     @property
     def has_changed_parameters(self) -> bool:

@@ -114,6 +114,43 @@ def test_notices_of_a_cursor_wait_for_their_client(any_town: Town, connect: Conn
     slow.vanish()
 
 
+SPOKEN = 6_000
+SPEAK = f"select count(pg_notify('news', repeat('x', 7900) || i)) from generate_series(1, {SPOKEN}) i"
+LISTENS = WAITS.replace("active", "idle")
+
+
+def test_notifications_wait_for_their_client(any_town: Town, connect: Connect) -> None:
+    """As in Postgres, where they stay in the server's own queue."""
+    listener = connect(any_town.dsn)
+    listener.query("listen news")
+    wait_and_are_heard(any_town, connect(any_town.dsn), listener, [])
+
+
+def test_notifications_wait_for_the_end_of_a_block_on_other_shards(town: Town, connect: Connect) -> None:
+    listener = connect(town.dsn)
+    listener.query("listen news")
+    listener.query("begin")
+    listener.query(f"select v from notes where k = {town.spread[1]}")
+    wait_and_are_heard(town, connect(town.dsn), listener, [Query(b"commit")])
+
+
+def wait_and_are_heard(town: Town, other: WireClient, listener: WireClient, end: list[Query]) -> None:
+    before = resident_bytes(town)
+    town.on_shard(0, SPEAK)
+
+    def waits() -> bool:
+        assert other.query("select 1")[-1] == ("ready", "I")
+        return bool(town.on_shard(0, LISTENS))
+
+    eventually(lambda: all(waits() for _ in range(TURNS)), "the shard does not wait for the client")
+    assert resident_bytes(town) - before < MOST_BYTES
+    listener.send(*end)
+    heard = []
+    while len(heard) < SPOKEN:
+        heard += [entry for entry in listener.read("A") if entry[0] == "notification"]
+    assert [entry[1].rstrip(b"\0").rpartition(b"x")[2] for entry in heard] == [b"%d" % i for i in range(1, SPOKEN + 1)]
+
+
 @pytest.mark.usefixtures("slow")  # which makes the function
 def test_a_client_that_reads_late_gets_all_of_it(any_town: Town, connect: Connect) -> None:
     """Rows and notices in turn: each of them makes links wait, and both go on."""
