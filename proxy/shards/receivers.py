@@ -37,7 +37,7 @@ _LONGEST_SHAPE: Final = 512
 _shapes: dict[int, Shape] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each message of a commit (as in proxy.twophase.events)
 class Answer:
     """What a simple query gave: all tags, and the rows and fields of its last statement that returned rows.
 

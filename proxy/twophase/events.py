@@ -155,7 +155,7 @@ class Unfinished:
     torn: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class TimedOut:
     """The timer with this number has run out; in step 1 also ended before its time, for an ``error`` to be told."""
 
