@@ -70,7 +70,6 @@ class ClientConnection:
         self._on_made = on_made
         self._max_message_bytes = max_message_bytes
         self._transport: asyncio.Transport | None = None
-        self._proving = False  # it may send PasswordMessages, and nothing else is taken before start_frames
         self._startup = StartupReader()  # before the first typed message
         self._reader: FrameReader | None = None
         self.inbox: deque[tuple[int, bytes]] = deque()
@@ -125,12 +124,10 @@ class ClientConnection:
         self.wake()
 
     def _too_early(self) -> None:
-        """Of a client that has not logged in no more is held; one that owes its proof may have sent more behind it."""
-        if self._proving and self._transport is not None:
+        """Of a client that has not logged in no more is held: there is a whole packet, or one that is refused."""
+        if self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
-        else:
-            self.abort()
 
     def _feed(self, data: bytes) -> None:
         assert self._reader is not None  # noqa: S101 - narrows the type; callers checked
@@ -216,6 +213,7 @@ class ClientConnection:
         self.flush()
         assert self._transport is not None  # noqa: S101 - narrows the type: packets were received
         early = self._startup.rest()
+        self._resume_reading()
         self._startup = StartupReader(encrypted=True)
         layer = TlsLayer(self._transport, cast("asyncio.Protocol", self), server)
         self.tls = self._transport = layer
@@ -240,7 +238,6 @@ class ClientConnection:
 
     async def receive_proof(self, what: str) -> bytes:
         """Return the body of the next PasswordMessage; raises ClientGone, or ProtocolViolation for anything else."""
-        self._proving = True
         while (body := self._startup.proof(what)) is None:
             await self._more()
         return body

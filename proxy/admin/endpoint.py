@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from threading import BoundedSemaphore, Thread
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client.exposition import choose_encoder
@@ -19,11 +20,11 @@ from prometheus_client.exposition import choose_encoder
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
-    from typing import Any
 
     from prometheus_client import CollectorRegistry, Metric
 
 ANSWER_S: Final = 5.0
+MOST_REQUESTS: Final = 32  # at once
 PLAIN: Final = "text/plain; charset=utf-8"
 
 
@@ -60,7 +61,10 @@ async def answer(pages: Pages, method: str, path: str, accept: str) -> Answer:
     if method not in ("GET", "HEAD"):
         return Answer(HTTPStatus.METHOD_NOT_ALLOWED, PLAIN, b"GET only\n")
     if path == "/metrics":
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except (ValueError, IndexError, TypeError):  # it reads versions as they come
+            encode, kind = choose_encoder("")
         return Answer(HTTPStatus.OK, kind, encode(await pages.metrics()))
     if path in ("/healthz", "/readyz"):
         why, well = (await pages.unwell(), "ok") if path == "/healthz" else (await pages.unready(), "ready")
@@ -78,8 +82,33 @@ class State(Protocol):
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        super().__init__(address, handler, bind_and_activate=False)
+        self._free = BoundedSemaphore(MOST_REQUESTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a request a thread, or hang up where there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer it, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
 
 class _Silent(WSGIRequestHandler):
+    timeout = ANSWER_S  # of a client that does not send or read
+
+    def handle(self) -> None:
+        """Answer one request; whoever has gone, or has not asked, is no news."""
+        with suppress(TimeoutError, ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's word
         """Requests of machines are not worth a line each."""
 
@@ -95,7 +124,7 @@ class Endpoint:
 
     def start(self, bound: socket.socket) -> None:
         """Listen on a socket that is bound."""
-        self._server = server = _Server(bound.getsockname()[:2], _Silent, bind_and_activate=False)
+        self._server = server = _Server(bound.getsockname()[:2], _Silent)
         server.socket.close()
         server.socket = bound
         server.server_name, server.server_port = bound.getsockname()[:2]

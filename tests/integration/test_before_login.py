@@ -72,6 +72,17 @@ def test_what_comes_with_the_proof_is_taken_after_it(make_databases: MakeDatabas
         assert rows == [[b"1"], [b"2"]]
 
 
+def test_what_comes_with_the_first_packet_is_taken_after_it(
+    make_databases: MakeDatabases, start_proxy: StartProxy
+) -> None:
+    proxy, database = made(make_databases, start_proxy, method="trust")
+    with closing(WireClient(proxy.dsn(database), log_in=False)) as client:
+        long = b"select " + b" " * (2 * MEBIBYTE) + b"1\0"
+        client.send(StartupMessage(3, 0, client.startup), frame(b"Q", long), frame(b"Q", b"select 2\0"))
+        rows = [entry[1] for _ in range(3) for entry in client.read() if entry[0] == "row"]
+        assert rows == [[b"1"], [b"2"]]
+
+
 def test_names_are_cut_before_anybody_looks_at_them(make_databases: MakeDatabases, start_proxy: StartProxy) -> None:
     """As in Postgres: who adds a letter to a long name is the same role, by the same rules."""
     role = "r" * MAX_IDENTIFIER_BYTES

@@ -39,7 +39,7 @@ RULES = {
     "clear": {"method": "password", "users": "clear"},
     "nobody": {"method": "reject", "users": "banned"},
     "elsewhere": {"method": "reject", "networks": "192.0.2.0/24"},
-    "plain": {"method": "trust", "connection": "plain", "databases": "nothing, of_this"},
+    "plain": {"method": "trust", "connection": "plain", "databases": "pgchorus"},
 }
 TLS = {"certificate": "server.crt", "key": "server.key", "client_ca": "clients.crt"}
 SLEEPING = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,6 +72,39 @@ async def test_health_and_readiness(address: str, proxy: Proxy) -> None:
 async def test_other_paths_and_methods(address: str) -> None:
     assert (await asyncio.to_thread(get, f"{address}/"))[0] == 404
     assert (await asyncio.to_thread(get, f"{address}/metrics", "POST"))[0] == 405
+
+
+@pytest.mark.parametrize("version", ["zz", "1", "1.zz", "1.0.0;escaping=x", ""])
+async def test_a_version_that_is_none_is_answered_all_the_same(address: str, version: str) -> None:
+    def ask() -> str:
+        accept = f"application/openmetrics-text; version={version}"
+        request = urllib.request.Request(f"{address}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request) as found:
+            return str(found.read().decode())
+
+    assert "apples_total 3.0" in await asyncio.to_thread(ask)
+
+
+async def test_who_asks_nothing_is_shown_out_and_takes_no_more_than_some_threads(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(endpoint_module._Silent, "timeout", 0.5)
+    before = threading.active_count()
+    where = ("127.0.0.1", int(address.rpartition(":")[2]))
+
+    def ask() -> int:
+        silent = [socket.create_connection(where, 20) for _ in range(3 * endpoint_module.MOST_REQUESTS)]
+        most = 0
+        for one in silent:
+            most = max(most, threading.active_count() - before)
+            with suppress(ConnectionResetError):  # as good
+                assert one.recv(1) == b""
+            one.close()
+        return most
+
+    assert 0 < await asyncio.to_thread(ask) <= endpoint_module.MOST_REQUESTS + 1  # and the thread that asks
+    assert (await asyncio.to_thread(get, f"{address}/healthz"))[0] == 200
+    assert "Traceback" not in capsys.readouterr().err
 
 
 async def test_a_stuck_loop_is_not_healthy(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
