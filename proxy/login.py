@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.login")
 
 _NEWEST_MINOR = 2
+_PRINTABLE = range(0x20, 0x7F)
 _FIRST_MINOR_WITH_LONG_KEYS = 2
 
 
@@ -215,7 +216,7 @@ async def _start_session(
     if database is None:
         raise ProxyError("3D000", f'database "{name}" does not exist')
     settings = startup_settings(given)
-    if not user.isascii() and any("\udc80" <= letter <= "\udcff" for letter in user):
+    if is_broken(user):
         raise ProxyError("28000", f'role "{user}" does not exist')  # a name that is no UTF-8, or a letter that was cut
     start = await database.start_role(user, settings)
     try:
@@ -240,5 +241,20 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
             continue
         if name.lower() == "client_encoding" and (encoding := by_name(value)) is not None:
             value = encoding.name  # noqa: PLW2901 - one spelling, so that equal settings are equal
+        if name.lower() == "application_name":
+            value = clean_ascii(value)  # noqa: PLW2901 - likewise
         settings.set_startup(name.lower(), value)
     return settings
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text came as bytes that are no UTF-8."""
+    return not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def clean_ascii(value: str) -> str:
+    """Return what is no UTF-8 as Postgres keeps names of applications (pg_clean_ascii); others it cleans itself."""
+    data = value.encode("utf-8", "surrogateescape")
+    if not is_broken(value):
+        return value
+    return "".join(chr(byte) if byte in _PRINTABLE else f"\\x{byte:02x}" for byte in data)

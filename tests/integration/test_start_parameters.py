@@ -87,3 +87,16 @@ def test_session_authorization_is_looked_at_and_the_login_stays(
 def test_switches_of_the_server(any_town: Town, options: str) -> None:
     given = {"options": options}
     assert begun(any_town.dsn, given) == begun(any_town.one, given)
+
+
+@pytest.mark.parametrize("name", ["plain", "caf\u00e9", "\udcff\udce9", "a\tb\x7f", "x" * 70, "\u00e9" * 40, " \\x "])
+def test_the_name_of_the_application(any_town: Town, name: str) -> None:
+    """As Postgres keeps it, whatever bytes it is made of."""
+    found = []
+    for dsn in (any_town.one, any_town.dsn):
+        with closing(WireClient(dsn, application_name=name)) as client:
+            found.append([client.parameters["application_name"], client.rows("show application_name")])
+            client.query("set application_name = 'other'")
+            client.query("reset application_name")
+            found[-1].append(client.rows("select current_setting('application_name')"))
+    assert found[0] == found[1]
