@@ -77,6 +77,7 @@ class ClientConnection:
         self._waiting: asyncio.Future[None] | None = None
         self._violation: ProtocolViolation | None = None
         self._eof = False
+        self._said_all = False
         self._reading_paused = False
         self.queued: list[bytes | bytearray] = []  # written, not yet given to the transport
         self._out_bytes = 0
@@ -144,8 +145,10 @@ class ClientConnection:
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """A half-closed client is gone: the protocol has no use for one."""
-        return False
+        """The client says no more. What it has said is done, and answered if it listens; then it is gone."""
+        self._said_all = True
+        self.wake()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
         """Wake everybody: the reader gets ClientGone, writers write into the void."""
@@ -184,9 +187,9 @@ class ClientConnection:
     @property
     def has_more(self) -> bool:
         """Whether anything waits to be received: a message, a part of one, or the connection's end."""
-        reader = self._reader
+        reader, ended = self._reader, self._eof or self._said_all
         return bool(
-            self.inbox or self._eof or self._violation is not None or (reader is not None and reader.buffered_bytes)
+            self.inbox or ended or self._violation is not None or (reader is not None and reader.buffered_bytes)
         )
 
     def wake(self) -> None:
@@ -282,7 +285,7 @@ class ClientConnection:
     async def _more(self) -> None:
         if self._violation is not None:
             raise self._violation
-        if self._eof:
+        if self._eof or self._said_all:
             raise ClientGone
         await self._wait()
 
@@ -358,10 +361,10 @@ class ClientConnection:
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the client has read enough; raises ClientGone."""
+        """Wait until the client has read enough; raises ClientGone, unless what it has said is not done yet."""
         if not self._writable.is_set():
             await self._writable.wait()
-        if self._eof:
+        if self._eof and not self.inbox:
             raise ClientGone
 
     def feed_from(self, link: ShardLink | None) -> None:

@@ -173,7 +173,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         if plain:
             self._inner.data_received(plain)
         if ended:
-            self.close()
+            self._inner.eof_received()
 
     def _decrypt(self) -> tuple[bytes, bool]:
         chunks = []
@@ -189,8 +189,10 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks), ended
 
     def eof_received(self) -> bool:
-        """Let the transport close: TLS has no half-closed connections."""
-        return False
+        """The client says no more, with close_notify or without; who is in the handshake has gone."""
+        if self.established:
+            self._inner.eof_received()
+        return self.established
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hand it on."""

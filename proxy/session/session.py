@@ -208,8 +208,9 @@ class Session(SessionFields):
         return None if self.encoding.is_utf8 else self.encoding.to_utf8
 
     def client_lost(self) -> None:
-        """Stop what runs for a client that hung up, unless it is a commit."""
-        self.stop()
+        """Stop what runs for a client that hung up, unless it is a commit, or the client had said more behind it."""
+        if not self.connection.inbox:
+            self.stop()
 
     async def close(self) -> None:
         """End the session: roll back, give links back, close the socket."""

@@ -1,0 +1,68 @@
+"""What a client has sent before it hung up is done to its end, as by Postgres, and answered if it still listens."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.wire.frames import frame
+from proxy.wire.frontend import Query, Terminate
+from waiting import eventually
+from wire_client import SYNC, bind, execute, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Town
+
+    from wire_client import WireClient
+
+    Connect = Callable[..., WireClient]
+
+SLOW = Query(b"select pg_sleep(0.2)")
+ROWS = Query(b"insert into plain values (1, 'x')"), Query(b"insert into plain values (2, 'y')")
+EXTENDED = [one for query in ROWS for one in (parse(query.text.decode()), bind(), execute())]
+SENT = {
+    "one": [ROWS[0]],
+    "slow": [Query(b"insert into plain select 1, pg_sleep(0.2)::text")],
+    "several": [SLOW, *ROWS],
+    "block": [Query(b"begin"), *ROWS, SLOW, Query(b"commit")],
+    "open block": [Query(b"begin"), *ROWS],
+    "pipeline": [parse("select pg_sleep(0.2)"), bind(), execute(), *EXTENDED, SYNC],
+    "copy": [Query(b"copy plain from stdin"), frame(b"d", b"1\tx\n2\ty\n"), frame(b"c", b"")],
+    "cut off": [*ROWS, frame(b"Q", b"delete from plain\0")[:-3]],
+}
+
+
+def rows(client: WireClient) -> list[str | None]:
+    return [number for (number,) in client.rows("select id from plain order by id")]
+
+
+# Where an answer finds the socket closed, Postgres too stops at the next one.
+ANSWERED_ONCE = ("one", "slow", "pipeline", "copy", "open block")
+WAYS = [(name, way) for name in SENT for way in ("half", "terminate and listen")] + [
+    (name, way) for name in ANSWERED_ONCE for way in ("close", "terminate")
+]
+
+
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_what_was_sent_is_done(any_town: Town, connect: Connect, name: str, way: str) -> None:
+    found = []
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        client.send(*SENT[name], *([Terminate()] if "terminate" in way else []))
+        if way in ("half", "terminate and listen"):
+            client.socket.shutdown(socket.SHUT_WR)
+            answers = b""
+            while got := client.socket.recv(1 << 16):
+                answers += got
+            found.append((answers.count(b"INSERT 0 1"), answers.count(b"COPY 2"), answers.count(b"Z\0\0\0\5")))
+        client.close()
+    first, second = connect(any_town.one), connect(any_town.dsn)
+    done = ["1", "2"] if name in ("several", "block", "pipeline", "copy", "cut off") else ["1"]
+    expected = [] if name == "open block" else done
+    eventually(lambda: rows(first) == expected, "Postgres itself does otherwise")
+    eventually(lambda: rows(second) == expected and not any_town.busy(), "what was sent is not done")
+    assert found[:1] == found[1:]
