@@ -56,6 +56,8 @@ def join(made: Town, pair_town: Town) -> Iterator[Join]:
 
     with psycopg.connect(made.shards[0], autocommit=True) as admin:
         admin.execute(f"create role {role} superuser login".encode())
+        with psycopg.connect(made.dsn, autocommit=True) as another:  # after DDL the proxy has seen who may log in
+            another.execute("create table seen (a int); drop table seen")
         yield connect
         for client in clients:
             client.close()
