@@ -91,10 +91,10 @@ def test_a_timeout_that_copy_does_not_notice_hits_nobody_else(
 def test_a_timeout_while_a_client_is_slow_to_read_hits_nobody_else(pair_town: Town, connect: Connect) -> None:
     """RETURNING sends its rows when all of them are there, and looks at no timeout meanwhile."""
     client, other, third = (connect(pair_town.dsn) for _ in range(3))
-    client.query("set statement_timeout = '1s'")
+    client.query("set statement_timeout = '2s'")
     client.send(Query(b"insert into notes select g, repeat('x', 1000) from generate_series(1, 30000) g returning *"))
     eventually(lambda: pair_town.on_shard(0, SLOW))
-    time.sleep(1)
+    time.sleep(2)
     tail = b""
     while not tail.endswith(b"Z\0\0\0\5I"):
         tail = (tail + client.socket.recv(1 << 20))[-100:]
