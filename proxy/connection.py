@@ -78,6 +78,7 @@ class ClientConnection:
         self._violation: ProtocolViolation | None = None
         self._eof = False
         self._said_all = False
+        self._void = False  # something has been written since the client is gone
         self._reading_paused = False
         self.queued: list[bytes | bytearray] = []  # written, not yet given to the transport
         self._out_bytes = 0
@@ -314,7 +315,9 @@ class ClientConnection:
             self.flush()
         self.sent += len(data)
         transport = self._transport
-        if transport is not None and not self._eof:
+        if self._eof:
+            self._into_the_void()
+        elif transport is not None:
             transport.write(data)
 
     @property
@@ -357,8 +360,19 @@ class ClientConnection:
         self.queued = []
         self.sent += self._out_bytes
         self._out_bytes = 0
-        if self._transport is not None and not self._eof:
+        if self._eof:
+            self._into_the_void()
+        elif self._transport is not None:
             self._transport.write(data)
+
+    def _into_the_void(self) -> None:
+        """Nobody hears an answer: what is done for the client ends, as a server's process does at such a write."""
+        if not self._void:
+            self._void = True
+            self.inbox.clear()
+            self._inbox_bytes = 0
+            if self.on_lost is not None:
+                self.on_lost()
 
     async def drain(self) -> None:
         """Wait until the client has read enough; raises ClientGone, unless what it has said is not done yet."""

@@ -66,3 +66,17 @@ def test_what_was_sent_is_done(any_town: Town, connect: Connect, name: str, way:
     eventually(lambda: rows(first) == expected, "Postgres itself does otherwise")
     eventually(lambda: rows(second) == expected and not any_town.busy(), "what was sent is not done")
     assert found[:1] == found[1:]
+
+
+@pytest.mark.parametrize("text", ["select generate_series(1, 1000000000)", "copy (table plain) to stdout"])
+@pytest.mark.parametrize("behind", [Terminate(), Query(b"insert into plain values (0, 'x')")])
+def test_an_answer_that_nobody_hears_ends(any_town: Town, connect: Connect, text: str, behind: object) -> None:
+    """As one Postgres does, where it writes to a client that is gone."""
+    client = connect(any_town.dsn)
+    client.query("insert into plain select g, repeat('x', 1000) from generate_series(1, 60000) g")
+    leaver = connect(any_town.dsn)
+    leaver.send(Query(text.encode()), behind)
+    leaver.socket.recv(100)
+    leaver.vanish()
+    eventually(lambda: not any_town.busy(), "what nobody hears goes on")
+    assert client.rows("select id from plain where id = 0") == []
