@@ -15,7 +15,7 @@ from proxy.errors import ProxyError
 from proxy.settings import set_config_sql
 from proxy.wire import frontend
 from router.errors import Refused, refusal
-from router.escapes import with_marks
+from router.escapes import may_switch, with_marks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -45,7 +45,10 @@ async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable
     """
     try:
         text = session.encoding.read(data)
-        return with_marks(text) if escapes(session) else text
+        if session.transaction.shard_count > 1:  # there the setting is on
+            return text
+        off = escapes(session)
+        return with_marks(text, escapes=off) if off or may_switch(text) else text
     except UnicodeError as error:
         reason = str(error)
     if flush is not None:

@@ -93,3 +93,22 @@ def test_from_the_start(town_of_1: Town, connect: Connect) -> None:
     twins.query("discard all")
     twins.query(r"select * from escaped where a = 'it\'s \\'; drop table escaped")
     assert connect(town_of_1.dsn).rows("select * from pg_listening_channels()") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"set standard_conforming_strings = off; select 'C:\new', 'a\'; select 'b'",
+        r"begin; set local standard_conforming_strings = off; select 'C:\new'; commit; select 'C:\new'",
+        r"select set_config('standard_conforming_strings', 'off', false); select 'it''s\'; listen zz",
+        r"set standard_conforming_strings = off; create table read_so (a text default 'x\y'); table read_so",
+    ],
+)
+def test_a_message_is_read_by_the_setting_at_its_start(town_of_1: Town, connect: Connect, text: str) -> None:
+    twins = twins_of(town_of_1, connect)
+    twins.query("set escape_string_warning = off")
+    twins.query(text)
+    twins.query(r"select 'it\'s \x41'")
+    if "read_so" in text:
+        twins.query(r"insert into read_so values (default), ('\x41') returning *")
+        twins.query("drop table read_so")

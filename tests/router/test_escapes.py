@@ -25,10 +25,21 @@ PAIRS = {
     r"select $1, $2'\''": r"select $1, $2 E'\''",
     r"select '\'": r"select  E'\'",
     r'select "\', ': r'select "\', ',
+    r"select X''''\u00', '\''": r"select X''''\u00', '\''",
     "select 'plain'": "select 'plain'",
+}
+CONFORMING = {
+    r"set x = 'a'; select 'C:\new', 'a\', n'\'": r"set x = 'a'; select E'C:\\new', E'a\\', nchar E'\\'",
+    r"select '\''\', e'\'', u&'\0041', b'1'": r"select E'\\''\\', e'\'', u&'\0041', b'1'",
+    "select 'a'\n'b\\c'": "select E'a'\n'b\\\\c'",
 }
 
 
 @pytest.mark.parametrize("text", PAIRS)
 def test_plain_strings_with_backslashes_are_marked(text: str) -> None:
     assert with_marks(text) == PAIRS[text]
+
+
+@pytest.mark.parametrize("text", CONFORMING)
+def test_backslashes_that_are_meant_are_doubled(text: str) -> None:
+    assert with_marks(text, escapes=False) == CONFORMING[text]

@@ -24,7 +24,8 @@ CHUNK_BYTES = 1 << 16
 WAIT_SECONDS = 30.0
 UNTYPED_AGAIN = (80877103, 80877104)  # SSLRequest, GSSENCRequest: another packet without a type follows
 TEXT_MESSAGES = b"QP"
-QUERY = b"Q"
+QUERY, SYNC = b"Q", b"S"
+OURS = re.compile(rb"PREPARE TRANSACTION|\0pgchorus_\w+\0")
 READY = ord("Z")
 
 
@@ -99,6 +100,7 @@ class _Connection:
         self.ours = ours
         self.theirs = theirs
         self.holding: Rule | None = None
+        self.bound = False  # what is under way binds texts of a commit
 
     async def run(self) -> None:
         try:
@@ -112,6 +114,15 @@ class _Connection:
         self.ours.writer.transport.abort()
         self.theirs.writer.transport.abort()
 
+    def _note(self, message: bytes) -> None:
+        """Note what asks the shard for an answer on a client's link; control connections bind statements as well."""
+        self.bound = self.bound or OURS.search(message) is not None
+        if message[:1] not in (QUERY, SYNC):
+            return
+        if self.wires.queries is not None and (self.bound or message[:1] == QUERY):
+            self.wires.queries.append((self.shard, message))
+        self.bound = False
+
     async def _forward(self) -> None:
         reader, writer = self.ours.reader, self.theirs.writer
         code = UNTYPED_AGAIN[0]
@@ -123,8 +134,7 @@ class _Connection:
             head = await reader.readexactly(5)
             message = head + await reader.readexactly(int.from_bytes(head[1:5], "big") - 4)
             await self.wires.speaking[self.shard].wait()
-            if self.wires.queries is not None and head[:1] == QUERY:
-                self.wires.queries.append((self.shard, message))
+            self._note(message)
             rule = self.wires.match(self.shard, message) if head[0] in TEXT_MESSAGES else None
             if rule is not None:
                 rule.at.append(self.shard)
@@ -190,7 +200,7 @@ class Wires:
         self.dsns: list[str] = []
         self.modes = [Mode.OPEN] * len(dsns)
         self.speaking = [asyncio.Event() for _ in dsns]
-        #: Simple queries to shards since a test put a list here.
+        #: What asked shards for an answer (Query, Sync) since a test put a list here.
         self.queries: list[tuple[int, bytes]] | None = None
         self._rules: list[Rule] = []
         self._connections: list[set[_Connection]] = [set() for _ in dsns]
