@@ -28,6 +28,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ADMIN_SHUTDOWN, TOO_MANY_CONNECTIONS, ProxyError
+from proxy.native import mypyc_attr
 from proxy.shards.errors import ShardError, unreachable
 from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
@@ -77,6 +78,7 @@ class PoolStats:
     lent: int  # how often a link was
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # those of replicas
 class LinkPool:
     """The links to one shard's database as one role. Of one event loop; nothing here blocks it."""
 

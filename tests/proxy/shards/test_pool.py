@@ -17,6 +17,7 @@ from proxy.shards.errors import ShardError
 from proxy.shards.pool import LinkPool, PoolLimits
 from proxy.shards.pool_set import PoolSet
 from proxy.shards.relay import IDLE
+from proxy.shards.replicas import ReplicaPool
 from proxy.shards.waiters import Waiter
 from proxy.wire.frames import frame
 
@@ -610,3 +611,8 @@ async def test_lanes_that_have_waited_too_long_are_told_in_time(make_pool: Pools
         assert error.sqlstate == "53300"
     assert pool.stats.waiting == 1, "a coroutine has a clock of its own"
     task.cancel()
+
+
+def test_a_pool_of_replicas_can_be_made_in_any_build() -> None:
+    """A compiled class has no interpreted subclasses, unless it says so: that is found when one is made, not before."""
+    assert isinstance(ReplicaPool.__new__(ReplicaPool), LinkPool)
