@@ -88,7 +88,7 @@ def test_a_cancel_behind_it_makes_no_error_of_it(any_town: Town, connect: Connec
         trace = client.query(text)
         cancels.join()
         failed = [entry[1]["C"] for entry in trace if entry[0] == "error"]
-        assert failed in ([], ["57014"])
+        assert failed in ([], ["57014"], ["0A000"]), trace  # over several shards what DO sets is refused
         assert (client.rows(f"select {shown}") == [(usual,)]) == bool(failed)
         client.query("discard all")
     client.query("drop function takes_role(), takes_memory()")
