@@ -29,9 +29,8 @@ async def begin_block(session: Session) -> None:
     try:
         await _on_the_only_shard(session.transaction)
     except CLIENT_ERRORS as error:
-        if is_of_lost_role(
-            session.transaction, error
-        ):  # in Postgres no BEGIN fails for that, and it may leave the role
+        if is_of_lost_role(session.transaction, error):
+            # In Postgres no BEGIN fails for that, and the block may leave the role.
             await leave_links(session.transaction)
             return
         await session.rollback()

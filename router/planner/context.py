@@ -416,9 +416,8 @@ _READING: Final = {
 _WRITING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "TruncateStmt"})
 # What makes rows, indexes or constraints anew of what a table has.
 _REWRITING = frozenset({"AlterTableStmt", "ClusterStmt", "IndexStmt", "ReindexStmt", "VacuumStmt"})
-_SETTING_OFF = _WRITING | {
-    "AlterTableStmt"
-}  # which looks at CHECKs again; the others run code with settings of its own
+#: ALTER TABLE looks at CHECKs again; other definitions run code with settings of its own.
+_SETTING_OFF = _WRITING | {"AlterTableStmt"}
 # What names functions for later.
 _DEFINES = frozenset(
     {"ViewStmt", "CreateStmt", "RuleStmt", "CreateTrigStmt", "CreateFunctionStmt", "CreateDomainStmt", "DefineStmt",
