@@ -314,7 +314,7 @@ class QuickLane(FastLane):
         link.load.add(took)
         took += self._late
         self._late = 0.0
-        # It is a Shortcut or a KnownBind: the third kind is the one of nobody, which no statement is.
+        # Only Shortcut and KnownBind are Expected, and it is one of these.
         tally = running.tally or self._session.meter.tally_in_lane(running)  # type: ignore[arg-type]
         tally.add(took)
         tally.rows += 1
