@@ -21,7 +21,8 @@ Why this way: a statement that does not wait pays nothing, and nothing has to be
   where it waits, and the rest is rolled back, as when the time for step 1 is up. What it has prepared is known by the
   random bits of its id, which are those of the gid. With a single writer it is Postgres's own COMMIT that is cancelled
   where it waits.
-- Backends of nobody's (transactions on one shard, clients that are connected directly) are nodes as well.
+- Backends of nobody's (transactions on one shard, clients that are connected directly) are nodes as well. Whether one
+  is nobody's shows a look later: its proxy may only just be about to say that it waits, and it may be the youngest.
 - A shard that cannot be asked shows no waits: a deadlock may be found later, but nothing is taken for one that is not.
 
 Decides when to look and whom to end. Left to others: the graph (waits), what the client sees (proxy.transaction).
@@ -47,7 +48,7 @@ from proxy.twophase.waits import Node, Wait, describe, find_deadlocks, modes_con
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from proxy.twophase.participant import Control, ControlConnection, Row
     from proxy.twophase.waits import Deadlock
@@ -147,11 +148,15 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What the shards said: waits as rows, when each backend's transaction began, and who has prepared what."""
+    """What the shards said: waits as rows, when each backend's transaction began, and who has prepared what.
+
+    ``lasted_s`` is how long each backend (shard, pid) has waited.
+    """
 
     rows: Mapping[int, Sequence[tuple[int, str, str, tuple[int, ...]]]]
     began: Mapping[tuple[int, int], str]
     prepared: Mapping[tuple[int, int], tuple[str, ...]]
+    lasted_s: Mapping[tuple[int, int], float]
 
 
 class DeadlockDetector:
@@ -227,7 +232,8 @@ class DeadlockDetector:
         ours = self._ours(waiting, first)
         known = ours + await self._exchange(ours)
         waits = self._waits(first, known)
-        if not find_deadlocks(waits, _ages(known)):
+        unsettled = self._unsettled(first, known, waits)
+        if all(unsettled & set(deadlock.cycle) for deadlock in find_deadlocks(waits, _ages(known))):
             return
         await asyncio.sleep(CONFIRM_PAUSE_S)
         second = await self._read(waiting)
@@ -237,7 +243,8 @@ class DeadlockDetector:
         known = still + [one for one in known if one.ours is None]
         lasting = waits & self._waits(second, known)
         for deadlock in find_deadlocks(lasting, _ages(known)):
-            await self._end(deadlock, still, lasting)
+            if not unsettled & set(deadlock.cycle):
+                await self._end(deadlock, still, lasting)
 
     def _waiting_long(self, now: float) -> list[Waiter]:
         """Return the transactions that have been in one exchange with a shard for the timeout."""
@@ -267,12 +274,16 @@ class DeadlockDetector:
         rows: dict[int, Sequence[tuple[int, str, str, tuple[int, ...]]]] = {}
         began: dict[tuple[int, int], str] = {}
         prepared: dict[tuple[int, int], tuple[str, ...]] = {}
+        lasted_s: dict[tuple[int, int], float] = {}
 
         async def read(shard: int) -> None:
             pids = {link.pid for waiter in waiting for at, link in _backends(waiter) if at == shard}
             with suppress(TimeoutError):  # a shard that does not answer has no rows here: the next look asks again
                 async with asyncio.timeout(ASK_TIMEOUT_S), self.control.connection(shard) as connection:
-                    found = await _waits_on(connection, self.timeout_s / 2)
+                    listed = await connection.fetch(record.LIST_WAITS, self.timeout_s / 2)
+                    found = [
+                        (row["pid"], row["since"], row["lock"], tuple(sorted(set(row["blockers"])))) for row in listed
+                    ]
                     blockers = {blocker for row in found for blocker in row[3]}
                     if 0 in blockers:
                         blocked = [row[0] for row in found if 0 in row[3]]
@@ -282,6 +293,7 @@ class DeadlockDetector:
                     pids |= blockers | {row[0] for row in found}
                     for row in await connection.fetch(record.TRANSACTIONS_OF, sorted(pids)):
                         began[shard, row["pid"]] = row["began"]
+                    lasted_s.update(((shard, row["pid"]), row["lasted_s"]) for row in listed)
                     rows[shard] = found
 
         results = await asyncio.gather(*(read(shard) for shard in range(len(self.names))), return_exceptions=True)
@@ -290,7 +302,7 @@ class DeadlockDetector:
                 if not isinstance(result, Exception) or error_fields(result) is None:
                     raise result
                 _log.info("deadlocks: shard %s cannot be asked: %s", self.names[shard], result)
-        return _Reading(rows, began, prepared)
+        return _Reading(rows, began, prepared, lasted_s)
 
     def _ours(self, waiting: Sequence[Waiter], reading: _Reading) -> list[_Known]:
         """Return our transactions that wait and were there, the same, during the whole reading."""
@@ -378,6 +390,22 @@ class DeadlockDetector:
                     waits.add(Wait(shard, waiter, other, lock, pid, began, since, held_by))
         return waits
 
+    def _unsettled(self, reading: _Reading, known: Sequence[_Known], waits: Collection[Wait]) -> set[Wait]:
+        """Return the waits of nobody's backends that may turn out to be somebody's at the next look.
+
+        A transaction is known once it has waited for the timeout. A ring may be seen before that, where one backend of
+        it both waits and is waited for; and who is not known cannot be the youngest.
+        """
+        keys = {one.key for one in known}
+        ours = {(shard, link.pid) for waiter in self._watched for shard, link in _backends(waiter)}
+        written_s = self.timeout_s * (TICKS + 1) / TICKS
+
+        def may_be_written(shard: int, pid: int) -> bool:
+            # Of our own we know that it will be; but nothing is put off for ever.
+            return reading.lasted_s[shard, pid] < (2 * written_s if (shard, pid) in ours else written_s)
+
+        return {wait for wait in waits if wait.waiter.key not in keys and may_be_written(wait.shard, wait.pid)}
+
     def _node(self, shard: int, pid: int, began: str, nodes: Mapping[tuple[int, int, str], Node]) -> Node:
         known = nodes.get((shard, pid, began))
         name = self.names[shard]
@@ -437,13 +465,6 @@ def _prepared_node(name: str, by_key: Mapping[str, Node]) -> Node:
         return Node(f"prepared {name}", f"prepared transaction {name}")
     key = f"{random_of(parsed[0].uuid):x}"
     return by_key.get(key) or Node(key, f"transaction {parsed[0].uuid}")
-
-
-async def _waits_on(connection: ControlConnection, older_than_s: float) -> list[tuple[int, str, str, tuple[int, ...]]]:
-    return [
-        (row["pid"], row["since"], row["lock"], tuple(sorted(set(row["blockers"]))))
-        for row in await connection.fetch(record.LIST_WAITS, older_than_s)
-    ]
 
 
 async def _prepared_blockers(connection: ControlConnection, pids: Sequence[int]) -> dict[int, tuple[str, ...]]:

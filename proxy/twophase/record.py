@@ -240,6 +240,7 @@ XACT_STATUS = "SELECT pg_xact_status($1::text::xid8)"
 # What the deadlock detector asks. A wait is told by its backend's transaction and its own beginning.
 
 LIST_WAITS = """SELECT l.pid, l.waitstart::text AS since, pg_blocking_pids(l.pid) AS blockers,
+        extract(epoch FROM clock_timestamp() - l.waitstart)::float8 AS lasted_s,
         l.mode || ' on ' || CASE l.locktype
             WHEN 'transactionid' THEN 'transaction ' || l.transactionid::text
             WHEN 'relation' THEN 'relation ' || l.relation::regclass::text

@@ -371,6 +371,35 @@ def test_a_commit_that_gives_way_lets_go_where_it_waits(town: Town, party: Party
     last.commit()
 
 
+@pytest.mark.parametrize("through", ["one proxy", "two proxies"])
+def test_who_came_to_wait_a_little_later_is_the_youngest_all_the_same(
+    town: Town, party: Party, other_proxy: ProxyProcess, through: str
+) -> None:
+    """As above; last waits and is waited for by one backend, so that the ring is seen without knowing whose that is."""
+    a, b, c = town.spread
+    other = town.keys(2, 2)[1]
+    fill(town)
+    late = other_proxy.dsn(town.dsn.rpartition("/")[2]) if through == "two proxies" else town.dsn
+    first, second, last = (party.join(dsn) for dsn in (town.dsn, town.dsn, late))
+    for client, held, read in ((first, c, b), (second, a, b), (last, other, b)):
+        client.execute(update(held).encode())
+        client.execute(f"SELECT v FROM notes WHERE k = {read}".encode())
+    futures = []
+    for client, needed in ((first, a), (second, other), (last, c)):
+        if client is last:
+            time.sleep(0.2)  # a look comes in between: what it sees is that the two wait, and last does not
+        futures.append(party.start(client, update(needed)))
+        party.until_waiting(len(futures))
+    victim, error = deadlocked(futures)
+    assert victim == 2, f"the youngest: {error.diag.message_detail}"
+    assert len((error.diag.message_detail or "").splitlines()) == 3
+    futures[1].result(SOON_SECONDS)
+    second.commit()
+    futures[0].result(SOON_SECONDS)
+    first.commit()
+    last.rollback()
+
+
 def test_who_waits_for_what_a_dead_proxy_has_prepared_wakes_recovery(
     make_databases: MakeDatabases, start_proxy: StartProxy
 ) -> None:
