@@ -46,12 +46,15 @@ class Descriptions:
             return None
         return self._known.get(_key(session, text, oids))
 
-    async def ask(self, session: Session, text: str, oids: tuple[int, ...], *, reads: bool = True) -> Description:
+    async def ask(
+        self, session: Session, text: str, oids: tuple[int, ...], *, reads: bool = True, locks: bool = False
+    ) -> Description:
         """Return parameter types and columns as a real shard infers them; raises its error, as at Parse.
 
-        ``reads``: Postgres takes a snapshot to parse it.
+        ``reads``: Postgres takes a snapshot to parse it; ``locks``: it is asked in the session's own transaction, which
+        keeps the locks that this takes.
         """
-        known = self.known(session, text, oids)
+        known = None if locks else self.known(session, text, oids)
         if known is not None:
             return known
         key = _key(session, text, oids)
@@ -60,7 +63,7 @@ class Descriptions:
         transaction = session.transaction
         shard = home if home in transaction.links else self.knowing_shard(session, text)
         own = _sees_its_own(session) and self._names_home(session, text)
-        alone = not transaction.links and not own
+        alone = not transaction.links and not own and not locks
         if alone and transaction.isolation == SERIALIZABLE:
             # It may use one shard only, and which one is not known yet.
             transaction = self._aside(session)

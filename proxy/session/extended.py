@@ -25,6 +25,7 @@ from proxy.session import simple
 from proxy.session.ahead import calls_alone, describe_ahead
 from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
+from proxy.session.calling import call_function
 from proxy.session.declared import check_declared, check_taken, taken
 from proxy.session.encoded import check_change, may_read_otherwise, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
@@ -39,6 +40,7 @@ from proxy.session.on_link import portal_parsed_on
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import is_shown_by_shard
 from proxy.session.parameters import check_parameters, check_result_formats
+from proxy.session.parse_locks import ParseLocks
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.session.preparing import (
     as_bound,
@@ -53,7 +55,7 @@ from proxy.session.preparing import (
 )
 from proxy.session.relay import BIND_ENDS, CLOSE_ENDS, DESCRIBE_ENDS, Relay, take_back
 from proxy.session.relayed import relayed_shard, writes_on_shard
-from proxy.session.run import call_function, settle_before
+from proxy.session.run import settle_before
 from proxy.session.telling import CLIENT_ERRORS, raise_if_fatal
 from proxy.session.unnamed import Unnamed
 from proxy.transaction import Block
@@ -98,6 +100,7 @@ class ExtendedProtocol:
         self.skipping = False
         self._executed = False  # something, since the last Sync or COMMIT: Postgres has a block from then on
         self.unnamed = Unnamed(session)
+        self._locks = ParseLocks(session)
         self._handlers: dict[int, Callable[[Any], Awaitable[None]]] = {
             ord("P"): self._parse,
             ord("B"): self._bind,
@@ -163,21 +166,8 @@ class ExtendedProtocol:
         if kind != _FUNCTION_CALL:
             frontend.decode(kind, body)  # raises for a type that does not exist
             raise desynchronized(f"invalid frontend message type {kind}")
-        if not await self.run_unsynced():
-            return
-        session = self.session
-        try:
-            await call_function(session, body)
-        except Reported as error:
-            session.count_error(error)
-            await simple.after_error(session)
-        except CLIENT_ERRORS as error:
-            raise_if_fatal(error)
-            session.report_error(error)
-            await simple.after_error(session)
-        if not session.transaction.in_block:
-            await drop_portals(session)
-        session.ready()
+        if await self.run_unsynced():
+            await call_function(self.session, body)
 
     async def _fail_in_order(self, error: Exception) -> None:
         """Report an error of the session's own behind the answers to what came before it."""
@@ -338,6 +328,7 @@ class ExtendedProtocol:
         if name and name in session.statements:  # as in Postgres, what is wrong with the text comes first
             raise ProxyError("42P05", f'prepared statement "{name.decode(errors="replace")}" already exists')
         self._set_statement(name, prepared)
+        self._locks.parsed(prepared)
         session.transaction.modes.queried |= parses_with_snapshot(prepared.statement)
         self._reply(backend.parse_complete())
 
@@ -398,6 +389,7 @@ class ExtendedProtocol:
         name, frames, script = await portal_parsed_on(session, batch.link, portal)
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
+        self._locks.bound(portal.bind.statement)
         session.database.counts.server_parses += bool(frames)
         batch.frames += frames
         batch.script.extend(script)
@@ -412,6 +404,7 @@ class ExtendedProtocol:
             if prepared.description.fields is not None:
                 self.session.check_not_failed()
             self._reply(backend.parameter_description(prepared.description.parameter_oids))
+            prepared = await self._locks.describes(prepared, self._send_batch)
             self._reply(await described_rows(self.session, prepared, self._send_batch))
             return
         await self._send_declared(message.name)
@@ -570,12 +563,15 @@ class ExtendedProtocol:
 
     async def _flush(self, message: frontend.Flush) -> None:  # noqa: ARG002 - it carries nothing
         await self._send_batch()
+        await self._locks.take()
 
     async def _sync(self, message: frontend.Sync) -> None:  # noqa: ARG002 - it carries nothing
         session = self.session
         try:
             if not self.skipping:
                 await self._send_batch(last=True)
+                if session.transaction.block is Block.EXPLICIT:
+                    await self._locks.take()
             if session.transaction.block is Block.IMPLICIT:
                 if session.transaction.failed or self.skipping:
                     await session.rollback()
@@ -590,6 +586,7 @@ class ExtendedProtocol:
         self.batch = None
         self.skipping = False
         self._executed = False
+        self._locks.ended()
         await session.transaction.release_locks()
         at_sync(session)
         if not session.transaction.in_block:

@@ -68,6 +68,7 @@ class PreparedStatement:
     frozen: bytes = b""  # the text with the moment of its Parse instead of 'now' and the like
     of_before: bool = False  # the unnamed one, of a transaction that is over
     original: Original | None = None  # before values were filled in
+    locked: bool = False  # what it reads, by its Parse (proxy.session.parse_locks)
 
     def query_on(self, link: ShardLink) -> bytes:
         """Return the text as a link reads it. Raises ProxyError when its encoding lacks a character."""

@@ -28,6 +28,7 @@ from proxy.session.named import find_statement
 from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
+from proxy.session.parse_locks import keep_open, locks, rests
 from proxy.session.prepared import UNCOMMITTED, Portal, PreparedStatement, ensure_parsed, same_rows
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.relayed import relayed_shard
@@ -204,7 +205,7 @@ async def prepare(
         or statement.tag == "PREPARE TRANSACTION"
     ):
         raise ProxyError("25P02", FAILED_BLOCK)
-    description = await _description(session, text, statement, tuple(oids), flush)
+    description, locked = await _described(session, text, statement, tuple(oids), flush)
     if description.parameter_oids and description.parameter_oids != tuple(oids):
         statement = (await planning.plan(session, text, description.parameter_oids))[0]
     prepared = PreparedStatement(
@@ -217,8 +218,25 @@ async def prepare(
         session.search_path,
         reading(session),
         time.time_ns() // 1000,
+        locked=locked,
     )
     return await note_moment(session, prepared, flush)
+
+
+async def _described(
+    session: Session,
+    text: str,
+    statement: Statement,
+    oids: tuple[int, ...],
+    flush: Callable[[], Awaitable[None]] | None,
+) -> tuple[Description, bool]:
+    """Find out a statement's parameters and columns, and whether what it reads has been locked for that."""
+    if not locks(session, statement) or not (session.transaction.in_block if flush is None else rests(session)):
+        return await _description(session, text, statement, oids, flush), False
+    if flush is not None:
+        await flush()
+    keep_open(session)
+    return await session.database.descriptions.ask(session, text, oids, locks=True), True
 
 
 async def _description(  # noqa: PLR0911 - one for each kind of statement

@@ -33,7 +33,7 @@ from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.fence import FenceLostError
 from proxy.wire import backend, frontend
-from proxy.wire.frames import HEADER_BYTES, frame
+from proxy.wire.frames import HEADER_BYTES
 from router.errors import refusal
 from router.plan import Ddl, Execution, GatherExecution, Same, ShardByShard
 from router.plan_copy import CopyInExecution
@@ -119,25 +119,6 @@ async def relay(  # noqa: PLR0913 - the last two go together
 
 def _explained(explain: Place, place: Place, error: ErrorFields) -> ErrorFields | None:
     return explain(error) or place(error)
-
-
-async def call_function(session: Session, body: bytes) -> None:
-    """Pass a FunctionCall to the only shard: where there are several nobody can tell what a function's OID touches."""
-    transaction = session.transaction
-    session.check_not_failed()
-    if transaction.shard_count > 1:
-        raise refusal("function-message")
-    transaction.command = "FUNCTION CALL"
-    link = (await transaction.join([0], writes=True))[0]
-    transaction.pin("a function called by its OID", [0])  # it may have left anything
-    answer = Relay(session.connection, session.on_parameter)
-    link.exchange(frame(b"F", body), answer)
-    await answer.wait(link)
-    if answer.failed:
-        raise Reported(answer.sqlstate)
-    if transaction.block is Block.IMPLICIT:
-        await session.commit()
-    transaction.finish_statement()
 
 
 async def run_parted(session: Session, statement: Statement, executable: Executable, request: Request) -> bytes:
