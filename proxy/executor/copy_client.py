@@ -1,31 +1,42 @@
-"""What a client sends during COPY FROM STDIN, and what Postgres says of the rest.
+"""What a client sends during COPY FROM STDIN, and what Postgres says of what does not belong there.
 
-Postgres complains of a message that has no business there before it has read its body, and gives up on the connection:
-an ERROR, then a FATAL.
+Postgres complains of a message that has no business there when it has read the data before it, and gives up on the
+connection: an ERROR, then a FATAL. If that data holds an error, it says so, and the COPY is over: the message is then
+one like others. So the shard is told CopyFail in the message's place, with ``MISPLACED``: its answer tells which of the
+two it is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from proxy.wire import backend
+from proxy.errors import QUERY_CANCELED
 from proxy.wire.errors import PROTOCOL_VIOLATION, ProtocolViolation, UnknownMessageType, desynchronized
-from proxy.wire.fields import ErrorFields
+from proxy.wire.frontend import CopyFail
 
 if TYPE_CHECKING:
     from proxy.executor.request import Client
+    from proxy.wire.fields import ErrorFields
+
+_MARK: Final = "pgchorus: a message that has no place in a COPY"
+MISPLACED: Final = CopyFail(_MARK.encode()).encode()
 
 
-async def receive_in_copy(client: Client) -> list[tuple[int, bytes]]:
-    """Return messages that have arrived, at least one; raises ProtocolViolation for types that no client may send."""
+async def receive_in_copy(client: Client) -> tuple[list[tuple[int, bytes]], int | None]:
+    """Return messages that have arrived, at least one; or none, and the type of one that no client may send."""
     try:
-        return await client.receive_many()
+        return await client.receive_many(), None
     except UnknownMessageType as unknown:
-        raise out_of_place(client, unknown.kind) from unknown
+        return [], unknown.kind
 
 
-def out_of_place(client: Client, kind: int) -> ProtocolViolation:
-    """Tell the client what does not belong into a COPY; what is returned ends the connection."""
-    text = f"unexpected message type 0x{kind:02X} during COPY from stdin"
-    client.write(backend.error_response(ErrorFields.make("ERROR", PROTOCOL_VIOLATION, text)))
+def of_misplaced(error: ErrorFields, kind: int | None) -> ErrorFields | None:
+    """Return what Postgres says of a message of this type, if that is what a shard's error means."""
+    if kind is None or error.sqlstate != QUERY_CANCELED or _MARK not in error.message:
+        return None
+    return error.replace(C=PROTOCOL_VIOLATION, M=f"unexpected message type 0x{kind:02X} during COPY from stdin")
+
+
+def out_of_place() -> ProtocolViolation:
+    """Return what ends the connection when the client has been told of that."""
     return desynchronized("terminating connection because protocol synchronization was lost")

@@ -22,7 +22,7 @@ from proxy.encodings import UTF_8, by_name, written
 from proxy.errors import CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, QUERY_CANCELED, ProxyError
 from proxy.executor import tags
 from proxy.executor.copy_binary import BinarySplitter
-from proxy.executor.copy_client import out_of_place, receive_in_copy
+from proxy.executor.copy_client import MISPLACED, of_misplaced, out_of_place, receive_in_copy
 from proxy.executor.copy_dealt import Dealt, Numbering
 from proxy.executor.copy_fill import Writer, prefix_pattern, shown, without_counts
 from proxy.executor.copy_key import KeyPlacer
@@ -226,7 +226,8 @@ class CopyInResult:
         self._add_up = splitter is not None and by_key
         self._failure: CombineFailure | None = None  # found while the data was parked
         self._end: bytes | None = None  # what ended it
-        self._given_up = False  # by the client's CopyFail
+        self._given_up = False  # by the client's CopyFail, or what has no place here
+        self._misplaced: int | None = None  # the type of that
         self._given_up_at: int | None = None  # in which line of the client's that was
         self._wake = asyncio.Event()
         self._skipped = Skipped(self._client.write, splitter, add_up=self._add_up)
@@ -257,6 +258,7 @@ class CopyInResult:
             if self._given_up:
                 await self._until_over()
                 self._raise_error(besides=QUERY_CANCELED)  # of data that came before CopyFail
+                self._check_place()
             await self._until(lambda: all(receiver.over for receiver in self._receivers))
             found = [self._tag_of(receiver) for receiver in self._receivers]
             self._skipped.tell()
@@ -285,7 +287,7 @@ class CopyInResult:
         size, most = 0, self._filling.values.max_parked_bytes
         while self._end is None:
             data: list[bytes] = []
-            self._end = self._sort_out(await receive_in_copy(self._client), data)
+            self._end = self._sort_out(await self._received(), data)
             size += sum(map(len, data))
             if size > most:
                 raise ProxyError(
@@ -342,6 +344,7 @@ class CopyInResult:
             await self._flush()
             if self._failure is not None:
                 raise self._failure
+            self._given_up = self._misplaced is not None
             for receiver in self._receivers:
                 receiver.end(self._end or _DONE)
             return
@@ -361,9 +364,13 @@ class CopyInResult:
                 receiver.end(end)
             return
 
+    async def _received(self) -> list[tuple[int, bytes]]:
+        received, self._misplaced = await receive_in_copy(self._client)
+        return received
+
     async def _receive(self) -> list[tuple[int, bytes]] | None:
         """Return the client's next messages; raises a shard's error if one comes first."""
-        receiving = asyncio.ensure_future(receive_in_copy(self._client))
+        receiving = asyncio.ensure_future(self._received())
         try:
             while not receiving.done():
                 self._raise_error()
@@ -392,10 +399,12 @@ class CopyInResult:
                 elif kind == _COPY_FAIL:
                     end = CopyFail(body.rstrip(b"\0")).encode()
                 else:
-                    raise out_of_place(self._client, kind)
+                    self._misplaced = kind
+                    self._client.push_back(messages[position:])
+                    return MISPLACED
                 self._client.push_back(messages[position + 1 :])
                 return end
-        return None
+        return None if self._misplaced is None else MISPLACED
 
     async def _send(self, data: bytes) -> None:
         if not data:
@@ -457,6 +466,15 @@ class CopyInResult:
         for receiver in self._receivers:
             if receiver.error is not None and receiver.error.sqlstate != besides:
                 raise self._renumbered(receiver, receiver.error)
+
+    def _check_place(self) -> None:
+        """Tell the client of a message that has no place here, and end the connection: nothing was wrong before it."""
+        for receiver in self._receivers:
+            if receiver.error is not None:
+                told = of_misplaced(self._renumbered(receiver, receiver.error).fields, self._misplaced)
+                if told is not None:
+                    self._client.write(backend.error_response(told))
+                    raise out_of_place()
 
     def _renumbered(self, receiver: CopyInReceiver, error: ShardError) -> ShardError:
         """Make the line number in the CONTEXT the client's; the CONTEXT goes if the line is not known."""

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from proxy.executor.copy_client import out_of_place, receive_in_copy
+from proxy.executor.copy_client import MISPLACED, of_misplaced, out_of_place, receive_in_copy
 from proxy.session.meter import rows_of_tag
 from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
@@ -96,6 +96,8 @@ class Relay:
         self._reported: list[tuple[str, str]] = []  # settings that have changed
         self._copying = False  # the client's CopyData go to the shard
         self._copied = False  # they have
+        self._misplaced: int | None = None  # the type of a message of the client's that has no place in a COPY
+        self._desynchronized = False  # by that
         self.copy_in = False  # the shard waits for CopyData now
         self.hold_tag = False  # keep CommandComplete back: its transaction must commit first
         self.tag = b""  # what was held back
@@ -164,7 +166,9 @@ class Relay:
             self.failed = True
             self.copy_in = False  # also where it had asked for data and then thought better of it
             error = decode_error(bytes(chunk[start + 5 : end]))
-            instead = self._explain(error)
+            misplaced = of_misplaced(error, self._misplaced)
+            self._desynchronized = misplaced is not None
+            instead = misplaced or self._explain(error)
             if instead is None and self._script and (place := self._script[0].place) is not None:
                 instead = place(error)
             self.sqlstate = (instead or error).sqlstate
@@ -224,6 +228,8 @@ class Relay:
             self._client.feed_from(None)
         if self._copied and self._over:
             link.has_waited()
+        if self._desynchronized and self._over:
+            raise out_of_place()
 
     async def pass_copy_data(self, link: ShardLink) -> None:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""
@@ -238,7 +244,7 @@ class Relay:
                 if not receiving.done():
                     receiving.cancel()
                     break
-                received = receiving.result()
+                received, self._misplaced = receiving.result()
                 if self._over:
                     self._client.push_back(received)
                     break
@@ -259,7 +265,7 @@ class Relay:
         return _MARKER if self._script is None else _END_OF_COPY
 
     def _write_copy_data(self, link: ShardLink, messages: list[tuple[int, bytes]]) -> bool:
-        """Write what belongs to the COPY in one go; True when it was its end."""
+        """Write what belongs to the COPY in one go; True when it was its end, or something else has come."""
         out = bytearray()
         for position, (kind, body) in enumerate(messages):
             if kind in _FLUSH_SYNC:
@@ -269,15 +275,19 @@ class Relay:
                     out += _SYNC_FRAME
                 continue
             if kind not in _COPY_MESSAGES:
-                raise out_of_place(self._client, kind)
+                self._misplaced = kind
+                self._client.push_back(messages[position:])
+                break
             out += bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
             if kind != _COPY_DATA:
                 self._client.push_back(messages[position + 1 :])
                 out += self._behind_copy()
                 self._send(link, out)
                 return True
+        if self._misplaced is not None:
+            out += MISPLACED + self._behind_copy()
         self._send(link, out)
-        return False
+        return self._misplaced is not None
 
     def _send(self, link: ShardLink, data: bytearray) -> None:
         """Write to the shard, unless the exchange has ended meanwhile: then nobody would expect the answers."""

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Query
+from transcripts import Sequence, play
 from waiting import eventually
 from wire_client import FLUSH, SYNC, bind, execute, parse, sqlstates
 
@@ -46,6 +47,42 @@ def test_its_context_has_the_clients_line(twins: Twins, options: str, data: list
     twins.same(Query(f"copy notes (k, v) from stdin{options}".encode()), until="G")
     twins.same(*(frame(b"d", part) for part in data), frame(b"f", b"no more\0"))
     twins.query("select count(*) from notes")
+
+
+BAD, GOOD = frame(b"d", b"11\tx\nzz\tx\n"), frame(b"d", b"12\tx\n13\ty\n")
+UNKNOWN = frame(b"z", b"")
+
+
+@pytest.mark.parametrize("ways", ["simple", "extended", "several"])
+@pytest.mark.parametrize("table", ["notes (k, v)", "plain (id, v)", "kinds (id, name)"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        [BAD, GOOD, Query(b"select 1")],
+        [GOOD, Query(b"select 1")],
+        [Query(b"select 1")],
+        [frame(b"d", b"11\tx\n12"), Query(b"select 1")],
+        [frame(b"d", b"11\tx\n11\ty\n"), Query(b"select 1")],
+        [BAD, GOOD, parse("select 1"), bind(), execute(), SYNC],
+        [GOOD, parse("select 1"), bind(), execute(), SYNC],
+        [BAD, GOOD, frame(b"X", b"")],
+        [GOOD, frame(b"X", b"")],
+        [BAD, GOOD, UNKNOWN],
+        [GOOD, UNKNOWN],
+        [GOOD, FLUSH, SYNC, Query(b"select 1")],
+    ],
+)
+def test_a_message_that_has_no_place_in_it(any_town: Town, rest: list[Any], table: str, ways: str) -> None:
+    """If a row before it cannot be read, the COPY is over, and the message one like others."""
+    copy = f"copy {table} from stdin"
+    begin = {
+        "simple": [Query(copy.encode())],
+        "extended": [parse(copy), bind(), execute()],
+        "several": [Query(f"insert into plain values (99, 'x'); {copy}; select 2".encode())],
+    }[ways]
+    sequence = Sequence("misplaced", (*begin, *rest))
+    expected, got = (play(dsn, sequence) for dsn in (any_town.one, any_town.dsn))
+    assert got == expected
 
 
 SLOW = "select from pg_stat_activity where wait_event = 'ClientWrite' and datname = current_database()"
