@@ -179,12 +179,13 @@ class LogicalDatabase(DatabaseFields):
         self.pools.use_limits(limits)
         self.replicas.use_limits(limits)
 
-    async def acquire(
-        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
-    ) -> ShardLink:
+    def take(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink | None:
+        """Check out a link of ``role`` to a shard that is free now."""
+        return self.pool(shard, role).take(preferred)
+
+    async def acquire(self, shard: int, role: str, *, further: bool = False) -> ShardLink:
         """Check out a link of ``role`` to a shard; ``further``: for a transaction that has one to another."""
-        pool = self.pool(shard, role)
-        return pool.take(preferred) or await pool.acquire(further=further)
+        return await self.pool(shard, role).acquire(further=further)
 
     def is_paused(self, shards: Collection[int]) -> bool:
         """Whether PAUSE holds on one of some shards."""

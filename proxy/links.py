@@ -33,9 +33,10 @@ class Links(Protocol):
 
     proven_settings: set[tuple[int, str, Applied]]  # what has been applied on (shard, role) before
 
-    async def acquire(
-        self, shard: int, role: str, preferred: ShardLink | None = None, *, further: bool = False
-    ) -> ShardLink:
+    def take(self, shard: int, role: str, preferred: ShardLink | None = None) -> ShardLink | None:
+        """Check a free link out, ``preferred`` if it is one; None when there is none: ``acquire`` waits."""
+
+    async def acquire(self, shard: int, role: str, *, further: bool = False) -> ShardLink:
         """Check a link out; raises ShardError when it cannot connect, ProxyError 53300 when none is free in time.
 
         ``further``: one to another shard is held meanwhile.

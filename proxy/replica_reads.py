@@ -127,14 +127,16 @@ class ReplicaReads:
 
 
 async def matching_link(transaction: ClientTransaction, shard: int) -> ShardLink:
-    """Check out a link for a transaction that can be brought to its session's settings."""
-    further = bool(transaction.links)
+    """Check out a link for a transaction that can be brought to its session's settings; a cancel ends the wait."""
+    role, further = transaction.role, bool(transaction.links)
     while True:
         link = None
         if transaction.elsewhere is not None and transaction.elsewhere.chosen:
-            link = await transaction.elsewhere.acquire(shard, transaction.role, further=further)
+            link = await transaction.unless_cancelled(transaction.elsewhere.acquire(shard, role, further=further))
         if link is None:
-            link = await transaction.database.acquire(shard, transaction.role, transaction.preferred, further=further)
+            link = transaction.database.take(shard, role, transaction.preferred)
+        if link is None:
+            link = await transaction.unless_cancelled(transaction.database.acquire(shard, role, further=further))
         if transaction.can_bring_up(link):
             return link
         link.abort()

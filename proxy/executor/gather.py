@@ -76,6 +76,7 @@ async def run_gather(
             await _create(execution, scratch, reading.streams[0].fields or ())
             try:
                 await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
+                scratch.check_cancelled()
             except ShardError as error:
                 error.columns = expected  # it has been planned, and runs
                 raise
@@ -158,6 +159,7 @@ class _Loader:
             await self._fill(table)
 
     async def _fill(self, table: int) -> None:
+        self._scratch.check_cancelled()
         loading = Loading(self._scratch.link, self._loads[table].table)
         try:
             await loading.start()

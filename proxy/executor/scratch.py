@@ -32,6 +32,9 @@ class Scratch(Protocol):
     def link(self) -> ShardLink:
         """The link, in a transaction with the session's settings."""
 
+    def check_cancelled(self) -> None:
+        """Raise if the client has cancelled the statement: between two steps the signal to the shard hits nothing."""
+
     def release(self) -> None:
         """Give it back, whatever state it is in; harmless when it was given back already."""
 

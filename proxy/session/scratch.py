@@ -36,6 +36,10 @@ class LentScratch:
         """The link."""
         return self._link
 
+    def check_cancelled(self) -> None:
+        """Raise 57014 if the client has cancelled the statement while no shard was at work on it."""
+        self._session.transaction.check_cancelled()
+
     def release(self) -> None:
         """Roll back and give the link back, in the background."""
         if not self._released:
@@ -75,7 +79,7 @@ async def _matching_link(session: Session) -> ShardLink:
     """Return a link that can have the session's settings; one that cannot be reset to them is closed."""
     applied = session.transaction.starting_settings()
     while True:
-        link = await session.database.acquire_scratch(session.role)
+        link = await session.transaction.unless_cancelled(session.database.acquire_scratch(session.role))
         previous = link.settings
         if previous is UNKNOWN or not can_become(previous, applied):
             link.abort()

@@ -117,15 +117,47 @@ def test_a_link_that_is_lost_where_the_next_block_begins(wire: Wires, connect: C
     assert written(wire) == [(1,)]
 
 
-def test_a_begin_that_fails_leaves_no_block(wire: Wires, connect: Connect) -> None:
-    """As in Postgres, where it is cancelled."""
+@pytest.mark.parametrize("fault", [Fault.CUT_MESSAGE, Fault.CUT_ANSWER])
+def test_a_begin_whose_link_is_lost(wire: Wires, connect: Connect, fault: Fault) -> None:
+    """The block begins with its first statement: who does not look at each answer must not commit one by one."""
     client = connect()
-    rule = wire.rule(BEGIN, Fault.CUT_MESSAGE)
-    trace = client.query("begin")
+    rule = wire.rule(BEGIN, fault)
+    assert client.query("begin") == [("tag", "BEGIN"), IN_A_BLOCK]
     rule.wait()
-    assert [entry[0] for entry in trace] == ["error", "ready"]
+    client.query("insert into t values (1, 1)")
+    assert written(wire) == []
+    assert client.query("rollback") == [("tag", "ROLLBACK"), ("ready", "I")]
+    assert written(wire) == []
+
+
+def test_a_begin_that_finds_no_link(wire: Wires, connect: Connect) -> None:
+    other, client = connect(), connect()
+    other.query("begin; select 1")
+    assert client.query("begin isolation level serializable") == [("tag", "BEGIN"), IN_A_BLOCK]
+    failed = client.query("insert into t values (1, 1)")
+    assert failed[0][1]["C"] == "53300"
+    assert failed[-1] == ("ready", "E")
+    other.query("rollback")
+    assert client.query("insert into t values (2, 2)")[-1] == ("ready", "E")
+    assert client.query("rollback") == [("tag", "ROLLBACK"), ("ready", "I")]
+    assert written(wire) == []
+    assert client.query("begin isolation level serializable")[-1] == IN_A_BLOCK
+    assert client.rows("show transaction_isolation") == [("serializable",)]
+    client.query("rollback")
+
+
+def test_a_begin_that_is_cancelled_leaves_no_block(wire: Wires, connect: Connect) -> None:
+    """As in Postgres: here it waits for a link."""
+    other, client = connect(), connect()
+    other.query("begin; select 1")
+    client.send(b"Q\0\0\0\x0abegin\0")
+    client.cancel()
+    trace = client.read()
+    assert trace[0][1]["C"] == "57014"
     assert trace[-1] == ("ready", "I")
-    assert client.rows("select 1") == [("1",)]
+    other.query("rollback")
+    client.query("insert into t values (2, 2)")
+    assert written(wire) == [(2,)]
 
 
 def test_a_cancel_while_it_is_asked_what_a_commit_has_set(
