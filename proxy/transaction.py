@@ -122,6 +122,7 @@ class ClientTransaction:
     committing: bool = False
     past_cancel: bool = False  # what ran has succeeded: a cancel comes too late, whatever is to be done yet
     at_commit: Callable[[], Awaitable[None]] | None = None  # once it is committed, before its links go back
+    at_undoing: Callable[[], Awaitable[None]] | None = None  # once what has failed is undone, on the same links
     abandoned: bool = False
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
     watcher: Callable[[str, float, float], None] | None = None  # hears what its links' shards answer
@@ -439,6 +440,7 @@ class ClientTransaction:
             return
         self.locks_released = True
         await end_all(self.links.values(), undoing(self.log))
+        await self._undone()
 
     async def transaction_id(self) -> str:
         """Return the id by which the outcome can be asked for later; '' while nothing is written, as in Postgres.
@@ -524,7 +526,13 @@ class ClientTransaction:
             if link.busy:
                 link.abort()  # whoever waited for its answer has gone: it cannot be told anything in mid-exchange
         await end_all(self.links.values(), "ROLLBACK")
+        await self._undone()
         self._end(rolled_back=True)
+
+    async def _undone(self) -> None:
+        at_undoing, self.at_undoing = self.at_undoing, None
+        if at_undoing is not None:
+            await at_undoing()
 
     def ended_by_shard(self, *, rolled_back: bool) -> None:
         """The only shard has ended the block on its own."""
@@ -557,7 +565,7 @@ class ClientTransaction:
         self.block = Block.NONE
         self.failed = self.doomed = self.settings_changed = self.catalog_changed = False
         self.snapshot_fixed = self.locked_tables = self.locks_released = False
-        self.deadlock = self.at_commit = None
+        self.deadlock = self.at_commit = self.at_undoing = None
         self.modes, self.inherited = Modes(), Modes()
         self.links.clear()
         self.writers.clear()

@@ -25,10 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from proxy.encodings import by_name
+from proxy.giving_way import past_cancels
 from proxy.session import leftovers
 from proxy.session.temporary import NAMES, PINNED
 from proxy.shards.errors import ShardError
+from proxy.transaction import IN_BLOCK
 from router.catalog import OWN_SCHEMA
 from router.cluster import Home, Reference, TableName
 from router.errors import refusal
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from proxy.shards.link import ShardLink
     from router.catalog import Catalog
     from router.plan import Statement
+
+log = structlog.get_logger("pgchorus.session")
 
 # Every name is qualified: the client's search_path is in force. Relations that somebody else has made since our
 # snapshot are in pg_locks and not in pg_class: they come without a name.
@@ -170,6 +176,25 @@ class Audit:
         await self._end_session_state()
         self._link.resettable = self._resettable
 
+    def failed(self) -> None:
+        """The statement has: what it has locked for the session stays locked, and shows when the rest is undone."""
+        self._session.transaction.at_undoing = self._keep_locks
+
+    async def _keep_locks(self) -> None:
+        transaction, link = self._session.transaction, self._link
+        if link.closed:
+            return
+        try:
+            async with past_cancels(transaction):
+                left = await leftovers.advisory_locks(link)
+        except ShardError as error:
+            log.info("a link did not tell what it has locked", shard=link.name, error=str(error))
+            link.abort()  # whatever it is must not be the next client's
+            return
+        # Behind a savepoint those of the transaction are still there.
+        if left > (self._left_before.advisory_locks if link.status == ord(IN_BLOCK) else 0):
+            transaction.pin("advisory locks", [self._session.database.logical.home])
+
     async def _check_temporary(self, catalog: Catalog) -> None:
         """Refuse temporary relations that hide lasting ones: what comes after would mean the wrong rows."""
         for (name,) in (await self._link.run(NAMES)).rows:
@@ -199,6 +224,8 @@ def errors_told(audit: Audit | None) -> Iterator[None]:
     try:
         yield
     except ShardError as error:
+        if audit is not None:
+            audit.failed()
         if audit is not None and error.fields.get("n") == SLOT_CONSTRAINT:
             table = TableName(error.fields.get("s"), error.fields.get("t"))
             raise refusal("audit-touched", table=str(table)) from error

@@ -30,6 +30,10 @@ _LOOK: Final = """SELECT
  (SELECT pg_catalog.string_agg(c.name, ',' ORDER BY c.name) FROM pg_catalog.pg_cursors c WHERE c.is_holdable),
  (SELECT pg_catalog.string_agg(pg_catalog.concat(n, '=', pg_catalog.current_setting(n, true)), ',' ORDER BY n)
    FROM pg_catalog.unnest(ARRAY[%s]::pg_catalog.text[]) n)"""
+_LOCKS: Final = (
+    "SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"
+    " AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+)
 _NAMES: Final = ("", "settings", "the role", "prepared statements", "held cursors", "settings")
 
 
@@ -44,6 +48,11 @@ class Leftovers(NamedTuple):
         """Return what other than locks is not as it was before, nothing if all is."""
         pairs = zip(_NAMES[1:], self.others, before.others, strict=True)
         return next((name for name, now, then in pairs if now != then), "")
+
+
+async def advisory_locks(link: ShardLink) -> int:
+    """Ask a link how many advisory locks it has, its transaction's among them."""
+    return len((await link.run(_LOCKS)).rows)
 
 
 async def look(link: ShardLink, custom: frozenset[str]) -> Leftovers:

@@ -341,11 +341,14 @@ def test_session_advisory_locks(town: Town, connect: Connect) -> None:
         "do $$ begin execute 'select pg_advisory_lock(78)'; end $$",
     ],
 )
-@pytest.mark.parametrize("block", ["", "begin"])
-def test_advisory_locks_outlive_what_fails(town_of_1: Town, connect: Connect, text: str, block: str) -> None:
-    first, second = connect(town_of_1.dsn), connect(town_of_1.dsn)
+@pytest.mark.parametrize("block", ["", "begin", "begin; savepoint a", "begin; select count(*) from notes; savepoint a"])
+def test_advisory_locks_outlive_what_fails(any_town: Town, connect: Connect, text: str, block: str) -> None:
+    first, second = connect(any_town.dsn), connect(any_town.dsn)
     first.query(block)
     first.query(text)
+    if "savepoint" in block:
+        first.query("rollback to a")
+        assert second.rows("select pg_try_advisory_lock(78)") == [("f",)]
     first.query("rollback")
     assert second.rows("select pg_try_advisory_lock(78)") == [("f",)]
     assert first.rows("select pg_advisory_unlock(78)") == [("t",)]
