@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from proxy.errors import QUERY_CANCELED
+from proxy.errors import IN_FAILED_SQL_TRANSACTION, QUERY_CANCELED
 from proxy.shards.errors import ShardError
 from proxy.tasks import spawn
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from proxy.wire.fields import ErrorFields
 
 log = structlog.get_logger("pgchorus.session")
+
+READ_ONLY_SAVEPOINT: Final = "pgchorus_read_only"  # in which shards are told READ ONLY after writes
 
 
 async def end_wait(
@@ -125,14 +127,26 @@ async def outlive_cancels(transaction: ClientTransaction) -> ShardError | None:
     return struck
 
 
+async def before_commit(transaction: ClientTransaction) -> ShardError | None:
+    """Have the links ready for a commit; returns the error of what has failed the transaction, as above."""
+    struck = await outlive_cancels(transaction)
+    if transaction.is_unlocked_by_release:
+        try:
+            await transaction.everywhere(f"RELEASE SAVEPOINT {READ_ONLY_SAVEPOINT}")
+        except ShardError as error:  # a timeout, or a link that is lost: COMMIT does not succeed there
+            struck = struck or error
+    return struck
+
+
 async def explained(transaction: ClientTransaction, outcome: Outcome, struck: ShardError | None = None) -> Outcome:
     """Return what to tell of a commit: the deadlock, if it failed by our own cancel; no such is left on its way.
 
-    ``struck``: what had failed the transaction before. The shard has said ROLLBACK, and no more.
+    ``struck``: what had failed the transaction before. The shard has said ROLLBACK, or that it had failed, and no more.
     """
     while transaction.ending_wait is not None:  # until then nobody knows whether it was ours
         await asyncio.wait([transaction.ending_wait])
-    if struck is not None and not outcome.committed and outcome.error is None:
+    said = "" if outcome.error is None else outcome.error.sqlstate
+    if struck is not None and not outcome.committed and said in ("", IN_FAILED_SQL_TRANSACTION):
         return replace(outcome, error=struck.fields, raw=struck.raw, shard=struck.shard)
     error = outcome.error
     if transaction.deadlock is None or error is None or error.sqlstate != QUERY_CANCELED:

@@ -16,7 +16,7 @@ Three kinds of block:
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.bringing import bring_up, note_settings, starting_settings
 from proxy.errors import QUERY_CANCELED, ProxyError
-from proxy.giving_way import end_wait, explained, outlive_cancels
+from proxy.giving_way import READ_ONLY_SAVEPOINT, before_commit, end_wait, explained, outlive_cancels
 from proxy.isolation import (
     READ_COMMITTED,
     SERIALIZABLE,
@@ -37,7 +37,6 @@ from proxy.isolation import (
 from proxy.links import Replay, find_savepoint, note_kept, put_begin, read_only_after, undoing, what_stays
 from proxy.replica_reads import matching_link
 from proxy.settings import WHEN_RUN, Applied, SessionSettings, can_become, unsure
-from proxy.shards.errors import ShardError
 from proxy.shards.link import end_all
 from proxy.tasks import InterruptedWait, Interruptible, all_ended, spawn
 from proxy.twophase.fence import FenceLostError
@@ -60,7 +59,6 @@ T = TypeVar("T")
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
-READ_ONLY_SAVEPOINT = "pgchorus_read_only"
 _OF_A_MARK = "22P02"  # its text is no integer
 PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
 
@@ -484,10 +482,7 @@ class ClientTransaction:
         return await asyncio.shield(spawn(self._commit(answered or {}), name="commit of a client's transaction"))
 
     async def _commit(self, answered: Mapping[int, Participant]) -> Outcome:
-        struck = await outlive_cancels(self)
-        if self.is_unlocked_by_release:
-            with suppress(ShardError):  # as above
-                await self.everywhere(f"RELEASE SAVEPOINT {READ_ONLY_SAVEPOINT}")
+        struck = await before_commit(self)
         needed = self.touched | self.writers | self.must_commit.keys()
         links: dict[int, ShardLink] = {shard: link for shard, link in self.links.items() if shard in needed}
         parties: dict[int, Participant] = {**(links or self.links), **answered}

@@ -10,8 +10,11 @@ import pytest
 from proxy.errors import ProxyError
 from proxy.isolation import Modes
 from proxy.settings import UNKNOWN, Applied, SessionSettings
+from proxy.shards.errors import ShardError
 from proxy.transaction import Block, ClientTransaction
+from proxy.twophase.events import Outcome, Result
 from proxy.twophase.fence import FenceLostError
+from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -34,6 +37,7 @@ class Link:
         self.status = ord("I")
         self.on_notification: object = None
         self.ran: list[str] = []
+        self.fails_at: tuple[str, ShardError] | None = None
         self.begun: list[str] = []  # what went out in front of exchanges
 
     @property
@@ -52,6 +56,8 @@ class Link:
     async def run(self, sql: str) -> None:
         self.go()
         self.ran.append(sql)
+        if self.fails_at is not None and self.fails_at[0] == sql:
+            raise self.fails_at[1]
 
     def abort(self) -> None:
         self.closed = True
@@ -261,6 +267,27 @@ async def test_read_only_after_writes_is_told_to_shards_so_that_it_ends_before_t
     with pytest.raises(NotImplementedError):  # the next thing is the decision
         await client.commit()
     assert database.made[0].ran[-1] == "RELEASE SAVEPOINT pgchorus_read_only"
+
+
+@pytest.mark.parametrize("said", [None, ErrorFields.make("ERROR", "25P02", "current transaction is aborted")])
+async def test_a_timeout_right_before_the_commit_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch, said: ErrorFields | None
+) -> None:
+    """A shard whose transaction has failed answers COMMIT with ROLLBACK, or PREPARE with 25P02."""
+
+    async def commit(*_: object) -> Outcome:
+        return Outcome(Result.ABORTED, error=said)
+
+    monkeypatch.setattr(database, "commit", commit)
+    client = transaction(database)
+    client.begin(Block.EXPLICIT)
+    await client.join([0, 1], writes=True)
+    await client.set_modes(Modes(read_only=True), "SET TRANSACTION READ ONLY")
+    timeout = ShardError(ErrorFields.make("ERROR", "57014", "canceling statement due to statement timeout"), 1)
+    database.made[1].fails_at = ("RELEASE SAVEPOINT pgchorus_read_only", timeout)
+    outcome = await client.commit()
+    assert outcome is not None
+    assert (outcome.committed, outcome.error, outcome.shard) == (False, timeout.fields, 1)
 
 
 async def test_a_cancel_is_heard_between_shards(database: Database) -> None:
