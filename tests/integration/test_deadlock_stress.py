@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SEED = 20261122
 CLIENTS = 12
-SECONDS = 3.0
+SECONDS = 1.0
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["in one order", "in any order"])
