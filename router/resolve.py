@@ -182,7 +182,10 @@ class _Resolver:
             found = set(range(len(self._database.shards)))
         else:
             found = set()
+            holders = len(self._database.holders)
             for term in target.terms:
+                if len(found) == holders:
+                    break  # the shards read the other keys
                 if isinstance(term, Elements):
                     found |= self._shards_of_elements(term, target.key_type)
                 else:

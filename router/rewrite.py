@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from router.statement import Parsed, Token
 
@@ -28,6 +28,30 @@ class CutValues:
     head: str
     rows: tuple[str, ...]
     tail: str
+
+
+def spliced(text: str, splices: Iterable[tuple[int, int, str]]) -> str:
+    """Return the text with other pieces put in the places from one character to another, which do not overlap."""
+    pieces: list[str] = []
+    at = 0
+    for start, end, new in sorted(splices):
+        pieces += (text[at:start], new)
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def uncovered(splices: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Return those whose place no later one covers; what is put between two characters stays."""
+    order = sorted(range(len(splices)), key=lambda at: (splices[at][0], -splices[at][1], -at))
+    found, around = [], -1  # the latest place, from the outside in, in which others may lie
+    for at in order:
+        start, end, _ = splices[at]
+        if start < end and around > at and splices[around][1] >= end:
+            continue
+        if start < end:
+            around = at
+        found.append(splices[at])
+    return found
 
 
 def group_end(tokens: list[Token], start: int) -> int | None:

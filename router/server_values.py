@@ -14,7 +14,7 @@ from router.effect import NO_EFFECT, Runs
 from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from router.effect import FunctionEffect
     from router.relation import Column, Relation
@@ -144,15 +144,18 @@ def _counts_with_object(body: Node) -> bool:
     return not (same and _alike(operands))
 
 
-def stores_number(body: Node, relation: Relation | None, sources: Sequence[Relation] = ()) -> FunctionEffect:
+def stores_number(
+    body: Node, nodes: Iterable[tuple[str, Node]], relation: Relation | None, sources: Sequence[Relation] = ()
+) -> FunctionEffect:
     """Return the effect of a change of a sharded table whose columns take objects for their numbers.
 
-    ``sources``: what the statement reads. What a subquery or WITH hands on may end up in any column.
+    ``nodes``: all of its body. ``sources``: what the statement reads. What a subquery or WITH hands on may end up in
+    any column.
     """
     read = [*sources, relation] if relation is not None else sources
     objects = frozenset(column.name for source in read for column in source.columns if holds_object(column))
     taken = any(_takes_number(relation, name, value, objects) for name, value in _assigned(body, relation, sources))
-    if taken or any(is_object(value) or _names_one(value, objects) for value in _handed_on(body)):
+    if taken or any(is_object(value) or _names_one(value, objects) for value in _handed_on(body, nodes)):
         return replace(NO_EFFECT, runs=Runs.NOWHERE, if_audited=Runs.NOWHERE, reason=_NUMBER)
     return NO_EFFECT
 
@@ -223,10 +226,10 @@ def _arms(body: Node) -> list[Node]:
     return found
 
 
-def _handed_on(body: Node) -> Iterator[Node]:
+def _handed_on(body: Node, nodes: Iterable[tuple[str, Node]]) -> Iterator[Node]:
     """Yield what queries inside a statement give to what is around them."""
     own = [id(query) for query in _arms(body)]
-    for kind, query in walk(body):
+    for kind, query in nodes:
         if kind == "SelectStmt" and id(query) not in own:
             yield from (target["ResTarget"].get("val", {}) for target in query.get("targetList", ()))
             yield from (value for row in query.get("valuesLists", ()) for value in items(row))

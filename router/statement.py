@@ -9,8 +9,10 @@ never Execute).
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_left
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pglast.parser import ParseError, parse_sql_json, scan
@@ -31,6 +33,12 @@ class Token(NamedTuple):
 
 
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
+_LONG_TREE: Final = 1 << 16  # characters: what is read, or freed, in one piece without stopping others for long
+_BLOCK: Final = 512  # bytes of which it is known how many characters begin in them
+_CONTINUING: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all bytes but the first
+_BEYOND: Final = re.compile(r"[^\x00-\x7f]")
+_TAG: Final = re.compile(r"\$([^$ \t\n\r\f\v]+)(?=\$)")
+_MANY_NODES: Final = 4096
 _NOT_A_STATEMENT: Final[tuple[str, Node]] = ("", {})
 
 
@@ -55,7 +63,17 @@ class Parsed:
     def place(self, location: int) -> int:
         """Return the character index in ``text`` of a byte offset from the tree."""
         at = location - self._byte_base
-        return at if self._encoded is None else len(self._encoded[:at].decode())
+        if self._encoded is None or at < 0:
+            return at
+        block = min(at, len(self._encoded)) // _BLOCK
+        return self._begun[block] + _characters(self._encoded[block * _BLOCK : at])
+
+    @cached_property
+    def _begun(self) -> list[int]:
+        """How many characters begin before each block of the encoded text: places are many in a long text."""
+        encoded = self._encoded or b""
+        blocks = (encoded[start : start + _BLOCK] for start in range(0, len(encoded), _BLOCK))
+        return list(accumulate(map(_characters, blocks), initial=0))
 
     def position(self, location: int | None) -> int | None:
         """Return a client's error position (1-based characters of the message) of a tree's byte offset."""
@@ -63,16 +81,25 @@ class Parsed:
             return None
         return self.offset + self.place(location) + 1
 
+    def __del__(self) -> None:
+        """Free a long tree node by node, the outer ones first: all at once it would hold up other threads."""
+        nodes: list[tuple[str, Node]] = self.__dict__.get("nodes", [])
+        if len(nodes) > _MANY_NODES:
+            inner_first = nodes[::-1]  # somebody may still be reading the other list
+            del nodes
+            self.__dict__.clear()
+            while inner_first:
+                inner_first.pop()
+
     @cached_property
     def tokens(self) -> list[Token]:
         """Tokens without comments."""
-        found = scan(self.text)
-        return [Token(item.start, item.end + 1, item.name) for item in found if item.name not in _COMMENTS]
+        return [token for token in scanned(self.text) if token.name not in _COMMENTS]
 
     @cached_property
     def comments(self) -> list[str]:
         """The comments, with their marks."""
-        return [self.text[item.start : item.end + 1] for item in scan(self.text) if item.name in _COMMENTS]
+        return [self.text[token.start : token.end] for token in scanned(self.text) if token.name in _COMMENTS]
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -109,7 +136,8 @@ class Parsed:
 def parse(text: str) -> tuple[Parsed, ...]:
     """Parse a message's text; raises SyntaxFailure with a 1-based position in characters, Refused if it is too deep."""
     try:
-        tree = json.loads(parse_sql_json(text))
+        printed = parse_sql_json(text)
+        tree = json.loads(printed, object_hook=_given if len(printed) > _LONG_TREE else None)
     except ParseError as error:
         place = error.args[1] if len(error.args) > 1 else None
         raise SyntaxFailure(str(error.args[0]), place + 1 if isinstance(place, int) else None) from error
@@ -123,14 +151,44 @@ def parse(text: str) -> tuple[Parsed, ...]:
     return _cut(text, found)
 
 
+def scanned(text: str) -> list[Token]:
+    """Return the tokens of a text, comments as well.
+
+    The scanner counts characters from the beginning for each token of a text with letters beyond ASCII, and holds up
+    other threads meanwhile: half a minute for a megabyte. So it is given another letter for each of them, which ends
+    no token and begins no string either. What is a keyword then was none; two tags of dollar quotes might be one.
+    """
+    if text.isascii() or not all(map(str.isascii, _TAG.findall(text))):
+        return [Token(item.start, item.end + 1, item.name) for item in scan(text)]
+    plain = _BEYOND.sub("z", text)
+    return [
+        Token(item.start, item.end + 1, item.name)
+        if item.kind == "NO_KEYWORD" or text[item.start : item.end + 1].isascii()
+        else Token(item.start, item.end + 1, "IDENT")
+        for item in scan(plain)
+    ]
+
+
+def _given(node: Node) -> Node:
+    """Return a node as it is. That it is called is what lets other threads run while a long tree is read."""
+    return node
+
+
+def _characters(encoded: bytes) -> int:
+    """Return how many characters begin in a piece of UTF-8."""
+    return len(encoded.translate(None, _CONTINUING))
+
+
 def _cut(text: str, found: Sequence[Node]) -> tuple[Parsed, ...]:
     encoded = text.encode()
     parts = []
+    known = offset = 0  # how many characters begin before a place that was looked at
     for entry in found:
         start = entry.get("stmt_location", 0)
         stop = start + entry["stmt_len"] if entry.get("stmt_len") else len(encoded)
         raw = encoded[start:stop]
-        blank = len(raw) - len(raw.lstrip())
-        offset = len(encoded[: start + blank].decode())
-        parts.append(Parsed(raw.strip().decode(), offset, entry["stmt"], start + blank))
+        begins = start + len(raw) - len(raw.lstrip())
+        offset += _characters(encoded[known:begins])
+        known = begins
+        parts.append(Parsed(raw.strip().decode(), offset, entry["stmt"], begins))
     return tuple(parts)

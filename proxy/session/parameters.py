@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ProxyError
+from proxy.session import planning
 from proxy.session.filling import compute, moment_parameter
 from proxy.wire import frontend
 from router import clock_words
@@ -86,6 +87,10 @@ def _is_moment(value: bytes, oid: int) -> bool:
     return True
 
 
+def _are_sure(parameters: Sequence[KeyParameter]) -> bool:
+    return all(is_sure(value.data, value.format, value.oid) for value in parameters)
+
+
 async def read_first(
     session: Session,
     bind: frontend.Bind,
@@ -93,18 +98,20 @@ async def read_first(
     read: Callable[[], Awaitable[object]],
 ) -> frontend.Bind:
     """Return the Bind as shards are to get it; ``read`` shows its parameters to one of them, and raises its error."""
-    if not all(is_sure(value.data, value.format, value.oid) for value in parameters):
+    many = len(parameters) > planning.LONG_ROWS
+    if not (await planning.beside(_are_sure, parameters) if many else _are_sure(parameters)):
         await read()
-    if not any(value.format == _TEXT and value.data and clock_words.may_hold(value.data) for value in parameters):
+    texts = b"\0".join([value.data for value in parameters if value.format == _TEXT and value.data])
+    if not clock_words.may_hold(texts):
         return bind
     types = {kind.oid: kind for kind in session.database.catalog.types}
     places = [at for at, value in enumerate(parameters) if _reads(value, types)]
     if not places:
         return bind
     moment = f"${len(parameters) + 1}"
-    texts = tuple(_expression(parameters[at], f"${at + 1}", moment) for at in places)
+    read_by = tuple(_expression(parameters[at], f"${at + 1}", moment) for at in places)
     known = [*parameters, moment_parameter(session, Moment.TRANSACTION)]
-    found = await compute(session, [texts], known)
+    found = await compute(session, [read_by], known)
     values, formats = list(bind.parameters), [value.format for value in parameters]
     for at, value in zip(places, found, strict=True):
         values[at], formats[at] = value.data, value.format

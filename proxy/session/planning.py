@@ -9,6 +9,7 @@ as after any wait.
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
@@ -37,7 +38,22 @@ _THREAD: Final = ThreadPoolExecutor(1, "planner")
 
 async def beside(function: Callable[Given, Outcome], *given: Given.args, **named: Given.kwargs) -> Outcome:
     """Return what a pure function gives, computed beside the loop."""
-    return await asyncio.get_running_loop().run_in_executor(_THREAD, lambda: function(*given, **named))
+    return await asyncio.get_running_loop().run_in_executor(_THREAD, lambda: _uncollected(function, *given, **named))
+
+
+def _uncollected(function: Callable[Given, Outcome], *given: Given.args, **named: Given.kwargs) -> Outcome:
+    """Call a function while nobody looks for garbage in cycles.
+
+    A look at a tree of a million nodes stops all threads for a tenth of a second, and a tree that grows is looked at
+    again and again, in vain: trees have no cycles, and are freed as soon as they are read.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return function(*given, **named)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def is_long(text: str, *, learns: bool = False) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import replace
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from proxy.description import Description
@@ -72,7 +73,7 @@ def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[Key
     elif len(formats) == 1:
         formats = formats * count
     oids = prepared.description.parameter_oids
-    return [KeyParameter(*each) for each in zip(bind.parameters, formats, oids, strict=True)]
+    return list(starmap(KeyParameter, zip(bind.parameters, formats, oids, strict=True)))
 
 
 async def resolve_bind(

@@ -17,7 +17,7 @@ from router.effect import EffectKind, FunctionEffect, Runs, merge
 from router.functions import SETVAL, names_of_plpgsql
 from router.plan import HomeShard, Single, Statement
 from router.printer import literal
-from router.tree import name_parts, strings, walk
+from router.tree import name_parts, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def planned(context: Context) -> Statement | None:
     kind = context.parsed.kind
     if not context.many or kind not in _TAGS or "IntoClause" in context.parsed.kinds or not _may_be_blind(context):
         return None
-    written = [node["relation"] for name, node in walk({kind: context.body}) if name in _WRITING]
+    written = [node["relation"] for name, node in context.nodes(context.body) if name in _WRITING]
     if kind == "TruncateStmt":
         written = [item["RangeVar"] for item in context.body["relations"]]
     effects = [context.every_effect]

@@ -52,6 +52,7 @@ class Context:
         self.parsed = parsed
         self.body: Node = parsed.body  # the statement's own node
         self._relations: dict[int, tuple[Node, Relation]] = {}  # by the identity of what names them, which is kept
+        self._types: dict[tuple[str, ...], FunctionEffect] = {}
         self.search_path = search_path
         self.many = len(database.shards) > 1
         self.home = Home()
@@ -153,6 +154,10 @@ class Context:
         arguments = None if call.get("func_variadic") else len(call.get("args", ()))
         return self.catalog.function_effect(strings(call.get("funcname")), self.search_path, arguments)
 
+    def nodes(self, body: Node) -> Iterable[tuple[str, Node]]:
+        """Return every node of a statement; those of the whole one are listed once."""
+        return self.parsed.nodes if body is self.parsed.body else walk(body)
+
     def effect(self, value: Any) -> FunctionEffect:
         """Return what all functions, operators and casts below ``value`` may do, taken together."""
         return self._effect_of(walk(value))
@@ -169,7 +174,7 @@ class Context:
             of_type = [] if made is None else [self.catalog.type_effect(made, self.search_path)]
             return [effect if effect.found else replace(effect, found=True), of_one_server(kind, body), *of_type]
         if kind == "TypeName":
-            return [self.catalog.type_effect(strings(body.get("names")) or ("",), self.search_path)]
+            return [self._type_effect(strings(body.get("names")) or ("",))]
         if kind == "ColumnRef":
             return [self.catalog.field_effect(strings(body["fields"])[-1])] if len(body["fields"]) > 1 else []
         if kind == "A_Indirection":
@@ -187,6 +192,12 @@ class Context:
             return [_AGGREGATES]
         return [self._operator(names) for names in _operators(kind, body)]
 
+    def _type_effect(self, name: tuple[str, ...]) -> FunctionEffect:
+        found = self._types.get(name)
+        if found is None:
+            found = self._types[name] = self.catalog.type_effect(name, self.search_path)
+        return found
+
     def stores_number(self, body: Node) -> FunctionEffect:
         """Return the effect of a statement whose columns take objects for numbers; copies take home's."""
         if not (self.parsed.kinds & {"TypeCast", "FuncCall"} or self.catalog.holds_objects):
@@ -195,9 +206,9 @@ class Context:
         if written is None or not isinstance(self.catalog.effective_placement(written), Sharded):
             return NO_EFFECT
         target = body["relation"]
-        named = [name_parts(each) for kind, each in walk(body) if kind == "RangeVar" and each is not target]
+        named = [name_parts(each) for kind, each in self.nodes(body) if kind == "RangeVar" and each is not target]
         sources = [self.catalog.resolve(name, self.search_path) for name in named]
-        return stores_number(body, written, [source for source in sources if source is not None])
+        return stores_number(body, self.nodes(body), written, [source for source in sources if source is not None])
 
     def _operator(self, names: list[Node] | None) -> FunctionEffect:
         parts = strings(names)

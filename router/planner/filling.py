@@ -20,7 +20,7 @@ from router.plan import HomeShard, Single, SplitInsert, Statement
 from router.plan_steps import CLOCK_CALLS, Computed, Filled, Moment
 from router.planner import asking, filling_set
 from router.planner.filling_rows import Rows
-from router.rewrite import group_end
+from router.rewrite import group_end, spliced, uncovered
 from router.tree import constant, strings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_VALUES: Final = 60_000  # the protocol counts parameters in 16 bits
 _TYPED: Final = re.compile(r"(date|time(stamp)?(tz|\s+with(out)?\s+time\s+zone)?)\s*", re.IGNORECASE)  # date 'today'
+_CLOCKS: Final = frozenset({"SQLValueFunction", "FuncCall"})
 _SETS: Final = frozenset({"InsertStmt", "UpdateStmt", "MergeStmt"})
 _KEYWORDS: Final = {
     "SVFOP_CURRENT_DATE": ("current_date", "date"),
@@ -132,7 +133,6 @@ class Values:
 
     def splice(self, start: int, end: int, text: str) -> None:
         """Put ``text`` in the place of what is between two characters; a later one may cover an earlier one."""
-        self._splices = [s for s in self._splices if not (start <= s[0] and s[1] <= end and s[0] < s[1])]
         self._splices.append((start, end, text))
 
     def row(self, values: list[Computed]) -> list[str]:
@@ -188,6 +188,8 @@ class Values:
 
     def _clock(self, parsed: Parsed, kind: str, body: Node) -> tuple[int, int, str, str] | None:
         """Return where a node that reads the clock is, its name, and what to put there; None for other nodes."""
+        if kind not in _CLOCKS:
+            return None
         tokens, precision = parsed.tokens, -1
         at = end = parsed.token_at(parsed.place(body.get("location", 0)))
         if kind == "SQLValueFunction" and body.get("op", "").removesuffix("_N") in _KEYWORDS:
@@ -243,9 +245,7 @@ class Values:
         """Return the statement's new text and values, None when there is nothing to fill in."""
         if not self._splices or not (self._moments or self._rows):
             return None
-        text = self._context.parsed.text[: self._context.parsed.end]
-        for start, end, new in sorted(self._splices, reverse=True):
-            text = text[:start] + new + text[end:]
+        text = spliced(self._context.parsed.text[: self._context.parsed.end], uncovered(self._splices))
         behind = self._first + len(self._moments)
         pieces = text.split("\0")
         pieces[1::2] = [f"${behind + int(number)}" for number in pieces[1::2]]

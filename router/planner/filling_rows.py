@@ -16,7 +16,7 @@ from router.errors import Refused
 from router.keys import value_term
 from router.plan_steps import Computed
 from router.planner import dml
-from router.rewrite import CLOSE, at_top, first_at_top, group_end, list_items
+from router.rewrite import CLOSE, at_top, first_at_top, group_end, list_items, spliced
 from router.statement import parse
 from router.tree import constant, items, walk
 
@@ -147,10 +147,7 @@ class Rows:
         """Return a default with parameters for what reads the clock in it; None where nothing does in its text."""
         (parsed,) = parse(f"SELECT {column.default}")
         splices = self._filling.clock_splices(parsed, named=False)
-        text = parsed.text
-        for start, end, new in sorted(splices, reverse=True):
-            text = text[:start] + new + text[end:]
-        return text.removeprefix("SELECT ") if splices else None
+        return spliced(parsed.text, splices).removeprefix("SELECT ") if splices else None
 
     def _default_values(self, relation: Relation) -> None:
         """DEFAULT VALUES: the columns to fill, the others as they are."""

@@ -19,7 +19,7 @@ from router.planner import dml
 from router.planner.filling_rows import nextval
 from router.planner.names import Level, Names, star_columns
 from router.planner.scope import Scope
-from router.rewrite import at_top, group_end, outside_brackets
+from router.rewrite import at_top, group_end, outside_brackets, spliced
 from router.tree import constant, items, strings, walk
 
 if TYPE_CHECKING:
@@ -231,11 +231,8 @@ class Cut:
                 if literal is not None and literal[0] in {"string", "null"} and len(row) == len(columns):
                     at = self.parsed.token_at(self.parsed.place(value["A_Const"].get("location", 0)))
                     splices.append((self.parsed.tokens[at].end, f"::{sql_type(column)}"))
-        text, first = self.parsed.text, self.start
-        query_text = text[first : self.end]
-        for place, cast in sorted(splices, reverse=True):
-            query_text = query_text[: place - first] + cast + query_text[place - first :]
-        return self.prefix + query_text
+        casts = [(place - self.start, place - self.start, cast) for place, cast in splices]
+        return self.prefix + spliced(self.parsed.text[self.start : self.end], casts)
 
 
 def sql_type(column: Column) -> str:

@@ -183,6 +183,21 @@ def test_what_only_postgres_can_read_is_not_guessed(parameter: KeyParameter) -> 
     assert "5" not in str(caught.value).replace("int8", "").replace("type 25", "")
 
 
+def test_keys_are_looked_at_until_every_shard_is_found() -> None:
+    asked: list[int] = []
+
+    def parameter(number: int) -> KeyParameter:
+        asked.append(number)
+        return KeyParameter(str(number).encode(), 0, 23)
+
+    plan = Scatter(ByKeys("int4", tuple(map(Parameter, range(1, 10_001)))), Concat(), writes=False)
+    found = resolve(plan, shop(3).database, parameter)
+    assert isinstance(found, Execution)
+    assert {task.shard for task in found.tasks} == {0, 1, 2}
+    assert asked == list(range(1, len(asked) + 1))
+    assert len(asked) < 50
+
+
 def test_a_parameter_that_was_not_bound() -> None:
     with pytest.raises(UnresolvedKey):
         planned("select * from customers where id = $1")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.planner.clauses import Clauses, Edit, apply, verified
-from router.rewrite import at_top, cut_values, list_items, outside_brackets, split_list
+from router.rewrite import at_top, cut_values, list_items, outside_brackets, spliced, split_list, uncovered
 from router.statement import Parsed, parse
 from router.tree import items, same
 
@@ -24,6 +24,18 @@ def literals() -> st.SearchStrategy[str]:
         ["1", "-5", "null", "default", "$1", "f(1, (2))", "array[1, 2]", '"a (,"', "/* ), ( */ 3", "(1)"]
     )
     return st.one_of(quoted, escaped, dollars, plain)
+
+
+def test_pieces_are_put_in_their_places() -> None:
+    splices = [(4, 5, "two"), (0, 1, "one"), (5, 5, "!"), (1, 1, "?")]
+    assert spliced("1 + 2 = 3", splices) == "one? + two! = 3"
+    assert spliced("same", []) == "same"
+
+
+def test_a_later_splice_covers_those_inside_of_it() -> None:
+    splices = [(2, 4, "inner"), (8, 9, "apart"), (1, 6, "outer"), (8, 9, "again"), (6, 6, "between")]
+    assert uncovered(splices) == [(1, 6, "outer"), (6, 6, "between"), (8, 9, "again")]
+    assert uncovered([(1, 6, "outer"), (7, 8, "x")]) == [(1, 6, "outer"), (7, 8, "x")]
 
 
 @given(

@@ -1,17 +1,76 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from pglast.parser import ParseError, scan
 
 from router.errors import SyntaxFailure
-from router.statement import Parsed, parse
+from router.statement import Parsed, parse, scanned
 from router.tree import walk
 
 
 def only(text: str) -> Parsed:
     (found,) = parse(text)
     return found
+
+
+@given(st.text(st.sampled_from("aé€😀 '"), min_size=1).filter(lambda text: "'" not in text), st.integers(1, 700))
+def test_places_are_characters_wherever_they_are(text: str, often: int) -> None:
+    long = text * often
+    parsed = only(f"select '{long}', '{text}', x")
+    encoded = parsed.text.encode()
+    ends = [len(parsed.text[:at].encode()) for at in {0, 8, len(text), len(long) + 10, len(parsed.text) - 1}]
+    assert [parsed.place(at) for at in ends] == [len(encoded[:at].decode()) for at in ends]
+    (column,) = [body for kind, body in parsed.nodes if kind == "ColumnRef"]
+    assert parsed.text[parsed.place(column["location"]) :] == "x"
+
+
+def by_the_scanner(text: str) -> list[tuple[int, int, str]]:
+    return [(item.start, item.end + 1, item.name) for item in scan(text)]
+
+
+PIECES = [
+    *"äé€😀\xa0\u3000zxenb_$1'\"\\+?. \n",
+    "u&",
+    "--",
+    "/*",
+    "*/",
+    "free",
+    "ze",
+    "select",
+    "$$",
+    "$ä$",
+    "$ö$",
+    "'ä'",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("select freeée, freeze, x'1', äx'1', éE'\\'', $ä$ $ö$ $ä$, currentédate, $z$ä$z$")
+@example("select $é $ä é$, a$ä$b, 1ä")
+def test_letters_beyond_ascii_are_read_as_by_the_scanner(text: str) -> None:
+    try:
+        expected = by_the_scanner(text)
+    except ParseError:
+        with pytest.raises(ParseError):
+            scanned(text)
+        return
+    assert scanned(text) == expected
+
+
+def test_a_node_outlives_the_rest_of_a_long_tree() -> None:
+    parsed = only("select " + ", ".join(f"f({number}::int)" for number in range(3000)))
+    reading = iter(parsed.nodes)
+    kept = next(node for node in reversed(parsed.nodes) if node[0] == "TypeName")
+    _, body = parsed.nodes[0]
+    targets = body["targetList"]
+    count = len(parsed.nodes)
+    del parsed, body
+    assert len(list(reading)) == count
+    assert kept[1]["names"][-1] == {"String": {"sval": "int4"}}
+    assert len(targets) == 3000
+    assert targets[0]["ResTarget"]["val"]["FuncCall"]["args"][0]["TypeCast"]["arg"]
 
 
 def test_a_message_is_cut_at_its_semicolons_and_knows_where_each_statement_began() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -79,6 +80,19 @@ async def test_plans_of_a_catalog_that_is_gone_are_not_kept() -> None:
 
     await asyncio.gather(planning.plan(session, LONG), change())
     assert len(session.database.planned.texts) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nobody_looks_for_garbage_meanwhile(fails: bool) -> None:  # noqa: FBT001 - of parametrize
+    def look() -> bool:
+        if fails:
+            raise ValueError
+        return gc.isenabled()
+
+    assert gc.isenabled()
+    found = await asyncio.gather(planning.beside(look), return_exceptions=True)
+    assert isinstance(found[0], ValueError) if fails else found == [False]
+    assert gc.isenabled()
 
 
 async def test_a_refusal_comes_through() -> None:
