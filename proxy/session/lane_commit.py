@@ -169,18 +169,26 @@ class LaneCommit:
         if writers:
             self._session.database.coordinator.checkpoint(Point.PLAINLY_DONE)
         took = link.took
+        self._answer(answers)
         committed_at_once(transaction)
-        self._done(answers, writers, took)
+        self._done(writers, took)
 
-    def _done(self, answers: bytes, writers: int, seconds: float) -> None:
-        """It is committed, and the links have gone back."""
+    def _answer(self, answers: bytes) -> None:
+        """Tell the client that it is committed, before anything else: it waits for nothing that is done here.
+
+        Nor can it see that it is done later: what it sends next is read when this callback is over.
+        """
+        if not self._lane.left:
+            answers += COMMITTED
+            self._session.connection.send(answers)
+
+    def _done(self, writers: int, seconds: float) -> None:
+        """It is committed, the client has been told, and the links have gone back."""
         session = self._session
         session.ended_simply()
         session.database.counts.commit(Result.COMMITTED, writers)
         self._lane.counted(seconds)
         if not self._lane.left:
-            answers += COMMITTED
-            session.connection.send(answers)
             if session.clocks is not None:
                 session.clocks.rested(in_block=False)
             self._lane.rest()
@@ -230,13 +238,16 @@ class LaneCommit:
         if outcome is None:
             self._failed()
             return
+        plainly = outcome.committed and not outcome.notices
+        if plainly:
+            self._answer(answers)
         writers = len(transaction.writers)
         self._session.meter.decided(outcome)
         transaction.committed(outcome)
         took = time.monotonic() - begun
         self._session.database.counts.commit_times.add(took)
-        if outcome.committed and not outcome.notices:
-            self._done(answers, writers, took)
+        if plainly:
+            self._done(writers, took)
         else:
             self._session.database.counts.commit(outcome.result, writers)
             spawn(self._tell(outcome, answers, took), name="outcome of a commit")

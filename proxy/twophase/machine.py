@@ -180,9 +180,9 @@ class CommitMachine:
                 )
                 return self._undo()
         self.state = _PREPARING
-        commands: list[Command] = [self._start_timer(plan.limits.prepare_timeout_s)]
-        commands += [self._send(shard, _PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
+        commands: list[Command] = [self._send(shard, _PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
         commands.append(self._send(plan.commit_point, _READY, ready_sql(plan)))
+        commands.append(self._start_timer(plan.limits.prepare_timeout_s))
         return commands
 
     def handle(self, event: Event) -> list[Command]:
@@ -235,6 +235,7 @@ class CommitMachine:
         return Send(shard, step, sql)
 
     def _start_timer(self, seconds: float) -> Timer:
+        """Start a timer; it goes last, since shards can begin with their messages meanwhile."""
         self._timer += 1
         return Timer(self._timer, seconds)
 
@@ -327,8 +328,8 @@ class CommitMachine:
         call = record.decide_sql(plan.gid, self._commit_point_xid, parts, plan.epoch, plan.key)
         self.state = _DECIDING
         return [
-            self._start_timer(plan.limits.decide_timeout_s),
             self._send(plan.commit_point, _DECIDE, f"{call}; COMMIT"),
+            self._start_timer(plan.limits.decide_timeout_s),
         ]
 
     def _in_deciding(self, event: Event) -> list[Command]:
@@ -388,13 +389,14 @@ class CommitMachine:
 
     def _apply(self) -> list[Command]:
         self.state = _APPLYING
-        commands: list[Command] = [self._start_timer(self.plan.limits.apply_timeout_s)]
+        commands: list[Command] = []
         for shard in self.plan.participants:
             if shard in self._indirect:
                 commands.append(self._finish(shard, commit=True))
             else:
                 gid = self.plan.gid.at(self.plan.names[shard])
                 commands.append(self._send(shard, _COMMIT_PREPARED, f"COMMIT PREPARED '{gid}'"))
+        commands.append(self._start_timer(self.plan.limits.apply_timeout_s))
         return commands
 
     def _finish(self, shard: int, *, commit: bool) -> Finish:
@@ -427,9 +429,11 @@ class CommitMachine:
 
     def _end(self) -> list[Command]:
         self.state = _ENDING
-        commands: list[Command] = [self._start_timer(self.plan.limits.undo_timeout_s)]
-        commands += self._end_readers(Step.COMMIT)
-        return commands if self._waiting else self._tell_end()
+        commands: list[Command] = [*self._end_readers(Step.COMMIT)]
+        if not self._waiting:
+            return self._tell_end()
+        commands.append(self._start_timer(self.plan.limits.undo_timeout_s))
+        return commands
 
     def _in_ending(self, event: Event) -> list[Command]:
         # What a reader's COMMIT says changes nothing any more; a link on which it failed is not used again.

@@ -10,7 +10,7 @@ import pytest
 from proxy.shards.errors import ShardError
 from proxy.shards.receivers import Answer
 from proxy.twophase.coordinator import Coordinator
-from proxy.twophase.events import Result
+from proxy.twophase.events import Limits, Result
 from proxy.twophase.points import Point
 from proxy.wire.fields import ErrorFields
 
@@ -226,3 +226,38 @@ async def test_what_is_not_simple_is_left_alone() -> None:
     assert not scene.coordinator.commit_at_once(scene.links, {0, 1}, scene.told.append)
     assert scene.asked == []
     assert scene.passed == []
+
+
+async def test_messages_go_out_before_the_timers_and_the_answer_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer takes its time, and shards can begin meanwhile; behind the last answer nothing is to be waited for."""
+    scene = Scene()
+    asked_at_timers: list[list[int]] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def noted(*args: Any) -> asyncio.TimerHandle:
+        asked_at_timers.append(scene.asked)
+        return call_later(*args)
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    scene.prepare()
+    scene.links[0].answer(b"SELECT 1", b"COMMIT")
+    assert asked_at_timers == [[0, 1, 2], [0], [1, 2]]
+    for shard in (1, 2):
+        scene.links[shard].answer(b"COMMIT PREPARED")
+    assert [outcome and outcome.result for outcome in scene.told] == [Result.COMMITTED]
+    assert len(asked_at_timers) == 3
+
+
+async def test_a_commit_without_readers_is_given_up_in_step_3_as_one_with_them() -> None:
+    """The limit on step 3 holds, and none on what comes after it is left behind."""
+    scene = Scene()
+    scene.coordinator.limits = Limits(apply_timeout_s=0.01)
+    scene.prepare()
+    scene.links[0].answer(b"SELECT 1", b"COMMIT")
+    scene.links[1].answer(b"COMMIT PREPARED")
+    (decided,) = scene.coordinator.under_way_on(2)[1]
+    outcome = await asyncio.wait_for(decided, 5)
+    assert (outcome.result, len(outcome.notices)) == (Result.COMMITTED, 1)
+    assert scene.links[2].closed
+    await asyncio.wait_for(scene.coordinator.drain(), 5)
