@@ -102,6 +102,8 @@ AHEAD = {
     b"pgchorus_preparing_0": _BOUND + backend.data_row([b"0", b"1s"]) + _TAG(b"SELECT 1"),
     b"pgchorus_preparing_1": _BOUND + _TAG(b"SET CONSTRAINTS"),
     b"pgchorus_preparing_2": _BOUND + backend.data_row([b"4711", b"on", b"on"]) + _TAG(b"SELECT 1"),
+    b"pgchorus_decide": _BOUND + backend.data_row([b""]) + _TAG(b"SELECT 1"),
+    b"pgchorus_commit": _BOUND + _said(b"COMMIT", b"I"),
     b"pgchorus_begin": _BOUND + _TAG(b"BEGIN"),
     b"pgchorus_savepoint": _BOUND + _TAG(b"SAVEPOINT"),
     b"pgchorus_look": _BOUND + backend.data_row([b"1"]) + _TAG(b"SELECT 1"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.twophase.messages import PREPARING, PREPARING_TEXT
+from proxy.twophase.record import DECIDE, DECIDE_TEXT, decision_values
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Bind, Close, Execute, Parse
 
@@ -24,6 +25,11 @@ _BOUND: Final = tuple(Bind(b"", name.encode()).encode() + EXECUTE for name in _N
 _ALL_BOUND: Final = b"".join(_BOUND)
 _UNNAMED: Final = Bind(b"", b"").encode() + EXECUTE + _SYNC
 _HEAD: Final = len(PREPARING_TEXT)
+_DECIDE: Final = "pgchorus_decide"
+_COMMIT: Final = "pgchorus_commit"
+_DECIDE_SQL: Final = DECIDE.encode()
+_BOUND_COMMIT: Final = Bind(b"", _COMMIT.encode()).encode() + EXECUTE + _SYNC
+_ALL_NAMES: Final = (*_NAMES, _DECIDE, _COMMIT)
 
 
 def prepared(link: ShardLink, name: str, query: bytes, oids: tuple[int, ...] = ()) -> bytes:
@@ -39,18 +45,40 @@ def prepared(link: ShardLink, name: str, query: bytes, oids: tuple[int, ...] = (
     return Close(b"S", name.encode()).encode() + Parse(name.encode(), query, oids).encode()
 
 
-def forget(link: ShardLink, names: Iterable[str] = _NAMES) -> None:
+def forget(link: ShardLink, names: Iterable[str] = _ALL_NAMES) -> None:
     """Something has failed where these may have been prepared: nobody knows whether the link has them."""
     for name in names:
         link.statements.pop(name, None)
 
 
-def preparing(link: ShardLink, sql: str) -> bytes:
-    """Return the messages for a text that begins with ``PREPARING_TEXT``, up to a Sync.
+def message(link: ShardLink, sql: str) -> bytes:
+    """Return the messages for a text of a commit, up to a Sync or as a Query. When it has failed, ``forget``.
 
-    They do what the text does as a query: the first error ends it, and rows are those of the last statement that has
-    any. When it has failed, ``forget``.
+    As a query or bound, a text does the same: the first error ends it, and rows are those of the last statement that
+    has any.
     """
+    if sql.startswith(PREPARING_TEXT):
+        return preparing(link, sql)
+    if sql.startswith(DECIDE_TEXT):
+        values = decision_values(sql)
+        if values is not None:
+            return _deciding(link, values)
+    return frame(b"Q", sql.encode() + b"\0")
+
+
+def _deciding(link: ShardLink, values: tuple[str, ...]) -> bytes:
+    """Return the messages for a decision and COMMIT.
+
+    They are one write of a few hundred bytes, less than one segment: between the two the fence's lock is held, and no
+    timeout of the server's ends a transaction whose client has not said Sync.
+    """
+    parse = prepared(link, _DECIDE, _DECIDE_SQL)
+    bound = Bind(b"", _DECIDE.encode(), (), tuple([value.encode() for value in values])).encode() + EXECUTE
+    return parse + bound + prepared(link, _COMMIT, b"COMMIT") + _BOUND_COMMIT
+
+
+def preparing(link: ShardLink, sql: str) -> bytes:
+    """Return the messages for a text that begins with ``PREPARING_TEXT``."""
     parts = [prepared(link, name, query) for name, query in zip(_NAMES, _TEXTS, strict=True)]
     rest = frame(b"P", b"\0%b\0\0\0" % sql[_HEAD:].encode()) + _UNNAMED
     if any(parts):

@@ -19,7 +19,6 @@ from proxy.shards import bound, lending
 from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unhandled, unreachable
 from proxy.shards.receivers import COPY_FAIL, DEFAULT_HIGH_WATER_BYTES, Answer, Collector, FrameStream, Remainder, Told
 from proxy.shards.relay import FAILED, IDLE, Relay
-from proxy.twophase.messages import PREPARING_TEXT
 from proxy.wire import backend
 from proxy.wire.frames import frame
 
@@ -190,10 +189,7 @@ class ShardLink(Relay):
         The answer is read as ``Told`` does it. The link may be used, or released, in that call.
         """
         receiver = self._told = Told(self, told)
-        if sql.startswith(PREPARING_TEXT):
-            self.ask(bound.preparing(self, sql), receiver)
-        else:
-            self.ask(frame(b"Q", sql.encode() + b"\0"), receiver)
+        self.ask(bound.message(self, sql), receiver)
 
     async def collect(self, data: bytes, cycles: int = 1) -> list[tuple[int, bytes]]:
         """Write ``data``, return all frames (type byte, body) up to its last ReadyForQuery, errors among them.

@@ -5,7 +5,7 @@
 Duties of a link during a commit: ``run`` is one simple Query, with no timeout of its own and no cancel request ever
 sent for it; it raises an exception with the shape of ``ShardFailure`` when the server answered with an error or when
 the link is lost; after a lost link ``closed`` is true. ``status`` is the byte of the last ReadyForQuery. ``post`` is
-the same for those who are called back.
+the same for those who are called back; it may send what does the same as the text (bound statements).
 """
 
 from __future__ import annotations

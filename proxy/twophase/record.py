@@ -276,7 +276,16 @@ EXCHANGE_WAITING = """WITH ours AS (SELECT * FROM jsonb_to_recordset($2::text::j
         extract(epoch FROM clock_timestamp() - w.at)::float8 AS age_s
     FROM pgchorus.waiting w WHERE w.proxy <> $1 AND w.at > clock_timestamp() - interval '1 minute'"""
 
+#: What ``decide_sql`` returns begins so; and the same with parameters, which links prepare (proxy.shards.bound).
+DECIDE_TEXT = "SELECT pgchorus.decide('"
+DECIDE = "SELECT pgchorus.decide($1, $2, $3, $4, $5, pg_catalog.decode($6, 'hex'))"
+
 _XID = re.compile(r"[0-9]{1,20}", re.ASCII)
+_DECISION = re.compile(
+    r"SELECT pgchorus\.decide\('([^'\\]+)', '([0-9]+)', '([^'\\]+)', '([^'\\]+)', ([0-9]+), "
+    r"pg_catalog\.decode\('([0-9a-f]+)', 'hex'\)\); COMMIT",
+    re.ASCII,
+)
 
 
 def parse_xid(text: bytes | str | None) -> int:
@@ -304,6 +313,12 @@ def decide_sql(gid: GlobalId, xid: int, participants: Sequence[tuple[str, int]],
         f"SELECT pgchorus.decide('{gid}', '{xid}', '{{{names}}}', '{{{xids}}}', {epoch}, "
         f"pg_catalog.decode('{proof}', 'hex'))"
     )
+
+
+def decision_values(message: str) -> tuple[str, ...] | None:
+    """Return the values of ``DECIDE`` in a message of step 2, ``decide_sql`` and COMMIT; None for any other message."""
+    found = _DECISION.fullmatch(message)
+    return found.groups() if found is not None else None
 
 
 def fence_commit_sql(pid: int, epoch: int, key: bytes) -> str:

@@ -27,7 +27,7 @@ PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database(
 # The messages of a commit, as they can be told by on a wire.
 PREPARE = "PREPARE TRANSACTION '"
 READY = "pg_try_advisory_xact_lock_shared"
-DECIDE = r"pgchorus\.decide\("
+DECIDE = r"\0pgchorus_decide\0|pgchorus\.decide\('"
 APPLY = "COMMIT PREPARED '"
 MOVED = 7
 # Times that suit tests: recovery looks often and does not wait long for coordinators that are gone.
