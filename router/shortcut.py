@@ -55,6 +55,8 @@ _TAGS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 QUERY: Final = 0
 PARSED: Final = 1
 NAMED: Final = 2
+#: As PARSED for the client; on links it is a prepared statement (proxy.session.lane_shared).
+SHARED: Final = 3
 #: Of those that no quick lane may expect.
 nothing_matches: Final = re.compile(rb"(?!)").match
 
@@ -270,10 +272,18 @@ class Shortcuts:
         self._templates: dict[Template, Shortcut | None] = {}
         self._messages: dict[bytes, Shortcut | None] = {}
         self.slots = database.slots
+        #: Whether a text finds one row by its key (router.one_row), as far as somebody has asked.
+        self.one_row: dict[str, bool] = {}
         #: Stands before the first statement of every session.
         self.start = Shortcut(Statement("", Empty(), ""))
         self.owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
         self.is_lone = len(database.shards) == 1
+
+    def note_one_row(self, text: str, *, found: bool) -> None:
+        """Remember an answer; not of ever more texts."""
+        if len(self.one_row) >= self._entries:
+            self.one_row.clear()
+        self.one_row[text] = found
 
     def predicted(self, message: bytes, previous: Shortcut) -> Found | None:
         """Return what a Query message is if it is one that has followed ``previous`` before."""

@@ -14,7 +14,7 @@ from proxy.admin.statements import StatementBook
 from proxy.fields import CountsFields
 from proxy.ledger import Ledger
 from proxy.timings import Timings
-from router.shortcut import PARSED, QUERY
+from router.shortcut import PARSED, QUERY, SHARED
 
 if TYPE_CHECKING:
     from proxy.admin.statements import Tally
@@ -84,8 +84,9 @@ class Counts(CountsFields):
             self.alone_seconds += spent.seconds
             if spent.kind != QUERY:
                 self.binds += number
-            if spent.kind == PARSED:
+            if spent.kind in (PARSED, SHARED):
                 self.client_parses += number
+            if spent.kind == PARSED:
                 self.server_parses += number
             spent.tally.add_many(spent)
             spent.tally.rows += number

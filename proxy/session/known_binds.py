@@ -24,10 +24,11 @@ from proxy.wire.pipeline import Pipeline, Shape, add_parameters, read_parameter,
 from router.digits import NATIVE, BindShape
 from router.errors import Refused, SyntaxFailure
 from router.keys import family
+from router.one_row import KEY_OIDS, finds_one_row
 from router.plan import Concat, Execution, Single, Task
 from router.planned import Missing
 from router.sharding import KEY_TYPE_OIDS, UNKNOWN_OID, UnsureKey, assigned_key, decode_key, integer_slot, slot_of
-from router.shortcut import NAMED, PARSED, Expected, is_quiet, keyed_bind, plain_control
+from router.shortcut import NAMED, PARSED, SHARED, Expected, is_quiet, keyed_bind, plain_control
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
@@ -68,6 +69,7 @@ class KnownBind(Expected):
         "_sent",
         "_shape",
         "_shard",
+        "_shortcuts",
         "_slots",
         "_tries",
         "control",
@@ -100,7 +102,7 @@ class KnownBind(Expected):
         self._bind_head = b"\0" + name + b"\0"
         self._name_delta = len(name) - len(prepared.name)
         self._count = len(prepared.description.parameter_oids)
-        self._owners, self._slots = shortcuts.owners, shortcuts.slots
+        self._owners, self._slots, self._shortcuts = shortcuts.owners, shortcuts.slots, shortcuts
         self._lone = shortcuts.is_lone
         self._key_type = self._sent = ""
         self._index, self._shard = -1, 0
@@ -153,15 +155,51 @@ class KnownBind(Expected):
         key = shape.match(data) if shape is not None else None
         return None if key is None else self._owners[integer_slot(int(key), self._slots)]
 
+    def share(self, session: Session) -> None:
+        """Let the unnamed statement be run as a prepared one of links, if nobody can see that.
+
+        Its plan must not depend on the values, and what it says not on when it was parsed (router.one_row). Messages
+        for those who debug a server name statements.
+        """
+        prepared, database, shortcuts = self.prepared, session.database, self._shortcuts
+        if not database.limits.statements_unnamed or not prepared.query.isascii():
+            return
+        if any(name == "client_min_messages" for name, _ in session.settings.applied.statements):
+            return
+        if any(oid not in KEY_OIDS for oid in prepared.description.parameter_oids):
+            return
+        text = prepared.statement.text
+        found = shortcuts.one_row.get(text)
+        if found is None:
+            found = finds_one_row(text, database.catalog, session.search_path)
+            shortcuts.note_one_row(text, found=found)
+        name = prepared.shared_name(session.settings.applied) if found else b""
+        if name:
+            self.kind, self.link_name = SHARED, name.decode()
+            self._bind_head, self._name_delta = b"\0" + name + b"\0", len(name)
+
+    def share_no_more(self, session: Session) -> None:
+        """A link has not taken it as a prepared one: it is parsed for each use from now on."""
+        session.database.counts.settle()  # by its kind
+        self.kind, self.link_name = PARSED, ""
+
+    def parse_alike(self, data: bytes) -> bytes:
+        """Return the Parse of a pipeline that has matched, for the name on links."""
+        assert self._shape is not None  # noqa: S101 - it has matched
+        end = self._shape.cut(data).bind
+        name = self.link_name.encode()
+        return HEADER.pack(_PARSE, end - 1 + len(name)) + name + data[HEADER_BYTES:end]
+
     def sent_alike(self, data: bytes) -> bytes:
-        """Return what a shard gets of a pipeline that has matched; of a statement with a name and without moments."""
+        """Return what a shard gets of a pipeline that has matched; of a statement that has a name on links."""
         head = self.heads.get(len(data))
         shape = self._shape
         assert shape is not None  # noqa: S101 - it has matched
         if self.kind == PARSED:
             return data
         if head is None:
-            length = shape.cut(data).bind_end - 1 + self._name_delta
+            cut = shape.cut(data)
+            length = cut.bind_end - cut.bind - 1 + self._name_delta
             head = self.heads[len(data)] = HEADER.pack(_BIND, length) + self._bind_head
             self.behind = shape.body
         return head + data[shape.body :]
@@ -171,10 +209,13 @@ class KnownBind(Expected):
         assert self._shape is not None  # noqa: S101 - it has matched
         return self._shape.cut(data)
 
-    def learn(self, data: bytes, cut: Pipeline) -> None:
-        """Remember the shape of a pipeline that was read. Before one shard alone no parameter has to be the key."""
+    def learn(self, data: bytes, cut: Pipeline) -> bool:
+        """Remember the shape of a pipeline that was read; True: from now on a quick lane may expect it.
+
+        Before one shard alone no parameter has to be the key.
+        """
         if self._shape is not None or self._tries == _MOST_TRIES:
-            return
+            return False
         self._tries += 1
         if self._lone or (self._index >= 0 and self._sent in _WIDE_INTEGERS):
             shape = self._shape = shape_of(data, cut, self._count, max(self._index, 0))
@@ -183,6 +224,8 @@ class KnownBind(Expected):
                 if NATIVE and shape.parts is not None:
                     before, rest, middle, behind = shape.parts
                     self.keyed = BindShape(before, rest, middle, behind)
+                return True
+        return False
 
     def followed_by(self, other: KnownBind) -> None:
         """Remember what came after this one."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from proxy.admin.statements import Tally
+from proxy.errors import QUERY_CANCELED, ProxyError
 from proxy.session.known_binds import KnownBinds
 from proxy.session.lane_ahead import forget, put_look
 from proxy.session.lane_answer import pass_on
@@ -36,6 +37,16 @@ from proxy.session.lane_block import (
     must_settle,
 )
 from proxy.session.lane_commit import LaneCommit
+from proxy.session.lane_shared import (
+    BOUND,
+    GOES_ON,
+    NOT_SHARED,
+    PREPARED,
+    REFUSED,
+    UNDECIDED,
+    Opening,
+    prepare_and_bind,
+)
 from proxy.session.lane_waits import WaitingLane
 from proxy.session.meter import rows_of_tag
 from proxy.session.outcome import Reported
@@ -48,9 +59,9 @@ from proxy.wire import backend
 from proxy.wire.frames import HEADER, HEADER_BYTES
 from proxy.wire.pipeline import DESCRIBED_TAIL_BYTES, TAIL_BYTES, read_pipeline
 from router.plan_control import Control
+from router.shortcut import SHARED
 
 if TYPE_CHECKING:
-    from proxy.errors import ProxyError
     from proxy.session.extended import ExtendedProtocol
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
@@ -86,8 +97,10 @@ class FastLane(WaitingLane):
         "_counts",
         "_extended",
         "_failed",
+        "_opening",
         "_previous",
         "_running",
+        "_shared",
         "_shortcuts",
         "_special",
         "_sqlstate",
@@ -112,6 +125,8 @@ class FastLane(WaitingLane):
         self._special = False  # the answer has something in it that the session must hear of
         self._sqlstate = ""
         self._undone = b""  # what undoes the look that stands before the statement, if one does
+        self._shared = NOT_SHARED  # how the statement under way differs from what the client has sent, until it
+        self._opening: Opening | None = None  # is known that it has begun
 
     # --- the session's side -----------------------------------------------------------------------------------
 
@@ -201,7 +216,7 @@ class FastLane(WaitingLane):
         if session.portals:
             session.portals.pop(b"", None)
 
-    def _pipeline(self, data: bytes) -> bool:  # noqa: PLR0911 - one for each thing that is not known
+    def _pipeline(self, data: bytes) -> bool:  # noqa: C901, PLR0911 - one for each thing that is not known
         """Parse, Bind, Describe, Execute, Sync of one statement."""
         before = self._before
         if before is not None:
@@ -225,7 +240,8 @@ class FastLane(WaitingLane):
             return False
         if not self._bind(data, cut, known, shard, parses=parses):
             return False
-        known.learn(data, cut)
+        if known.learn(data, cut) and parses:
+            known.share(self._session)
         if before is not None:
             before.followed_by(known)
         self._before = self._running = known
@@ -254,9 +270,9 @@ class FastLane(WaitingLane):
         if name:
             sent = known.sent_alike(data)
         else:
-            sent = data
+            sent = self._sent_shared(link, known, data) if known.kind == SHARED else data
             counts.client_parses += 1
-            counts.server_parses += 1
+            counts.server_parses += self._shared != BOUND
             session.statements[b""] = known.prepared
         counts.binds += 1
         self._connection.received += len(data)
@@ -292,6 +308,17 @@ class FastLane(WaitingLane):
         self._bound(known, cut)
         return True
 
+    def _sent_shared(self, link: ShardLink, known: KnownBind, data: bytes) -> bytes:
+        """Return what a link gets of an unnamed statement that may be a prepared one there, outside a block."""
+        if self._pool is None:
+            return data  # its settings come first, which may fail
+        self._known = known
+        if known.is_on(link):
+            self._shared = BOUND
+            return known.sent_alike(data)
+        self._shared = PREPARED
+        return prepare_and_bind(link, known, data, self._database.limits.statements_per_link)
+
     def _send_bound(self, link: ShardLink, shard: int, known: KnownBind, data: bytes, cut: Pipeline) -> None:
         """Send a pipeline on a link that has its statement."""
         self._tally = known.tally or self._session.meter.tally_in_lane(known)
@@ -310,6 +337,13 @@ class FastLane(WaitingLane):
 
     def _send_known(self, link: ShardLink, shard: int, known: KnownBind, data: bytes) -> None:
         """Send a pipeline that was waiting."""
+        if known.kind == SHARED and known.matched(data) is not None:
+            sent = self._sent_shared(link, known, data)
+            self._counts.server_parses -= self._shared == BOUND
+            self._tally = known.tally or self._session.meter.tally_in_lane(known)
+            self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
+            self._bound(known, known.cut(data))
+            return
         cut = known.cut(data) if known.matched(data) is not None else read_pipeline(data)
         assert cut is not None  # noqa: S101 - it was read before
         self._send_bound(link, shard, known, data, cut)
@@ -433,6 +467,11 @@ class FastLane(WaitingLane):
         over = index[-1][0] == _READY
         if self.left:
             return over
+        if self._shared:
+            passed = self._opened(chunk, index)
+            if passed is None:
+                return over
+            chunk, index = passed.chunk, passed.index
         if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
             # Behind a prefix, or the last piece of a long answer.
             start, stop = index[0][1], index[-1][2]
@@ -446,10 +485,35 @@ class FastLane(WaitingLane):
             self._end()
         return over
 
+    def _opened(self, chunk: Chunk, index: list[Frame]) -> Opening | None:
+        """Look at how the answer of a shared statement begins; None: there is nothing to pass on."""
+        link, known = self._link, self._known
+        assert link is not None and known is not None  # noqa: PT018, S101 - the statement is under way
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = Opening(self._shared, known, link)
+        if opening.state == UNDECIDED:
+            opening.came(chunk, index)
+        if opening.state == GOES_ON:
+            self._shared, self._opening = NOT_SHARED, None
+            return opening
+        if opening.state == REFUSED and index[-1][0] == _READY:
+            self._shared, self._opening = NOT_SHARED, None
+            known.share_no_more(self._session)
+            if link.cancelled:  # for the server had nothing to cancel
+                error = ProxyError(QUERY_CANCELED, "canceling statement due to user request")
+                self._session.report_error(error, self._tally)
+                self._finish_failed()
+            else:
+                self._counts.server_parses += 1
+                link.ask(self._data, self, typeless=known.typeless)
+        return None
+
     def lost(self, error: ShardError | ProxyError, /) -> None:
         """The link is gone, or what went before the statement failed."""
         if self.left:
             return
+        self._shared, self._opening = NOT_SHARED, None
         link, undone = self._link, self._undone
         self._special = self._failed = False
         self._undone = b""

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy.ledger import FULL
 from proxy.session.lane import FastLane
+from proxy.session.lane_shared import BOUND, NOT_SHARED, PARSED_FRAME
 from proxy.transaction import Block
 from proxy.wire import backend
 from proxy.wire.frames import HEADER
 from router.digits import NATIVE
 from router.sharding import integer_slot
 from router.sharding_noted import NOTED, noted_slots
-from router.shortcut import NAMED, QUERY, Shortcut, nothing_matches
+from router.shortcut import NAMED, QUERY, SHARED, Shortcut, nothing_matches
 
 if TYPE_CHECKING:
     from proxy.fields import CountsFields, DatabaseFields, SessionFields
@@ -170,6 +171,17 @@ class QuickLane(FastLane):
                     on_link.move_to_end(running.link_name)
                 head = running.heads.get(len(data))
                 sent = running.sent_alike(data) if head is None else head + data[running.behind :]
+            elif kind == SHARED:
+                on_link = link.statements
+                if running.link_name not in on_link:
+                    break
+                if len(on_link) > _FEW_STATEMENTS:
+                    on_link.move_to_end(running.link_name)
+                head = running.heads.get(len(data))
+                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
+                statements[b""] = running.prepared
+                self._data = data
+                self._shared = BOUND
             else:
                 statements[b""] = running.prepared
                 sent = data
@@ -209,7 +221,8 @@ class QuickLane(FastLane):
         now = _now()
         link.rests(now, pool.limits.idle_check_s)
         statements, kind, data = self._prepared, running.kind, self._data
-        if link.fit is not self._applied or (kind == NAMED and running.link_name not in link.statements):
+        lacks = kind in {NAMED, SHARED} and running.link_name not in link.statements
+        if link.fit is not self._applied or lacks:
             return super().go_on(link, pool, late)
         if kind == QUERY:
             if statements:
@@ -221,6 +234,10 @@ class QuickLane(FastLane):
             data = running.sent_alike(data)
         else:
             statements[b""] = running.prepared
+            if kind == SHARED:
+                link.statements.move_to_end(running.link_name)
+                data = running.sent_alike(data)
+                self._shared = BOUND
         self._fields.in_query = self.armed = True
         self.busy = self._odd = False
         self._late = max(late, _NO_TIME)
@@ -268,6 +285,9 @@ class QuickLane(FastLane):
         """Pass on an answer that is one row, as it was expected."""
         running, connection = self._running, self._connection
         head = link.types.heads.get(running)
+        shared = self._shared
+        if shared:
+            data = PARSED_FRAME + data  # an answer as it was expected
         if head is None or not data.startswith(head) or not (_has_end(data) if NATIVE else data.endswith(_END)):
             return False
         at, size, now, pool = len(head), len(data), _now(), link.lender
@@ -284,6 +304,8 @@ class QuickLane(FastLane):
         ):
             return False
         # Before anything is written: the transport may tell us that the client does not read.
+        if shared:
+            self._shared = NOT_SHARED
         self._likely = running.likely
         self._link = None
         self._fields.in_query = False
@@ -329,7 +351,8 @@ class QuickLane(FastLane):
             counts.binds += 1
             if kind != NAMED:
                 counts.client_parses += 1
-                counts.server_parses += 1
+                if kind != SHARED:
+                    counts.server_parses += 1
 
     def slowed(self) -> None:
         """Make it a statement of the fast lane."""
@@ -340,6 +363,8 @@ class QuickLane(FastLane):
         self._statement = running.statement
         self._tally = running.tally or self._session.meter.tally_in_lane(running)  # type: ignore[arg-type]
         self._pool, self._shard = link.lender, link.shard
+        if self._shared:
+            self._known = cast("KnownBind", running)
         self._transaction.command = running.statement.tag
         self._connection.feed_from(link)
         if not self._late:  # else the pool has counted it
@@ -362,8 +387,13 @@ class QuickLane(FastLane):
     def whole(self, data: Chunk, /) -> bool:
         """Learn how answers begin."""
         link, running = self._link, self._running
+        if self._opening is not None:
+            return False  # it has begun otherwise
+        if self._shared == BOUND:
+            data = PARSED_FRAME + bytes(data)
         taken = super().whole(data)
         if taken:
+            self._shared = NOT_SHARED
             self._expect()
             if link is not None and self._likely is not _NOBODY and isinstance(data, bytes):
                 self._learn(link, running, data)

@@ -77,7 +77,11 @@ class PreparedStatement:
 
     def link_name(self, applied: Applied) -> bytes:
         """Return the name on links; b'' when it must be parsed anew for each use."""
-        if not self.name or reads_clock(self.statement.text):
+        return self.shared_name(applied) if self.name else b""
+
+    def shared_name(self, applied: Applied) -> bytes:
+        """Return the name on links, where the unnamed one may have one; b'' when it must be parsed anew."""
+        if reads_clock(self.statement.text):
             return b""
         key = repr((self.query, self.oids, self.search_path, applied.statements, self.catalog_version)).encode()
         return b"pgchorus_" + hashlib.blake2b(key, digest_size=16).hexdigest().encode()
