@@ -71,9 +71,7 @@ class Limits:
         200, "prepared statements kept on one link, the least recently used out first", minimum=1
     )
     statements_unnamed: int = _limit(
-        1,
-        "unnamed statements that find one row by its key are run as prepared ones of their link, which nobody sees;"
-        " 0: they are parsed for each use",
+        1, "unnamed statements that find one row by its key are run as prepared ones of their link; 0: none"
     )
     statements_tracked: int = _limit(
         1000, "statements of each database, by text without values, for SHOW STATEMENTS", minimum=10

@@ -112,6 +112,7 @@ class Scene:
             catalog_version=1,
             catalog=SimpleNamespace(functions=(), paths={('"$user", public', "postgres"): PATH}),
             definitions=SimpleNamespace(changing=False),
+            limits=SimpleNamespace(statements_unnamed=0),
             shortcuts=lambda _path: shortcuts,
             pool=lambda shard, _role: pools[shard],
             descriptions=SimpleNamespace(known=lambda *_: described),
