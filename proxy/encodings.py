@@ -70,6 +70,11 @@ class Encoding:
         return text.encode(self.codec, "replace").decode(UTF_8, "surrogateescape")
 
 
+def recoded(data: bytes, codec: str, to: str) -> bytes:
+    """Return what a shard has said to one codec for another. Raises as :meth:`Encoding.heard` and ``written`` do."""
+    return data if codec == to or data.isascii() else written(_BY_CODEC[codec].heard(data), to)
+
+
 def written(text: str, codec: str) -> bytes:
     """Encode a text for a link. Raises ProxyError 22P05, as Postgres does, for a character that is not in there."""
     if codec == UTF_8:

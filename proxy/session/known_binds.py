@@ -360,6 +360,7 @@ def prepare_at_once(session: Session, frame: bytes) -> PreparedStatement | None:
         database.catalog_version,
         session.search_path,
         session.settings.reading,
+        codec=session.settings.encoding.codec,
     )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.isolation import parses_with_snapshot
 from proxy.session.altering import changed_rows
-from proxy.session.prepared import same_rows
+from proxy.session.prepared import in_encoding, same_rows
 from proxy.transaction import Block
 from router.plan import ExplainRoute, ExplainShards
 from router.plan_control import PreparedControl
@@ -83,7 +83,7 @@ class ParseLocks:
 
     async def describes(self, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]]) -> PreparedStatement:
         """Before a Describe is answered: return the statement as it is then; locked, if a Bind is not at hand."""
-        name = prepared.name
+        name, prepared = prepared.name, in_encoding(self._session, prepared)
         if prepared.description.fields is None or name in self._locked or not locks(self._session, prepared.statement):
             return prepared
         if self._session.connection.inbox and not rests(self._session):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.encodings import UTF_8
+from proxy.encodings import UTF_8, recoded
 from proxy.errors import ProxyError
 from proxy.executor.tags import counted
 from proxy.session.relay import CLOSE_ENDS, PARSE_ENDS, Step
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.description import Description
     from proxy.executor.request import Original, ResultStream
     from proxy.links import Replay
+    from proxy.session.session import Session
     from proxy.settings import Applied, Reading
     from proxy.shards.link import ShardLink
     from proxy.wire.backend import Field
@@ -68,6 +69,7 @@ class PreparedStatement:
     frozen: bytes = b""  # the text with the moment of its Parse instead of 'now' and the like
     of_before: bool = False  # the unnamed one, of a transaction that is over
     original: Original | None = None  # before values were filled in
+    codec: str = UTF_8  # in which the description has the names of columns
     locked: bool = False  # what it reads, by its Parse (proxy.session.parse_locks)
 
     def query_on(self, link: ShardLink) -> bytes:
@@ -161,6 +163,22 @@ def with_format(field: Field, code: int) -> Field:
     return type(field)(
         field.name, field.table_oid, field.column, field.type_oid, field.type_size, field.type_modifier, code
     )
+
+
+def in_encoding(session: Session, prepared: PreparedStatement) -> PreparedStatement:
+    """Return a statement with the names of its columns in what the client speaks now.
+
+    Raises what Postgres says of a character that is not in there.
+    """
+    codec, fields = session.settings.encoding.codec, prepared.description.fields
+    if prepared.codec == codec or not fields:
+        return prepared
+    named = tuple(replace(field, name=recoded(field.name, prepared.codec, codec)) for field in fields)
+    description = replace(prepared.description, fields=named)
+    made = replace(prepared, description=description, codec=codec)
+    if session.statements.get(prepared.name) is prepared:
+        session.statements[prepared.name] = made
+    return made
 
 
 def same_rows(one: tuple[Field, ...] | None, other: tuple[Field, ...] | None) -> bool:

@@ -30,7 +30,7 @@ from proxy.session.outcome import Reported
 from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.parameters import read_first
 from proxy.session.parse_locks import keep_open, locks, rests
-from proxy.session.prepared import UNCOMMITTED, Portal, PreparedStatement, ensure_parsed, same_rows
+from proxy.session.prepared import UNCOMMITTED, Portal, PreparedStatement, ensure_parsed, in_encoding, same_rows
 from proxy.session.relay import BIND_ENDS, DESCRIBE_ENDS, EXECUTE_ENDS, Relay, Step
 from proxy.session.relayed import relayed_shard
 from proxy.session.run import run_parted, settle_before, writes_of
@@ -219,6 +219,7 @@ async def prepare(
         session.search_path,
         reading(session),
         time.time_ns() // 1000,
+        codec=session.settings.encoding.codec,
         locked=locked,
     )
     return await note_moment(session, prepared, flush)
@@ -304,6 +305,7 @@ async def current(
     """Plan a named statement anew when the catalog or the search_path is not what it was, as Postgres does."""
     if is_current(session, prepared):
         return await as_then(session, prepared, flush) if prepared.of_before else prepared
+    prepared = in_encoding(session, prepared)
     oids = prepared.description.parameter_oids or prepared.oids  # found once, they stay
     text = prepared.query.decode("utf-8", "surrogateescape")
     renewed = await prepare(session, prepared.name, text, oids, flush)
@@ -326,6 +328,7 @@ async def described_rows(
     if prepared.description.fields is None:
         return backend.no_data()
     await check_executed(session, prepared, flush)
+    prepared = in_encoding(session, prepared)
     fields = (await current(session, prepared, flush)).description.fields
     return backend.no_data() if fields is None else backend.row_description(fields)
 
@@ -361,6 +364,7 @@ async def bind_and_run(
 ) -> bytes:
     """EXECUTE: run a prepared statement with text parameters, answered as the protocol that it came by does."""
     bind = frontend.Bind(b"", b"", (), values, result_formats)
+    prepared = in_encoding(session, prepared) if describe else prepared
     statement = prepared.statement
     session.transaction.command = statement.tag
     session.running = (statement,)

@@ -62,10 +62,13 @@ def watched(context: Context, statement: Statement) -> Statement:
     if not (context.many and statement.dirties and statement.audit is None):
         return statement
     kind, body = context.parsed.kind, context.body
+    if kind == "ExplainStmt" and not analyzes(body):
+        # The planner calls those that are STABLE or IMMUTABLE.
+        return replace(statement, watched=True) if isinstance(statement.plan, Single) else statement
     runs = kind in _RUNNING and "IntoClause" not in context.parsed.kinds
     if (runs or (kind == "CopyStmt" and body.get("is_from"))) and not statement.set_config:
         return replace(statement, watched=True, sets_unnamed=context.sets_unnamed())
-    if runs or kind in _UNWATCHED or (kind in _CALLING and (kind != "ExplainStmt" or analyzes(body))):
+    if runs or kind in _UNWATCHED or kind in _CALLING:
         raise context.refuse("setting-hidden")
     return statement
 

@@ -379,6 +379,25 @@ def test_prepared_statements_outlive_a_change(speaking: Callable[[str], Speaking
     both.query('execute "ß"')
 
 
+def test_names_of_columns_are_in_the_encoding_of_their_describe(speaking: Callable[[str], Speaking]) -> None:
+    both = speaking("LATIN1")
+    texts = ('select 1 as "ä"', 'select n as "ä" from words order by word', 'select sum(n) as "ä" from words')
+    for number, text in enumerate(texts):
+        both.twins.same(both.parse(text, f"s{number}"), describe("S", f"s{number}"), SYNC)
+        both.query(f"prepare p{number} as {text}")
+    for encoding in ("UTF8", "LATIN9", "WIN1250"):
+        both.query(f"set client_encoding to {encoding}")
+        both.speak(encoding)
+        for number in range(len(texts)):
+            name = f"s{number}"
+            both.twins.same(describe("S", name), SYNC)
+            both.twins.same(bind(statement=name), describe("P"), execute(), SYNC)
+            both.twins.same(describe("S", name), bind(statement=name), execute(), SYNC)
+            both.query(f"execute p{number}")
+    both.query("set client_encoding to KOI8R")
+    both.twins.same(describe("S", "s1"), SYNC)
+
+
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [("SJIS", "表計算ソ能"), ("BIG5", "功許蓋"), ("GBK", "誠乗"), ("UHC", "한국어똠"), ("EUC_JP", "表ソ能")],

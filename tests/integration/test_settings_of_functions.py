@@ -270,6 +270,26 @@ def test_what_lasts_is_the_sessions(both: Twins, made: Town, name: str, way: str
         both.query(f"drop function {name}()")
 
 
+@pytest.mark.parametrize("way", ["alone", "in a block", "rolled back", "extended"])
+def test_explain_calls_what_is_stable(both: Twins, way: str) -> None:
+    """Postgres plans with what it returns, and keeps what it sets."""
+    both.query(PLPGSQL.format("planned", "stable", "set work_mem = '7MB'; set timezone = 'Asia/Tokyo'"))
+    both.query(PLPGSQL.format("not_planned", "", "set work_mem = '9MB'"))
+    begin, end = {"in a block": ("begin", "commit"), "rolled back": ("begin", "rollback")}.get(way, ("", ""))
+    both.query(begin)
+    for text in ("explain (costs off) select 1 where planned() = 2", "explain (costs off) select not_planned()"):
+        if way == "extended":
+            both.same(parse(text), bind(), describe("P"), execute(), SYNC)
+        else:
+            both.query(text)
+        both.query("show work_mem")
+        both.query(SHOWN)
+    both.query(end)
+    both.query("show work_mem")
+    both.query(SHOWN)
+    both.query("drop function planned, not_planned")
+
+
 def test_of_several_shards(both: Twins, made: Town) -> None:
     """A trigger of a sharded table, by a statement of its own over all of them."""
     body = "set work_mem = '7MB'; set local timezone = 'Asia/Tokyo'"
