@@ -21,7 +21,7 @@ from proxy.errors import READ_ONLY_SQL_TRANSACTION, ProxyError
 from proxy.executor.request import Limits as MergeLimits
 from proxy.fields import DatabaseFields
 from proxy.growing import grow
-from proxy.session import clocks
+from proxy.session import clocks, keepers
 from proxy.session.changing import Definitions, misplaced
 from proxy.session.starts import BEGINNING, DEFAULTS, LOGINS, LOGINS_DIGEST, RoleStart
 from proxy.settings import READING, check_reading
@@ -95,7 +95,7 @@ class LogicalDatabase(DatabaseFields):
         self.logical = logical
         self.control = control
         self.pools = pools
-        pools.on_lost = lambda link, error: clocks.link_ended(self.sessions, link, error)
+        pools.on_lost = lambda link, error: keepers.link_ended(self.sessions, link, error)
         self.scratch_pools = scratch_pools
         self.replicas = replicas
         self.read_from = read_from

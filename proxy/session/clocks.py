@@ -28,11 +28,8 @@ from proxy.transaction import Block
 from proxy.wire import backend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from proxy.session.session import Session
     from proxy.settings import SessionSettings
-    from proxy.shards.link import ShardLink
 
 IN_TRANSACTION: Final = "idle_in_transaction_session_timeout"
 #: In the order of ``Timeouts``.
@@ -258,27 +255,20 @@ async def _stop_shards(session: Session, clocks: Clocks) -> None:
         session.transaction.log.append(Replay(clocks.stopped))
 
 
+def is_of_a_clock(error: ShardError) -> bool:
+    """Whether a server has ended a link because of one of its clocks."""
+    return error.lost and error.sqlstate in _OF_A_SHARD
+
+
 def told_by(session: Session, error: Exception) -> bool:
     """End the session if these are a shard's last words to it: what one server's would be to the client."""
-    if not isinstance(error, ShardError) or not error.lost or error.sqlstate not in _OF_A_SHARD:
+    if not isinstance(error, ShardError) or not is_of_a_clock(error):
         return False
     # Over several shards a link may have been idle while the client was not; a transaction's time is the same.
     if session.transaction.shard_count > 1 and error.sqlstate != TRANSACTION_TIMEOUT:
         return False
     _end(session, error)
     return True
-
-
-def link_ended(sessions: Iterable[Session], link: ShardLink, error: ShardError) -> None:
-    """A link has ended: with the words of a clock, perhaps, while nobody waited for it to say anything."""
-    if error.sqlstate not in _OF_A_SHARD:
-        return
-    for session in tuple(sessions):
-        transaction = session.transaction
-        if transaction.links.get(link.shard) is link or transaction.pinned.get(link.shard) is link:
-            if not session.in_query:
-                told_by(session, error)
-            return
 
 
 def _end(session: Session, error: ShardError | ProxyError) -> None:

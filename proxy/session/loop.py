@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proxy.errors import ClientGone
+from proxy.session import keepers
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane_quick import QuickLane
 from proxy.session.simple import simple_query
@@ -58,6 +59,7 @@ async def serve_session(session: Session) -> None:
                 session.meter.over()
                 session.transaction.refused = None
             session.in_query = False
+            keepers.look(session)
     except ClientGone:
         log.debug("client gone", client=connection.peer)
     except ProtocolViolation as violation:

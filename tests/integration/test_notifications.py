@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from proxy.wire.frontend import Query
@@ -136,3 +137,32 @@ def test_what_a_client_says_to_itself(twins: Twins, any_town: Town, connect: Con
     twins.query("select 2")
     traces = [[entry[0] for entry in client.query("commit")] for client in (twins.one, twins.proxy)]
     assert traces == [["tag", "notification", "ready"]] * 2
+
+
+LISTENERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kept' AND state = 'idle'"
+
+
+@pytest.mark.parametrize("keeps", ["listen news", "create temp table mine (v int)", "select pg_advisory_lock(7)"])
+def test_who_waits_learns_that_its_link_is_gone(any_town: Town, connect: Connect, keeps: str) -> None:
+    """As on one Postgres the session ends: it would be deaf for ever, or believe that it holds what it does not."""
+    told = []
+    for dsn, shards in ((any_town.one, [any_town.one]), (any_town.dsn, any_town.shards)):
+        client = connect(dsn)
+        client.query("set application_name = 'kept'")
+        client.query(keeps)
+        for shard in shards:
+            with psycopg.connect(shard, autocommit=True) as direct:
+                direct.execute(LISTENERS)
+        fatal = client.frames(lambda kind: kind == ord("E"))[-1][1]
+        assert client.socket.recv(1) == b""
+        told.append(fatal)
+    assert told[0] == told[1]
+
+
+def test_a_link_that_is_lost_under_a_statement_ends_a_session_that_listens(town: Town, connect: Connect) -> None:
+    client = connect(town.dsn)
+    client.query("listen news")
+    trace = client.query("select pg_terminate_backend(pg_backend_pid())")
+    assert sqlstates(trace) == ["57P01"]
+    assert b"57P01" in client.frames(lambda kind: kind == ord("E"))[-1][1]
+    assert client.socket.recv(1) == b""

@@ -53,7 +53,7 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
     connection.data_received(frame(b"d", b"left over from a COPY") * MESSAGES + frame(b"X", b""))
     session: Any = SimpleNamespace(
         connection=connection,
-        transaction=SimpleNamespace(cancel_requested=False, shard_count=1),
+        transaction=SimpleNamespace(cancel_requested=False, shard_count=1, pinned={}),
         client_lost=lambda: None,
         database=SimpleNamespace(
             sessions=_Sessions(), session_ended=lambda _: None, logical=SimpleNamespace(shards=("s0",))
