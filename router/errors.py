@@ -60,6 +60,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "function {name}() cannot be called over several shards",
         "Vouch for it in the configuration (functions:).",
     ),
+    "last-value": (
+        "function {name}() cannot be called over several shards",
+        "Take the number where it is made: INSERT ... RETURNING, or SELECT nextval(...) before. A vouch is no help.",
+    ),
+    "seed": (
+        "function {name}() cannot be called over several shards",
+        "Each shard has random numbers of its own: make repeatable ones in the client. A vouch is no help.",
+    ),
     "function-mix": (
         "the functions of this statement cannot run on one shard",
         "Call them in statements of their own.",

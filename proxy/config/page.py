@@ -35,7 +35,8 @@ first line names:
 # yaml-language-server: $schema=pgchorus.schema.json
 ```
 
-Passwords and DSNs may stand elsewhere: `env:NAME` is an environment variable, `file:PATH` a file, relative to this one.
+Passwords and DSNs may stand elsewhere: `env:NAME` is an environment variable, `file:PATH` an ordinary file of
+at most 64 KiB, relative to this one.
 Names of tables and columns are read as in SQL: folded to lower case unless quoted. What `SIGHUP` and `RELOAD` read
 again is in [operations.md](operations.md#starting-stopping-restarting).
 """

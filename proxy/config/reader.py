@@ -8,8 +8,10 @@ to the file). No message shows a secret. Leaves to others what the keys are (``f
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_READABLE: Final = "give file:PATH of a readable file"
+_MOST_BYTES: Final = 1 << 16  # of a secret; Postgres itself takes no longer password
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -59,6 +63,23 @@ def _whole(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:
         raise Wrong("is not UTF-8", "write it in UTF-8") from error
+
+
+def _content(where: Path) -> str:
+    """Return what a file with a secret says. Never waits, as for a pipe, and reads no more than a secret may have."""
+    if "\0" in str(where):
+        raise Wrong("the name of the file has a NUL in it", _READABLE)
+    try:
+        with os.fdopen(os.open(where, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Wrong(f"{where} is no ordinary file", _READABLE)
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise Wrong(f"the file {where} has more than {_MOST_BYTES} bytes", _READABLE)
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise Wrong(f"the file {where} cannot be read: {reason}", _READABLE) from error
 
 
 class Reader:
@@ -126,14 +147,7 @@ class Reader:
                 raise Wrong(f"the environment variable {name} is not set", f"set {name} before the start")
             return self.environment[name]
         if text.startswith("file:"):
-            where = self.file.parent / text.removeprefix("file:")
-            try:
-                return where.read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not UTF-8"
-                raise Wrong(
-                    f"the file {where} cannot be read: {reason}", "give file:PATH of a readable file"
-                ) from error
+            return _content(self.file.parent / text.removeprefix("file:"))
         return text
 
     def _items(self, node: yaml.Node, path: str) -> Iterator[tuple[str, str, yaml.Node]]:

@@ -255,7 +255,8 @@ class Context:
         """Return the flags that follow from an effect; refuses what is another session's."""
         if effect.session_state and self.many:
             # The link that remembers may have served another client, or be another one by now.
-            raise self.refuse("function", name=effect.session_state)
+            refused = "seed" if effect.session_state == "setseed" else "last-value"
+            raise self.refuse(refused, name=effect.session_state)
         return {
             "pins": effect.pins,
             "dirties": effect.sets and self._sets_unseen(),

@@ -127,6 +127,28 @@ def test_passwords_as_json_writes_them_and_those_that_nobody_could_send(tmp_path
         )  # fmt: skip
 
 
+def test_a_secret_is_in_an_ordinary_file_of_its_size(tmp_path: Path) -> None:
+    text = GOOD.replace("auth: {method: trust}", 'auth: {method: scram-sha-256, users: {app: "file:%s"}}')
+    (tmp_path / "secret").write_bytes(b"p\xc3\xa4ss\r\n")
+    assert read(tmp_path, text % "secret").auth.users == {"app": "p\u00e4ss"}
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_bytes(b"p" * 65_537)
+    (tmp_path / "latin").write_bytes(b"p\xe4ss")
+    for name, wrong in (
+        ("directory", "cannot be read: Is a directory"),
+        ("pipe", "is no ordinary file"),
+        ("/dev/zero", "is no ordinary file"),
+        ("long", "has more than 65536 bytes"),
+        ("latin", "cannot be read: not UTF-8"),
+        ("a\\0b", "has a NUL in it"),
+        ("missing", "cannot be read: No such file or directory"),
+    ):
+        mistake = only(tmp_path, text % name)
+        assert (mistake.path, mistake.right) == ("auth.users.app", "give file:PATH of a readable file")
+        assert mistake.wrong.endswith(wrong)
+
+
 def test_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, GOOD + "limits:\nlisten:\n")
     assert (config.listen, config.metrics, config.workers) == (Address("127.0.0.1", 6432), None, 1)
