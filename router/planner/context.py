@@ -289,12 +289,17 @@ class Context:
             return True
         if not self.catalog.sets_settings:
             return False
-        writes = not self.parsed.kinds.isdisjoint(_SETTING_OFF)
+        writes = self._writes(_SETTING_OFF)
         return any(self.catalog.sets_off(relation.name, write=writes).sets for relation in self._named)
+
+    def _writes(self, kinds: frozenset[str]) -> bool:
+        """Whether something of these kinds is in the statement; COPY writes where it is FROM."""
+        found = self.parsed.kinds & kinds
+        return bool(found) and (found != {"CopyStmt"} or bool(self.body.get("is_from")))
 
     def sets_unnamed(self) -> bool:
         """Whether what the statement calls or sets off may make settings whose names nobody can read."""
-        writes = not self.parsed.kinds.isdisjoint(_SETTING_OFF)
+        writes = self._writes(_SETTING_OFF)
         effects = [self.catalog.sets_off(relation.name, write=writes) for relation in self._named]
         return any(effect.sets_unnamed for effect in [self.every_effect, *effects])
 
@@ -304,7 +309,7 @@ class Context:
             return ""
         if self.every_effect.pins:
             return self.every_effect.pins
-        write = not self.parsed.kinds.isdisjoint(_WRITING | _REWRITING)
+        write = self._writes(_WRITING | _REWRITING)
         follow, effect_of = self.catalog.closure.follow, self.catalog.effect_of
         for relation in self._named:
             pins = self.catalog.sets_off(relation.name, write=write).pins

@@ -429,6 +429,27 @@ def test_copy_that_takes_a_role(both: Twins) -> None:
     both.query("drop table copied")
 
 
+COPIED = [
+    PLPGSQL.format("sets", "", "perform set_config('work_mem', '7MB', false)"),
+    "create function fires() returns trigger language plpgsql as $$ begin perform sets(); return new; end $$",
+    "create table copied (i int check (sets() = 1), d int default sets())",
+    "create trigger t before insert on copied for each row execute function fires()",
+    "insert into copied values (1), (2); reset work_mem",
+]
+
+
+def test_copy_to_runs_nothing_that_a_write_would(both: Twins) -> None:
+    for text in COPIED:
+        both.query(text)
+    for text in ("copy copied to stdout", "copy copied (i) to stdout", "copy (select i from copied) to stdout"):
+        both.query(text)
+        both.same(parse(text), bind(), execute(), SYNC)
+        both.query("show work_mem")
+    for text in ("select sets() from copied", "insert into copied values (3) returning i"):
+        assert sqlstates(both.proxy.query(f"copy ({text}) to stdout")) == ["0A000"]
+    both.query("drop table copied; drop function sets, fires")
+
+
 DOORS = {
     "truncate": "truncate doors",
     "default": "alter table doors add column more int default sets()",
