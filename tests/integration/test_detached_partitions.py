@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -118,14 +118,26 @@ class Place:
         return ""
 
 
-@pytest.fixture
-def place(make_databases: MakeDatabases, start_proxy: StartProxy) -> Iterator[Place]:
-    shards, one = make_databases(3, "parts"), make_databases(1, "one")[0]
-    process = start_proxy(shards, TABLES, console={"admins": "postgres"})
+@contextmanager
+def made(shards: list[str], one: str, start: StartProxy) -> Iterator[Place]:
+    process = start(shards, TABLES, console={"admins": "postgres"})
     found = Place(process, one, shards)
     with closing(found.twins):
         for statement in MAKE:
             assert not sqlstates(found.twins.query(statement)), statement
+        yield found
+
+
+@pytest.fixture
+def place(make_databases: MakeDatabases, start_proxy: StartProxy) -> Iterator[Place]:
+    with made(make_databases(3, "parts"), make_databases(1, "one")[0], start_proxy) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def standing(make_module_databases: MakeDatabases, start_module_proxy: StartProxy) -> Iterator[Place]:
+    """A place for tests that leave it as it was."""
+    with made(make_module_databases(3, "parts"), make_module_databases(1, "one")[0], start_module_proxy) as found:
         yield found
 
 
@@ -176,32 +188,33 @@ def test_in_a_block(place: Place, text: str) -> None:
     place.look()
 
 
-def test_what_is_not_placed_is_refused_with_what_to_write(place: Place) -> None:
-    before = place.everywhere("select count(*) from pg_inherits")
+def test_what_is_not_placed_is_refused_with_what_to_write(standing: Place) -> None:
+    before = standing.everywhere("select count(*) from pg_inherits")
     for text, hint in REFUSED.items():
-        errors = [entry[1] for entry in place.twins.proxy.query(text) if entry[0] == "error"]
+        errors = [entry[1] for entry in standing.twins.proxy.query(text) if entry[0] == "error"]
         assert [error["C"] for error in errors] == ["0A000"], text
         assert hint in errors[0]["H"], errors
-    assert place.everywhere("select count(*) from pg_inherits") == before
-    place.look()
+    assert standing.everywhere("select count(*) from pg_inherits") == before
+    standing.look()
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_no_partition(place: Place, text: str) -> None:
-    place.twins.proxy.query("select 1")
+def test_what_is_no_partition(standing: Place, text: str) -> None:
+    standing.twins.proxy.query("select 1")
     found = [
         [entry for entry in client.query(text) if entry[0] == "error"]
-        for client in (place.twins.one, place.twins.proxy)
+        for client in (standing.twins.one, standing.twins.proxy)
     ]
     assert found[0]
     assert found[1] == found[0] or found[1][0][1]["C"] == "0A000"
-    place.look()
+    standing.look()
 
 
-def test_home_tables_are_postgres_business(place: Place) -> None:
-    place.twins.query("alter table alone detach partition alone_1 concurrently")
-    place.twins.query("select * from alone_1")
-    place.twins.query("alter table alone attach partition alone_1 for values from (0) to (10)")
+def test_home_tables_are_postgres_business(standing: Place) -> None:
+    standing.twins.query("alter table alone detach partition alone_1 concurrently")
+    standing.twins.query("select * from alone_1")
+    standing.twins.query("alter table alone attach partition alone_1 for values from (0) to (10)")
+    standing.look()
 
 
 def test_a_partition_is_named_while_it_has_rows(place: Place) -> None:
