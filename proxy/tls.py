@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import ssl
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -72,6 +73,9 @@ class TlsServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _VERSIONS[settings.minimum_version]
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        # As in Postgres: who resumes a session does not show a certificate again.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
         context.set_alpn_protocols([ALPN])
         try:
             context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
@@ -140,8 +144,14 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
 
     @property
     def client_name(self) -> str | None:
-        """The common name in the client's certificate, as in Postgres the first; None when it has shown none."""
+        """The common name in the client's certificate, as in Postgres the first; None when it has shown none.
+
+        A certificate that has expired counts as none: TLS 1.2 resumes sessions by their ids as well, which cannot be
+        switched off here, and nobody looks at the certificate then.
+        """
         certificate: dict[str, Any] = self._tls.getpeercert() or {}
+        if "notAfter" in certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < time():
+            return None
         names = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
         return names[0] if names else None
 

@@ -223,6 +223,20 @@ def test_client_certificates(house: House) -> None:
     assert "requires a valid client certificate" in house.refused("app")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_tickets_to_resume_sessions_with(house: House, version: ssl.TLSVersion) -> None:
+    """As in Postgres: who resumes one shows no certificate again, and it may have expired."""
+    context = ssl.create_default_context(cafile=ROOT)
+    context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", house.process.port), PATIENCE_SECONDS) as plain:
+        plain.sendall(SSLRequest().encode())
+        assert plain.recv(1) == b"S"
+        with context.wrap_socket(plain, server_hostname="localhost") as secured:
+            secured.sendall(StartupMessage(3, 0, {"user": "scrammed", "database": house.database}).encode())
+            assert secured.recv(1) == b"R"  # what the server has of its own to say has come before
+            assert secured.session is None or not secured.session.has_ticket
+
+
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
 def test_clear_passwords(house: House, sslmode: str) -> None:
     with house.connect("clear", sslmode=sslmode, require_auth="password") as connection:

@@ -29,3 +29,10 @@ def test_of_several_names_the_first_counts_as_in_postgres(
 ) -> None:
     layer: Any = SimpleNamespace(_tls=SimpleNamespace(getpeercert=lambda: {"subject": subject}))
     assert TlsLayer.client_name.fget(layer) == name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("until", "name"), [("Jan  1 00:00:00 2024 GMT", None), ("Jan  1 00:00:00 2124 GMT", "app")])
+def test_a_certificate_of_a_resumed_session_that_has_expired_is_none(until: str, name: str | None) -> None:
+    shown = {"subject": [[(CN, "app")]], "notAfter": until}
+    layer: Any = SimpleNamespace(_tls=SimpleNamespace(getpeercert=lambda: shown))
+    assert TlsLayer.client_name.fget(layer) == name  # type: ignore[attr-defined]
