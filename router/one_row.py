@@ -110,7 +110,7 @@ def _key(condition: Node, relation: Relation) -> str:
 
 def _is_unique(relation: Relation, keys: Collection[str]) -> bool:
     return any(
-        index.columns and all(column.column in keys for column in index.columns)
+        index.columns and all(column.column in keys and column.default_opclass for column in index.columns)
         for index in relation.unique
         if not (index.exclusion or index.partial or index.deferrable)
     )

@@ -99,6 +99,7 @@ def test_anything_else_is_left_alone(text: str) -> None:
         table(unique=(key("k", partial=True),)),
         table(unique=(key("k", deferrable=True),)),
         table(unique=(key("k", exclusion=True),)),
+        table(unique=(Index("key", (IndexColumn("k", default_opclass=False),)),)),
         table(columns=(Column("k", "numeric"), Column("v"))),
         table(columns=(Column("k", "int8", type_schema="public"), Column("v"))),
         table(columns=(*COLUMNS, Column("w", generated="v"))),
