@@ -38,6 +38,7 @@ DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 _FIRST_INTERRUPT_PAUSE_S: Final = 0.05
 
 _TERMINATE: Final = frame(b"X", b"")
+_SYNC: Final = frame(b"S", b"")
 
 _log = logging.getLogger(__name__)
 
@@ -269,8 +270,9 @@ class ShardLink(Relay):
         rest = Remainder()
         abandoned = self.divert(rest)
         abandoned.lost(self.loss())
-        # A COPY FROM STDIN waits for us and cannot be cancelled; elsewhere the server ignores this.
-        self.write(COPY_FAIL)
+        # A COPY FROM STDIN waits for us and cannot be cancelled; elsewhere the server ignores this. A Sync that came
+        # while it waited was ignored as well, and behind its error it skips to another one.
+        self.write(COPY_FAIL + _SYNC)
         try:
             async with asyncio.timeout(timeout_s):
                 pause = _FIRST_INTERRUPT_PAUSE_S

@@ -51,6 +51,7 @@ def test_its_context_has_the_clients_line(twins: Twins, options: str, data: list
 
 BAD, GOOD = frame(b"d", b"11\tx\nzz\tx\n"), frame(b"d", b"12\tx\n13\ty\n")
 UNKNOWN = frame(b"z", b"")
+WASH_S = 4  # less than what a link has to come back to itself (pool.wash_timeout_s)
 
 
 @pytest.mark.parametrize("ways", ["simple", "extended", "several"])
@@ -83,6 +84,24 @@ def test_a_message_that_has_no_place_in_it(any_town: Town, rest: list[Any], tabl
     sequence = Sequence("misplaced", (*begin, *rest))
     expected, got = (play(dsn, sequence) for dsn in (any_town.one, any_town.dsn))
     assert got == expected
+
+
+@pytest.mark.parametrize("behind", [[SYNC], [SYNC, GOOD], [GOOD]], ids=["sync", "row", "no sync"])
+@pytest.mark.parametrize("shards", ["narrow_town", "pair_town"])
+def test_who_leaves_in_the_middle_keeps_no_link(
+    request: pytest.FixtureRequest, connect: Connect, behind: list[Any], shards: str
+) -> None:
+    """A Sync among the data was ignored: behind CopyFail the server waits for another one."""
+    town: Town = request.getfixturevalue(shards)
+    other = connect(town.dsn)
+    for _ in range(2 if shards == "pair_town" else 1):  # the pool has no more
+        client = connect(town.dsn)
+        client.send(parse("copy plain (id, v) from stdin"), bind(), execute(), *behind)
+        client.read("G")
+        client.vanish()
+    begun = time.monotonic()
+    assert other.rows("select 1 from plain") == []
+    assert time.monotonic() - begun < WASH_S
 
 
 SLOW = "select from pg_stat_activity where wait_event = 'ClientWrite' and datname = current_database()"
