@@ -26,7 +26,7 @@ from proxy.session.own_settings import OWN_PREFIX
 from proxy.session.roles import note_role
 from proxy.session.session import Session
 from proxy.session.telling import error_frame
-from proxy.settings import NOT_SETTINGS, SessionSettings, parse_options
+from proxy.settings import NOT_SETTINGS, SessionSettings, boolean, parse_options
 from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.errors import WireFailure, desynchronized
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("pgchorus.login")
 
 _NEWEST_MINOR = 2
+_LEVELS = frozenset({"serializable", "repeatable read", "read committed", "read uncommitted"})
 _PRINTABLE = range(0x20, 0x7F)
 _FIRST_MINOR_WITH_LONG_KEYS = 2
 
@@ -172,11 +173,10 @@ async def _log_in(
     user = stored_name(startup.parameters.get("user", ""))
     if not user:
         raise ProxyError("28000", "no PostgreSQL user name specified in startup packet")
-    if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
-        raise ProxyError.of_refusal(refusal("replication"))
+    _check_replication(startup.parameters.get("replication", "false"))
     if startup.minor > _NEWEST_MINOR or startup.protocol_options:
         connection.write(
-            backend.negotiate_protocol_version(min(startup.minor, _NEWEST_MINOR), sorted(startup.protocol_options))
+            backend.negotiate_protocol_version(min(startup.minor, _NEWEST_MINOR), [*startup.protocol_options])
         )
     if door.refusing:
         raise ProxyError("57P03", "the proxy is shutting down")
@@ -187,6 +187,29 @@ async def _log_in(
         raise ProxyError("28000", f"pgchorus rejects connection for {client}")
     await authenticate(connection, door.credentials, user, method)
     connection.start_frames()
+    try:
+        return await _begin(connection, door, startup, name, user)
+    except (ProxyError, ShardError):
+        connection.write(backend.authentication_ok())  # it was not that
+        raise
+
+
+def _check_replication(given: str) -> None:
+    asked = boolean(given)
+    if asked is None and given != "database":
+        raise ProxyError(
+            "22023",
+            f'invalid value for parameter "replication": "{given}"',
+            hint='Valid values are: "false", 0, "true", 1, "database".',
+        )
+    if asked is not False:
+        raise ProxyError.of_refusal(refusal("replication"))
+
+
+async def _begin(
+    connection: ClientConnection, door: Door, startup: StartupMessage, name: str, user: str
+) -> tuple[Session | ConsoleSession, int]:
+    """Make the session of who has proved to be ``user``, and greet him."""
     session: Session | ConsoleSession
     if name == CONSOLE_DATABASE:
         parameters: Mapping[str, str] = PARAMETERS
@@ -234,7 +257,7 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
     """Make a session's base settings of the StartupMessage; raises ProxyError for options that are not understood."""
     settings = SessionSettings()
     for name, value in [*parse_options(parameters.get("options", "")), *parameters.items()]:
-        if name in NOT_SETTINGS:
+        if name in NOT_SETTINGS or _is_of_no_transaction(name.lower(), value):
             continue
         if name.lower().startswith(OWN_PREFIX):
             settings.own[name.lower().removeprefix(OWN_PREFIX)] = value.lower()
@@ -245,6 +268,13 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
             value = clean_ascii(value)  # noqa: PLW2901 - likewise
         settings.set_startup(name.lower(), value)
     return settings
+
+
+def _is_of_no_transaction(name: str, value: str) -> bool:
+    """Whether it is a setting of a transaction, which ends with the login. A shard tells what is no value for it."""
+    if name == "transaction_isolation":
+        return value.lower() in _LEVELS
+    return name == "transaction_deferrable" and boolean(value) is not None
 
 
 def is_broken(text: str) -> bool:

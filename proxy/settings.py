@@ -10,6 +10,7 @@ to others: reading SET statements (router.statement), sending (proxy.transaction
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -123,20 +124,41 @@ _PLAIN_SWITCHES: Final = {
     "e": ("datestyle", "euro"),
     "s": ("log_statement_stats", "true"),
     "O": ("allow_system_table_mods", "true"),
+    "F": ("fsync", "false"),
+    "i": ("listen_addresses", "*"),
+    "l": ("ssl", "true"),
 }
+# Those of a whole server: SET of what they stand for is refused as they are.
+_VALUE_SWITCHES: Final = {
+    "S": "work_mem",
+    "B": "shared_buffers",
+    "N": "max_connections",
+    "h": "listen_addresses",
+    "k": "unix_socket_directories",
+    "p": "port",
+}
+_IGNORED_SWITCHES: Final = frozenset("bEjnT")
+_IGNORED_WITH_VALUE: Final = frozenset("CDrv")
+_DEBUG: Final = ((2, "log_statement", "all"), (3, "debug_print_parse", "true"), (4, "debug_print_plan", "true"),
+                 (5, "debug_print_rewritten", "true"))  # fmt: skip
+_NUMBER: Final = re.compile(r"\s*([+-]?\d+)")
 
 
 def parse_options(options: str) -> list[tuple[str, str]]:
     """Read the ``options`` start-up parameter: ``-c name=value``, ``--name=value``, and the server's short switches.
 
     Raises ProxyError (42601) for anything else: a switch that is not understood must not be dropped. So are those that
-    a running server does not take, and -d, -P, -v and -W, which cannot be passed on by SET.
+    a running server does not take, and -P and -W, which cannot be passed on by SET.
     """
-    settings = []
+    settings: list[tuple[str, str]] = []
     pending = iter(_words(options))
     for item in pending:
         if not item.startswith("-") or item == "-":
             raise _bad_option(item)
+        if item == "--":
+            if (left := next(pending, None)) is not None:
+                raise _bad_option(left)
+            break
         if item.startswith("--"):
             settings.append(_assignment("--", item[2:]))
             continue
@@ -145,24 +167,48 @@ def parse_options(options: str) -> list[tuple[str, str]]:
             if switch in _PLAIN_SWITCHES:
                 settings.append(_PLAIN_SWITCHES[switch])
                 continue
+            if switch in _IGNORED_SWITCHES:
+                continue
             value = "".join(switches) or next(pending, None)
             found = None if value is None else _with_value(switch, value)
             if found is None:
                 raise _bad_option(item if value is None or item.endswith(value) else value)
-            settings.append(found)
+            settings += found
     return settings
 
 
-def _with_value(switch: str, value: str) -> tuple[str, str] | None:
+def _with_value(switch: str, value: str) -> list[tuple[str, str]] | None:  # noqa: PLR0911 - one line for each kind
     """Return what a switch with a value sets; None: nothing that is known."""
     if switch == "c":
-        return _assignment("-c ", value)
-    if switch == "S":
-        return "work_mem", value
+        return [_assignment("-c ", value)]
+    if switch in _VALUE_SWITCHES:
+        return [(_VALUE_SWITCHES[switch], value)]
+    if switch in _IGNORED_WITH_VALUE:
+        return []
+    if switch == "d":
+        return _debug(value)
     if switch == "f" and value[:1] in _PLANS_OFF:
-        return _PLANS_OFF[value[0]], "false"
+        return [(_PLANS_OFF[value[0]], "false")]
     if switch == "t":
-        return next(((name, "true") for begin, name in _STATISTICS.items() if value.startswith(begin)), None)
+        return next(([(name, "true")] for begin, name in _STATISTICS.items() if value.startswith(begin)), None)
+    return None
+
+
+def _debug(value: str) -> list[tuple[str, str]]:
+    """Return what -d sets (set_debug_options of the server, which reads the number by atoi)."""
+    number = _NUMBER.match(value)
+    level = int(number[1]) if number is not None else 0
+    messages = f"debug{level}" if level > 0 else "notice"
+    return [("log_min_messages", messages), *((name, what) for least, name, what in _DEBUG if level >= least)]
+
+
+def boolean(text: str) -> bool | None:
+    """Read a boolean as Postgres does (parse_bool); None: it is none."""
+    word = text.lower()
+    if word in {"1", "on"} or (word and ("true".startswith(word) or "yes".startswith(word))):
+        return True
+    if word in {"0", "of", "off"} or (word and ("false".startswith(word) or "no".startswith(word))):
+        return False
     return None
 
 

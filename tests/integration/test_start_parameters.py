@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from proxy.wire.startup import StartupMessage
 from wire_client import ServerClosedError, WireClient
 
 if TYPE_CHECKING:
@@ -82,11 +83,67 @@ def test_session_authorization_is_looked_at_and_the_login_stays(
         "-z",
         "-S",
         "-c work_mem=x",
+        "--",
+        "-- -e",
+        "-bE -jn -T -C x -D x -r x -v 2 -S 1000",
+        "-v",
+        "-B 100",
+        "-F",
+        "-i",
+        "-l",
+        "-p 5",
+        "-h x",
+        "-k x",
+        "-N 5",
+        "-d 9",
+        "-c transaction_isolation=serializable -c transaction_deferrable=on",
+        "-c transaction_isolation=x",
     ],
 )
 def test_switches_of_the_server(any_town: Town, options: str) -> None:
     given = {"options": options}
     assert begun(any_town.dsn, given) == begun(any_town.one, given)
+
+
+@pytest.mark.parametrize("level", ["0", "x", "-1", "1", "2", "3", "5", " 4"])
+def test_the_level_of_messages_in_the_log(any_town: Town, level: str) -> None:
+    found = []
+    for dsn in (any_town.one, any_town.dsn):
+        with closing(WireClient(dsn, options=f"-d {level}")) as client:
+            names = (
+                "'log_min_messages', 'log_statement', 'debug_print_parse', 'debug_print_plan', 'debug_print_rewritten'"
+            )
+            found.append(client.rows(f"select name, setting from pg_settings where name in ({names}) order by name"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "startup",
+    [
+        {"replication": "of"},
+        {"replication": "F"},
+        {"replication": "n"},
+        {"replication": "maybe"},
+        {"replication": ""},
+        {"replication": " off"},
+        {"_pq_.z": "1", "_pq_.a": "2"},
+        {"database": "nosuch"},
+        {"user": "nosuch"},
+        {"options": "x"},
+        {"work_mem": "x"},
+    ],
+)
+def test_all_that_is_said_before_the_first_statement(any_town: Town, startup: dict[str, str]) -> None:
+    found = []
+    for dsn in (any_town.one, any_town.dsn):
+        with closing(WireClient(dsn, log_in=False)) as client:
+            client.send(StartupMessage(3, 0, {**client.startup, **startup}).encode())
+            try:
+                trace = client.read()
+            except ServerClosedError as closed:
+                trace = closed.trace
+            found.append([entry for entry in trace if entry[0] not in {"parameter", "key"}])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", ["plain", "caf\u00e9", "\udcff\udce9", "a\tb\x7f", "x" * 70, "\u00e9" * 40, " \\x "])
