@@ -76,12 +76,12 @@ async def run_gather(
             await _create(execution, scratch, reading.streams[0].fields or ())
             try:
                 await _Loader(execution, reading, scratch, environment.gather_max_bytes).load()
-                scratch.check_cancelled()
             except ShardError as error:
                 error.columns = expected  # it has been planned, and runs
                 raise
         finally:
             await reading.finish()
+        scratch.check_cancelled()
         if copies is not None:
             return GatherCopy(written(execution.plan.text, request.encoding), copies, scratch, environment)
         return await _run(execution, request, scratch, environment, expected or ())

@@ -162,8 +162,8 @@ def _fields(error: asyncpg.PostgresError) -> ErrorFields:
 
 
 def _reason(cause: BaseException | None) -> str:
-    if cause is None:
-        return ""
+    if cause is None or isinstance(cause, asyncpg.InternalClientError):
+        return ""  # the driver's own state, which says nothing to a client
     if isinstance(cause, TimeoutError) and not str(cause):
         return "timed out"
     return str(cause) or type(cause).__name__
