@@ -27,6 +27,8 @@ from router.sharding import slot_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from tests.conftest import MakeDatabases
+
 SHARDS = 3
 CLUSTER = "test"
 
@@ -52,8 +54,14 @@ async def control_of(dsns: Sequence[str]) -> AsyncIterator[ControlLinks]:
 
 
 @pytest.fixture
+def shard_databases(make_databases: MakeDatabases) -> list[str]:
+    """As many as these tests use."""
+    return make_databases(SHARDS)
+
+
+@pytest.fixture
 async def control(shard_databases: list[str]) -> AsyncIterator[ControlLinks]:
-    async with control_of(shard_databases[:SHARDS]) as made:
+    async with control_of(shard_databases) as made:
         yield made
 
 
@@ -106,7 +114,7 @@ async def test_install_again_changes_nothing(control: ControlLinks) -> None:
 
 async def test_two_installations_at_once(shard_databases: list[str]) -> None:
 
-    async with control_of(shard_databases[:SHARDS]) as one, control_of(shard_databases[:SHARDS]) as other:
+    async with control_of(shard_databases) as one, control_of(shard_databases) as other:
         epochs = await asyncio.gather(install(one, database(), CLUSTER), install(other, database(), CLUSTER))
         assert epochs == [1, 1]
         assert await check(one, database(), CLUSTER) == 1
@@ -148,7 +156,7 @@ async def test_c11_a_longer_list_of_shards_needs_empty_tables(shard_databases: l
     async with control_of(shard_databases[:2]) as two:
         await install(two, database(shards=2), CLUSTER)
         await everywhere(two, "CREATE TABLE t (k bigint PRIMARY KEY)", "INSERT INTO t VALUES (1)")
-    async with control_of(shard_databases[:3]) as three:
+    async with control_of(shard_databases) as three:
         await on(three, 2, "CREATE TABLE t (k bigint PRIMARY KEY)")
         with pytest.raises(PlacementMismatch, match="has rows"):
             await install(three, database(shards=3), CLUSTER)
@@ -176,7 +184,7 @@ async def test_another_clusters_shards_are_never_taken(control: ControlLinks) ->
 
 
 async def test_mixed_up_dsns_are_seen(shard_databases: list[str]) -> None:
-    async with control_of(shard_databases[:3]) as control:
+    async with control_of(shard_databases) as control:
         await install(control, database(), CLUSTER)
     swapped = [shard_databases[1], shard_databases[0], shard_databases[2]]
     async with control_of(swapped) as control:
@@ -396,7 +404,7 @@ async def test_one_shard_needs_no_check(single_dsn: str) -> None:
 
 
 async def test_the_version_follows_committed_ddl_only(shard_databases: list[str]) -> None:
-    async with control_of(shard_databases[:SHARDS]) as control:
+    async with control_of(shard_databases) as control:
         await install(control, database(), CLUSTER)
         clients = [await asyncpg.connect(shard_databases[0]) for _ in range(2)]
         try:
@@ -434,19 +442,21 @@ async def test_the_version_follows_committed_ddl_only(shard_databases: list[str]
     ],
 )
 async def test_ddl_behind_the_proxies_back_is_noticed(
-    shard_databases: list[str], statement: str, *, noticed: bool
+    make_databases: MakeDatabases, statement: str, *, noticed: bool
 ) -> None:
-    client = await asyncpg.connect(shard_databases[0])
+    """On the home shard, where the version is."""
+    home = make_databases(1)
+    client = await asyncpg.connect(home[0])
     try:
         await client.execute("CREATE TABLE old (a int)")
-        async with control_of(shard_databases[:SHARDS]) as control:
-            await install(control, database(), CLUSTER)
+        async with control_of(home) as control:
+            await install(control, database(shards=1), CLUSTER)
             await client.execute("CREATE TEMP TABLE scratch (a int)")
             async with control.connection(0) as connection:
                 assert await catalog_version(connection) == 0
                 await client.execute(statement)
                 assert (await catalog_version(connection) > 0) == noticed
-            await install(control, database(), CLUSTER)
+            await install(control, database(shards=1), CLUSTER)
             async with control.connection(0) as connection:
                 assert (await catalog_version(connection) > 0) == noticed
     finally:
