@@ -214,7 +214,7 @@ OTHERS = (
     ),
     Other("pgcat", "PgCat", "pgcat", pgcat_files, ("pgcat.toml",), tried=True),
     Other("pgdog", "PgDog", "pgdog", pgdog_files, ("--config", "pgdog.toml", "--users", "users.toml")),
-    Other("spqr", "SPQR", "spqr-router", spqr_files, ("run", "--config", "router.yaml")),
+    Other("spqr", "SPQR", "spqr-router", spqr_files, ("run", "--config", "router.yaml"), tried=True),
 )
 
 
