@@ -17,7 +17,7 @@
 # make screens  pictures of a running demo for the documentation: pgchorus top, and the dashboard's panels
 # make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
-# make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire and of the fast lane
+# make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire, of the fast lane and of faults
 # make bench   every benchmark in turn, half an hour: pgbench direct, through the poolers that are installed, and through
 #              pgchorus; commits by hand, the fence, large answers, idle clients, workers. With ARGS pgbench alone
 #
@@ -30,7 +30,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 TESTS_OF_BOTH_BUILDS := tests/test_build.py tests/router tests/golden tests/proxy/wire tests/proxy/shards \
 	tests/proxy/session tests/proxy/test_connection.py tests/proxy/test_ledger.py tests/integration/test_fast_lane.py \
-	tests/integration/test_lane_waits.py tests/integration/test_shared_unnamed.py
+	tests/integration/test_lane_waits.py tests/integration/test_shared_unnamed.py tests/faults
 # Whole stretches of the suite for each worker: what a module starts is started once.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
