@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.links import put_begin, put_settings
-from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings
+from proxy.settings import NOTHING_APPLIED, UNKNOWN, Applied, SessionSettings, Unsure, unsure
 from proxy.shards.link import end_all
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def bring_up(transaction: ClientTransaction, shard: int, link: ShardLink, then: 
 def note_settings(transaction: ClientTransaction, shard: int, link: ShardLink) -> None:
     """Before a link goes back: what it is noted to have must be what it has."""
     link.trusted_s = transaction.settings.idle_limit_s / 2
+    if link.dirty:
+        left = unsure(link.settings)  # made by this session or before it, on this link
+        link.washed_settings = left if isinstance(left, Unsure) else None
     unsaid = link.has_prefix or link.prefix_failed
     if unsaid:
         link.sequences = UNKNOWN

@@ -76,6 +76,7 @@ class ShardLink(Relay):
         "trusted_s",
         "unprepared",
         "usable_s",
+        "washed_settings",
     )
 
     def __init__(self, endpoint: ShardEndpoint, loan: lending.Loan, role: str, database: str) -> None:
@@ -88,6 +89,8 @@ class ShardLink(Relay):
         self.dirty = False
         self.resettable = True
         self.settings: object | None = None
+        #: What ``settings`` is behind a wash: DISCARD ALL does not take all of them off.
+        self.washed_settings: object | None = None
         self.codec = UTF_8
         self.sequences: object | None = None
         self.statements: OrderedDict[str, object] = OrderedDict()
@@ -293,7 +296,7 @@ class ShardLink(Relay):
         if self.dirty:
             await self.run("DISCARD ALL")
             self.statements.clear()
-            self.settings = None
+            self.settings, self.washed_settings = self.washed_settings, None
             self.codec = UTF_8
             self.sequences = None
             self.dirty = False
