@@ -12,7 +12,7 @@ from proxy.session.relay import EXECUTE_ENDS, Step
 from router.plan_control import Control, Setting, SettingControl, TransactionControl
 
 if TYPE_CHECKING:
-    from proxy.session.prepared import Place
+    from proxy.session.prepared import Place, Portal, PreparedStatement
     from proxy.shards.link import ShardLink
     from router.plan import Plan, Statement
 
@@ -35,11 +35,24 @@ class Batch:
         self.ends_transactions = False  # it begins with an Execute that may, and that finds no block in Postgres
         self.in_block = False  # what is in it wants a block, whatever comes behind it
         self.reads = False  # a Bind of a data statement is in it, which may take a snapshot
+        self._unnamed: PreparedStatement | None = None  # that is parsed in it
 
     def add(self, frame: bytes, ends: frozenset[int], *, forward: bool) -> None:
         """Queue a message whose answer ends with a frame of a type in ``ends``."""
         self.frames += frame
         self.script.append(Step(ends, forward))
+
+    def unless_parsed(
+        self, portal: Portal, name: bytes, frames: bytes, script: list[Step]
+    ) -> tuple[bytes, bytes, list[Step]]:
+        """Leave the Parse of an unnamed statement out that is parsed in it: to Postgres a Parse is not nothing.
+
+        What a suspended portal has written is seen by what is bound behind a Parse, and not behind a Bind alone.
+        """
+        again = not name and portal.on_link is None and self._unnamed is portal.prepared
+        if not name:
+            self._unnamed = None if portal.on_link is not None else portal.prepared
+        return (name, b"", []) if again else (name, frames, script)
 
     def execute(self, frame: bytes, statement: Statement | None, place: Place | None = None) -> None:
         """Queue an Execute; ``statement`` is None for a cursor that DECLARE made, ``place`` is its portal's."""

@@ -386,7 +386,7 @@ class ExtendedProtocol:
         session = self.session
         await before_bind(session, portal.prepared, shard, self._send_batch)
         batch = await self._batch_for(shard, writes=writes_on_shard(portal), bound=portal.prepared.statement)
-        name, frames, script = await portal_parsed_on(session, batch.link, portal)
+        name, frames, script = batch.unless_parsed(portal, *await portal_parsed_on(session, batch.link, portal))
         batch.reads = batch.reads or portal.executable is not None
         batch.bound.append(portal.prepared.statement)
         self._locks.bound(portal.bind.statement)

@@ -107,6 +107,8 @@ class ParseLocks:
 
     async def take(self) -> None:
         """The client rests: lock what it was told of. Raises 0A000 where somebody was quicker, and it knew columns."""
+        if self._session.transaction.failed:  # by a Query: Postgres has let go of everything
+            self.ended()
         for prepared in [*self._parsed.values(), *self._described.values()]:
             await self._lock(prepared)
 
