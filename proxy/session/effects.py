@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.session.roles import ROLE_SETTINGS, note_role
-from proxy.settings import set_config_sql, unsure
+from proxy.settings import Applied, Unsure, set_config_sql, unsure
 from proxy.transaction import UNSEEN
 from router.functions import custom_settings_in
 from router.plan_control import Setting, SettingControl
@@ -35,8 +35,12 @@ def note_joined(session: Session, statement: Statement, link: ShardLink) -> None
     if statement.pins and link.on_notification is None:  # it may hear something before it is pinned
         link.on_notification = partial(session.heard.add, link)
     plan = statement.plan
-    if statement.set_config or (isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW):
-        link.settings = unsure(link.settings)
+    names = [name for name, _, _ in statement.set_config]
+    if isinstance(plan, SettingControl) and plan.setting is not Setting.SHOW:
+        names.append(plan.name)
+    if names:
+        made_up = tuple((name, "") for name in names if "." in name)  # whatever becomes of it, it is NULL no more
+        link.settings = Unsure(Applied(made_up)) if made_up else unsure(link.settings)
 
 
 def note_effects(session: Session, statement: Statement, shards: Sequence[int]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.wire.frontend import Query
 from wire_client import SYNC, Twins, bind, execute, parse
 
 if TYPE_CHECKING:
@@ -312,3 +313,26 @@ def test_what_a_session_has_made_is_nobody_elses_behind_a_wash(
     for _ in range(2):
         assert connect(any_town.dsn).rows(SHOWN) == [(None, None)]
     connect(any_town.dsn).query("drop function sets()")
+
+
+SET_CONFIG = "select set_config('app.x', 'y', true)"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [parse(SET_CONFIG), bind(results=(7,)), execute("", 1), SYNC],
+        [parse(SET_CONFIG), bind(), execute("", 1), Query(b"begin read only")],
+        [parse(SET_CONFIG), bind(), execute("", 1), SYNC],
+        [parse(SET_CONFIG), bind(), execute(), parse("select 1/0"), bind(), execute(), SYNC],
+        [parse("set app.x = 'y'"), bind(), execute(), parse("select 1/0"), bind(), execute(), SYNC],
+        [Query(f"{SET_CONFIG}; select 1/0".encode())],
+    ],
+)
+def test_what_nobody_has_noted_is_not_left_on_a_link(any_town: Town, connect: Connect, messages: list[Any]) -> None:
+    """The portal rests behind its row, or what comes next fails: the setting is there all the same."""
+    client = connect(any_town.dsn)
+    client.ask(*messages)
+    client.close()
+    for _ in range(2):
+        assert connect(any_town.dsn).rows(SHOWN) == [(None, None)]
