@@ -4,9 +4,8 @@ They stand where PgBouncer stands, before one server, because pgbench's script r
 none of them commits atomically by default, and each wants its keys declared in its own way. So what is compared is what
 they take for each transaction that they pass on.
 
-Decides what each is told, and how it is started. ``tried`` says whether anybody has run it like that: the others'
-configurations are made from their manuals, which the report says beside their figures. One that does not start is left
-out, with its own words.
+Decides what each is told, and how it is started; each was run like that (bench/README.md says which versions). One that
+does not start is left out, with its own words.
 
 https://www.pgpool.net/docs/latest/en/html/ https://github.com/postgresml/pgcat/blob/main/CONFIG.md
 https://docs.pgdog.dev/configuration/ https://docs.pg-sharding.tech/
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from proxy.demo.embedded import EmbeddedServer
 
 SESSION_POOLING = "session pooling"
-NOT_TRIED = "{}: its configuration here was made from its manual and has not been tried by those who wrote it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,6 @@ class Other:
     arguments: tuple[str, ...]
     version: tuple[str, ...] = ("--version",)
     mark: str = ""
-    tried: bool = False
 
 
 def pgpool_files(place: Place) -> dict[str, str]:
@@ -210,11 +207,10 @@ OTHERS = (
         pgpool_files,
         ("-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf"),
         mark=SESSION_POOLING,
-        tried=True,
     ),
-    Other("pgcat", "PgCat", "pgcat", pgcat_files, ("pgcat.toml",), tried=True),
+    Other("pgcat", "PgCat", "pgcat", pgcat_files, ("pgcat.toml",)),
     Other("pgdog", "PgDog", "pgdog", pgdog_files, ("--config", "pgdog.toml", "--users", "users.toml")),
-    Other("spqr", "SPQR", "spqr-router", spqr_files, ("run", "--config", "router.yaml"), tried=True),
+    Other("spqr", "SPQR", "spqr-router", spqr_files, ("run", "--config", "router.yaml")),
 )
 
 
@@ -247,7 +243,6 @@ def standing_before(other: Other, program: str, server: EmbeddedServer, links: i
         with child([program, *other.arguments], directory, log, account) as process:
             wait_for_port(process, target.port, log)
             psql(server.program("psql"), target, "SELECT 1")
-            notices = () if other.tried else (NOT_TRIED.format(other.title),)
             marks = dict.fromkeys(MODES, other.mark) if other.mark else {}
             yield Contender(
                 other.name,
@@ -256,7 +251,7 @@ def standing_before(other: Other, program: str, server: EmbeddedServer, links: i
                 (behind,),
                 pids_of([server]),
                 process.pid,
-                notices,
+                (),
                 version_said(program, *other.version),
                 marks,
             )

@@ -255,8 +255,9 @@ class Context:
         """Return the flags that follow from an effect; refuses what is another session's."""
         if effect.session_state and self.many:
             # The link that remembers may have served another client, or be another one by now.
-            refused = "seed" if effect.session_state == "setseed" else "last-value"
-            raise self.refuse(refused, name=effect.session_state)
+            if effect.session_state == "setseed":
+                raise self.refuse("seed", name=effect.session_state)
+            raise self.refuse("last-value", name=effect.session_state)
         return {
             "pins": effect.pins,
             "dirties": effect.sets and self._sets_unseen(),

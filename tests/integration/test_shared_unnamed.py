@@ -7,6 +7,7 @@ statement was shared is told by what the proxy counts: Parse messages of clients
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -114,7 +115,7 @@ def is_shared(town: Town, twins: Twins, text: str = TEXT) -> bool:
     ],
 )
 def test_point_statements_are_parsed_once_for_each_link(town: Town, twins: Twins, text: str) -> None:
-    assert is_shared(town, twins, text)
+    eventually(partial(is_shared, town, twins, text), "it is parsed each time")
     point(twins, text, 8)  # nobody
     point(twins, text, results=(1,))
     point(twins, text)
@@ -184,7 +185,7 @@ CHANGES = [
 
 def changed(town: Town, twins: Twins, make: Callable[[str], object], change: str, undo: str) -> None:
     for text in (TEXT, ALL):
-        assert is_shared(town, twins, text)
+        eventually(partial(is_shared, town, twins, text), "it is parsed each time")
     make(change)
     try:
         for _ in range(TIMES):
@@ -250,7 +251,7 @@ def test_other_paths_lead_to_other_tables(twins: Twins) -> None:
 
 
 def test_rights_are_those_of_the_moment(town: Town, twins: Twins) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     town.direct(MADE.format("nobody_yet"))
     try:
         for change in (
@@ -273,7 +274,7 @@ def test_row_security_that_comes_later_holds(town: Town, twins: Twins) -> None:
     twins.query("GRANT SELECT ON notes TO seldom")
     try:
         twins.query("SET ROLE seldom")
-        assert is_shared(town, twins)
+        eventually(partial(is_shared, town, twins), "it is parsed each time")
         town.direct("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
         for _ in range(TIMES):
             point(twins)
@@ -285,7 +286,7 @@ def test_row_security_that_comes_later_holds(town: Town, twins: Twins) -> None:
 
 
 def test_the_unnamed_statement_is_there_afterwards(town: Town, twins: Twins) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     twins.same(bind(b"7"), describe("P"), execute(), SYNC)
     twins.same(bind(b"x"), describe("P"), execute(), SYNC)
     twins.same(bind(b"8"), execute(), SYNC)
@@ -305,12 +306,12 @@ def test_the_unnamed_statement_is_there_afterwards(town: Town, twins: Twins) -> 
 
 
 def test_values_that_cannot_be_read_are_told_as_ever(town: Town, twins: Twins) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     for value in (b"x", b"99999999999999999999", b"-1", b" 7", b"", None, b"999999999", b"0007"):
         twins.same(parse(TEXT), bind(value), describe("P"), execute(), SYNC)
     twins.same(parse(TEXT), bind(b"7", b"8"), describe("P"), execute(), SYNC)
     twins.same(parse(TEXT), bind(), describe("P"), execute(), SYNC)
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
 
 
 def test_a_link_keeps_no_more_than_it_may(clients: Callable[[], Twins], twins: Twins) -> None:
@@ -351,7 +352,7 @@ def test_named_ones_of_the_same_text_share_it(town: Town, clients: Callable[[], 
 def test_a_link_that_has_lost_its_statements_shows_nothing(
     town: Town, clients: Callable[[], Twins], twins: Twins
 ) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     for _ in range(2):
         clients().query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
         for _ in range(TIMES):
@@ -359,7 +360,7 @@ def test_a_link_that_has_lost_its_statements_shows_nothing(
 
 
 def test_a_link_that_is_new_is_taught_again(town: Town, twins: Twins) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     others = (
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND query LIKE 'SELECT n FROM notes%'"
@@ -370,12 +371,12 @@ def test_a_link_that_is_new_is_taught_again(town: Town, twins: Twins) -> None:
     eventually(lambda: not town.on_shard(shard, alive), "the link is still there")
     for _ in range(TIMES):
         point(twins)
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
 
 
 def test_a_server_that_goes_away_is_told(town: Town, twins: Twins) -> None:
     """What it may have run is not run again."""
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     shard = town.shard_of(7) if len(town.shards) > 1 else 0
     with psycopg.connect(town.shards[shard]) as holder:
         holder.execute(b"LOCK TABLE notes")
@@ -393,7 +394,7 @@ def test_a_statement_that_waits_can_be_ended(town: Town, twins: Twins, how: str)
     """A table that somebody has locked: Postgres waits for it in Parse, and a link in Bind."""
     if how.endswith("timeout"):
         twins.query(f"SET {how} = '200ms'")
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     shard = town.shard_of(7) if len(town.shards) > 1 else 0
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     answers = []
@@ -417,7 +418,7 @@ def test_a_statement_that_waits_can_be_ended(town: Town, twins: Twins, how: str)
 
 
 def test_what_is_sent_behind_it_waits_its_turn(town: Town, twins: Twins) -> None:
-    assert is_shared(town, twins)
+    eventually(partial(is_shared, town, twins), "it is parsed each time")
     one = (parse(TEXT), bind(b"7"), describe("P"), execute(), SYNC)
     for _ in range(TIMES):
         for client in (twins.one, twins.proxy):

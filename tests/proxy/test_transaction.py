@@ -32,6 +32,7 @@ class Link:
         self.prefixes: list[tuple[str, bool]] = []
         self.prefix_failed = False
         self.resettable = True
+        self.dirty = False
         self.closed = self.busy = self.cancelled = False
         self.unprepared = ""
         self.status = ord("I")
