@@ -6,7 +6,7 @@ bound by (``tls-server-end-point``, a hash of the certificate). Without TLS chan
 mechanism SCRAM-SHA-256-PLUS is refused then and a client that says it could have bound (``y``) is right. With it, such
 a client was lied to by somebody in between.
 
-SASLprep and the derivation of keys are scramp's. Its server class is not used: it refuses the empty user name that
+The derivation of keys is scramp's. Its server class is not used: it refuses the empty user name that
 libpq sends (RFC 5802 has the name in the message; Postgres takes it from the startup packet and ignores this one), and
 it fails an unknown user at the first message. The checks, their order and their texts are those of Postgres's
 auth-scram.c.
@@ -26,7 +26,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Self
 
 import scramp  # type: ignore[import-untyped]  # it ships no type hints
-from scramp.utils import saslprep  # type: ignore[import-untyped]
 
 from proxy.wire.backend import authentication_sasl, authentication_sasl_continue, authentication_sasl_final
 from proxy.wire.body import BodyReader
@@ -38,6 +37,7 @@ from proxy.wire.errors import (
     WireFailure,
     desynchronized,
 )
+from proxy.wire.saslprep import prepared
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -78,13 +78,14 @@ class Verifier:
         ``iterations`` is at least 4096, otherwise ScramException.
         """
         mechanism = scramp.ScramMechanism(MECHANISM.decode())
-        if password.isascii() or not _is_left_alone(password):
+        ready = _prepared(password)
+        if ready.isascii():
             with suppress(scramp.ScramException):
-                salt, stored_key, server_key, iterations = mechanism.make_auth_info(password, iterations, salt)
+                salt, stored_key, server_key, iterations = mechanism.make_auth_info(ready, iterations, salt)
                 return cls(iterations, salt, stored_key, server_key)
-        # Prove that it was the password that was refused, not the salt or the iterations.
+        # It would prepare others in its own way. Prove that salt and iterations are not what it refuses.
         mechanism.make_auth_info("password", iterations, salt)
-        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+        salted = hashlib.pbkdf2_hmac("sha256", ready.encode(), salt, iterations)
         stored_key = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
         return cls(iterations, salt, stored_key, _hmac(salted, b"Server Key"))
 
@@ -110,11 +111,8 @@ class Verifier:
 
     def proves(self, password: str) -> bool:
         """Whether it is of this clear password; takes as long as making one."""
-        try:
-            prepared = password if _is_left_alone(password) else saslprep(password)
-        except scramp.ScramException:
-            prepared = password
-        salted = hashlib.pbkdf2_hmac("sha256", prepared.encode("utf-8", "surrogateescape"), self.salt, self.iterations)
+        ready = _prepared(password).encode("utf-8", "surrogateescape")
+        salted = hashlib.pbkdf2_hmac("sha256", ready, self.salt, self.iterations)
         made = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
         return hmac.compare_digest(made, self.stored_key)
 
@@ -126,13 +124,14 @@ class Verifier:
         return f"{_VERIFIER_PREFIX}{self.iterations}:{salt}${stored_key}:{server_key}"
 
 
-def _is_left_alone(password: str) -> bool:
-    """Whether SASLprep is not for a password: it changes no ASCII, and what is long is nobody's.
+def _prepared(password: str) -> str:
+    """Return what is hashed in place of a password.
 
-    Normalizing takes time that grows with the square of the length, and keeps all other clients waiting: two seconds
-    for the 64 KB that a client may send before it has proved anything.
+    Nobody's password is as long as what is left alone here. Normalizing takes time that grows with the square of the
+    length, and keeps all other clients waiting: two seconds for the 64 KB that a client may send before it has proved
+    anything.
     """
-    return password.isascii() or len(password) > _LONGEST_PREPARED
+    return password if len(password) > _LONGEST_PREPARED else prepared(password)
 
 
 def is_verifier(text: str) -> bool:
