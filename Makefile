@@ -30,7 +30,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 TESTS_OF_BOTH_BUILDS := tests/test_build.py tests/router tests/golden tests/proxy/wire tests/proxy/shards \
 	tests/proxy/session tests/proxy/test_connection.py tests/proxy/test_ledger.py tests/integration/test_fast_lane.py \
-	tests/integration/test_lane_waits.py tests/integration/test_shared_unnamed.py tests/faults
+	tests/integration/test_lane_waits.py tests/integration/test_shared_unnamed.py tests/integration/test_bound_queries.py tests/faults
 # Whole stretches of the suite for each worker: what a module starts is started once.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 

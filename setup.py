@@ -51,6 +51,7 @@ COMPILED = (
     "proxy/twophase/settling.py",
     "proxy/wire/frames.py",
     "proxy/wire/pipeline.py",
+    "router/bound_query.py",
     "router/digits.py",
     "router/sharding.py",
     "router/shortcut.py",

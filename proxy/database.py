@@ -158,6 +158,8 @@ class LogicalDatabase(DatabaseFields):
                 search_path,
                 functions=bool(self.catalog.functions),
                 entries=self.limits.plan_cache_entries,
+                catalog=self.catalog,
+                version=self.catalog_version,
             )
         return found
 

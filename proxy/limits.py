@@ -71,7 +71,9 @@ class Limits:
         200, "prepared statements kept on one link, the least recently used out first", minimum=1
     )
     statements_unnamed: int = _limit(
-        1, "unnamed statements that find one row by its key are run as prepared ones of their link; 0: none"
+        1,
+        "unnamed statements, and over several shards simple queries, that find one row by its key are run as prepared"
+        " statements of their link; 0: none",
     )
     statements_tracked: int = _limit(
         1000, "statements of each database, by text without values, for SHOW STATEMENTS", minimum=10

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from router import lifting
+from router.bound_query import BoundQuery, with_parameters
 from router.digits import NATIVE, QueryShape
+from router.one_row import finds_one_row
 from router.plan import (
     AnyShard,
     ByKeys,
@@ -37,6 +39,7 @@ from router.sharding import INTEGER_TYPES, integer_slot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from router.catalog import Catalog
     from router.cluster import Database
     from router.digits import KeyShape
     from router.lifting import Lifted, Template
@@ -82,6 +85,7 @@ class Expected:
         "shard",
         "statement",
         "tally",
+        "typeless",
     )
 
     def __init__(self, statement: Statement, kind: int, shard: int) -> None:
@@ -101,20 +105,28 @@ class Expected:
         #: How a shard's message begins instead of the first ``behind`` bytes of the client's, by the length of that.
         self.heads: dict[int, bytes] = {}
         self.behind = 0
+        #: Whether nothing of it must be translated for shards that call types otherwise (``Relay.ask``).
+        self.typeless = True
 
     def sent_alike(self, data: bytes) -> bytes:
         """Return what a shard gets of a message of this shape."""
         return data
+
+    def parse_alike(self, data: bytes) -> bytes:  # noqa: ARG002 - of others
+        """Return what prepares it on a link under ``link_name``."""
+        return b""
 
 
 class Shortcut(Expected):
     """One statement that is known. Shared by the sessions of a database; ``following`` learns what comes after it.
 
     ``pattern`` matches a whole Query message, its header among it (whose length the caller compares), or is None and
-    ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``.
+    ``message`` is that message. The key is the match's group ``group``; without one the shard is ``shard``. With a
+    ``link_name`` it may be run as a prepared statement of that name, alone (proxy.session.lane_shared).
     """
 
     __slots__ = (
+        "_bound",
         "control",
         "filled",
         "following",
@@ -147,6 +159,20 @@ class Shortcut(Expected):
         #: In a block this text goes out instead: bytes, indexes of integers, and moments of the clock.
         self.filled: tuple[bytes | int | Moment, ...] = ()
         self.following: list[Shortcut] = self.likely
+        self._bound: BoundQuery | None = None
+
+    def may_be_bound(self, bound: BoundQuery) -> None:
+        """Say how its integers are bound."""
+        self._bound = bound
+        self.link_name = bound.name
+
+    def sent_alike(self, data: bytes) -> bytes:
+        """Return what a shard gets that has it prepared."""
+        return data if self._bound is None else self._bound.bind(data)
+
+    def parse_alike(self, data: bytes) -> bytes:  # noqa: ARG002 - of others
+        """Return what prepares it on a link."""
+        return b"" if self._bound is None else self._bound.parse
 
     def followed_by(self, other: Shortcut) -> None:
         """Remember what came after this one, the latest first."""
@@ -252,10 +278,11 @@ def _found(shortcut: Shortcut | None) -> Found | None:
 class Shortcuts:
     """The shortcuts of one database under one search_path, made when they are first looked for.
 
-    ``owners`` gives the shard of each slot; ``is_lone``: it is the same of all.
+    ``owners`` gives the shard of each slot; ``is_lone``: it is the same of all. By the ``catalog``, whose number
+    ``version`` is, Queries that find one row by its key are told over several shards; without one there are none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place
         self,
         plans: PlannedStatements,
         database: Database,
@@ -263,6 +290,8 @@ class Shortcuts:
         *,
         functions: bool,
         entries: int,
+        catalog: Catalog | None = None,
+        version: int = 0,
     ) -> None:
         self._plans = plans
         self._database = database
@@ -278,6 +307,8 @@ class Shortcuts:
         self.start = Shortcut(Statement("", Empty(), ""))
         self.owners = tuple(database.shard_of_slot(slot) for slot in range(database.slots))
         self.is_lone = len(database.shards) == 1
+        self._catalog = None if self.is_lone else catalog  # before one shard pg_stat_activity has the client's text
+        self._version = version
 
     def note_one_row(self, text: str, *, found: bool) -> None:
         """Remember an answer; not of ever more texts."""
@@ -381,6 +412,10 @@ class Shortcuts:
         alone = len(template) == 2  # noqa: PLR2004 - what stands around one integer
         if NATIVE and alone and shortcut.group and shortcut.shape is not nothing_matches:
             shortcut.keyed = QueryShape(template[0].encode("ascii"), template[1].encode("ascii") + b"\0")
+        if self._catalog is not None and statement.tag == "SELECT" and not filled:
+            path = self._search_path
+            if finds_one_row(with_parameters(template), self._catalog, path):
+                shortcut.may_be_bound(BoundQuery(template, pattern, (path, self._version)))
         return shortcut
 
 

@@ -175,6 +175,7 @@ class Scene:
             tracing=None,
             read_from=DEFAULTS["read_from"],
             catalog_version=1,
+            limits=SimpleNamespace(statements_unnamed=0),
             catalog=catalog,
             coordinator=coordinator,
             settler=Settler(cast("Any", None), coordinator, self.logical.shards),

@@ -75,7 +75,6 @@ class KnownBind(Expected):
         "control",
         "following",
         "moments",
-        "typeless",
         "writes",
     )
 
@@ -94,7 +93,6 @@ class KnownBind(Expected):
         self.writes = isinstance(plan, Single) and plan.writes
         self.control: Control | None = plain_control(self.statement)
         fields = prepared.description.fields or ()
-        #: Whether nothing of it must be translated for shards that call types otherwise (``Relay.ask``).
         self.typeless = not any(map(has_oids, (*on_links.oids, *(field.type_oid for field in fields))))
         self._parse = Parse(b"", on_links.query, on_links.oids).encode() if self.moments else b""
         name = on_links.link_name(applied)
@@ -164,7 +162,7 @@ class KnownBind(Expected):
         prepared, database, shortcuts = self.prepared, session.database, self._shortcuts
         if not database.limits.statements_unnamed or not prepared.query.isascii():
             return
-        if any(name == "client_min_messages" for name, _ in session.settings.applied.statements):
+        if _tells_names(session.settings.applied):
             return
         if any(oid not in KEY_OIDS for oid in prepared.description.parameter_oids):
             return
@@ -269,12 +267,16 @@ _WIDE_INTEGERS: Final = frozenset({"int4", "int8"})
 
 
 class KnownBinds:
-    """One session's, valid for one catalog, one search_path and the same settings."""
+    """One session's, valid for one catalog, one search_path and the same settings.
+
+    ``lifts``: whether Queries may be run as prepared statements (``Shortcut.link_name``), until a link refuses one.
+    """
 
     def __init__(self, session: Session, shortcuts: Shortcuts) -> None:
         self._session = session
         self.shortcuts = shortcuts
         self.applied = session.settings.applied
+        self.lifts: bool = session.database.limits.statements_unnamed > 0 and not _tells_names(self.applied)
         self._named: dict[bytes, tuple[PreparedStatement, KnownBind | None]] = {}
         self._parsed: dict[bytes, KnownBind | None] = {}
 
@@ -324,6 +326,11 @@ class KnownBinds:
             return None
         known.reads_key(source, key_sent)
         return known
+
+
+def _tells_names(applied: Applied) -> bool:
+    """Whether clients may be told what a server says to those who debug it: it names statements."""
+    return any(name == "client_min_messages" for name, _ in applied.statements)
 
 
 def _sent_type(source: KeyedBind, oids: tuple[int, ...]) -> str | None:

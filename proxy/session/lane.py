@@ -20,7 +20,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from proxy.admin.statements import Tally
 from proxy.errors import QUERY_CANCELED, ProxyError
@@ -41,7 +41,7 @@ from proxy.session.lane_shared import (
     BOUND,
     GOES_ON,
     NOT_SHARED,
-    PREPARED,
+    QUERY_BOUND,
     REFUSED,
     UNDECIDED,
     Opening,
@@ -191,7 +191,10 @@ class FastLane(WaitingLane):
             link = self._borrow(shard) if outside else self._join(shard, writes=shortcut.writes)
             if link is None:
                 return outside and self._queue(shard, data, shortcut, None)
-            sent = filled_in(self._session, shortcut, data) if shortcut.filled and not outside else data
+            if outside:
+                sent = self._sent_query(link, shortcut, data) if shortcut.link_name else data
+            else:
+                sent = filled_in(self._session, shortcut, data) if shortcut.filled else data
             self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
             self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
         # As in ``_send_query``: a call is a fortieth of all that there are.
@@ -206,8 +209,9 @@ class FastLane(WaitingLane):
 
     def _send_query(self, link: ShardLink, shard: int, shortcut: Shortcut, data: bytes) -> None:
         """Send a Query that was waiting."""
+        sent = self._sent_query(link, shortcut, data) if shortcut.link_name else data
         self._tally = shortcut.tally or self._session.meter.tally_in_lane(shortcut)
-        self._exchange(link, shard, data, shortcut.statement, data, typeless=True)
+        self._exchange(link, shard, sent, shortcut.statement, data, typeless=True)
         self._connection.received += len(data)
         self._previous = self._running = shortcut
         session = self._session
@@ -215,6 +219,12 @@ class FastLane(WaitingLane):
             session.statements.pop(b"", None)
         if session.portals:
             session.portals.pop(b"", None)
+
+    def _sent_query(self, link: ShardLink, shortcut: Shortcut, data: bytes) -> bytes:
+        """Return what a link gets of a Query whose integers may be bound, outside a block."""
+        if self._pool is None or not self._binds.lifts:
+            return data
+        return self._sent_as(QUERY_BOUND, link, shortcut, data)
 
     def _pipeline(self, data: bytes) -> bool:  # noqa: C901, PLR0911 - one for each thing that is not known
         """Parse, Bind, Describe, Execute, Sync of one statement."""
@@ -272,7 +282,7 @@ class FastLane(WaitingLane):
         else:
             sent = self._sent_shared(link, known, data) if known.kind == SHARED else data
             counts.client_parses += 1
-            counts.server_parses += self._shared != BOUND
+            counts.server_parses += self._shared == NOT_SHARED
             session.statements[b""] = known.prepared
         counts.binds += 1
         self._connection.received += len(data)
@@ -313,10 +323,15 @@ class FastLane(WaitingLane):
         if self._pool is None:
             return data  # its settings come first, which may fail
         self._known = known
-        if known.is_on(link):
-            self._shared = BOUND
+        return self._sent_as(BOUND, link, known, data)
+
+    def _sent_as(self, bound: int, link: ShardLink, known: Expected, data: bytes) -> bytes:
+        if known.link_name in link.statements:
+            link.statements.move_to_end(known.link_name)
+            self._shared = bound
             return known.sent_alike(data)
-        self._shared = PREPARED
+        self._shared = bound + 1  # and prepared
+        self._counts.server_parses += 1
         return prepare_and_bind(link, known, data, self._database.limits.statements_per_link)
 
     def _send_bound(self, link: ShardLink, shard: int, known: KnownBind, data: bytes, cut: Pipeline) -> None:
@@ -339,7 +354,7 @@ class FastLane(WaitingLane):
         """Send a pipeline that was waiting."""
         if known.kind == SHARED and known.matched(data) is not None:
             sent = self._sent_shared(link, known, data)
-            self._counts.server_parses -= self._shared == BOUND
+            self._counts.server_parses -= self._shared != NOT_SHARED
             self._tally = known.tally or self._session.meter.tally_in_lane(known)
             self._exchange(link, shard, sent, known.statement, data, typeless=known.typeless)
             self._bound(known, known.cut(data))
@@ -487,7 +502,8 @@ class FastLane(WaitingLane):
 
     def _opened(self, chunk: Chunk, index: list[Frame]) -> Opening | None:
         """Look at how the answer of a shared statement begins; None: there is nothing to pass on."""
-        link, known = self._link, self._known
+        link = self._link
+        known: Expected | None = self._running if self._shared >= QUERY_BOUND else self._known
         assert link is not None and known is not None  # noqa: PT018, S101 - the statement is under way
         opening = self._opening
         if opening is None:
@@ -498,14 +514,18 @@ class FastLane(WaitingLane):
             self._shared, self._opening = NOT_SHARED, None
             return opening
         if opening.state == REFUSED and index[-1][0] == _READY:
+            query = self._shared >= QUERY_BOUND
+            if query:
+                self._binds.lifts = known.link_name not in link.statements
+            else:
+                cast("KnownBind", known).share_no_more(self._session)
             self._shared, self._opening = NOT_SHARED, None
-            known.share_no_more(self._session)
             if link.cancelled:  # for the server had nothing to cancel
                 error = ProxyError(QUERY_CANCELED, "canceling statement due to user request")
                 self._session.report_error(error, self._tally)
                 self._finish_failed()
             else:
-                self._counts.server_parses += 1
+                self._counts.server_parses += not query
                 link.ask(self._data, self, typeless=known.typeless)
         return None
 

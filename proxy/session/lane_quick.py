@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy.ledger import FULL
 from proxy.session.lane import FastLane
-from proxy.session.lane_shared import BOUND, NOT_SHARED, PARSED_FRAME
+from proxy.session.lane_shared import BEFORE_QUERY, BOUND, BOUND_FRAME, NOT_SHARED, PARSED_FRAME, QUERY_BOUND
 from proxy.transaction import Block
 from proxy.wire import backend
 from proxy.wire.frames import HEADER
@@ -62,6 +62,7 @@ _IDLE: Final = 73  # I
 #: What a row's length does not count, from its two bytes on.
 _BEHIND: Final = len(_END) - 2
 _BEFORE: Final = frozenset(b"12")
+_BOUND_BYTES: Final = len(BOUND_FRAME)
 _LONGEST_HEAD: Final = 1024
 #: A link with no more than these will not have to close the one that was used the longest time ago.
 _FEW_STATEMENTS: Final = 16
@@ -156,35 +157,25 @@ class QuickLane(FastLane):
             if link.fit is not self._applied or now - link.idle_since > link.usable_s or not pool.is_spare or pool.down:
                 break
             statements = self._prepared
-            kind = running.kind
+            kind, sent = running.kind, data
+            if running.link_name and (kind != QUERY or self._binds.lifts):
+                if kind == NAMED and statements.get(running.name) is not running.prepared:
+                    break
+                on_link = link.statements
+                if running.link_name not in on_link:
+                    break
+                if len(on_link) > _FEW_STATEMENTS:
+                    on_link.move_to_end(running.link_name)
+                head = running.heads.get(len(data))
+                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
+                if kind != NAMED:
+                    self._data = data
+                    self._shared = BOUND if kind == SHARED else QUERY_BOUND
             if kind == QUERY:
                 if statements:
                     statements.pop(b"", None)
-                sent = data
-            elif kind == NAMED:
-                if statements.get(running.name) is not running.prepared:
-                    break
-                on_link = link.statements
-                if running.link_name not in on_link:
-                    break
-                if len(on_link) > _FEW_STATEMENTS:
-                    on_link.move_to_end(running.link_name)
-                head = running.heads.get(len(data))
-                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
-            elif kind == SHARED:
-                on_link = link.statements
-                if running.link_name not in on_link:
-                    break
-                if len(on_link) > _FEW_STATEMENTS:
-                    on_link.move_to_end(running.link_name)
-                head = running.heads.get(len(data))
-                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
+            elif kind != NAMED:
                 statements[b""] = running.prepared
-                self._data = data
-                self._shared = BOUND
-            else:
-                statements[b""] = running.prepared
-                sent = data
             idle.pop()
             link.asked_at = now
             link.quick = self
@@ -221,12 +212,17 @@ class QuickLane(FastLane):
         now = _now()
         link.rests(now, pool.limits.idle_check_s)
         statements, kind, data = self._prepared, running.kind, self._data
-        lacks = kind in {NAMED, SHARED} and running.link_name not in link.statements
+        lifts = kind == QUERY and running.link_name != "" and self._binds.lifts
+        lacks = (lifts or kind in {NAMED, SHARED}) and running.link_name not in link.statements
         if link.fit is not self._applied or lacks:
             return super().go_on(link, pool, late)
         if kind == QUERY:
             if statements:
                 statements.pop(b"", None)
+            if lifts:
+                link.statements.move_to_end(running.link_name)
+                data = running.sent_alike(data)
+                self._shared = QUERY_BOUND
         elif kind == NAMED:
             if statements.get(running.name) is not running.prepared:
                 return super().go_on(link, pool, late)
@@ -286,8 +282,10 @@ class QuickLane(FastLane):
         running, connection = self._running, self._connection
         head = link.types.heads.get(running)
         shared = self._shared
-        if shared:
+        if shared == BOUND:
             data = PARSED_FRAME + data  # an answer as it was expected
+        elif shared and data.startswith(BOUND_FRAME):
+            data = data[_BOUND_BYTES:]
         if head is None or not data.startswith(head) or not (_has_end(data) if NATIVE else data.endswith(_END)):
             return False
         at, size, now, pool = len(head), len(data), _now(), link.lender
@@ -363,7 +361,7 @@ class QuickLane(FastLane):
         self._statement = running.statement
         self._tally = running.tally or self._session.meter.tally_in_lane(running)  # type: ignore[arg-type]
         self._pool, self._shard = link.lender, link.shard
-        if self._shared:
+        if self._shared == BOUND:
             self._known = cast("KnownBind", running)
         self._transaction.command = running.statement.tag
         self._connection.feed_from(link)
@@ -389,8 +387,14 @@ class QuickLane(FastLane):
         link, running = self._link, self._running
         if self._opening is not None:
             return False  # it has begun otherwise
-        if self._shared == BOUND:
+        shared = self._shared
+        if shared == BOUND:
             data = PARSED_FRAME + bytes(data)
+        elif shared >= QUERY_BOUND:
+            before = BEFORE_QUERY[shared]
+            if bytes(data[: len(before)]) != before:
+                return False
+            data = bytes(data[len(before) :])
         taken = super().whole(data)
         if taken:
             self._shared = NOT_SHARED

@@ -72,6 +72,7 @@ class Scene:
                 shortcuts=lambda _: self.shortcuts,
                 counts=SimpleNamespace(fast=0, alone=0, alone_seconds=0.0, notable_s=9.0),
                 catalog_version=1,
+                limits=SimpleNamespace(statements_unnamed=0),
             ),
             transaction=SimpleNamespace(
                 block=Block.NONE, links={}, finish_statement=self.hand_on, explain=lambda _: None

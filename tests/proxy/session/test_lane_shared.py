@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from proxy.session.lane_shared import BOUND, GOES_ON, PREPARED, REFUSED, UNDECIDED, Opening
+from proxy.session.lane_shared import (
+    BOUND,
+    GOES_ON,
+    PREPARED,
+    QUERY_BOUND,
+    QUERY_PREPARED,
+    REFUSED,
+    UNDECIDED,
+    Opening,
+)
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frames import frame, walk
@@ -27,7 +36,8 @@ def opened(kind: int, *chunks: bytes) -> tuple[Opening, Any]:
     known: Any = SimpleNamespace(link_name="here")
     opening = Opening(kind, known, link)
     for chunk in chunks:
-        assert opening.state == UNDECIDED
+        if opening.state != UNDECIDED:
+            break
         opening.came(memoryview(chunk), walk(chunk, 0, len(chunk))[0])
     return opening, link
 
@@ -44,6 +54,12 @@ def opened(kind: int, *chunks: bytes) -> tuple[Opening, Any]:
         (PREPARED, [NOTICE + CLOSED + PARSE], NOTICE + PARSE),
         (PREPARED, [PARSE + failed("22P02") + READY], PARSE + failed("22P02") + READY),
         (BOUND, [BIND + failed("22012") + READY], PARSE + BIND + failed("22012") + READY),
+        (QUERY_BOUND, [BIND + REST], REST),
+        (QUERY_BOUND, [NOTICE, BIND, REST], NOTICE),
+        (QUERY_BOUND, [BIND + failed("22012") + READY], failed("22012") + READY),
+        (QUERY_PREPARED, [PARSE + BIND + REST], REST),
+        (QUERY_PREPARED, [CLOSED, CLOSED + PARSE, NOTICE + BIND + REST], NOTICE + REST),
+        (QUERY_PREPARED, [PARSE, BIND + failed("22012") + READY], failed("22012") + READY),
     ],
 )
 def test_what_has_begun_goes_on(kind: int, chunks: list[bytes], passed: bytes) -> None:
@@ -62,6 +78,11 @@ def test_what_has_begun_goes_on(kind: int, chunks: list[bytes], passed: bytes) -
         (BOUND, "26000", False),
         (PREPARED, "42P01", False),
         (PREPARED, "42P05", True),
+        (QUERY_BOUND, "0A000", True),
+        (QUERY_BOUND, "42501", True),
+        (QUERY_BOUND, "26000", False),
+        (QUERY_PREPARED, "42P01", False),
+        (QUERY_PREPARED, "42P05", True),
     ],
 )
 @pytest.mark.parametrize("before", [[], [NOTICE]])
@@ -72,7 +93,15 @@ def test_what_has_not_is_sent_again(kind: int, sqlstate: str, before: list[bytes
     assert "other" in link.statements
 
 
-@pytest.mark.parametrize(("kind", "kept"), [(BOUND, True), (PREPARED, False)])
+def test_a_query_that_is_parsed_and_not_bound_is_sent_again() -> None:
+    opening, link = opened(QUERY_PREPARED, CLOSED + PARSE, NOTICE + failed("42501") + READY)
+    assert opening.state == REFUSED
+    assert "here" in link.statements
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"), [(BOUND, True), (PREPARED, False), (QUERY_BOUND, True), (QUERY_PREPARED, False)]
+)
 def test_a_cancel_is_told_as_it_is(kind: int, *, kept: bool) -> None:
     opening, link = opened(kind, NOTICE, failed("57014") + READY)
     assert (opening.state, opening.chunk) == (GOES_ON, NOTICE + failed("57014") + READY)
