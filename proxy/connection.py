@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from proxy.errors import ClientGone
+from proxy.errors import ClientGone, ClientSaidAll
 from proxy.native import mypyc_attr
 from proxy.shards.quick import QuickReceiver
 from proxy.tls import TlsLayer
@@ -286,8 +286,10 @@ class ClientConnection:
     async def _more(self) -> None:
         if self._violation is not None:
             raise self._violation
-        if self._eof or self._said_all:
+        if self._eof:
             raise ClientGone
+        if self._said_all:
+            raise ClientSaidAll
         await self._wait()
 
     def _take(self) -> tuple[int, bytes]:

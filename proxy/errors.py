@@ -145,6 +145,10 @@ class ClientGone(ConnectionError):  # noqa: N818 - what happened; nobody is to b
     """The client's connection ended; nobody is left to be told anything."""
 
 
+class ClientSaidAll(ClientGone):
+    """The client says no more, and may still listen."""
+
+
 def definitions_changed() -> ProxyError:
     """Return what those are told whose statement was planned by what is changed."""
     return ProxyError(

@@ -33,6 +33,7 @@ _WRITE_BYTES: Final = 1 << 18
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # RFC 5929 4.1: certificates signed with these are bound by SHA-256.
 _WEAK: Final = frozenset({"md5", "sha1"})
+_ENDLESS: Final = "shake"  # hashes that have no length of their own
 
 
 class TlsError(Exception):
@@ -40,12 +41,17 @@ class TlsError(Exception):
 
 
 def end_point(certificate: bytes) -> bytes:
-    """Return the channel binding ``tls-server-end-point`` of a certificate in DER (RFC 5929, section 4)."""
+    """Return the channel binding ``tls-server-end-point`` of a certificate in DER (RFC 5929, section 4).
+
+    Empty where its signature names no hash of a length of its own (Ed448), or one that is not known here (SHA-3): then
+    nothing can be bound to it.
+    """
     try:
         algorithm = str(Certificate.load(certificate).hash_algo)
-    except ValueError:  # its signature names no hash (Ed25519): OpenSSL, and so libpq, has none either
+        found = hashlib.new("sha256" if algorithm in _WEAK else algorithm, certificate)
+    except ValueError:
         return b""
-    return hashlib.new("sha256" if algorithm in _WEAK else algorithm, certificate).digest()
+    return b"" if algorithm.startswith(_ENDLESS) else found.digest()
 
 
 class TlsServer:
@@ -169,25 +175,33 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
                 pending, self._pending = self._pending, []
                 for waiting in pending:
                     self._encrypt(waiting)
-            plain, ended = self._decrypt()
         except ssl.SSLWantReadError:
             self._send()
             return
         except ssl.SSLError as error:
-            log.info("TLS failed", client=self.get_extra_info("peername"), error=error.reason or str(error))
-            self._send()  # the alert
-            self._closed = True
-            self._raw.close()
+            self._fail(error)
             return
+        plain, ended, broken = self._decrypt()
         self._send()
         if plain:
             self._inner.data_received(plain)
-        if ended:
+        if broken is not None:
+            self._fail(broken)
+        elif ended:
             self._inner.eof_received()
 
-    def _decrypt(self) -> tuple[bytes, bool]:
+    def _fail(self, error: ssl.SSLError) -> None:
+        """Send the alert, and nothing after it. What was whole before is done, as of a client that has gone."""
+        log.info("TLS failed", client=self.get_extra_info("peername"), error=error.reason or str(error))
+        self._send()
+        self._closed = True
+        self._raw.close()
+
+    def _decrypt(self) -> tuple[bytes, bool, ssl.SSLError | None]:
+        """Return what could be read, whether it is the end, and what was wrong behind it."""
         chunks = []
         ended = False
+        broken = None
         try:
             while chunk := self._tls.read(_READ_BYTES):
                 chunks.append(chunk)
@@ -196,7 +210,9 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
             pass  # all that has come so far
         except ssl.SSLZeroReturnError:
             ended = True
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks), ended
+        except ssl.SSLError as error:
+            broken = error
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks), ended, broken
 
     def eof_received(self) -> bool:
         """The client says no more, with close_notify or without; who is in the handshake has gone."""

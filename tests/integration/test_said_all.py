@@ -68,6 +68,42 @@ def test_what_was_sent_is_done(any_town: Town, connect: Connect, name: str, way:
     assert found[:1] == found[1:]
 
 
+COPY = Query(b"copy plain from stdin")
+ROW, BAD = frame(b"d", b"1\tx\n2\ty\n"), frame(b"d", b"one\tx\n")
+IN_COPY = {
+    "no row": [COPY],
+    "rows": [COPY, ROW],
+    "half a row": [COPY, ROW, frame(b"d", b"3")],
+    "half a message": [COPY, ROW, ROW[:-3]],
+    "a row that cannot be read": [COPY, ROW, BAD],
+    "block": [Query(b"begin"), ROWS[0], COPY],
+    "several statements": [Query(b"select 1; copy plain from stdin; select 2"), ROW],
+    "pipeline": [parse("copy plain from stdin"), bind(), execute(), ROW],
+    "pipeline with Sync": [parse("copy plain from stdin"), bind(), execute(), SYNC, ROW],
+    "by key": [Query(b"copy notes (k, v) from stdin"), ROW],
+    "by key, a row that cannot be read": [Query(b"copy notes (k, v) from stdin"), BAD],
+}
+
+
+@pytest.mark.parametrize("name", IN_COPY)
+@pytest.mark.parametrize("pieces", [True, False])
+def test_who_says_no_more_in_a_copy_is_told(any_town: Town, connect: Connect, name: str, *, pieces: bool) -> None:
+    found = []
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        if pieces:
+            for message in IN_COPY[name]:
+                client.send(message)
+        else:
+            client.send(*IN_COPY[name])
+        client.socket.shutdown(socket.SHUT_WR)
+        found.append(client.read_to_end())
+    assert found[1] == found[0]
+    for dsn in (any_town.one, any_town.dsn):
+        assert connect(dsn).rows("select (select count(*) from plain), (select count(*) from notes)") == [("0", "0")]
+    eventually(lambda: not any_town.busy(), "what nobody goes on with is still there")
+
+
 @pytest.mark.parametrize("text", ["select generate_series(1, 1000000000)", "copy (table plain) to stdout"])
 @pytest.mark.parametrize("behind", [Terminate(), Query(b"insert into plain values (0, 'x')")])
 def test_an_answer_that_nobody_hears_ends(any_town: Town, connect: Connect, text: str, behind: object) -> None:

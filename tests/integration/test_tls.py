@@ -202,6 +202,18 @@ def test_a_renewed_certificate_is_used_without_being_told(house: House) -> None:
     house.connect().close()
 
 
+def test_a_certificate_that_nothing_can_be_bound_to(house: House, start_proxy: StartProxy) -> None:
+    tls = {"certificate": str(FILES / "ed448.crt"), "key": str(FILES / "ed448.key")}
+    auth = {"method": "scram-sha-256", "shards": "trust", "users": {"scrammed": PASSWORD}}
+    process = start_proxy([house.shard], {}, tls=tls, auth=auth)
+    where = {"host": "127.0.0.1", "port": process.port, "dbname": house.database, "user": "scrammed"}
+    given = {"password": PASSWORD, "sslmode": "verify-full", "sslrootcert": str(FILES / "ed448.crt")}
+    with psycopg.connect(**where, **given) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="channel binding"):
+        psycopg.connect(**where, **given, channel_binding="require")
+
+
 def test_cancel_over_tls(house: House) -> None:
     with house.connect() as connection, psycopg.connect(house.shard, autocommit=True) as watch:
         connection.pgconn.send_query(b"select pg_sleep(30)")

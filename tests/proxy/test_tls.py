@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import ssl
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from proxy.tls import TlsLayer
+from proxy.tls import TlsLayer, end_point
 
+FILES = Path(__file__).parents[1] / "support" / "tls"
 Subject = list[list[tuple[str, str]]]
 
 CN, OU = "commonName", "organizationalUnitName"
@@ -36,3 +40,11 @@ def test_a_certificate_of_a_resumed_session_that_has_expired_is_none(until: str,
     shown = {"subject": [[(CN, "app")]], "notAfter": until}
     layer: Any = SimpleNamespace(_tls=SimpleNamespace(getpeercert=lambda: shown))
     assert TlsLayer.client_name.fget(layer) == name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "algorithm"), [("server", "sha256"), ("renewed", "sha384"), ("ed448", None)])
+def test_what_channels_are_bound_by(name: str, algorithm: str | None) -> None:
+    """By the hash of the certificate's signature; Ed448's has no length of its own (it was a traceback)."""
+    certificate = ssl.PEM_cert_to_DER_cert((FILES / f"{name}.crt").read_text())
+    expected = b"" if algorithm is None else hashlib.new(algorithm, certificate).digest()
+    assert end_point(certificate) == expected
