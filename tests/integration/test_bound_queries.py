@@ -6,9 +6,10 @@ a Query was bound is told by the shard itself: pg_stat_activity has the text tha
 
 from __future__ import annotations
 
+import random
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeDatabases, StartProxy
     from tests.integration.conftest import Town
+    from wire_client import Trace
 
 TIMES = 4  # planned, its template learned, prepared on the link, bound
 KEY = 7
@@ -496,3 +498,100 @@ def test_where_it_is_not_done(
                 pair.query(TEXT.format(KEY))
             shard = town.shard_of(KEY) if shards > 1 else 0
             assert (TEXT.format(KEY),) in town.on_shard(shard, RUN)
+
+
+#: What a session may do between two Queries, as pairs of which the second is not always done.
+_BETWEEN = [
+    ("BEGIN", "COMMIT"),
+    ("BEGIN", "ROLLBACK"),
+    ("SET search_path = nearer, public", "RESET search_path"),
+    ("SET DateStyle = 'German'", "RESET ALL"),
+    ("SET enable_indexscan = off", "RESET enable_indexscan"),
+    ("CREATE TABLE nearer.notes (k int4 PRIMARY KEY, v text, n int4)", "DROP TABLE IF EXISTS nearer.notes"),
+    ("ALTER TABLE notes ADD COLUMN w int DEFAULT 3", "ALTER TABLE notes DROP COLUMN w"),
+    ("ALTER TABLE notes ALTER COLUMN n TYPE int8", "ALTER TABLE notes ALTER COLUMN n TYPE int4"),
+    ("INSERT INTO notes VALUES (8, 'other', 1)", "DELETE FROM notes WHERE k = 8"),
+    ("UPDATE notes SET v = 'changed' WHERE k = 7", "UPDATE notes SET v = 'back' WHERE k = 7"),
+    ("PREPARE p AS SELECT n FROM notes WHERE k = 7", "DEALLOCATE ALL"),
+    ("EXECUTE p", "DISCARD ALL"),
+    ("SELECT 1; SELECT n FROM notes WHERE k = 7", "SELECT n FROM notes WHERE k = 7; SELECT nothing"),
+    ("SELECT 1/0", "SELECT k FROM"),
+]
+_ASKED = [
+    TEXT,
+    ALL,
+    "SELECT k, v FROM public.notes WHERE {} = k",
+    "SELECT v FROM notes WHERE k = {} AND n = {}",
+    "SELECT v AS x FROM notes a WHERE a.k = {};",
+    "SELECT w FROM notes WHERE k = {}",
+    "SELECT n FROM notes WHERE k = {} LIMIT 1",
+    "SELECT {} FROM notes WHERE k = {}",
+]
+_WRITTEN = [
+    "7",
+    "8",
+    "7",
+    "7",
+    "8",
+    "1",
+    "007",
+    "-7",
+    "+7",
+    "7.0",
+    "999999999",
+    "2147483648",
+    "0x7",
+    "1e3",
+    "70_0",
+    "'7'",
+]
+
+
+def _step(draw: random.Random) -> list[Any]:
+    """Return messages that are sent together."""
+    kind = draw.randrange(10)
+    text = draw.choice(_ASKED)
+    if kind < 7:
+        return [Query(text.replace("{}", draw.choice(_WRITTEN)).encode()) for _ in range(draw.choice((1, 1, 1, 2)))]
+    if kind == 7:
+        return [parse(TEXT.format("$1")), bind(draw.choice((b"7", b"8", b"x"))), describe("P"), execute(), SYNC]
+    if kind == 8:
+        return [bind(b"7"), execute(), SYNC]
+    return [Query(draw.choice(draw.choice(_BETWEEN)).encode())]
+
+
+def _without_order(trace: Trace) -> Trace:
+    """Several settings that one statement changes are told in an order of the server's own."""
+    told = [entry for entry in trace if entry[0] == "parameter"]
+    return [*sorted(told), *(entry for entry in trace if entry[0] != "parameter")]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sequences_that_are_drawn(clients: Callable[[], Twins], twins: Twins, seed: int) -> None:
+    """Two clients in turn, whose links are the same, and whose statements are no more than these can keep."""
+    draw = random.Random(seed)
+    twins.query("CREATE SCHEMA nearer")
+    pairs = [twins, clients()]
+    inside = None
+    try:
+        for _ in range(120):
+            pair = draw.choice(pairs) if inside is None else inside
+            for _ in range(draw.choice((1, 3, 5))):
+                step = _step(draw)
+                for client in (pair.one, pair.proxy):
+                    client.send(*step)
+                cycles = sum(message is SYNC or isinstance(message, Query) for message in step)
+                for _ in range(cycles):
+                    one, proxy = (_without_order(client.read()) for client in (pair.one, pair.proxy))
+                    assert one == proxy, step
+                    inside = pair if one[-1] != ("ready", "I") else None
+    finally:
+        for text in ("ROLLBACK", "RESET DateStyle", "DISCARD ALL"):
+            for pair in pairs:  # who is in a block has a link that the other waits for
+                pair.query(text)
+        for text in (
+            "DROP SCHEMA nearer CASCADE",
+            "ALTER TABLE notes DROP COLUMN IF EXISTS w",
+            "ALTER TABLE notes ALTER COLUMN n TYPE int4",
+        ):
+            twins.query(text)
