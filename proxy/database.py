@@ -502,7 +502,7 @@ class LogicalDatabase(DatabaseFields):
         known = self._role_starts.get(key)
         if known is None:
             home, defaults = self.logical.home, self._defaults
-            transaction = ClientTransaction(self, role, settings, len(self.logical.shards))
+            transaction = ClientTransaction(self, role, settings.at_login(), len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
                 row = (await links[home].run(BEGINNING)).rows[0]

@@ -266,7 +266,7 @@ def startup_settings(parameters: Mapping[str, str]) -> SessionSettings:
             value = encoding.name  # noqa: PLW2901 - one spelling, so that equal settings are equal
         if name.lower() == "application_name":
             value = clean_ascii(value)  # noqa: PLW2901 - likewise
-        settings.set_startup(name.lower(), value)
+        settings.set_startup(name.lower(), value, again=True)
     return settings
 
 

@@ -248,10 +248,18 @@ class Applied:
         A link may have any client_encoding when they arrive. It has UTF8 behind a reset, and a message is read as it
         was when that arrived: so what is not ASCII comes in a second one.
         """
-        made = "; ".join(text for _, text in self.statements)
+        # A timeout comes last: on one Postgres nothing of this is under it.
+        made = "; ".join(text for _, text in sorted(self.statements, key=_is_timeout))
         if made.isascii():
             return [f"{RESET_SQL}; {made}".encode() if made else RESET_SQL.encode()]
         return [RESET_SQL.encode(), made.encode("utf-8", "surrogateescape")]
+
+
+_NO_TIMEOUT = "pg_catalog.set_config('statement_timeout', '0', false)"
+
+
+def _is_timeout(statement: tuple[str, str]) -> bool:
+    return statement[0] == "statement_timeout"
 
 
 NOTHING_APPLIED = Applied()
@@ -313,16 +321,32 @@ class SessionSettings:
             self.custom[name] = "RESET " + ".".join(quote_identifier(part) for part in name.split("."))
             self._refresh()
 
-    def set_startup(self, name: str, value: str) -> None:
+    def set_startup(self, name: str, value: str, *, again: bool = False) -> None:
         """Note a start-up parameter; RESET goes back to it.
 
         Of session_authorization Postgres only looks whether it could be set. First, because it would take a role along.
+        ``again``: one that was given before is set before it, as it may be no value for it, or leave a part of it.
         """
+        made = set_config_sql(name, value)
         if name == "session_authorization":
-            self.startup = {name: f"{set_config_sql(name, value)}; RESET SESSION AUTHORIZATION", **self.startup}
+            self.startup = {name: f"{made}; RESET SESSION AUTHORIZATION", **self.startup}
         else:
-            self.startup[name] = set_config_sql(name, value)
+            before = self.startup.get(name) if again else None
+            self.startup[name] = made if before in (None, made) else f"{before}; {made}"
         self._refresh()
+
+    def at_login(self) -> SessionSettings:
+        """Return what a link is brought to for the login, which is not under the client's own statement_timeout.
+
+        That is looked at, and gone when its statement ends: nothing is under it.
+        """
+        given = self.startup.get("statement_timeout")
+        if given is None:
+            return self
+        startup = {**self.startup, "statement_timeout": f"{given}, {_NO_TIMEOUT}"}
+        made = SessionSettings(startup=startup, custom=self.custom, encoding=self.encoding)
+        made._refresh()
+        return made
 
     def set(self, name: str, sql: str) -> None:
         """Note that ``sql`` set ``name``. The latest goes last: what may be set can depend on what was set before."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +11,16 @@ import psycopg
 import pytest
 
 from proxy.wire.startup import StartupMessage
+from waiting import eventually
 from wire_client import ServerClosedError, WireClient
 
 if TYPE_CHECKING:
     from conftest import Town
 
+BEGINS = """
+    SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass AND a.query LIKE '%default_transaction_isolation%'
+"""
 SHOWN = (
     "select current_user, session_user, current_setting('session_authorization'), current_setting('role'), "
     "current_setting('is_superuser'), current_setting('datestyle'), current_setting('work_mem'), "
@@ -98,10 +105,21 @@ def test_session_authorization_is_looked_at_and_the_login_stays(
         "-d 9",
         "-c transaction_isolation=serializable -c transaction_deferrable=on",
         "-c transaction_isolation=x",
+        "-c datestyle=german -e",
+        "-c datestyle=german -c datestyle=ymd -c work_mem=1MB -c Work_Mem=2MB",
+        "-c enable_seqscan=3 -c enable_seqscan=1",
+        "-c work_mem=1MB -c work_mem=x",
     ],
 )
 def test_switches_of_the_server(any_town: Town, options: str) -> None:
     given = {"options": options}
+    assert begun(any_town.dsn, given) == begun(any_town.one, given)
+
+
+def test_what_is_given_twice_is_looked_at_twice(any_town: Town) -> None:
+    given = {"options": "-c work_mem=1MB -c datestyle=german", "work_mem": "2MB", "datestyle": "ymd"}
+    assert begun(any_town.dsn, given) == begun(any_town.one, given)
+    given = {"options": "-c enable_seqscan=3", "enable_seqscan": "off"}
     assert begun(any_town.dsn, given) == begun(any_town.one, given)
 
 
@@ -157,3 +175,29 @@ def test_the_name_of_the_application(any_town: Town, name: str) -> None:
             client.query("reset application_name")
             found[-1].append(client.rows("select current_setting('application_name')"))
     assert found[0] == found[1]
+
+
+def test_the_login_is_not_under_the_clients_own_timeout(any_town: Town) -> None:
+    """Nothing that a server does for a login is; here it asks what sessions of the role begin with."""
+    found = []
+    with (
+        closing(WireClient(any_town.dsn)) as first,
+        psycopg.connect(any_town.shards[0]) as holder,
+        psycopg.connect(any_town.shards[0], autocommit=True) as watch,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        first.query("select 1")  # there is a link
+        holder.execute("lock table pg_db_role_setting")
+        login = thread.submit(WireClient, any_town.dsn, statement_timeout="50ms", work_mem="3MB")
+        try:
+            eventually(lambda: watch.execute(BEGINS).fetchall(), "nobody asks")
+            time.sleep(0.2)  # longer than the timeout: this is what is tested
+        finally:
+            holder.rollback()
+        with closing(login.result()) as client:
+            found = client.rows("select current_setting('statement_timeout'), current_setting('work_mem')")
+            assert client.query("select pg_sleep(10)")[-2][1]["C"] == "57014"
+    assert found == [("50ms", "3MB")]
+    with pytest.raises(ServerClosedError) as refused:
+        WireClient(any_town.dsn, statement_timeout="soon")
+    assert refused.value.trace[-1][1]["C"] == "22023"
