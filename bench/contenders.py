@@ -167,6 +167,7 @@ def pgchorus_configuration(listen: Target, shards: Sequence[Target], workers: in
         f"workers: {workers}",
         f"limits: {{pool: {{size: {links}}}}}",
         "auth: {method: trust}",
+        "log: {connections: off}",  # as PgBouncer is told
         "databases:",
         f"  {listen.database}:",
         "    shards:",

@@ -6,8 +6,12 @@ Looking an attribute up by its name costs compiled code 200 instructions, and a 
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from proxy.native import mypyc_attr
+
+if TYPE_CHECKING:
+    from router.plan import Statement
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -16,6 +20,7 @@ class SessionFields:
 
     def __init__(self) -> None:
         self.in_query = False  # a message is being handled: a vanished client's statement must be stopped
+        self.running: tuple[Statement, ...] = ()  # what the message runs; () until that is planned
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

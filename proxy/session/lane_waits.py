@@ -32,6 +32,7 @@ from proxy.twophase.settling import SETTLE_S
 from proxy.wire.frames import HEADER_BYTES, walk
 
 if TYPE_CHECKING:
+    from proxy.fields import SessionFields
     from proxy.session.known_binds import KnownBind
     from proxy.session.session import Session
     from proxy.shards.errors import ShardError
@@ -43,21 +44,21 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 
-class Queued:
-    """The place of one lane in the queue of a pool."""
+class Queued(Waiter):
+    """The place of one lane in the queue of a pool: one for all of a session's statements."""
 
-    __slots__ = ("_lane", "_pool", "_transaction", "_waiter")
+    __slots__ = ("_lane", "_pool", "_transaction")
 
     def __init__(self, lane: WaitingLane, transaction: ClientTransaction) -> None:
+        super().__init__()
         self._lane = lane
         self._transaction = transaction
-        self._waiter = Waiter(None, self._handed, self._ended)
         self._pool: LinkPool | None = None  # in whose queue it is
         transaction.waiting.also = self._cancelled
 
     def enter(self, pool: LinkPool) -> bool:
         """Wait for a link; False: the pool has none to wait for."""
-        if not pool.enter(self._waiter):
+        if not pool.enter(self):
             return False
         self._pool = pool
         return True
@@ -66,15 +67,16 @@ class Queued:
         """The session ends."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.leave(self._waiter)
+            pool.leave(self)
 
-    def _handed(self, link: ShardLink | None) -> bool:
+    def handed(self, link: ShardLink | None) -> bool:
+        """Go on with a link; with a place for one, and where the lane cannot, the long road does."""
         pool, self._pool = self._pool, None
         if pool is None:
             return False
         lane = self._lane
         try:
-            if link is not None and lane.go_on(link, pool, self._waiter.waited_s):
+            if link is not None and lane.go_on(link, pool, self.waited_s):
                 return True
             lane.left_waiting()
         except Exception:  # noqa: BLE001 - somebody else's callback: he has given a link back, and knows nothing of us
@@ -82,6 +84,15 @@ class Queued:
             lane.break_off()
             return link is not None and link in self._transaction.links.values()
         return False
+
+    def refused(self, error: ProxyError) -> None:  # noqa: ARG002 - the long road is told the same
+        """The pool is closed: ``acquire`` is to say it."""
+        self._ended(None)
+
+    def is_late(self, error: ProxyError) -> bool:
+        """It has waited for too long."""
+        self._ended(error)
+        return True
 
     def _ended(self, error: ProxyError | None) -> None:
         self._pool = None
@@ -263,7 +274,7 @@ class WaitingLane(Lane):
         self._parked.wait(waits)
 
     def _waits_with(self, data: bytes) -> None:
-        session = self._session
+        session: SessionFields = self._session
         session.running = ()  # what was run last is not under way
         session.in_query = self.busy = True
         self.armed = self._transaction.cancel_requested = False

@@ -131,7 +131,6 @@ class Session(SessionFields):
         self.begun_at = 0.0  # when the open block was begun, by time.monotonic
         self.message = ""  # the text of the Query under way
         self.fate = Fate()  # of that
-        self.running: tuple[Statement, ...] = ()  # what it runs; () until that is planned
         self.waits = False  # for definitions that change: what it was sent has not begun
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run

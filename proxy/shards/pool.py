@@ -33,7 +33,7 @@ from proxy.shards.errors import ShardError, unreachable
 from proxy.shards.link import ShardLink, open_link
 from proxy.shards.relay import IDLE
 from proxy.shards.types import AS_AT_HOME
-from proxy.shards.waiters import Waiter
+from proxy.shards.waiters import WaitingCoroutine, WaitingLine
 from proxy.tasks import spawn
 from proxy.timings import Timings
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.health import ShardHealth
+    from proxy.shards.waiters import Waiter
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +109,9 @@ class LinkPool:
         #: (proxy.session.lane_quick), if ``is_spare`` and the link's ``fit`` allow it.
         self.idle: list[ShardLink] = []
         self._all: set[ShardLink] = set()  # idle or lent
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        # How many may be in use, without and with ``extra``.
+        self._places, self._all_places = limits.size, limits.size + limits.extra
+        self.waiters = WaitingLine()
         self._further: OrderedDict[Waiter, None] = OrderedDict()  # those of them who hold a link to another shard
         self._late_timer: asyncio.TimerHandle | None = None  # for the lanes among them
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -268,6 +271,7 @@ class LinkPool:
         Links that are lent beyond a smaller size stay until they come back; nobody gets their places.
         """
         self.limits = limits
+        self._places, self._all_places = limits.size, limits.size + limits.extra
         if self.lendable:
             self.lendable = limits.size
         # Those that are being closed go anyway.
@@ -310,8 +314,9 @@ class LinkPool:
         if self._late_timer is not None:
             self._late_timer.cancel()
             self._late_timer = None
-        while self.waiters:
-            self._first(self.waiters).refused(_closing())
+        while (waiter := self.waiters.first) is not None:
+            self._calls(waiter)
+            waiter.refused(_closing())
         idle, self.idle = self.idle, []
         self._all.difference_update(idle)
         for link in self._all:
@@ -362,7 +367,7 @@ class LinkPool:
     async def _wait(self, *, further: bool) -> ShardLink | None:
         """Wait for a link, or for a place to open one (None)."""
         handed: asyncio.Future[ShardLink | None] = self._loop.create_future()
-        waiter = Waiter(handed)
+        waiter = WaitingCoroutine(handed)
         self._queue(waiter)
         if further:
             self._further[waiter] = None
@@ -398,14 +403,15 @@ class LinkPool:
 
     def leave(self, waiter: Waiter) -> None:
         """Take somebody out of the queue who does not wait any more."""
-        if waiter in self.waiters:
-            del self.waiters[waiter]
-            self._further.pop(waiter, None)
+        if waiter.queued:
+            self.waiters.remove(waiter)
+            if self._further:
+                self._further.pop(waiter, None)
             self._waited_s += self._time() - waiter.since
 
     def _queue(self, waiter: Waiter) -> None:
         waiter.since = self._time()
-        self.waiters[waiter] = None
+        self.waiters.append(waiter)
         self._waits += 1
 
     def _look_at_late(self) -> None:
@@ -417,8 +423,9 @@ class LinkPool:
         for waiter in list(takewhile(lambda one: one.since + limit_s <= now, self.waiters)):
             if waiter.is_late(self._exhausted()):
                 self.leave(waiter)
-        if self.waiters:
-            wait_s = next(iter(self.waiters)).since + limit_s - now
+        first = self.waiters.first
+        if first is not None:
+            wait_s = first.since + limit_s - now
             self._late_timer = self._loop.call_later(max(wait_s, _MIN_SWEEP_S), self._look_at_late)
 
     # ---- coming back ------------------------------------------------------------------------------------------------
@@ -449,23 +456,31 @@ class LinkPool:
 
         That is a link, or a place for one.
         """
-        used, limits = self._used, self.limits
-        if used > limits.size + limits.extra:
-            return False
-        waiters = self.waiters if used <= limits.size else self._further
-        while waiters:
-            if self._first(waiters).handed(link):
+        used = self.size - len(self.idle)
+        if used > self._places:
+            return used <= self._all_places and self._handed_further(link)
+        while (waiter := self.waiters.first) is not None:
+            self._calls(waiter)
+            if waiter.handed(link):
                 return True
         return False
 
-    def _first(self, waiters: OrderedDict[Waiter, None]) -> Waiter:
-        """Take the first of some out of the queue."""
-        waiter = next(iter(waiters))
-        del self.waiters[waiter]
-        self._further.pop(waiter, None)
-        waiter.waited_s = self._time() - waiter.since
-        self._waited_s += waiter.waited_s
-        return waiter
+    def _handed_further(self, link: ShardLink | None) -> bool:
+        """Hand it to the first of those who may have more than others."""
+        while self._further:
+            waiter = next(iter(self._further))
+            self._calls(waiter)
+            if waiter.handed(link):
+                return True
+        return False
+
+    def _calls(self, waiter: Waiter) -> None:
+        """Take somebody out of the queue whose turn it is."""
+        self.waiters.remove(waiter)
+        if self._further:
+            self._further.pop(waiter, None)
+        waiter.waited_s = waited_s = self._time() - waiter.since
+        self._waited_s += waited_s
 
     async def _wash(self, link: ShardLink) -> None:
         """Bring a link back to a known state, or close it."""

@@ -52,6 +52,7 @@ def test_the_proxys_configuration_places_all_four_tables() -> None:
     }
     assert read["workers"] == 2
     assert read["limits"]["pool"]["size"] == 12
+    assert read["log"]["connections"] is False, "as PgBouncer, which has log_connections = 0"
 
 
 def test_every_script_of_our_own_is_there() -> None:

@@ -493,18 +493,25 @@ async def test_a_set_does_not_keep_pools_for_names_that_clients_make_up(endpoint
     await pools.close()
 
 
-class LaneInQueue:
+class LaneInQueue(Waiter):
     """A fast lane that waits: what it was told, in order."""
 
     def __init__(self, pool: LinkPool, *, takes: bool = True) -> None:
+        super().__init__()
         self.takes = takes
         self.told: list[object] = []
-        self.waiter = Waiter(None, self._handed, self.told.append)
-        self.entered = pool.enter(self.waiter)
+        self.entered = pool.enter(self)
 
-    def _handed(self, link: ShardLink | None) -> bool:
+    def handed(self, link: ShardLink | None) -> bool:
         self.told.append(link)
         return self.takes and link is not None
+
+    def refused(self, error: ProxyError) -> None:  # noqa: ARG002 - the long road says it
+        self.told.append(None)
+
+    def is_late(self, error: ProxyError) -> bool:
+        self.told.append(error)
+        return True
 
 
 async def test_lanes_and_coroutines_stand_in_one_queue(make_pool: Pools) -> None:
@@ -591,8 +598,8 @@ async def test_a_lane_that_leaves_is_passed_over(make_pool: Pools) -> None:
     pool = make_pool(size=1)
     link = await pool.acquire()
     gone, staying = LaneInQueue(pool), LaneInQueue(pool)
-    pool.leave(gone.waiter)
-    pool.leave(gone.waiter)
+    pool.leave(gone)
+    pool.leave(gone)
     pool.take_back(link)
     assert (gone.told, staying.told) == ([], [link])
 
