@@ -93,6 +93,7 @@ def read_sums(ledger: Ledger, count: int, consistency: str, *, query: str = SUM)
     return wrong
 
 
+@pytest.mark.timeout(600)  # on a busy machine each of its reads waits for many
 @pytest.mark.parametrize("times", TIMES)
 def test_no_read_is_fractured(ledger: Ledger, wires: Wires, times: int) -> None:
     reads = READS * times
