@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from proxy.shards.replicas import Replicas
     from proxy.shards.timelines import Timelines
     from proxy.tracing import Tracing
-    from proxy.twophase.coordinator import Coordinator, Outcome
+    from proxy.twophase.coordinator import Coordinator, Draft, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Fence, Held
     from proxy.twophase.gid import GlobalId
@@ -276,6 +276,10 @@ class LogicalDatabase(DatabaseFields):
     def watch(self, waiter: Waiter) -> Identity:
         """A transaction uses several shards: look whether it gets into a deadlock over them."""
         return self.deadlocks.watch(waiter)
+
+    def draft(self, links: Mapping[int, Participant], writers: set[int], identity: Identity) -> Draft | None:
+        """Make what a COMMIT of several writers begins with, ahead of it; None: that cannot be done yet."""
+        return self.coordinator.draft(links, writers, random=identity.random)
 
     def forget(self, waiter: Waiter) -> None:
         """It has ended."""

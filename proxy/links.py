@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from proxy.settings import Applied
     from proxy.shards.link import ShardLink
-    from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.coordinator import Draft, Outcome
     from proxy.twophase.deadlock import Identity, Waiter
     from proxy.twophase.fence import Held
     from proxy.twophase.gid import GlobalId
@@ -72,6 +72,9 @@ class Links(Protocol):
 
     def watch(self, waiter: Waiter) -> Identity:
         """A transaction has begun to use a second shard: deadlocks that lead over several are possible with it."""
+
+    def draft(self, links: Mapping[int, ShardLink], writers: set[int], identity: Identity) -> Draft | None:
+        """Make what a COMMIT of several writers begins with, ahead of it; None: that cannot be done yet."""
 
     def forget(self, waiter: Waiter) -> None:
         """It has ended."""

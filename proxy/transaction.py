@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from proxy.links import Links
     from proxy.replica_reads import ReplicaReads
     from proxy.shards.link import ShardLink
-    from proxy.twophase.coordinator import Outcome
+    from proxy.twophase.coordinator import Draft, Outcome
     from proxy.twophase.deadlock import Identity
     from proxy.twophase.gid import GlobalId
     from proxy.twophase.participant import Participant
@@ -93,6 +93,7 @@ class ClientTransaction:
     snapshot_fixed: bool = False  # on every shard: the block keeps what it saw first
     locked_tables: bool = False  # by LOCK TABLE, which must come before the snapshot and cannot be repeated
     identity: Identity | None = None  # once it has used a second shard
+    draft: Draft | None = None  # of its commit, if that was begun to be made ahead
     gid: GlobalId | None = None  # that the client has asked for
     deadlock: ErrorFields | None = None  # what the client is told instead of 57014, when a wait of it was ended
     unasked: dict[str, ErrorFields] = field(default_factory=dict)  # by their marks (proxy.session.unasked)
@@ -542,7 +543,7 @@ class ClientTransaction:
         """Whoever watched for deadlocks need not any more."""
         if self.identity is not None:
             self.database.forget(self)
-            self.identity = self.gid = None
+            self.identity = self.gid = self.draft = None
 
     def _end(self, *, rolled_back: bool) -> None:
         self._forget()

@@ -185,6 +185,7 @@ class Scene:
             release=lambda link: pools[link.shard].release(link),
             watch=watcher.watch,
             forget=watcher.forget,
+            draft=lambda links, writers, identity: coordinator.draft(links, writers, random=identity.random),
         )
         self.client = Wire()
         self.connection = ClientConnection(lambda _: None, 1 << 20)

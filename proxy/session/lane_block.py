@@ -5,6 +5,7 @@ Each says what ``ClientTransaction`` would do for the usual case, and False or n
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from proxy.bringing import bring_up
@@ -126,9 +127,23 @@ def joined(
     else:
         bring_up(transaction, shard, link, settler.look(shard))
         undone = LOOK_UNDONE
-    if transaction.identity is None and len(transaction.links) > 1:
-        transaction.identity = transaction.database.watch(transaction)
+    if len(transaction.links) > 1:
+        asyncio.get_running_loop().call_soon(_begin_to_wait, transaction)
     return undone
+
+
+def _begin_to_wait(transaction: ClientTransaction) -> None:
+    """The statement with which a shard joined has been sent: do what nobody needs to wait for while that runs.
+
+    What the transaction's COMMIT will begin with, unless another writer joins. The transaction may have ended.
+    """
+    links, writers = transaction.links, transaction.writers
+    if len(links) < 2:  # noqa: PLR2004 - several
+        return
+    if transaction.identity is None:
+        transaction.identity = transaction.database.watch(transaction)
+    if transaction.draft is None and transaction.block is Block.EXPLICIT and not transaction.committing:
+        transaction.draft = transaction.database.draft(links, writers, transaction.identity)
 
 
 def _begins_alone(transaction: ClientTransaction, link: ShardLink) -> bool:
@@ -175,9 +190,10 @@ def commit_together(
     links, writers = transaction.links, transaction.writers
     if links.keys() != transaction.touched | writers:
         return False  # some have only lent their snapshot, and take no part
-    identity = transaction.identity
+    identity, draft = transaction.identity, transaction.draft
+    transaction.draft = None
     random = None if identity is None else identity.random
-    return coordinator.commit_at_once(links, writers, on_told, random=random)
+    return coordinator.commit_at_once(links, writers, on_told, random=random, draft=draft)
 
 
 def committed_at_once(transaction: ClientTransaction) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.errors import TRANSACTION_RESOLUTION_UNKNOWN
@@ -37,6 +38,20 @@ T = TypeVar("T")
 __all__ = ["Coordinator", "Limits", "Outcome", "Result"]
 
 RETENTION_S = 86_400.0
+# A gid's time must not be much earlier than its commit's: nobody writes an abort record for one that is too old.
+_DRAFT_MS = 1000
+
+
+@dataclass(slots=True)
+class Draft:
+    """A commit that was made ahead, and what of: it is that of these writers and links, and of nothing else."""
+
+    drive: Drive
+    plan: Plan
+    links: Mapping[int, Participant]
+    writers: frozenset[int]
+    shards: frozenset[int]
+    checkpoint: Checkpoint
 
 
 class Coordinator:
@@ -263,7 +278,7 @@ class Coordinator:
         if isinstance(key, Outcome):
             await self._roll_back(links)
             return key
-        return await self._begin(links, parties, gid, key)
+        return await self._begin(Drive(self, self._plan(links, parties, gid, key), links))
 
     def commit_at_once(
         self,
@@ -272,32 +287,57 @@ class Coordinator:
         on_told: Callable[[Outcome | None], None],
         *,
         random: int | None = None,
+        draft: Draft | None = None,
     ) -> bool:
         """Begin to commit what several shards have written, in this turn of the loop; otherwise as ``commit`` does it.
 
         ``on_told`` hears the outcome, later; None: a bug has ended the commit, and its links. False: nothing has
-        happened, because there are not several writers, or something has to be asked first.
+        happened, because there are not several writers, or something has to be asked first. ``draft``: of the same
+        transaction; it is not used again.
+        """
+        if draft is None or not self._fits(draft, links, writers):
+            draft = self.draft(links, writers, random=random)
+            if draft is None:
+                return False
+        self._begin(draft.drive, on_told)
+        return True
+
+    def draft(
+        self, links: Mapping[int, Participant], writers: AbstractSet[int], *, random: int | None = None
+    ) -> Draft | None:
+        """Make a commit of several writers, which nobody hears of: it may be begun, or dropped.
+
+        None: there are not several, or something has to be asked first. ``links`` are those that it will use, whatever
+        they are by then.
         """
         if len(writers) < 2:  # noqa: PLR2004 - several
-            return False
+            return None
         parties = sorted(writers)
         commit_point = parties[self._random_bits(16) % len(parties)]
         key = self._keys.get(commit_point)
         if key is None:
-            return False
-        self._begin(links, parties, self.new_gid(commit_point, random), key, on_told)
-        return True
+            return None
+        plan = self._plan(links, parties, self.new_gid(commit_point, random), key)
+        return Draft(Drive(self, plan, links), plan, links, frozenset(writers), frozenset(links), self.checkpoint)
 
-    def _begin(
-        self,
-        links: Mapping[int, Participant],
-        parties: Sequence[int],
-        gid: GlobalId,
-        key: bytes,
-        on_told: Callable[[Outcome | None], None] | None = None,
-    ) -> asyncio.Future[Outcome]:
+    def _fits(self, draft: Draft, links: Mapping[int, Participant], writers: AbstractSet[int]) -> bool:
+        """Whether a draft made now would be the same, but for its gid."""
+        plan = draft.plan
+        return (
+            draft.links is links
+            and draft.writers == writers
+            and draft.shards == links.keys()
+            and draft.checkpoint is self.checkpoint
+            and plan.names is self._names
+            and plan.key is self._keys.get(plan.commit_point)
+            and plan.epoch == self.epoch
+            and plan.limits is self.limits
+            and 0 <= self._clock_ms() - plan.gid.unix_ms <= _DRAFT_MS
+        )
+
+    def _plan(self, links: Mapping[int, Participant], parties: Sequence[int], gid: GlobalId, key: bytes) -> Plan:
         commit_point = self.names.index(gid.commit_point)
-        plan = Plan(
+        return Plan(
             gid=gid,
             commit_point=commit_point,
             participants=tuple(shard for shard in parties if shard != commit_point),
@@ -308,10 +348,11 @@ class Coordinator:
             epoch=self.epoch,
             limits=self.limits,
         )
-        drive = Drive(self, plan, links, on_told)
+
+    def _begin(self, drive: Drive, on_told: Callable[[Outcome | None], None] | None = None) -> asyncio.Future[Outcome]:
         self._under_way[drive.name] = drive
         self._drives.add(drive)
-        drive.begin()
+        drive.begin(on_told)
         return drive.told
 
     def told(self, drive: Drive, outcome: Outcome | None) -> None:

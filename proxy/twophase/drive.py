@@ -90,20 +90,14 @@ def is_lost(link: Participant, error: ShardFailure) -> bool:
 
 
 class Drive:
-    """One commit under way. ``told`` is its outcome, there when the links are idle or closed; or a bug's exception.
+    """One commit. ``told`` is its outcome, there when the links are idle or closed; or a bug's exception.
 
-    ``on_told`` hears the same (None: a bug) in the turn of the loop that brings it.
+    Before ``begin`` nothing has happened and nobody knows of it: it may be dropped.
     """
 
-    def __init__(
-        self,
-        owner: Owner,
-        plan: Plan,
-        links: Mapping[int, Participant],
-        on_told: Callable[[Outcome | None], None] | None = None,
-    ) -> None:
+    def __init__(self, owner: Owner, plan: Plan, links: Mapping[int, Participant]) -> None:
         self._owner = owner
-        self._on_told = on_told
+        self._on_told: Callable[[Outcome | None], None] | None = None
         self._checkpoint = owner.checkpoint
         self._stops = owner.checkpoint is not pass_by  # else points need not be looked up, twelve in each commit
         self._plan = plan
@@ -128,8 +122,9 @@ class Drive:
         """Whether step 2 has been sent, so that its effects may be seen at the commit point."""
         return self._machine.state not in _UNDECIDED
 
-    def begin(self) -> None:
-        """Send step 1."""
+    def begin(self, on_told: Callable[[Outcome | None], None] | None = None) -> None:
+        """Send step 1. ``on_told`` hears the outcome (None: a bug) in the turn of the loop that brings it."""
+        self._on_told = on_told
         self._handle(None)
 
     def give_way(self, error: ErrorFields) -> bool:
@@ -157,7 +152,7 @@ class Drive:
         try:
             while not self._broken:
                 if event is None:
-                    self._carry_out(machine.start())
+                    self._carry_out(machine.start({shard: link.status for shard, link in self._links.items()}))
                 elif machine.state is not _DONE:
                     if self._stops and isinstance(event, (Answered, Failed)):
                         self._checkpoint(AFTER[event.step])

@@ -60,6 +60,8 @@ class Limits:
 class Plan:
     """One transaction to be committed. Shards are indices; ``statuses`` are the links' last ReadyForQuery bytes.
 
+    They are those at the time of the plan, and not asked for when the machine is started with later ones.
+
     Requires at least one participant besides the commit point: with a single writer there is nothing to coordinate.
     """
 

@@ -56,6 +56,8 @@ from proxy.twophase.participant import STATUS_BLOCK, STATUS_FAILED, STATUS_IDLE
 from proxy.wire.fields import ErrorFields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.twophase.events import Command, Event, Plan
 
 
@@ -148,6 +150,9 @@ class CommitMachine:
             raise MachineError("a distributed commit has a commit point and other participants")
         self.plan = plan
         self.state = _NEW
+        # Made here and not at the start: a plan may be made while nobody waits for it (``Coordinator.draft``).
+        self._preparing = [(shard, prepare_sql(plan, shard)) for shard in plan.participants]
+        self._ready = ready_sql(plan)
         self._waiting: dict[int, Step] = {}  # messages on links
         self._finishing: set[int] = set()  # prepared parts being finished over control connections
         self._given_up: set[int] = set()
@@ -167,11 +172,16 @@ class CommitMachine:
 
     # --- in and out -------------------------------------------------------------------------------------------
 
-    def start(self) -> list[Command]:
-        """Send step 1, or roll back at once if some link is not inside a healthy transaction."""
+    def start(self, statuses: Mapping[int, int] | None = None) -> list[Command]:
+        """Send step 1, or roll back at once if some link is not inside a healthy transaction.
+
+        ``statuses``: the links' at this moment, if the plan was made before.
+        """
         if self.state is not _NEW:
             raise MachineError("started twice")
         plan = self.plan
+        if statuses is not None:
+            self._statuses = dict(statuses)
         for shard in (plan.commit_point, *plan.participants):
             if self._statuses[shard] != STATUS_BLOCK:
                 name = plan.names[shard]
@@ -180,8 +190,8 @@ class CommitMachine:
                 )
                 return self._undo()
         self.state = _PREPARING
-        commands: list[Command] = [self._send(shard, _PREPARE, prepare_sql(plan, shard)) for shard in plan.participants]
-        commands.append(self._send(plan.commit_point, _READY, ready_sql(plan)))
+        commands: list[Command] = [self._send(shard, _PREPARE, sql) for shard, sql in self._preparing]
+        commands.append(self._send(plan.commit_point, _READY, self._ready))
         commands.append(self._start_timer(plan.limits.prepare_timeout_s))
         return commands
 

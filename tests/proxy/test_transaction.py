@@ -123,6 +123,9 @@ class Database:
         self.watched.append(waiter)
         return object()
 
+    def draft(self, links: Mapping[int, Link], writers: set[int], identity: Any) -> Any:
+        raise NotImplementedError
+
     def forget(self, waiter: ClientTransaction) -> None:
         self.watched.remove(waiter)
 

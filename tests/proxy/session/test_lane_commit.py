@@ -5,6 +5,8 @@ The transports are the benchmark's: shards that answer at once, and no loop betw
 
 from __future__ import annotations
 
+import asyncio
+
 from bench.micro.distributed import Scene, Shard
 from proxy.wire import backend
 from proxy.wire.frontend import Query
@@ -69,6 +71,34 @@ async def test_the_client_is_answered_before_the_links_go_back() -> None:
         False,
         False,
     )
+
+
+async def test_a_commit_is_made_ahead_behind_the_statement_of_the_second_writer() -> None:
+    scene = Watched()
+    transaction, values = scene.session.transaction, next(scene.values())
+    update = b"UPDATE pgbench_%s SET %sbalance = %sbalance + 1 WHERE %sid = %d;"
+    messages = [b"BEGIN;", update % (b"accounts", b"a", b"a", b"a", values["a"])]
+    scene.run([Query(message).encode() for message in messages])
+    await asyncio.sleep(0)
+    assert (transaction.identity, transaction.draft) == (None, None)
+    scene.run([Query(update % (b"tellers", b"t", b"t", b"t", values["t"])).encode()])
+    assert transaction.identity is None, "nobody waits for that"
+    await asyncio.sleep(0)
+    assert transaction.identity is not None
+    draft = transaction.draft
+    assert draft is not None
+    assert draft.plan.gid.uuid.int & 0xFFFF == transaction.identity.random & 0xFFFF
+    scene.order.clear()
+    scene.run([Query(b"END;").encode()])
+    assert draft.drive.told.result().gid == str(draft.plan.gid), "it was the one that was begun"
+    assert scene.order[-3:] == ["answered", "link back", "link back"]
+    assert (transaction.identity, transaction.draft) == (None, None)
+
+
+async def test_a_transaction_that_ends_at_once_is_not_begun_to_be_watched() -> None:
+    scene = _commit()
+    await asyncio.sleep(0)
+    assert (scene.session.transaction.identity, scene.session.transaction.draft) == (None, None)
 
 
 async def test_participants_prepare_before_the_commit_point_is_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -76,6 +77,7 @@ class Scene:
         )
         self.coordinator._keys[0] = b"k"
         self.links = {shard: FakeLink(shard) for shard in range(3)}
+        self.writers = {0, 1, 2}
         self.told: list[Outcome | None] = []
         self.bug: Point | None = None
 
@@ -217,6 +219,57 @@ async def test_a_commit_that_may_be_decided_does_not_give_way() -> None:
         scene.links[shard].answer(b"COMMIT PREPARED")
     assert [outcome and outcome.result for outcome in scene.told] == [Result.COMMITTED]
     assert not scene.coordinator.give_way(4711, DEADLOCK)
+
+
+async def test_a_draft_is_the_commit_if_it_is_still_that_of_the_transaction() -> None:
+    scene = Scene()
+    draft = scene.coordinator.draft(scene.links, {0, 1, 2}, random=4711)
+    assert draft is not None
+    assert (scene.asked, scene.passed) == ([], [])
+    assert scene.coordinator.under_way_on(1) == ([], []), "nobody hears of it"
+    await scene.coordinator.drain()
+    assert scene.coordinator.commit_at_once(scene.links, {0, 1, 2}, scene.told.append, random=4711, draft=draft)
+    assert scene.coordinator.is_ours(str(draft.plan.gid))
+    assert scene.asked == [0, 1, 2]
+    assert scene.links[1].asked[0][0].endswith(f"'{draft.plan.gid.at('s1')}'")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda scene: setattr(scene.coordinator, "epoch", 7), id="epoch"),
+        pytest.param(lambda scene: scene.coordinator._keys.update({0: b"other"}), id="key"),
+        pytest.param(lambda scene: setattr(scene.coordinator, "limits", Limits(prepare_timeout_s=1)), id="limits"),
+        pytest.param(lambda scene: scene.coordinator.add("s3"), id="shards"),
+        pytest.param(lambda scene: setattr(scene.coordinator, "checkpoint", scene.passed.append), id="checkpoint"),
+        pytest.param(lambda scene: setattr(scene, "links", dict(scene.links)), id="links"),
+        pytest.param(lambda scene: scene.links.update({3: FakeLink(1)}), id="reader"),
+        pytest.param(lambda scene: setattr(scene, "writers", {0, 1}), id="writers"),
+        pytest.param(
+            lambda scene: setattr(scene.coordinator, "_clock_ms", lambda: time.time_ns() // 1_000_000 + 1100), id="age"
+        ),
+        pytest.param(
+            lambda scene: setattr(scene.coordinator, "_clock_ms", lambda: time.time_ns() // 1_000_000 - 1100),
+            id="clock set back",
+        ),
+    ],
+)
+async def test_a_draft_of_something_else_is_not_begun(change: Callable[[Scene], None]) -> None:
+    scene = Scene()
+    draft = scene.coordinator.draft(scene.links, scene.writers, random=4711)
+    assert draft is not None
+    change(scene)
+    assert scene.coordinator.commit_at_once(scene.links, scene.writers, scene.told.append, random=4712, draft=draft)
+    assert not scene.coordinator.is_ours(str(draft.plan.gid))
+    assert scene.asked == sorted(scene.writers)
+
+
+async def test_a_draft_sees_its_links_as_they_are_when_it_begins() -> None:
+    scene = Scene()
+    draft = scene.coordinator.draft(scene.links, {0, 1, 2})
+    scene.links[2].status = ord("E")
+    assert scene.coordinator.commit_at_once(scene.links, {0, 1, 2}, scene.told.append, draft=draft)
+    assert [link.asked[0][0] for link in scene.links.values()] == ["ROLLBACK"] * 3
 
 
 async def test_what_is_not_simple_is_left_alone() -> None:
