@@ -15,10 +15,16 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+log = structlog.get_logger("pgchorus.systemd")
+
 _FIRST_DESCRIPTOR: Final = 3
+#: How long somebody who does not read may keep the loop.
+_PATIENCE_S: Final = 0.1
 
 
 def listening_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
@@ -71,8 +77,16 @@ async def say_alive_forever() -> None:
 
 
 def _notify(state: str) -> None:
+    """Say it to whoever asked for it; that nobody hears is theirs to see, and keeps nothing here from going on.
+
+    The variable outlives what it names: containers and whatever a service starts are given it as well.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-        out.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(_PATIENCE_S)
+            out.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    except OSError as error:
+        log.warning("systemd was not told", state=state.partition("\n")[0], address=address, error=str(error))

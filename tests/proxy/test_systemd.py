@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from proxy import systemd
-from proxy_process import write_config
+from proxy_process import ProxyProcess, write_config
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import MakeDatabases
 
@@ -58,6 +61,44 @@ def test_how_often_the_watchdog_is_fed() -> None:
     assert systemd.watchdog_s({"WATCHDOG_USEC": "3000000"}) == 1.5
     assert systemd.watchdog_s({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": f"{own}0"}) == 0.0, "it is another's"
     assert systemd.watchdog_s({}) == 0.0
+
+
+def test_nobody_has_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    with capture_logs() as said:
+        systemd.stopping()
+    assert [entry["state"] for entry in said] == ["STOPPING=1"]
+
+
+def test_who_hears_and_does_not_read_keeps_nobody(notices: socket.socket) -> None:
+    with capture_logs() as said:
+        while not said:
+            systemd.ready()  # until the queue is full
+    assert notices.recv(1000) == b"READY=1"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_proxy_serves_reloads_and_ends_where_nobody_hears(
+    notices: socket.socket,
+    make_databases: MakeDatabases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    shards = make_databases(1, "u")
+    database = shards[0].rpartition("/")[2]
+    config = write_config(tmp_path / "pgchorus.yaml", {database: shards}, workers=workers)
+    monkeypatch.setattr(ProxyProcess, "start_from", None)  # that one has the environment of the tests' start
+    proxy = ProxyProcess(config)
+    with closing(proxy):
+        proxy.start()
+        assert notices.recv(1000) == b"READY=1"
+        Path(notices.getsockname()).unlink()
+        os.kill(proxy.pid, signal.SIGHUP)
+        eventually(lambda: proxy.log.read_text().count("systemd was not told") == 2, "RELOADING, and READY")
+        with psycopg.connect(proxy.dsn(database), connect_timeout=30) as client:
+            assert client.execute("select 1").fetchone() == (1,)
+        assert proxy.stop() == 0
 
 
 def test_no_client_is_refused_while_the_proxy_restarts(
