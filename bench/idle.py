@@ -93,7 +93,7 @@ class Place:
         self._process = serve(stack, json.dumps(configuration), directory, "idle")
         psql(program, self.target, "CREATE TABLE cell (k int4 PRIMARY KEY, v int8 NOT NULL)")
         rows = ", ".join(f"({key}, 0)" for key in range(ROWS))
-        psql(program, self.target, f"INSERT INTO cell VALUES {rows}")  # noqa: S608 - numbers of our own
+        psql(program, self.target, f"INSERT INTO cell VALUES {rows}")
 
     def resident_bytes(self) -> int:
         """Return the proxy's resident memory."""

@@ -39,13 +39,13 @@ from proxy.listening import LISTEN_BACKLOG, bound, sockets_for
 from proxy.login import serve_client
 from proxy.reload import reload
 from proxy.runtime import open_database
-from proxy.session.planning import SWITCH_SECONDS
 from proxy.shards.errors import ShardError
 from proxy.shards.pool import PoolLimits
 from proxy.siblings.place import Place
 from proxy.tasks import spawn
 from proxy.tls import TlsServer
 from proxy.tracing import Tracing
+from proxy.turns import SWITCH_SECONDS
 from proxy.twophase.points import pass_by
 
 if TYPE_CHECKING:

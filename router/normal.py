@@ -5,13 +5,16 @@ constants becomes its first, several rows of VALUES become one. So texts that di
 no value is shown to anybody who reads what this returns: where the text cannot be read with certainty, the rest of it
 is cut off.
 
-Pure. Costs about as much as a tenth of planning; whoever can keeps the result.
+Pure but for what it remembers. Costs about as much as a tenth of planning; whoever can keeps the result.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Of a text that is longer only the beginning is read.
 READ_CHARACTERS: Final = 10_000
@@ -52,8 +55,46 @@ _WORD: Final = re.compile(r'"(?:[^"]|"")*"|[^\W\d][\w$]*')
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
+class _Ahead:
+    """What was found before it is asked for, by what is read of a text and whether there is more of it; bounded."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, bool], str] = {}
+        self._left = _AHEAD_CHARACTERS
+
+    def put(self, text: str) -> None:
+        key = _key(text)
+        if key in self.found:
+            return
+        size = len(key[0]) + _ENTRY_CHARACTERS
+        if size > self._left:
+            self.found.clear()
+            self._left = _AHEAD_CHARACTERS
+        self._left -= size
+        self.found[key] = _found(text)
+
+
+_AHEAD_CHARACTERS: Final = 8_000_000
+_ENTRY_CHARACTERS: Final = 200  # what an entry costs besides its text
+_ahead: Final = _Ahead()
+
+
+def normalise_ahead(texts: Iterable[str]) -> None:
+    """Find texts without values where that holds nobody up, for ``normalised``; one other thread may do that."""
+    for text in texts:
+        _ahead.put(text)
+
+
+def _key(text: str) -> tuple[str, bool]:
+    return text[:READ_CHARACTERS], len(text) > READ_CHARACTERS
+
+
 def normalised(text: str) -> str:
     """Return the text without values; never raises."""
+    return _ahead.found.get(_key(text)) or _found(text)
+
+
+def _found(text: str) -> str:
     read = text[:READ_CHARACTERS]
     parts, whole = _without_constants(read)
     found = "".join(parts).strip(" ;")

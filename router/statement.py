@@ -34,6 +34,8 @@ class Token(NamedTuple):
 
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
 _LONG_TREE: Final = 1 << 16  # characters: what is read, or freed, in one piece without stopping others for long
+_SCANNED_AT_ONCE: Final = 2048  # characters; a millisecond
+_APART: Final = frozenset(" \t\n\r\f\v,()")  # stand between tokens, or within what ends with a mark of its own
 _BLOCK: Final = 512  # bytes of which it is known how many characters begin in them
 _CONTINUING: Final = bytes(range(0x80, 0xC0))  # of a character in UTF-8, all bytes but the first
 _BEYOND: Final = re.compile(r"[^\x00-\x7f]")
@@ -159,14 +161,49 @@ def scanned(text: str) -> list[Token]:
     no token and begins no string either. What is a keyword then was none; two tags of dollar quotes might be one.
     """
     if text.isascii() or not all(map(str.isascii, _TAG.findall(text))):
-        return [Token(item.start, item.end + 1, item.name) for item in scan(text)]
+        return [Token(start, end, name) for start, end, name, _ in _scanned(text)]
     plain = _BEYOND.sub("z", text)
     return [
-        Token(item.start, item.end + 1, item.name)
-        if item.kind == "NO_KEYWORD" or text[item.start : item.end + 1].isascii()
-        else Token(item.start, item.end + 1, "IDENT")
-        for item in scan(plain)
+        Token(start, end, name if kind == "NO_KEYWORD" or text[start:end].isascii() else "IDENT")
+        for start, end, name, kind in _scanned(plain)
     ]
+
+
+def _scanned(text: str) -> list[tuple[int, int, str, str]]:
+    """Return start, end, name and kind of each token; of a long text piece by piece, so that others may run.
+
+    The scanner holds on to the interpreter until it is done. A piece that ends within a string, a quoted name or a
+    comment is an error, and then a longer one is tried. What else it may cut in two (a number, an operator, the
+    tag of a dollar quote) has no blank, comma or parenthesis in it: so the next piece begins with a token that
+    stands behind one of these, and all before that are what they are in the whole text. The last one may be half of
+    a comment's mark.
+    """
+    if not text.isascii():
+        return _piece(text, 0)
+    found: list[tuple[int, int, str, str]] = []
+    start, size = 0, _SCANNED_AT_ONCE
+    while len(text) - start > size:
+        try:
+            tokens = _piece(text[start : start + size], start)
+        except ParseError:
+            tokens = []
+        last = next((at for at in range(len(tokens) - 2, 0, -1) if _begins_anew(text, tokens[at])), 0)
+        if not last:
+            # Most strings are short, and finding that one has no end takes less than making tokens.
+            size += _SCANNED_AT_ONCE // 8 + 1 if size < 2 * _SCANNED_AT_ONCE else size
+            continue
+        found += tokens[:last]
+        start, size = tokens[last][0], _SCANNED_AT_ONCE
+    return found + _piece(text[start:], start)
+
+
+def _begins_anew(text: str, token: tuple[int, int, str, str]) -> bool:
+    """Whether all before a token is over. A string may go on behind a comment, in the next line."""
+    return text[token[0] - 1] in _APART and token[2] not in _COMMENTS
+
+
+def _piece(text: str, offset: int) -> list[tuple[int, int, str, str]]:
+    return [(item.start + offset, item.end + 1 + offset, item.name, item.kind) for item in scan(text)]
 
 
 def _given(node: Node) -> Node:

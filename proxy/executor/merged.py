@@ -15,6 +15,7 @@ from proxy.executor.formats import expand
 from proxy.executor.merging import Merge
 from proxy.executor.request import Limits, Request, RowBatch, proxy_error
 from proxy.executor.results import ListResult, ScatterResult
+from proxy.turns import Turn, beside
 
 if TYPE_CHECKING:
     from proxy.executor.scatter import Scatter
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from router.plan import Aggregate, Execution, Ordered
 
 _BATCH_ROWS = 512
+_TURN_ROWS = 64  # are combined before one looks at the clock
+_MANY_GROUPS = 512  # are put in order beside the loop
 
 
 class OrderedResult(ScatterResult):
@@ -128,7 +131,10 @@ class AggregateResult:
                     await _combine(combiner, stream)
                 if scatter.over:
                     break
-            count, rows = combiner.rows(limit=execution.limit, offset=execution.offset)
+            if combiner.sorts and combiner.groups > _MANY_GROUPS:
+                count, rows = await beside(combiner.rows, limit=execution.limit, offset=execution.offset)
+            else:
+                count, rows = combiner.rows(limit=execution.limit, offset=execution.offset)
         except CombineFailure as failure:
             await scatter.finish()
             raise proxy_error(failure) from failure
@@ -141,9 +147,10 @@ class AggregateResult:
 
 async def _combine(combiner: Combiner, stream: ShardStream) -> None:
     """Take the rows that are at hand, giving way to other sessions now and then."""
+    turn = Turn()
     while stream.has_rows:
-        for _ in range(_BATCH_ROWS):
+        for _ in range(_TURN_ROWS):
             if not stream.has_rows:
-                return
+                break
             combiner.add(stream.take_row())
-        await asyncio.sleep(0)
+        await turn.give_way()

@@ -15,6 +15,7 @@ from proxy.executor import tags
 from proxy.executor.failure import CombineFailure
 from proxy.executor.request import Limits, RowBatch, proxy_error
 from proxy.tasks import all_ended
+from proxy.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from router.plan import InOrder, Task
 
 _BATCH_BYTES = 64 << 10
+_TURN_ROWS = 64  # are encoded before one looks at the clock
 _MOST_ROWS = 1 << 62
 
 
@@ -221,6 +223,7 @@ class ListResult:
         self._rows = rows
         self._row_description = row_description
         self._tag = tag
+        self._turn = Turn()
 
     @property
     def row_description(self) -> tuple[Field, ...] | None:
@@ -239,6 +242,8 @@ class ListResult:
         done = False
         try:
             while (not max_rows or len(frames) < max_rows) and size < _BATCH_BYTES:
+                if not len(frames) % _TURN_ROWS:
+                    await self._turn.give_way()
                 row = next(self._rows, None)
                 if row is None:
                     done = True

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 from proxy.encodings import written
 from proxy.errors import INTERNAL_ERROR, ProxyError
 from proxy.executor.home_alone import is_lacking, told_of
 from proxy.executor.shard_stream import ShardStream
 from proxy.shards.errors import ShardError
+from proxy.turns import beside
 from proxy.wire.frontend import Bind, Describe, Execute, Flush, Parse, Sync
 from router.errors import refusal
 
@@ -41,11 +42,16 @@ if TYPE_CHECKING:
     from router.plan import Task
     from router.plan_steps import Bound
 
+_MANY_PARAMETERS: Final = 2048  # of which each costs a part of a microsecond to encode, for each shard
 _PARSED_FIRST = Flush().encode()
 _TAIL = Execute(b"", 0).encode() + Sync().encode()
 _SYNC = Sync().encode()
 _TEXT = 0
 _FIRST_OWN_OID = 16384  # of types that users have made
+
+
+Given = ParamSpec("Given")
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ class Scatter:
         self = cls(tasks, links, options)
         try:
             if options.fence is None:
-                self._send_all(request, formats)
+                self._send_all(await _worked_out(_packets, request, formats, self.tasks))
             else:
                 await self._send_in_steps(request, formats, options.fence)
             # An error behind a description comes when the rows before it have been read.
@@ -123,18 +129,17 @@ class Scatter:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def _send_all(self, request: Request, formats: tuple[int, ...]) -> None:
-        bind = _bind(request, formats) + _TAIL
-        for task, stream in zip(self.tasks, self.streams, strict=True):
-            own = bind if task.bound is None else _bind(request, formats, task.bound) + _TAIL
-            self._exchange(stream, _parse(request, task) + own)
+    def _send_all(self, packets: Sequence[bytes]) -> None:
+        for packet, stream in zip(packets, self.streams, strict=True):
+            self._exchange(stream, packet)
 
     async def _send_in_steps(self, request: Request, formats: tuple[int, ...], fence: Fence) -> None:
         for position, (task, stream) in enumerate(zip(self.tasks, self.streams, strict=True)):
             self._unsynced.add(position)
             self._exchange(stream, _parse(request, task) + _PARSED_FIRST)
         await self.until(lambda: all(stream.parsed for stream in self.streams))
-        await self._bind_at_one_moment(_bind(request, formats) + _PARSED_FIRST, fence)
+        bind = await _worked_out(_bind, request, formats)
+        await self._bind_at_one_moment(bind + _PARSED_FIRST, fence)
         if fence.barrier is not None:
             await fence.barrier()
         for stream in self.streams:
@@ -274,6 +279,28 @@ class Scatter:
         for stream in self.streams:
             if not stream.over:
                 stream.link.abort()
+
+
+async def _worked_out(
+    encode: Callable[Concatenate[Request, tuple[int, ...], Given], Encoded],
+    request: Request,
+    formats: tuple[int, ...],
+    *given: Given.args,
+    **named: Given.kwargs,
+) -> Encoded:
+    """Encode messages; those of many parameters beside the loop."""
+    if len(request.parameters) > _MANY_PARAMETERS:
+        return await beside(encode, request, formats, *given, **named)
+    return encode(request, formats, *given, **named)
+
+
+def _packets(request: Request, formats: tuple[int, ...], tasks: Sequence[Task]) -> list[bytes]:
+    """Return for each task all that its link is sent."""
+    bind = _bind(request, formats) + _TAIL
+    return [
+        _parse(request, task) + (bind if task.bound is None else _bind(request, formats, task.bound) + _TAIL)
+        for task in tasks
+    ]
 
 
 def _parse(request: Request, task: Task) -> bytes:

@@ -8,11 +8,12 @@ statements become str, names of statements UTF-8, and are written in the link's 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.encodings import by_name, served
 from proxy.errors import ProxyError
 from proxy.settings import set_config_sql
+from proxy.turns import beside
 from proxy.wire import frontend
 from router.errors import Refused, refusal
 from router.escapes import may_switch, with_marks
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from router.plan import Statement
 
 _Message = TypeVar("_Message")
+_LONG_BODY: Final = 1 << 15
 
 
 def escapes(session: Session) -> bool:
@@ -36,6 +38,11 @@ def may_read_otherwise(session: Session, query: bytes, ahead: Iterable[Statement
     """Whether what a backslash of a text means hangs on statements ahead of it that have not run yet."""
     one = session.transaction.shard_count == 1
     return one and b"\\" in query and any(statement.dirties or statement.set_config for statement in ahead)
+
+
+async def read_message(kind: int, body: bytes) -> frontend.Message:
+    """Return a message that FrameReader cut; raises ProtocolViolation. One of many values is read beside the loop."""
+    return frontend.decode(kind, body) if len(body) < _LONG_BODY else await beside(frontend.decode, kind, body)
 
 
 async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable[None]] | None = None) -> str:

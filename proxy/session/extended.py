@@ -27,7 +27,7 @@ from proxy.session.altering import note_altering
 from proxy.session.batch import Batch, begins_itself, ends_pipeline, needs_block_before
 from proxy.session.calling import call_function
 from proxy.session.declared import check_declared, check_taken, taken
-from proxy.session.encoded import check_change, may_read_otherwise, read_text, sets_encoding, with_names
+from proxy.session.encoded import check_change, may_read_otherwise, read_message, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
 from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
 from proxy.session.filling import fill_bind
@@ -47,7 +47,7 @@ from proxy.session.preparing import (
     check_executed,
     current,
     described_rows,
-    key_parameters,
+    parameters_of,
     prepare,
     read_parameters,
     request_of,
@@ -142,11 +142,11 @@ class ExtendedProtocol:
             await self._no_handler(kind, body)
             return
         try:
+            message = await read_message(kind, body)
             if kind in _BEGINNINGS:
                 await self.session.may_begin()
             if self.session.outdated:
                 self._drop_outdated()
-            message = frontend.decode(kind, body)
             if not self.session.encoding.is_utf8:
                 message = with_names(self.session.encoding, message)
             await handler(message)
@@ -350,7 +350,7 @@ class ExtendedProtocol:
         session.running = (prepared.statement,)
         told = isinstance(prepared.statement.plan, Filled)
         if told:
-            parameters = key_parameters(message, prepared)
+            parameters = await parameters_of(message, prepared)
             prepared, message = await fill_bind(session, prepared, message, parameters, self._send_batch)
         portal = Portal(message.portal, prepared, message, None, told=told, inside=session.transaction.savepoints)
         portal.in_failed = session.transaction.failed

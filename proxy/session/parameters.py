@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.errors import ProxyError
 from proxy.session import planning
 from proxy.session.filling import compute, moment_parameter
+from proxy.turns import beside
 from proxy.wire import frontend
 from router import clock_words
 from router.plan_steps import Moment
@@ -99,7 +100,7 @@ async def read_first(
 ) -> frontend.Bind:
     """Return the Bind as shards are to get it; ``read`` shows its parameters to one of them, and raises its error."""
     many = len(parameters) > planning.LONG_ROWS
-    if not (await planning.beside(_are_sure, parameters) if many else _are_sure(parameters)):
+    if not (await beside(_are_sure, parameters) if many else _are_sure(parameters)):
         await read()
     texts = b"\0".join([value.data for value in parameters if value.format == _TEXT and value.data])
     if not clock_words.may_hold(texts):

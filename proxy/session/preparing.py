@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import replace
-from itertools import starmap
 from typing import TYPE_CHECKING
 
 from proxy.description import Description
@@ -36,6 +35,7 @@ from proxy.session.relayed import relayed_shard
 from proxy.session.run import run_parted, settle_before, writes_of
 from proxy.session.session import FAILED_BLOCK
 from proxy.shards.errors import ShardError
+from proxy.turns import beside
 from proxy.wire import backend, frontend
 from proxy.wire.frames import frame
 from router.errors import Refused, SyntaxFailure, refusal
@@ -73,7 +73,14 @@ def key_parameters(bind: frontend.Bind, prepared: PreparedStatement) -> list[Key
     elif len(formats) == 1:
         formats = formats * count
     oids = prepared.description.parameter_oids
-    return list(starmap(KeyParameter, zip(bind.parameters, formats, oids, strict=True)))
+    return list(map(KeyParameter._make, zip(bind.parameters, formats, oids, strict=True)))
+
+
+async def parameters_of(bind: frontend.Bind, prepared: PreparedStatement) -> list[KeyParameter]:
+    """Return the same, of many parameters computed beside the loop."""
+    if len(bind.parameters) > planning.LONG_PARAMETERS:
+        return await beside(key_parameters, bind, prepared)
+    return key_parameters(bind, prepared)
 
 
 async def resolve_bind(
@@ -83,7 +90,7 @@ async def resolve_bind(
     flush: Callable[[], Awaitable[None]] | None = None,
 ) -> Executable:
     """Find the shards of a Bind; a key that only Postgres can read is read by a shard, which may complain about it."""
-    parameters = key_parameters(bind, prepared)
+    parameters = await parameters_of(bind, prepared)
     session.check_settings(prepared.statement)
     executable = await _resolved(session, prepared, bind, parameters, flush)
     if relayed_shard(executable, prepared.statement) is None:
@@ -153,7 +160,7 @@ async def read_parameters(
             await flush()
         await _read_by_a_shard(session, prepared, bind)
 
-    return await read_first(session, bind, key_parameters(bind, prepared), read)
+    return await read_first(session, bind, await parameters_of(bind, prepared), read)
 
 
 def request_of(portal: Portal) -> Request:

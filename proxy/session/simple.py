@@ -40,6 +40,7 @@ from proxy.session.temporary import compare_names
 from proxy.session.unbound import check_no_parameters
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
+from proxy.turns import Turn, beside
 from proxy.wire import backend, frontend
 from router.errors import Refused, SyntaxFailure, refusal
 from router.plan import (
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from router.plan import Executable
     from router.statement import Parsed
 
+_TURN_STATEMENTS = 64  # of a message are looked at before one looks at the clock
 _UNTYPED_PARAMETER = "42P18"
 _ALLOWED_IN_FAILED_BLOCK = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO})
 
@@ -180,7 +182,7 @@ class _Message:
             raise
         except Refused:
             long = planning.is_long(text)
-            return cls(session, text, await planning.beside(parse, text) if long else parse(text), (), version)
+            return cls(session, text, await beside(parse, text) if long else parse(text), (), version)
 
     @property
     def ends_only(self) -> bool:
@@ -230,9 +232,10 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
     ):
         return False
     transaction.command = ""  # of several statements
-    shards = set()
+    shards: set[int | None] = set()
     writes = False
-    for statement in statements:
+    turn, waited, version = Turn(), False, session.database.catalog_version
+    for number, statement in enumerate(statements, 1):
         if not isinstance(statement.plan, Single) or statement.set_config or not statement.transaction_block:
             return False
         if statement.parameters:
@@ -240,8 +243,12 @@ async def _relay_whole(session: Session, text: str, statements: Sequence[Stateme
         shard = relayed_shard(session.resolve(statement), statement)
         shards.add(shard)
         writes = writes or statement.plan.writes
-    if len(shards) != 1 or None in shards:
-        return False
+        if shard is None or len(shards) > 1:
+            return False
+        if not number % _TURN_STATEMENTS:
+            waited = await turn.give_way() or waited
+    if waited and (session.database.catalog_version != version or session.database.definitions.changing):
+        return False  # then each is looked at again
     (shard,) = shards
     assert shard is not None  # noqa: S101 - narrows the type
     uses = [statement.sequences for statement in statements]

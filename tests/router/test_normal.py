@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.normal import CUT, READ_CHARACTERS, SHOWN_CHARACTERS, normalised
+from router import normal
+from router.normal import CUT, READ_CHARACTERS, SHOWN_CHARACTERS, normalise_ahead, normalised
 
 PAIRS = {
     "select a from t where k = 5;": "select a from t where k = $1",
@@ -62,3 +63,27 @@ def test_a_long_text_is_cut() -> None:
     shown = normalised("select '" + "secret" * READ_CHARACTERS + "' from t")
     assert "secret" not in shown
     assert len(normalised("select a " * READ_CHARACTERS)) <= SHOWN_CHARACTERS + len(CUT)
+
+
+def test_what_was_found_ahead_is_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "select 1 " + "+ x" * READ_CHARACTERS
+    texts = [*PAIRS, long, long[:READ_CHARACTERS]]
+    monkeypatch.setattr(normal, "_ahead", normal._Ahead())
+    found = [normalised(text) for text in texts]
+    normalise_ahead(texts)
+    monkeypatch.setattr(normal, "_found", pytest.fail)
+    assert [normalised(text) for text in texts if normalised_is_some(text)] == [one for one in found if one]
+
+
+def normalised_is_some(text: str) -> bool:
+    return bool(text.strip(" ;"))
+
+
+def test_what_was_found_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normal, "_AHEAD_CHARACTERS", 20_000)
+    ahead = normal._Ahead()
+    monkeypatch.setattr(normal, "_ahead", ahead)
+    for number in range(1000):
+        normalise_ahead([f"select {number}", f"select {number}"])
+        assert len(ahead.found) <= 20_000 // normal._ENTRY_CHARACTERS
+    assert ahead.found[("select 999", False)] == "select $1"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pglast.parser import ParseError, scan
 
+from router import statement
 from router.errors import SyntaxFailure
 from router.statement import Parsed, parse, scanned
 from router.tree import walk
@@ -158,3 +161,42 @@ def test_any_text_parses_or_fails_cleanly(text: str) -> None:
     assert position is None or 1 <= position <= len(text) + 1
     for parsed in found:
         assert text[parsed.offset : parsed.offset + len(parsed.text)] == parsed.text
+
+
+BITS = [
+    *("'a'", "'a''b'", "E'a\\'b c'", "e'\\n'", "b'01'", "N'x'", "U&'d\\0061t'", 'U&"d a"', '"q, (i"', "'a' \n 'b'"),
+    *("'a, ' --c, d\n'(b'", "$1", "$", "x$1", "$tag$x $ ta y$tag$", "$$a b, (c$$", "--c, d\n", "/* x, (y /*z*/ */"),
+    *("1.5e10", "1..2", "0x1F", "1e", "12", "ident", "select", "::", ":=", "=>", "<=", "<+-+-", "<->", "@-"),
+    *" \n,()+-*/;",
+]
+
+
+@example(["'a' \n 'b'", "--c, d\n", "'a'"], 5)
+@example(["'a, ' --c, d\n'(b'"], 4)
+@given(st.lists(st.sampled_from(BITS), min_size=1, max_size=40), st.integers(3, 40))
+def test_tokens_of_a_long_text_are_those_of_the_whole(bits: list[str], at_once: int) -> None:
+    text = "".join(bits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statement, "_SCANNED_AT_ONCE", at_once)
+        try:
+            expected = by_the_scanner(text)
+        except ParseError:
+            with pytest.raises(ParseError):
+                scanned(text)
+        else:
+            assert scanned(text) == expected
+
+
+def test_the_scanner_is_given_short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def noted(text: str) -> Any:
+        sizes.append(len(text))
+        return scan(text)
+
+    monkeypatch.setattr(statement, "scan", noted)
+    rows = ", ".join([f"(${k}, 'a ({k}), name')" for k in range(2000)])
+    text = f"insert into t values {rows}"
+    assert scanned(text) == by_the_scanner(text)
+    assert max(sizes) <= 4096
+    assert sum(sizes) < 2 * len(text)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from proxy.session import planning
+from proxy.turns import beside
 from router.errors import Refused
-from router.plan import Constant, SplitInsert
+from router.plan import Constant, Empty, SplitInsert, Statement
 from router.planned import PlannedStatements
 from router.planner import Planner
 from shop import shop
 
 if TYPE_CHECKING:
     from proxy.session.session import Session
-    from router.plan import Statement
 
 LONG = "select 1 " + " " * planning.LONG_CHARACTERS
 PATH = ("public",)
@@ -32,10 +32,10 @@ class Waiting:
         self.begun = threading.Event()
         self.turn = threading.Event()
 
-    def plan(self, text: str, path: tuple[str, ...], oids: tuple[int, ...]) -> tuple[str, ...]:
+    def plan(self, text: str, path: tuple[str, ...], oids: tuple[int, ...]) -> tuple[Statement, ...]:
         self.begun.set()
         assert self.turn.wait(20)
-        return text, *path, *map(str, oids)
+        return tuple([Statement(text=said, plan=Empty(), tag="") for said in (text, *path, *map(str, oids))])
 
 
 class Database:
@@ -65,7 +65,7 @@ async def test_the_loop_goes_on(in_block: bool) -> None:  # noqa: FBT001 - of pa
     planner = Waiting()
     session = session_of(None, planner) if in_block else session_of(planner)
     found, _ = await asyncio.gather(planning.plan(session, LONG, (23,)), let_it_end(planner))
-    assert found == (LONG, "public", "23")  # type: ignore[comparison-overlap]
+    assert [statement.text for statement in found] == [LONG, "public", "23"]
     kept = session.database.planned.known_text(LONG, PATH, (23,))
     assert kept == (None if in_block else found)
 
@@ -90,7 +90,7 @@ async def test_nobody_looks_for_garbage_meanwhile(fails: bool) -> None:  # noqa:
         return gc.isenabled()
 
     assert gc.isenabled()
-    found = await asyncio.gather(planning.beside(look), return_exceptions=True)
+    found = await asyncio.gather(beside(look), return_exceptions=True)
     assert isinstance(found[0], ValueError) if fails else found == [False]
     assert gc.isenabled()
 
