@@ -390,7 +390,12 @@ async def _install(control: Control, database: Database, cluster_name: str) -> i
         if at_home is not None and at_home["shards"] != list(database.shards):
             hint = "A shard joins by RELOAD of a proxy that serves the others (docs/operations.md), not by a start."
         raise PlacementMismatch(problems, hint)
-    await asyncio.gather(*(install_on(control, shard) for shard in range(len(database.shards))))
+    done = await asyncio.gather(
+        *(install_on(control, shard) for shard in range(len(database.shards))), return_exceptions=True
+    )
+    for outcome in done:
+        if outcome is not None:  # told when all are done: none of them may go on while what follows is under way
+            raise outcome
     known = [shard.epoch for shard in shards if shard.epoch is not None]
     fresh = all(shard.meta is None for shard in shards)
     epoch = max(known, default=1) + (1 if found and not fresh else 0)
@@ -435,17 +440,15 @@ async def install_on(control: Control, shard: int) -> None:
     statements = [*record.install_sql(), *TABLES, STRAY, NOTE_CHANGE, GUARD, *NOTE_DDL, *GRANTS]
     statements += [HOLD_VIEW, FILL_VIEW, *VIEW_GRANTS]
     async with control.connection(shard) as connection:
-        await connection.execute("SET client_min_messages = warning")
-        await connection.execute("BEGIN")
+        await connection.execute("BEGIN; SET LOCAL client_min_messages = warning")
         try:
             for statement in statements:
                 await connection.execute(statement)
             await connection.execute("COMMIT")
-        except ShardError:
-            await connection.execute("ROLLBACK")
+        except ShardError as error:
+            if not error.lost:
+                await connection.execute("ROLLBACK")
             raise
-        finally:
-            await connection.execute("RESET client_min_messages")
 
 
 def store_sql(database: Database, cluster_name: str, shard: int, epoch: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from eventually import eventually
 from proxy.shards.control import ControlLinks
 from proxy.shards.endpoint import ShardEndpoint
 from proxy.shards.errors import ShardError
@@ -19,6 +20,7 @@ from proxy.shards.schema import (
     check,
     ensure_slot_checks,
     install,
+    install_on,
 )
 from router.cluster import Database, Placement, Reference, Sharded, TableName
 from router.own_schema import guard_call
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 SHARDS = 3
 CLUSTER = "test"
+WAITS = """
+    SELECT pid FROM pg_locks WHERE NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 def table(name: str) -> TableName:
@@ -472,3 +478,28 @@ async def test_any_role_can_announce_its_ddl(control: ControlLinks) -> None:
         await on(control, 0, "RESET ROLE; DROP ROLE catalog_ddl")
     async with control.connection(0) as connection:
         assert await catalog_version(connection) == 1
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "terminated"])
+async def test_an_installation_that_is_broken_off_says_by_what(
+    shard_databases: list[str], control: ControlLinks, ending: str
+) -> None:
+    """Nothing is asked of a link that is gone: what that says would come in place of the reason."""
+    await install(control, database(), CLUSTER)
+    holder = await asyncpg.connect(shard_databases[0])
+    try:
+        await holder.execute("BEGIN; LOCK TABLE pgchorus.placement IN ACCESS EXCLUSIVE MODE")
+        installing = asyncio.ensure_future(install_on(control, 0))
+        await eventually(lambda: holder.fetch(WAITS))
+        (waiting,) = await holder.fetch(WAITS)
+        if ending == "cancelled":
+            installing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await installing
+        else:
+            await holder.execute("SELECT pg_terminate_backend($1)", waiting["pid"])
+            with pytest.raises(ShardError) as caught:
+                await installing
+            assert caught.value.sqlstate == "57P01"
+    finally:
+        await holder.close()
