@@ -50,6 +50,7 @@ _FOLLOWERS: Final = 4
 #: How often a pipeline is looked at for a shape: what has none then (texts, binary) is not asked again.
 _MOST_TRIES: Final = 16
 _ZERO: Final = ord("0")
+_TELL: Final = frozenset({"client_min_messages", "log_parameter_max_length_on_error"})
 
 
 class KnownBind(Expected):
@@ -329,8 +330,8 @@ class KnownBinds:
 
 
 def _tells_names(applied: Applied) -> bool:
-    """Whether clients may be told what a server says to those who debug it: it names statements."""
-    return any(name == "client_min_messages" for name, _ in applied.statements)
+    """Whether clients may be told what is bound: by what a server says to those who debug it, or of an error."""
+    return any(name in _TELL for name, _ in applied.statements)
 
 
 def _sent_type(source: KeyedBind, oids: tuple[int, ...]) -> str | None:

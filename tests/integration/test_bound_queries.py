@@ -444,6 +444,21 @@ def test_a_query_that_waits_can_be_ended(town: Town, twins: Twins, how: str) -> 
         twins.query(TEXT.format(KEY))
 
 
+def test_no_error_tells_of_parameters(town: Town, twins: Twins) -> None:
+    """With this setting Postgres says of an error what was bound: nothing was, as far as the client knows."""
+    eventually(partial(is_bound, town, twins), "it is never bound")
+    twins.query("SET log_parameter_max_length_on_error = -1")
+    twins.query("SET statement_timeout = '200ms'")
+    for _ in range(TIMES):
+        twins.query(TEXT.format(KEY))
+    answers = []
+    for dsn, client in ((town.one, twins.one), (town.shards[town.shard_of(KEY)], twins.proxy)):
+        with psycopg.connect(dsn) as holder:
+            holder.execute(b"LOCK TABLE notes")
+            answers.append(client.query(TEXT.format(KEY)))
+    assert answers[0] == answers[1]
+
+
 def test_what_is_sent_behind_it_waits_its_turn(town: Town, twins: Twins) -> None:
     eventually(partial(is_bound, town, twins), "it is never bound")
     one = Query(TEXT.format(KEY).encode())
