@@ -328,6 +328,11 @@ class ClientConnection:
         assert self._transport is not None  # noqa: S101 - the lane has come after it
         return self._transport.write
 
+    @property
+    def written(self) -> int:
+        """How many bytes were written to the client, or queued for it."""
+        return self.sent + self._out_bytes
+
     def write(self, data: bytes | bytearray) -> None:
         """Queue bytes for the client; into the void when it is gone.
 

@@ -149,9 +149,13 @@ class ClientSaidAll(ClientGone):
     """The client says no more, and may still listen."""
 
 
-def definitions_changed() -> ProxyError:
+class DefinitionsChangedError(ProxyError):
+    """A statement was planned by what is changed; nothing of it has been done."""
+
+
+def definitions_changed() -> DefinitionsChangedError:
     """Return what those are told whose statement was planned by what is changed."""
-    return ProxyError(
+    return DefinitionsChangedError(
         SERIALIZATION_FAILURE,
         "could not serialize access due to a change of definitions",
         detail="What the statement uses was changed while it waited.",

@@ -5,7 +5,7 @@ would be parsed with other columns than the client was told of, and its rows sen
 says that its cached plan must not change. So while a session of this proxy has DDL under way, others ask for what has
 been described already again: the shard answers when it knows.
 
-Over several shards such statements end with 40001 (proxy.session.changing).
+Over several shards such statements are ended, and planned anew (proxy.session.changing).
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ are looked for, would be the old one, and rows would be missing. So, before such
 1. statements of this proxy that have not begun wait (``begins``), until it is committed: then they go by the
    definitions that the transaction saw last, and soon by what is read of those committed;
 2. those under way that mean something else by the new definitions, or may have been described with other columns, are
-   ended with 40001: nothing of them has been done.
+   ended: nothing of them has been done. Where nobody can tell they are run once more (proxy.session.anew); the others
+   are told 40001.
    They cannot have been running: who uses what is changed holds locks that the change had to wait for.
 
-3. a pipeline with such a statement in it that waits for its Sync is ended in the same way when it goes on.
+3. a pipeline with such a statement in it that waits for its Sync is treated in the same way when it goes on.
 
 Decides who must be ended. Left to others: what other proxies have under way (proxy.shards.versions, docs/limits.md).
 """

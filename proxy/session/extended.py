@@ -126,6 +126,11 @@ class ExtendedProtocol:
             take_back(batch.script)
         raise definitions_changed()
 
+    def forget(self) -> None:
+        """Nothing has been said since the last Sync."""
+        self.batch, self.skipping, self._executed = None, False, False
+        self._locks.ended()
+
     @property
     def under_way(self) -> bool:
         """Whether messages wait for a Sync, or are skipped up to it."""
@@ -155,6 +160,7 @@ class ExtendedProtocol:
             self._skip()
         except CLIENT_ERRORS as error:
             raise_if_fatal(error)
+            self.session.anew.raise_if_outrun(error)
             await self._fail_in_order(error)
             if kind == _SYNC:  # with a body that it should not have: nothing is left to skip to
                 self.skipping = False
@@ -217,10 +223,10 @@ class ExtendedProtocol:
 
     def _reply(self, frame: bytes) -> None:
         """Send an answer of the session's own, behind those of the shard that are still to come."""
-        if self.batch is not None and self.batch.script:
+        if self.batch is not None and self.batch.script and not self.session.anew.owes:
             self.batch.script[-1].after += frame
         else:
-            self.session.write(frame)
+            self.session.anew.reply(frame)
 
     def _set_statement(self, name: bytes, prepared: PreparedStatement | None) -> None:
         """Note a Parse or a Close (None); if what goes before it to the shard fails, Postgres would have skipped it."""
@@ -298,7 +304,8 @@ class ExtendedProtocol:
             await session.transaction.begin_on_links(reads=batch.reads)
         if batch.reads:
             await settle_before(session, [batch.shard])
-        answer = Relay(session.connection, session.on_parameter, batch.script, session.transaction.explain)
+        explain, anew = session.transaction.explain, session.anew
+        answer = Relay(session.connection, session.on_parameter, batch.script, explain, anew)
         batch.link.exchange(bytes(batch.frames) + _SYNC_FRAME, answer)
         await answer.wait(batch.link)
         while answer.copy_in:
@@ -362,7 +369,7 @@ class ExtendedProtocol:
             check_result_formats(message, prepared)
             self._reply(backend.bind_complete())
         else:
-            await self._bind_on_link(portal, portal.shard, forward=True)
+            await self._bind_on_link(portal, portal.shard, forward=session.anew.is_news(backend.bind_complete()))
 
     async def _resolve(self, portal: Portal) -> None:
         """Find out where a portal lives; parameters that no link will see are read now."""
@@ -424,7 +431,7 @@ class ExtendedProtocol:
                 self.session.check_not_failed()
                 await check_executed(self.session, portal.prepared, self._send_batch)
             shard = portal.shard
-            if shard is None or portal.deferred or portal.told:
+            if shard is None or portal.deferred or portal.told or self.session.anew.owes:
                 self._reply(portal.described())
                 return
         batch = await self._batch_for(shard, writes=False, reads=False)
@@ -583,10 +590,7 @@ class ExtendedProtocol:
         except CLIENT_ERRORS as error:
             session.report_error(error)
             await simple.after_error(session)
-        self.batch = None
-        self.skipping = False
-        self._executed = False
-        self._locks.ended()
+        self.forget()
         await session.transaction.release_locks()
         at_sync(session)
         if not session.transaction.in_block:

@@ -410,6 +410,7 @@ class FastLane(WaitingLane):
         """Inside a block: its link, or one that joins it, with a look before the statement if there must be one."""
         transaction = self._transaction
         self._pool = None
+        self._first = not transaction.links
         settles = must_settle(transaction, shard)
         if settles:
             self._waits = [] if self._waited else self._database.settler.must_wait(shard)
@@ -487,12 +488,20 @@ class FastLane(WaitingLane):
             if passed is None:
                 return over
             chunk, index = passed.chunk, passed.index
+        if self._session.outrun and self._is_outrun(self._statement, chunk, index):
+            self._special = not over  # nor is its end an answer
+            if over:
+                self._outrun = False
+                self.run_anew()
+            return over
         if over and not self._special and all(frame[0] in PLAIN for frame in index[:-1]):
             # Behind a prefix, or the last piece of a long answer.
             start, stop = index[0][1], index[-1][2]
             if self.whole(chunk if stop - start == len(chunk) else chunk[start:stop]):
+                self._said = False
                 return True
         special, sqlstate = pass_on(self._session, chunk, index)
+        self._said = not over
         self._special = self._special or special
         if sqlstate is not None:
             self._failed, self._sqlstate = True, sqlstate
@@ -535,7 +544,7 @@ class FastLane(WaitingLane):
             return
         self._shared, self._opening = NOT_SHARED, None
         link, undone = self._link, self._undone
-        self._special = self._failed = False
+        self._special = self._failed = self._said = self._outrun = False
         self._undone = b""
         self._late = 0.0
         if link is not None and not link.closed:
@@ -587,14 +596,3 @@ class FastLane(WaitingLane):
         self.rest()
         if self.armed:
             self.arm()
-
-    def rest(self) -> None:
-        """The statement is over: wait for the next, or leave what has arrived meanwhile to the session."""
-        connection = self._connection
-        self._session.in_query = self.busy = False
-        self._link = connection.source = None
-        if self.missed:
-            self.missed = False
-            connection.wake()
-        else:
-            self.armed = True

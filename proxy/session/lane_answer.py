@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.errors import QUERY_CANCELED
 from proxy.wire import backend
 from proxy.wire.backend import decode_error, decode_parameter_status
 from proxy.wire.frames import HEADER_BYTES
@@ -14,10 +15,20 @@ from proxy.wire.frames import HEADER_BYTES
 if TYPE_CHECKING:
     from proxy.session.session import Session
     from proxy.shards.receiver import Chunk, Frame
+    from router.plan import Statement
 
 _READY: Final = backend.READY_FOR_QUERY
 _ERROR: Final = backend.ERROR_RESPONSE
 _PARAMETER: Final = backend.PARAMETER_STATUS
+
+
+def is_outrun(session: Session, statement: Statement, chunk: Chunk, index: list[Frame], *, first: bool) -> bool:
+    """Whether the first frames of an answer have an error of which the client need not hear (proxy.session.anew)."""
+    for kind, start, end in index:
+        if kind == _ERROR:
+            error = decode_error(bytes(chunk[start + HEADER_BYTES : end]))
+            return error.sqlstate == QUERY_CANCELED and session.anew.takes_in_lane(statement, first=first)
+    return False
 
 
 def pass_on(session: Session, chunk: Chunk, index: list[Frame]) -> tuple[bool, str | None]:

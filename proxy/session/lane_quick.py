@@ -169,7 +169,6 @@ class QuickLane(FastLane):
                 head = running.heads.get(len(data))
                 sent = running.sent_alike(data) if head is None else head + data[running.behind :]
                 if kind != NAMED:
-                    self._data = data
                     self._shared = BOUND if kind == SHARED else QUERY_BOUND
             if kind == QUERY:
                 if statements:
@@ -179,6 +178,7 @@ class QuickLane(FastLane):
             idle.pop()
             link.asked_at = now
             link.quick = self
+            self._data = data
             self._likely = _NOBODY
             self._running = running
             self._link = link

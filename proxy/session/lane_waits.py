@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.connection import Lane
 from proxy.errors import QUERY_CANCELED, ProxyError
+from proxy.session.lane_answer import is_outrun
 from proxy.session.lane_block import can_bring_up
 from proxy.settings import NOTHING_APPLIED
 from proxy.shards.waiters import Waiter
+from proxy.transaction import Block
 from proxy.twophase.settling import SETTLE_S
 from proxy.wire.frames import HEADER_BYTES, walk
 
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
     from proxy.shards.pool import LinkPool
+    from proxy.shards.receiver import Chunk, Frame
     from proxy.transaction import ClientTransaction
+    from router.plan import Statement
     from router.shortcut import Shortcut
 
 _log: Final = logging.getLogger(__name__)
@@ -150,13 +154,16 @@ class WaitingLane(Lane):
         "_connection",
         "_data",
         "_database",
+        "_first",
         "_known",
         "_late",
         "_link",
+        "_outrun",
         "_parked",
         "_pool",
         "_pools",
         "_queued",
+        "_said",
         "_session",
         "_shard",
         "_shortcut",
@@ -187,6 +194,8 @@ class WaitingLane(Lane):
         self._shortcut: Shortcut | None = None  # what waits in the queue for a link: a Query of this,
         self._known: KnownBind | None = None  # or a pipeline of this
         self._late = 0.0  # for so many seconds
+        self._first = True  # no shard had a part in the block before
+        self._said = self._outrun = False  # a part of the answer was passed on; it is to be another one
         #: Whether the session has ended.
         self.left = False
 
@@ -302,6 +311,31 @@ class WaitingLane(Lane):
         """A bug of ours has kept a statement from being sent: the session ends."""
         self._session.in_query = self.busy = False
         self._connection.abort()
+
+    def rest(self) -> None:
+        """The statement is over: wait for the next, or leave what has arrived meanwhile to the session."""
+        connection = self._connection
+        self._session.in_query = self.busy = False
+        self._link = connection.source = None
+        if self.missed:
+            self.missed = False
+            connection.wake()
+        else:
+            self.armed = True
+
+    def _is_outrun(self, statement: Statement, chunk: Chunk, index: list[Frame]) -> bool:
+        if not (self._outrun or self._said):
+            first = self._first or self._transaction.block is Block.NONE
+            self._outrun = is_outrun(self._session, statement, chunk, index, first=first)
+        return self._outrun
+
+    def run_anew(self) -> None:
+        """A statement has been ended, and its client has heard nothing of it: the session runs it once more."""
+        self._late = 0.0
+        # The link may be somebody else's soon: a client that does not read must not pause it.
+        self._connection.feed_from(None)
+        self._session.anew.leaves_lane()
+        self._hand_over()
 
     def _hand_over(self) -> None:
         """Leave the statement to the session after all."""

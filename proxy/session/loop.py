@@ -9,6 +9,7 @@ import structlog
 
 from proxy.errors import ClientGone
 from proxy.session import keepers
+from proxy.session.anew import Outrun
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane_quick import QuickLane
 from proxy.session.simple import simple_query
@@ -55,6 +56,7 @@ async def serve_session(session: Session) -> None:
             if kind == _TERMINATE:
                 return
             await _handle(session, extended, kind, body)
+            session.anew.over(kind)
             if kind in _UNIT_ENDS:
                 session.meter.over()
                 session.transaction.refused = None
@@ -77,6 +79,17 @@ async def serve_session(session: Session) -> None:
 
 
 async def _handle(session: Session, extended: ExtendedProtocol, kind: int, body: bytes) -> None:
+    if session.anew.pending:
+        await session.anew.undo()
+    session.anew.comes(kind, body)
+    try:
+        await _handle_once(session, extended, kind, body)
+    except Outrun:
+        extended.forget()
+        await session.anew.again()
+
+
+async def _handle_once(session: Session, extended: ExtendedProtocol, kind: int, body: bytes) -> None:
     if kind == _QUERY:
         if not extended.skipping and await extended.ready_for_simple_query():
             await simple_query(session, body)

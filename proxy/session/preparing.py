@@ -474,7 +474,7 @@ async def relay_on_link(
     if sets_encoding(portal.prepared.statement):
         check_change(session)
     await before_set_config(session, portal.prepared.statement)
-    answer = Relay(session.connection, session.on_parameter, script, session.transaction.explain)
+    answer = Relay(session.connection, session.on_parameter, script, session.transaction.explain, session.anew)
     answer.hold_tag = True
     link.exchange(packet, answer)
     await answer.wait(link)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxy.executor.copy_client import MISPLACED, of_misplaced, out_of_place, receive_in_copy
+from proxy.session.anew import Outrun
 from proxy.session.meter import rows_of_tag
 from proxy.wire import backend, frontend
 from proxy.wire.backend import decode_error, decode_parameter_status
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.connection import ClientConnection
+    from proxy.session.anew import Anew
     from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
     from proxy.wire.fields import ErrorFields
@@ -78,11 +80,14 @@ class Relay:
         on_parameter: Callable[[str, str], None],
         script: deque[Step] | None = None,
         explain: Callable[[ErrorFields], ErrorFields | None] = lambda _error: None,
+        anew: Anew | None = None,
     ) -> None:
         self._client = client
         self._on_parameter = on_parameter  # tells the client in its own time
         self._script = script
         self._explain = explain  # what the client is told instead of an error
+        self._anew = anew  # knows of errors of which it is told nothing
+        self._outrun = False  # such a one has come
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost: ShardError | None = None
         self._over = False  # ReadyForQuery has ended the exchange
@@ -121,6 +126,8 @@ class Relay:
             else:
                 forward, after = self._judge(kind, chunk, start, end)
                 rows_go = forward if kind in _ROWS else None
+                if kind == _ERROR and self._outrun:
+                    run_start = run_end = 0  # nor of what stands before it
             if forward:
                 if run_end != start:
                     if run_end > run_start:
@@ -163,18 +170,7 @@ class Relay:
             self._reported.append(decode_parameter_status(bytes(chunk[start + 5 : end])))
             return False, b""
         if kind == _ERROR:
-            self.failed = True
-            self.copy_in = False  # also where it had asked for data and then thought better of it
-            error = decode_error(bytes(chunk[start + 5 : end]))
-            misplaced = of_misplaced(error, self._misplaced)
-            self._desynchronized = misplaced is not None
-            instead = misplaced or self._explain(error)
-            if instead is None and self._script and (place := self._script[0].place) is not None:
-                instead = place(error)
-            self.sqlstate = (instead or error).sqlstate
-            if self._script is not None:
-                take_back(self._script)  # after an error the shard skips to Sync
-            return instead is None, b"" if instead is None else backend.error_response(instead)
+            return self._judge_error(decode_error(bytes(chunk[start + 5 : end])))
         if kind in _ASYNCHRONOUS:
             return True, b""
         if self._awaits_closed and kind in (_READY, _CLOSED):
@@ -189,6 +185,22 @@ class Relay:
         if held:
             self.tag = bytes(chunk[start:end])
         return self._follow(kind, held=held)
+
+    def _judge_error(self, error: ErrorFields) -> tuple[bool, bytes]:
+        self.failed = True
+        self.copy_in = False  # also where it had asked for data and then thought better of it
+        self._outrun = self._anew is not None and self._anew.takes(error)
+        misplaced = of_misplaced(error, self._misplaced)
+        self._desynchronized = misplaced is not None
+        instead = misplaced or self._explain(error)
+        if instead is None and self._script and (place := self._script[0].place) is not None:
+            instead = place(error)
+        self.sqlstate = (instead or error).sqlstate
+        if self._script is not None:
+            take_back(self._script)  # after an error the shard skips to Sync
+        if self._outrun:
+            return False, b""
+        return instead is None, b"" if instead is None else backend.error_response(instead)
 
     def _follow(self, kind: int, *, held: bool) -> tuple[bool, bytes | bytearray]:
         """Say what the script makes of a frame; without one everything is passed on."""
@@ -230,6 +242,8 @@ class Relay:
             link.has_waited()
         if self._desynchronized and self._over:
             raise out_of_place()
+        if self._outrun and self._over:
+            raise Outrun
 
     async def pass_copy_data(self, link: ShardLink) -> None:
         """Feed the client's CopyData to the shard until CopyDone or CopyFail, or until the shard has had enough."""

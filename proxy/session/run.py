@@ -102,7 +102,7 @@ async def relay(  # noqa: PLR0913 - the last two go together
     explain = session.transaction.explain
     if place is not None:
         explain = partial(_explained, explain, place)
-    answer = Relay(session.connection, session.on_parameter, explain=explain)
+    answer = Relay(session.connection, session.on_parameter, explain=explain, anew=session.anew)
     answer.hold_tag = held
     answer.alone = statement.tag == "COPY"
     link.exchange(frontend.Query(link.encode(padded(statement) if text is None else text)).encode(), answer)

@@ -21,6 +21,7 @@ from proxy.executor.request import Environment
 from proxy.fields import SessionFields
 from proxy.giving_way import cancel_commit, cancel_on, deaf_behind
 from proxy.session import names, own_settings
+from proxy.session.anew import Anew
 from proxy.session.changing import changing
 from proxy.session.clocks import told_by
 from proxy.session.cursors import OpenCursors, is_inside, located
@@ -134,8 +135,8 @@ class Session(SessionFields):
         self.waits = False  # for definitions that change: what it was sent has not begun
         self.in_lane: Callable[[], Statement | None] = lambda: None  # what the fast lane runs
         self.planned_ahead: Callable[[], list[Statement]] = list  # what a pipeline has bound and not run
-        self.outdated = False  # by definitions that are others now
-        self.outrun = False  # the statement under way is being ended because definitions change
+        self.outdated = self.outrun = False  # that; the statement under way is ended: because definitions change
+        self.anew = Anew(self)
         own_settings.reset_all(self)
 
     @property
@@ -249,6 +250,7 @@ class Session(SessionFields):
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """The client wants what runs cancelled: as ``stop``, and a COMMIT where that is the shard's own."""
+        self.anew.unwanted = True
         return cancel_commit(self.transaction) if self.transaction.committing else self.stop()
 
     def stop(self) -> list[asyncio.Task[None]]:

@@ -90,6 +90,7 @@ async def simple_query(session: Session, body: bytes) -> None:
         await after_error(session)
     except CLIENT_ERRORS as error:
         raise_if_fatal(error)
+        session.anew.raise_if_outrun(error)
         session.fate.unplanned = not isinstance(error, ProxyError)
         session.report_error(error)
         await after_error(session)

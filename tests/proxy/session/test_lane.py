@@ -85,6 +85,7 @@ class Scene:
             note_effects=lambda *_: None,
             clocks=None,
             in_query=False,
+            outrun=False,
         )
         extended: Any = SimpleNamespace(under_way=True)
         self.lane = FastLane(self.session, extended)
@@ -143,3 +144,20 @@ async def test_on_the_long_road_too_a_link_is_paused_for_as_long_as_it_feeds_the
     assert server.reading
     connection.resume_writing()
     assert server.reading
+
+
+CANCELED = backend.error_response(ErrorFields.make("ERROR", "57014", "canceling statement"))
+
+
+@pytest.mark.parametrize("pieces", [(CANCELED, READY), (CANCELED + READY,)])
+async def test_a_statement_that_is_run_once_more_is_told_nothing_of(pieces: tuple[bytes, ...]) -> None:
+    """The end of its answer, which may come by itself, is no answer either; the session has the message."""
+    scene = Scene()
+    left: list[bool] = []
+    scene.session.outrun = True
+    scene.session.anew = SimpleNamespace(takes_in_lane=lambda _, first: first, leaves_lane=lambda: left.append(True))
+    for piece in pieces:
+        scene.link.data_received(piece)
+    assert scene.client.written == b""
+    assert left == [True]
+    assert list(scene.connection.inbox) == [(ord("Q"), QUERY[5:])]

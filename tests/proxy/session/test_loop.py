@@ -60,6 +60,7 @@ async def test_a_full_inbox_does_not_keep_the_others_waiting(monkeypatch: pytest
         ),
         meter=SimpleNamespace(arrived=lambda: None, over=lambda: None),
         in_query=False,
+        anew=SimpleNamespace(pending=False, comes=lambda *_: None, over=lambda _: None),
         clocks=None,
         close=_close,
     )
