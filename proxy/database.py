@@ -35,12 +35,13 @@ from proxy.twophase.deadlock import DeadlockDetector
 from proxy.twophase.record import READ_KEY
 from proxy.twophase.settling import Settler
 from router.catalog import Catalog
+from router.plan_control import Control, TransactionControl
 from router.planned import PlannedStatements
 from router.planner import Planner
 from router.shortcut import Shortcuts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from proxy.admin.metrics import Metrics
@@ -65,10 +66,13 @@ if TYPE_CHECKING:
     from proxy.wire.oids import TypeMap
     from router.cluster import Database
     from router.plan import Statement
+    from router.statement import Parsed
 
 log = structlog.get_logger("pgchorus.database")
 
 SEARCH_PATHS = 1_000  # for which shortcuts are kept
+#: What needs no placements: a block ends by it (PREPARE: one that has failed), or goes back.
+_ENDS = frozenset({Control.COMMIT, Control.ROLLBACK, Control.ROLLBACK_TO, Control.PREPARE})
 
 
 class LogicalDatabase(DatabaseFields):
@@ -132,7 +136,7 @@ class LogicalDatabase(DatabaseFields):
         self.on_grown: list[Callable[[ShardEndpoint], None]] = []  # who else has to know of another shard
         self.on_adopted: list[Callable[[Database, int], None]] = []  # who else goes by the placements and their epoch
         self._misplaced = ""  # in what home's placements differ from ours
-        self.on_misplaced: Callable[[], Awaitable[None]] | None = None  # what may mend that
+        self.on_misplaced: Callable[[], None] | None = None  # what may mend that
         self._known_catalog = Known()  # texts that cannot be printed while somebody holds their table
         self.proven_settings: set[tuple[int, str, Applied]] = set()
         self.roles_that_ask: set[str] = set()  # for sequence values (proxy.session.sequences)
@@ -318,6 +322,15 @@ class LogicalDatabase(DatabaseFields):
         if self._misplaced:
             raise misplaced(self._misplaced)
         return self._planner
+
+    def plan_ends(self, parsed: Sequence[Parsed], search_path: tuple[str, ...]) -> tuple[Statement, ...]:
+        """Plan how a block ends, or goes back: no placement is looked at for that. Raises F0000 for all else."""
+        planner = self._planner
+        if planner is not None and parsed and all(one.kind == "TransactionStmt" for one in parsed):
+            made = tuple(planner.plan_one(one, search_path) for one in parsed)
+            if all(isinstance(one.plan, TransactionControl) and one.plan.control in _ENDS for one in made):
+                return made
+        raise misplaced(self._misplaced)
 
     @property
     def misplaced(self) -> str:

@@ -133,17 +133,20 @@ def say_done(file: str, waiting: list[str]) -> None:
         log.warning("other changes wait for a restart", file=file, sections=", ".join(waiting))
 
 
-def failed(file: str, error: Exception) -> ProxyError:
-    """Log that nothing has changed, and return what an administrator is told."""
+def failed(file: str, error: Exception, *, again: bool) -> ProxyError:
+    """Log that nothing has changed (``again``: only to those who debug), and return what an administrator is told."""
     told = error if isinstance(error, ProxyError) else None
     reason = str(error) if told is None else told.message
-    log.error("not reloaded, all stays as it was", file=file, error=reason)
+    (log.debug if again else log.error)("not reloaded, all stays as it was", file=file, error=reason)
     detail, hint = ("", "") if told is None else (told.detail, told.hint)
     return ProxyError("F0000", f"not reloaded, all stays as it was: {reason}", detail=detail, hint=hint)
 
 
-async def reload(server: Reloadable) -> ProxyError | None:
-    """Read the configuration's file again; return why all is as it was, if that is so. The log has it as well."""
+async def reload(server: Reloadable, *, again: bool = False) -> ProxyError | None:
+    """Read the configuration's file again; return why all is as it was, if that is so. The log has it as well.
+
+    ``again``: it has had it already.
+    """
     async with server.reloading:
         systemd.reloading()
         file = server.config.file
@@ -153,7 +156,7 @@ async def reload(server: Reloadable) -> ProxyError | None:
             if prepared.placing is not None:
                 await _place(prepared.placing)
         except (ConfigError, TlsError, OSError, ProxyError) as error:
-            return failed(file, error)
+            return failed(file, error, again=again)
         else:
             prepared.apply(server)
             say_done(file, waiting)

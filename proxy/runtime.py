@@ -284,7 +284,7 @@ async def _watch_catalog(served: LogicalDatabase) -> None:
             write_at = loop.time() + VERSION_WRITE_S
             if not await served.follow_catalog():
                 await served.notice_defaults()
-            elif served.misplaced and not served.definitions.changing and served.on_misplaced is not None:
-                await served.on_misplaced()
+            elif served.misplaced and served.on_misplaced is not None:
+                served.on_misplaced()
         except ShardError as error:
             log.info("the catalog's version could not be read", database=served.logical.name, error=str(error))

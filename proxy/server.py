@@ -38,6 +38,7 @@ from proxy.handover import Handover, Taken
 from proxy.listening import LISTEN_BACKLOG, bound, sockets_for
 from proxy.login import serve_client
 from proxy.reload import reload
+from proxy.rereading import Rereading
 from proxy.runtime import open_database
 from proxy.shards.errors import ShardError
 from proxy.shards.pool import PoolLimits
@@ -177,19 +178,15 @@ class Server:
             {"worker": 1, "pid": pid, "state": "serving", "clients": clients, "since": self._started_at, "restarts": 0}
         ]
 
-    async def reload(self) -> None:
-        """Do what SIGHUP does; raises ProxyError when all stays as it was. Once begun, it is done to its end."""
-        if self.family is not None:
-            await self.family.reload()
-        elif error := await asyncio.shield(spawn(reload(self), name="reload")):
-            raise error
+    async def reload(self, *, again: bool = False) -> None:
+        """Do what SIGHUP does; raises ProxyError when all stays as it was. Once begun, it is done to its end.
 
-    async def _read_placements(self) -> None:
-        """Another proxy has changed placements: our file may have them as well."""
-        try:
-            await self.reload()
-        except ProxyError as error:
-            log.info("placements could not be read again", error=error.message)
+        ``again``: the log has been told already why it could not be done.
+        """
+        if self.family is not None:
+            await self.family.reload(again=again)
+        elif error := await asyncio.shield(spawn(reload(self, again=again), name="reload")):
+            raise error
 
     def drain(self) -> None:
         """Do what SIGTERM does."""
@@ -302,7 +299,9 @@ class Server:
             )
             served.tracing = tracing
             served.use_log(self.log)
-            served.on_misplaced = self._read_placements
+            rereading = Rereading(served, self.reload)
+            served.on_misplaced = rereading.begin
+            stack.callback(rereading.end)
         self.credentials = await asyncio.to_thread(Credentials, self.config.auth.users, await self._nonce())
         stack.callback(self._close_door)
         beat = spawn(self._measure_lag(), name="event loop's lag")

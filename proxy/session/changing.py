@@ -51,6 +51,16 @@ def misplaced(differences: str) -> ProxyError:
     )
 
 
+async def check_commit(session: Session) -> None:
+    """Before COMMIT of a block that has not failed: the placements it was planned by must still be those of the shards.
+
+    Else it is rolled back, and F0000 is raised. A block that has done nothing was planned by none.
+    """
+    if (differences := session.database.misplaced) and session.transaction.links:
+        await session.rollback()
+        raise misplaced(differences)
+
+
 class Definitions:
     """Whether the definitions of one logical database are about to change, or how its tables are placed."""
 

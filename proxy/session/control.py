@@ -15,6 +15,7 @@ from proxy.giving_way import past_cancels
 from proxy.isolation import DEFAULT_SETTINGS, SHOW_DEFAULT, Modes
 from proxy.session import adopting, clocks
 from proxy.session.chaining import begin_block, chain
+from proxy.session.changing import check_commit
 from proxy.session.constraints import set_constraints
 from proxy.session.encoded import check_change, check_changed
 from proxy.session.executed import control_behind
@@ -103,6 +104,8 @@ async def _begin(session: Session, statement: Statement, plan: TransactionContro
 
 async def _commit(session: Session, plan: TransactionControl) -> bytes:
     transaction = session.transaction
+    if transaction.in_block and not transaction.failed:
+        await check_commit(session)
     if transaction.block is not Block.EXPLICIT:
         if plan.chain:
             raise ProxyError("25P01", "COMMIT AND CHAIN can only be used in transaction blocks")

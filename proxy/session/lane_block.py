@@ -50,6 +50,7 @@ def is_ordinary(session: Session) -> bool:
         or transaction.reads_otherwise
         or session.has_changed_parameters
         or session.database.definitions.changing
+        or session.database.misplaced
     )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.turns import beside
+from router.errors import SyntaxFailure
 from router.normal import normalise_ahead
 from router.plan import SplitInsert
 from router.planned import Missing
 from router.resolve import resolve
+from router.statement import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,8 @@ def is_long(text: str, *, learns: bool = False) -> bool:
 
 async def plan(session: Session, text: str, parameter_oids: tuple[int, ...] = ()) -> tuple[Statement, ...]:
     """Plan a message, as Session.plan does. The catalog may be another when it is done."""
+    if session.database.misplaced and session.planner_in_block is None:
+        return await _ends(session, text)
     if session.hiding:
         return session.plan(text, parameter_oids)
     path, database, inside = session.search_path, session.database, session.planner_in_block
@@ -65,6 +69,15 @@ async def plan(session: Session, text: str, parameter_oids: tuple[int, ...] = ()
     if version == database.catalog_version:
         database.planned.keep(found, made)
     return made.plans
+
+
+async def _ends(session: Session, text: str) -> tuple[Statement, ...]:
+    """Plan what a block may end with while this proxy's placements are not those of the shards; raises F0000."""
+    try:
+        parsed = await beside(parse, text) if is_long(text) else parse(text)
+    except SyntaxFailure:
+        parsed = ()
+    return session.database.plan_ends(parsed, session.search_path)
 
 
 async def resolved(session: Session, found: Plan, parameters: Sequence[KeyParameter] = ()) -> Executable:

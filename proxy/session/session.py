@@ -165,6 +165,8 @@ class Session(SessionFields):
 
     def plan_one(self, parsed: Parsed) -> Statement:
         """Plan one statement of a message, with the catalog as it is at this point of the transaction."""
+        if self.database.misplaced and self.planner_in_block is None:
+            return self.database.plan_ends((parsed,), self.search_path)[0]
         if self.hiding:
             check_names(self, [parsed])
         planner = self.planner_in_block or self.database.planner

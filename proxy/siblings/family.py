@@ -66,9 +66,12 @@ class Family:
         known: list[dict[str, Any]] = await self._ask("workers")
         return known
 
-    async def reload(self) -> None:
-        """Have all of them read the configuration again; raises ProxyError when all stays as it was."""
-        await self._ask("reload")
+    async def reload(self, *, again: bool) -> None:
+        """Have all of them read the configuration again; raises ProxyError when all stays as it was.
+
+        ``again``: the log has been told already why it could not be done.
+        """
+        await self._ask("reload", again)
 
     def timelines(self, database: str) -> Iterable[tuple[str, int, int]]:
         """Return what others have seen of a database's shards (proxy.shards.timelines.Others)."""

@@ -139,9 +139,9 @@ class Asking:
         """DRAIN."""
         asyncio.get_running_loop().call_soon(self._drain)
 
-    async def on_reload(self, _: Slot, __: object) -> None:
+    async def on_reload(self, _: Slot, again: bool) -> None:  # noqa: FBT001 - what a worker has sent
         """RELOAD."""
-        if error := await asyncio.shield(spawn(self.reload(), name="reload")):
+        if error := await asyncio.shield(spawn(self.reload(again=again), name="reload")):
             raise error
 
     async def welcome(self, slot: Slot) -> dict[str, Any]:
@@ -153,8 +153,11 @@ class Asking:
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
-    async def reload(self) -> ProxyError | None:
-        """Read the configuration again; all workers go by it, or none. Return why all is as it was, if that is so."""
+    async def reload(self, *, again: bool = False) -> ProxyError | None:
+        """Read the configuration again; all workers go by it, or none. Return why all is as it was, if that is so.
+
+        ``again``: the log has been told of that already.
+        """
         async with self._reloading:
             systemd.reloading()
             file = self.config.file
@@ -164,7 +167,7 @@ class Asking:
                 if placed_anew(self.config, renewed):
                     await self._place(renewed)
             except (ConfigError, OSError, ProxyError) as error:
-                return failed(file, error)
+                return failed(file, error, again=again)
             else:
                 if renewed.log != self.config.log:
                     logs.set_up(renewed.log.level, renewed.log.format)
