@@ -10,6 +10,7 @@ Over several shards such statements are ended, and planned anew (proxy.session.c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.description import ask_description
@@ -36,18 +37,30 @@ async def check_rows(
     prepared: PreparedStatement,
     shard: int,
     flush: Callable[[], Awaitable[None]] | None = None,
-) -> None:
-    """Before a Bind: raise what Postgres says when the rows are not any more what the client was told of."""
+    *,
+    told: bool = True,
+) -> PreparedStatement:
+    """Before a Bind: raise what Postgres says when the rows are not any more what the client was told of.
+
+    Who was not ``told`` since the Parse, in the same transaction, gets a statement with those of now: in Postgres the
+    Parse would have waited. Returns the statement.
+    """
     known = prepared.description.fields
     if known is None or not session.database.definitions.altered_by_others(session):
-        return
+        return prepared
     if flush is not None:
         await flush()
     links = await session.transaction.join([shard], writes=False, reads=True)
     link = links[shard]
     found = await ask_description(link, prepared.query_on(link), prepared.description.parameter_oids or prepared.oids)
-    if not same_rows(known, found.fields):
+    if same_rows(known, found.fields):
+        return prepared
+    if told:
         raise changed_rows()
+    renewed = replace(prepared, description=found)
+    if session.statements.get(prepared.name) is prepared:
+        session.statements[prepared.name] = renewed
+    return renewed
 
 
 def changed_rows() -> ProxyError:

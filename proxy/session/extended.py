@@ -353,7 +353,7 @@ class ExtendedProtocol:
         self.unnamed.is_bound(message.portal)
         if replaced is not None:
             await replaced.close()
-        prepared = as_bound(session, await current(session, prepared, self._send_batch))
+        prepared = as_bound(session, await current(session, prepared, self._send_batch, told=self._locks.told(message)))
         session.running = (prepared.statement,)
         told = isinstance(prepared.statement.plan, Filled)
         if told:
@@ -391,7 +391,7 @@ class ExtendedProtocol:
 
     async def _bind_on_link(self, portal: Portal, shard: int, *, forward: bool) -> None:
         session = self.session
-        await before_bind(session, portal.prepared, shard, self._send_batch)
+        await before_bind(session, portal, shard, self._send_batch, told=self._locks.told(portal.bind))
         batch = await self._batch_for(shard, writes=writes_on_shard(portal), bound=portal.prepared.statement)
         name, frames, script = batch.unless_parsed(portal, *await portal_parsed_on(session, batch.link, portal))
         batch.reads = batch.reads or portal.executable is not None

@@ -22,7 +22,7 @@ from router.errors import refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from proxy.session.prepared import PreparedStatement
+    from proxy.session.prepared import Portal, PreparedStatement
     from proxy.session.session import Session
     from proxy.settings import Reading
     from proxy.shards.link import ShardLink
@@ -81,11 +81,14 @@ def check_reading(session: Session, prepared: PreparedStatement) -> None:
 
 
 async def before_bind(
-    session: Session, prepared: PreparedStatement, shard: int, flush: Callable[[], Awaitable[None]]
+    session: Session, portal: Portal, shard: int, flush: Callable[[], Awaitable[None]], *, told: bool
 ) -> None:
-    """Before a Bind on a link: check what its rows are; ``flush`` is awaited when the link must be free for a Parse."""
-    await check_rows(session, prepared, shard, flush)
-    if has_changed(session, prepared):
+    """Before a Bind on a link: check what its rows are; ``flush`` is awaited when the link must be free for a Parse.
+
+    ``told``: as of ``check_rows``.
+    """
+    portal.prepared = await check_rows(session, portal.prepared, shard, flush, told=told)
+    if has_changed(session, portal.prepared):
         await flush()
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from proxy.session.prepared import PreparedStatement
     from proxy.session.session import Session
+    from proxy.wire.frontend import Bind
     from router.plan import Statement
 
 _FLUSH, _SYNC = ord("H"), ord("S")
@@ -92,6 +93,10 @@ class ParseLocks:
             return prepared
         await flush()
         return await self._lock(prepared)
+
+    def told(self, bind: Bind) -> bool:
+        """Whether the client may know the columns of what it binds; not if it has just been parsed, since a Sync."""
+        return bind.statement not in self._parsed
 
     def bound(self, name: bytes) -> None:
         """The link gets a Bind of it: that locks what it needs."""

@@ -307,9 +307,16 @@ def is_current(session: Session, prepared: PreparedStatement) -> bool:
 
 
 async def current(
-    session: Session, prepared: PreparedStatement, flush: Callable[[], Awaitable[None]] | None = None
+    session: Session,
+    prepared: PreparedStatement,
+    flush: Callable[[], Awaitable[None]] | None = None,
+    *,
+    told: bool = True,
 ) -> PreparedStatement:
-    """Plan a named statement anew when the catalog or the search_path is not what it was, as Postgres does."""
+    """Plan a statement anew when the catalog or the search_path is not what it was, as Postgres does.
+
+    Raises 0A000 where its rows are others, and the client may have been ``told`` of them.
+    """
     if is_current(session, prepared):
         return await as_then(session, prepared, flush) if prepared.of_before else prepared
     prepared = in_encoding(session, prepared)
@@ -319,7 +326,7 @@ async def current(
     if prepared.search_path == renewed.search_path:
         # Postgres reads it anew if what has changed concerns it, which nobody knows here.
         check_reading(session, prepared)
-    if not same_rows(prepared.description.fields, renewed.description.fields):
+    if told and not same_rows(prepared.description.fields, renewed.description.fields):
         raise changed_rows()
     renewed = replace(renewed, made_at_us=prepared.made_at_us, source=prepared.source, of_before=prepared.of_before)
     if prepared.search_path == renewed.search_path:

@@ -138,3 +138,27 @@ def test_columns_are_those_of_the_lock(town_of_1: Town, connect: Connect) -> Non
     assert [column[0] for column in columns[1:]] == ["k", "v", "n", "later"]
     assert client.ask(*RUN) == [("bound",), ("tag", "SELECT 0"), ("ready", "I")]
     assert client.ask(BACK)[-1] == ("ready", "I")
+
+
+@pytest.mark.parametrize("name", ["", "s"], ids=["unnamed", "named"])
+@pytest.mark.parametrize("described", [(), (describe("P"),)], ids=["bound", "described"])
+def test_who_parses_and_binds_at_once_is_told_of_the_new_columns(
+    town_of_1: Town, connect: Connect, described: tuple[Any, ...], name: str
+) -> None:
+    """The Parse waits for DDL under way; nobody was told of columns that are gone."""
+
+    def heard(dsn: str) -> list[Any]:
+        client, ddl = connect(dsn), connect(dsn)
+        client.ask(parse(TEXT), describe("S"), SYNC)
+        ddl.query("begin")
+        ddl.send(ALTER)
+        ddl.read()
+        client.send(parse(TEXT, name), bind(statement=name), *described, execute(), SYNC)
+        eventually(lambda: waiting(town_of_1, dsn), "nobody waits")
+        trace = [*ddl.query("commit"), *client.read()]
+        trace += client.ask(describe("S", name), bind(statement=name), describe("P"), execute(), SYNC)
+        ddl.ask(BACK)
+        # The number of a column tells how many were dropped before.
+        return [("columns", *(column[:2] for column in one[1:])) if one[0] == "columns" else one for one in trace]
+
+    assert heard(town_of_1.dsn) == heard(town_of_1.one)
