@@ -167,6 +167,7 @@ class Scene:
             coordinator._keys[number] = b"k" * 32  # noqa: SLF001 - as if it had been read
         watcher = DeadlockDetector(cast("Any", None), names=self.logical.shards, home=0)
         database: Any = SharedFields(
+            misplaced="",
             definitions=SimpleNamespace(changing=False),
             logical=self.logical,
             metrics=Metrics(cast("Any", None)),

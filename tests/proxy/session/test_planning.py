@@ -46,6 +46,7 @@ class Database:
         self.catalog_version = 1
         self.planned = PlannedStatements(100)
         self.logical = shop(3).database
+        self.misplaced = ""
 
 
 def session_of(planner: Any, inside: Any = None) -> Session:
