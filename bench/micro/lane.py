@@ -103,6 +103,7 @@ class Scene:
         keyed = Single(ByKeys("int4", (Parameter(1),)), writes=False)
         described = Description((23,), (FIELD,))
         database: Any = SharedFields(
+            misplaced="",
             logical=logical,
             metrics=Metrics(cast("Any", None)),
             counts=Counts(),
