@@ -174,7 +174,10 @@ def test_what_was_bound_without_the_fence_is_not_what_is_read(place: Place) -> N
 
 @pytest.mark.parametrize("change", ["ADD COLUMN more int", "DROP COLUMN v"])
 def test_columns_that_somebody_else_changes_meanwhile(place: Place, change: str) -> None:
-    """Not through this proxy. The formats that a shard then has too many of, or too few, are not the client's."""
+    """Not through this proxy. The formats that a shard then has too many of, or too few, are not the client's.
+
+    Once the proxy has noticed, it says what one Postgres says: the statement was prepared when the columns were others.
+    """
     reader = place.client()
     reader.prepare_threshold = 0
     text = "SELECT * FROM pairs ORDER BY k"
@@ -186,7 +189,7 @@ def test_columns_that_somebody_else_changes_meanwhile(place: Place, change: str)
     place.until_waiting()
     for shard in place.shards:
         shard.execute("COMMIT")
-    with pytest.raises(psycopg.errors.SerializationFailure):
+    with pytest.raises((psycopg.errors.SerializationFailure, psycopg.errors.FeatureNotSupported)):
         reading.result(SOON_SECONDS)
 
 

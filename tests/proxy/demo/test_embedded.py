@@ -105,7 +105,7 @@ def test_no_leftovers_when_the_starter_dies(tmp_path: Path, how: signal.Signals)
     )
     assert starter.stdout is not None
     with starter.stdout:
-        port, pid = map(int, starter.stdout.readline().split())
+        _, pid = map(int, starter.stdout.readline().split())
         starter.send_signal(how)
         try:
             starter.wait(30)
@@ -116,7 +116,7 @@ def test_no_leftovers_when_the_starter_dies(tmp_path: Path, how: signal.Signals)
     while alive(pid):
         assert time.monotonic() < give_up, f"postgres {pid} outlived the process that started it"
         time.sleep(0.01)
-    assert port_is_free(port)
+    # Its port is not looked at: tests beside this one may have taken it.
     assert "received fast shutdown request" in (tmp_path / "one.log").read_text()
 
 
