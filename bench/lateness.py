@@ -16,6 +16,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +33,6 @@ from proxy.wire.startup import StartupMessage
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
-    from pathlib import Path
 
     from proxy.demo.embedded import EmbeddedServer
 
@@ -153,7 +153,8 @@ def proxy_before(
     path.write_text(json.dumps(configuration))
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    command = [sys.executable, "-m", "bench.late_proxy", str(path), address, *options]
+    # By its file: the child finds the packages of the build that is measured, and no others.
+    command = [sys.executable, str(Path(__file__).with_name("late_proxy.py")), str(path), address, *options]
     process = stack.enter_context(child(command, home, log))
     wait_for_line(process, log, READY)
     connection, _ = listener.accept()
