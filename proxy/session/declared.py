@@ -31,6 +31,7 @@ def check_taken(session: Session, portal: Portal) -> None:
     name = portal.name.decode(errors="replace")
     shard = None if portal.deferred else portal.shard
     if session.cursors.get(name, shard) != shard:
+        session.portals.pop(portal.name, None)  # nothing was made: the name is the cursor's still
         raise taken(name)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from proxy.description import Description
+from proxy.errors import DUPLICATE_CURSOR
 from proxy.session.prepared import Portal, PreparedStatement
 from proxy.wire import frontend
 from router.plan import Empty, Statement
@@ -61,7 +62,16 @@ def fails_with(session: Session, batch: Batch, portal: Portal) -> None:
     formats, fields = portal.bind.result_formats, portal.prepared.description.fields
     if len(formats) > 1 and len(formats) != len(fields or ()):
         return  # it fails on these, behind all else
-    batch.script[-1].undo = partial(_put, session, portal.name, without_statement(session, portal.name))
+    step, left = batch.script[-1], without_statement(session, portal.name)
+
+    def undo() -> None:
+        # A name that is taken is a cursor's, perhaps one that a function has opened: it has it still.
+        is_taken = step.sqlstate == DUPLICATE_CURSOR
+        _put(session, portal.name, None if is_taken else left)
+        if is_taken:
+            session.cursors.setdefault(portal.name.decode("utf-8", "surrogateescape"), batch.shard)
+
+    step.undo = undo
 
 
 def take_off_link(session: Session, statement: Statement) -> None:

@@ -57,6 +57,7 @@ class Step:
     undo: Callable[[], object] | None = None
     undo_after: list[Callable[[], object]] = field(default_factory=list)
     place: Callable[[ErrorFields], ErrorFields | None] | None = None  # for an error's in the client's text
+    sqlstate: str = ""  # of the error that it met, before ``undo`` is called
 
 
 def take_back(script: deque[Step]) -> None:
@@ -196,7 +197,8 @@ class Relay:
         if instead is None and self._script and (place := self._script[0].place) is not None:
             instead = place(error)
         self.sqlstate = (instead or error).sqlstate
-        if self._script is not None:
+        if self._script:
+            self._script[0].sqlstate = error.sqlstate
             take_back(self._script)  # after an error the shard skips to Sync
         if self._outrun:
             return False, b""

@@ -199,4 +199,32 @@ LEFT: dict[str, tuple[Any, ...]] = {
         *(q("begin; set local client_min_messages = error"), q("begin"), q("commit"), q("commit")),
         *(q("select set_config('client_min_messages', 'error', false)"), q("commit")),
     ),
+    "a bind of a cursor's name, and its close": (
+        *(q("declare p cursor with hold for select k from notes order by k"), q("begin")),
+        *(parse("select 1"), bind(portal="p"), SYNC, describe("P", "p"), SYNC, execute("p"), SYNC),
+        *(close("P", "p"), SYNC, execute("p"), SYNC, q("rollback"), q("select count(*) from pg_cursors")),
+    ),
+    "a bind of a cursor's name, in a pipeline": (
+        *(q("declare p cursor with hold for select k from notes order by k"), parse("select 1"), bind(portal="p")),
+        *(execute("p"), SYNC, execute("p", 2), SYNC, describe("P", "p"), SYNC, q("fetch 2 from p")),
+        *(q("begin"), parse("select 1"), bind(portal="p"), SYNC, q("rollback"), execute("p", 2), SYNC),
+        *(q("begin; savepoint a"), parse("select 1"), bind(portal="p"), SYNC, q("rollback to a"), execute("p", 2)),
+        *(SYNC, q("commit"), execute("p", 1), close("P", "p"), execute("p"), SYNC, q("fetch 1 from p")),
+    ),
+    "a bind of a cursor's name, of the transaction": (
+        *(q("begin; declare p cursor for select k from notes order by k; savepoint a"), parse("select 1")),
+        *(bind(portal="p"), SYNC, describe("P", "p"), SYNC, execute("p"), SYNC, q("rollback to a"), execute("p", 2)),
+        *(SYNC, parse("select 1"), bind(portal="p"), SYNC, close("P", "p"), SYNC, execute("p"), SYNC, q("rollback")),
+    ),
+    "a bind of a cursor's name, of a function": (
+        q("begin; do $$ declare p refcursor := 'p'; begin open p for select k from notes order by k; end $$"),
+        *(q("savepoint a"), parse("select 1"), bind(portal="p"), SYNC, describe("P", "p"), SYNC, execute("p"), SYNC),
+        *(q("rollback to a"), execute("p", 2), SYNC, parse("select 1"), bind(portal="p"), SYNC, close("P", "p")),
+        *(SYNC, execute("p"), SYNC, q("rollback")),
+    ),
+    "a bind of a cursor's name that the session itself answers": (
+        *(q("declare p cursor with hold for select k from notes order by k"), q("begin")),
+        *(parse("set geqo = off"), bind(portal="p"), SYNC, execute("p"), SYNC, close("P", "p"), SYNC, execute("p")),
+        *(SYNC, q("rollback"), q("select count(*) from pg_cursors")),
+    ),
 }
