@@ -18,7 +18,7 @@
 # make demo-wheel  the wheel and a fresh checkout with each CPython on the PATH, as root and not: does the demo start
 # make wheel   a wheel in dist/ whose hot path is compiled by mypyc; needs a C compiler and Python's headers
 # make test-compiled  the same in .compiled/, and with it the tests of the router, of the wire, of the fast lane and of faults
-# make bench   every benchmark in turn, half an hour: pgbench direct, through the poolers that are installed, and through
+# make bench   every benchmark in turn, forty minutes: pgbench direct, through the poolers that are installed, and through
 #              pgchorus; commits by hand, the fence, large answers, idle clients, workers. With ARGS pgbench alone
 #
 # Each makes the virtual environment first, if need be: Python 3.11 or newer and make are all that must be there.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from bench import contenders, machine, plots, report
 from bench.matrix import Matrix, Options, Programs, say
 from bench.model import DEFAULT_SCENARIOS, MODES, SCENARIOS, BenchError, Contender
 from bench.others import start_others
+from bench.standing import end_on_signals
 from proxy.demo.embedded import EmbeddedServer, start_all, stop_all
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ def publish(run: report.Run) -> None:
 
 def main() -> None:
     """Run as a program. A signal to stop unwinds everything that was started."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda signum, _frame: sys.exit(128 + signum))
+    end_on_signals()
     given = arguments(sys.argv[1:])
     try:
         status = bench(given, " ".join(["python -m bench", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""``python -m bench.everything``: all benchmarks in turn, each a program of its own that writes its page; half an hour.
+"""``python -m bench.everything``: all benchmarks in turn, each a program that writes its page; forty minutes.
 
 A part that fails does not keep the others from running; the exit status is 1 then. ``--only`` names parts, and
 ``--quick`` shows that all of them work, with figures that nobody should publish, in names that git ignores.
@@ -10,6 +10,8 @@ import argparse
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
+
+from bench.standing import end_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "idle": ("bench.idle",),
     "workers": ("bench.workers",),
     "beside": ("bench.beside",),
+    "lateness": ("bench.lateness",),
 }  # fmt: skip
 QUICK: Final[dict[str, tuple[str, ...]]] = {
     "select": ("bench", "--quick", "--scenarios", "select", "--clients", "1,8", "--shards", "2"),
@@ -40,7 +43,18 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "idle": ("bench.idle", "--clients", "200", "--name", "latest"),
     "workers": ("bench.workers", "--seconds", "1", "--rounds", "1", "--scale", "2", "--name", "latest"),
     "beside": ("bench.beside", "--rounds", "1", "--shards", "2", "--modes", "simple"),
+    "lateness": ("bench.lateness", "--rounds", "1", "--only", "nothing,parentheses", "--name", "latest"),
 }
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a part to its end and return its status; whatever ends this program ends the part first."""
+    with subprocess.Popen(command) as part:
+        try:
+            return part.wait()
+        except BaseException:
+            part.terminate()
+            raise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,12 +68,12 @@ def main(argv: Sequence[str]) -> int:
     unknown = sorted(set(wanted) - parts.keys())
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
+    end_on_signals()
     failed = []
     for name in wanted:
         sys.stdout.write(f"== python -m {' '.join(parts[name])}\n")
         sys.stdout.flush()
-        done = subprocess.run([sys.executable, "-m", *parts[name]], check=False)
-        if done.returncode:
+        if run([sys.executable, "-m", *parts[name]]):
             failed.append(name)
     if failed:
         sys.stderr.write(f"bench: with an error, or beyond its goal: {', '.join(failed)}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,11 @@ RESULTS = Path(__file__).parent / "results"
 def standing(
     name: str, count: int, settings: dict[str, str] | None = None
 ) -> Iterator[tuple[list[EmbeddedServer], Path, ExitStack]]:
-    """Yield so many servers (fsync off), a directory that they can read, and what ends before them."""
+    """Yield so many servers (fsync off), a directory that they can read, and what ends before them.
+
+    A signal to stop ends it all as an error does.
+    """
+    end_on_signals()
     with tempfile.TemporaryDirectory(prefix=f"pgchorus-{name}-") as temporary, ExitStack() as stack:
         home = Path(temporary)
         home.chmod(0o755)
@@ -32,6 +37,12 @@ def standing(
         stack.callback(stop_all, servers)
         start_all(servers)
         yield servers, home, stack
+
+
+def end_on_signals() -> None:
+    """Let a signal to stop unwind everything that was started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda signum, _frame: sys.exit(128 + signum))
 
 
 def serve(stack: ExitStack, configuration: str, home: Path, name: str) -> subprocess.Popen[bytes]:
