@@ -60,6 +60,20 @@ READ_AT_PARSE: Final = names(
     """
 )
 
+_SET_CONFIG: Final = re.compile(
+    r"SELECT pg_catalog\.set_config\('(?P<name>(?:[^'\\]|'')*)', (?P<value> ?E?'(?:[^']|'')*'), false\)"
+)
+#: Of these SET makes one element of each string.
+_LISTS: Final = frozenset(
+    {
+        "search_path",
+        "temp_tablespaces",
+        "local_preload_libraries",
+        "session_preload_libraries",
+        "unix_socket_directories",
+    }
+)
+_PLAIN_NAME: Final = re.compile(r'[a-z_][a-z0-9_]*|"\$user"')
 RESET_ALL: Final = "reset all"  # in the place of a setting's name
 
 #: Which of them are set, by what SQL: in the order of their names. Equal ones read a text alike.
@@ -91,6 +105,25 @@ def set_config_sql(name: str, value: str, *, local: bool = False) -> str:
     """Return SQL that sets ``name`` to a value in the form of a start-up packet (a list setting is one string)."""
     until = "true" if local else "false"
     return f"SELECT pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, {until})"
+
+
+def without_snapshot(sql: str) -> str:
+    """Return a text made of ``set_config_sql`` as one of SETs: behind a SELECT an isolation level comes too late.
+
+    What SET would write otherwise than it is given stays a SELECT: a list whose elements it would quote, or part.
+    """
+    return _SET_CONFIG.sub(_set, sql)
+
+
+def _set(call: re.Match[str]) -> str:
+    name, value = call["name"].replace("''", "'"), call["value"]
+    if name.lower() in _LISTS:
+        elements = value.removeprefix("'").removesuffix("'").split(", ")
+        if not all(_PLAIN_NAME.fullmatch(element) for element in elements):
+            return call[0]
+        value = ", ".join(quote_literal(element.strip('"')) for element in elements)
+    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    return f"SET {quoted} TO {value}"
 
 
 def _words(text: str) -> list[str]:

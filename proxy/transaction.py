@@ -59,6 +59,7 @@ T = TypeVar("T")
 IDLE, IN_BLOCK, FAILED = b"I", b"T", b"E"
 UNSEEN = "settings made out of sight"  # why a link is kept until it was asked
 SNAPSHOT_ATTEMPTS = 5  # to fix the snapshots of a block on all shards behind one fence
+_NO_CURSOR = "34000"
 _OF_A_MARK = "22P02"  # its text is no integer
 PAUSED_LOOK_S = 0.05  # between looks whether a shard is paused, for those who wait for that
 
@@ -124,6 +125,7 @@ class ClientTransaction:
     at_undoing: Callable[[], Awaitable[None]] | None = None  # once what has failed is undone, on the same links
     abandoned: bool = False
     on_notification: Callable[[ShardLink, bytes], None] | None = None  # what a pinned link hears
+    of_cursor: Callable[[ErrorFields], ErrorFields | None] | None = None  # what to tell instead: there is no cursor
     watcher: Callable[[str, float, float], None] | None = None  # hears what its links' shards answer
 
     # --- what the client sees ---------------------------------------------------------------------------------
@@ -464,6 +466,8 @@ class ClientTransaction:
         """Return what to tell the client instead of a shard's error, if that is our own cancel's, or has our mark."""
         if error.sqlstate == QUERY_CANCELED:
             return self.deadlock
+        if error.sqlstate == _NO_CURSOR and self.of_cursor is not None:
+            return self.of_cursor(error)
         if self.unasked and error.sqlstate == _OF_A_MARK:
             return next((said for mark, said in self.unasked.items() if f'"{mark}"' in error.message), None)
         return None

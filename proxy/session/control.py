@@ -39,7 +39,7 @@ from proxy.session.relayed import relayed_shard
 from proxy.session.roles import ROLE_SETTINGS, learn_role, role_outside
 from proxy.session.run import MAX_PADDING, at_its_place, padded, relay
 from proxy.session.warning import warn
-from proxy.settings import RESET_ALL, set_config_sql
+from proxy.settings import RESET_ALL, set_config_sql, without_snapshot
 from proxy.shards.errors import ShardError
 from proxy.transaction import Block
 from proxy.twophase.messages import alive_sql
@@ -313,7 +313,7 @@ async def _back_to_startup(session: Session, plan: SettingControl) -> None:
         names = [name for name in startup if name not in ("role", "session_authorization")]
     else:
         return
-    sql = "; ".join(startup[name] for name in names if name in startup)
+    sql = without_snapshot("; ".join(startup[name] for name in names if name in startup))
     if not sql:
         return
     for link in session.transaction.links.values():

@@ -29,7 +29,7 @@ from proxy.session.calling import call_function
 from proxy.session.declared import check_declared, check_taken, taken
 from proxy.session.encoded import check_change, may_read_otherwise, read_message, read_text, sets_encoding, with_names
 from proxy.session.executing import drop_portals, execute_on_shards, run_control, sync_is_next, unfold
-from proxy.session.fetching import execute_spread, fetch_in_portions, find_cursor
+from proxy.session.fetching import execute_spread, fetch_in_portions
 from proxy.session.filling import fill_bind
 from proxy.session.following import before_set_config, follow_set_config, learn_settings
 from proxy.session.left import fails_with, note_portal, take_off_link, without_statement
@@ -38,6 +38,7 @@ from proxy.session.moments import at_sync
 from proxy.session.named import cursor_shard, find_portal, find_statement
 from proxy.session.on_link import portal_parsed_on
 from proxy.session.outcome import Reported
+from proxy.session.own_portals import find_cursor
 from proxy.session.own_settings import is_shown_by_shard
 from proxy.session.parameters import check_parameters, check_result_formats
 from proxy.session.parse_locks import ParseLocks
@@ -62,12 +63,7 @@ from proxy.transaction import Block
 from proxy.wire import backend, frontend
 from proxy.wire.errors import desynchronized
 from router.plan import Ddl, DeclareSpread, Empty, ExplainRoute, ExplainShards, ShardByShard, Statement
-from router.plan_control import (
-    CursorControl,
-    PreparedControl,
-    SettingControl,
-    TransactionControl,
-)
+from router.plan_control import CursorControl, PreparedControl, SettingControl, TransactionControl
 from router.plan_steps import Filled
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.description import Description, ask_description
 from proxy.errors import ProxyError
 from proxy.executor.tags import counted
+from proxy.session.named import gives_rows, own_portal
 from proxy.wire import backend
 from proxy.wire.frames import HEADER_BYTES, walk
 from router.plan_control import CursorControl
@@ -54,6 +55,9 @@ async def described(
     spread = session.spread_cursors.get(plan.name or "")
     if spread is not None:
         return Description(oids, spread.fields if _gives_rows(plan) else None)
+    own = None if plan.name is None else own_portal(session, plan.name)
+    if own is not None:
+        return Description(oids, own.prepared.description.fields if _gives_rows(plan) and gives_rows(own) else None)
     shard = None if plan.name is None else await _place(session, plan.name, flush)
     if shard is None:
         return Description(oids, None)

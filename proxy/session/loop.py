@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proxy.errors import ClientGone
-from proxy.session import keepers
+from proxy.session import keepers, own_portals
 from proxy.session.anew import Outrun
 from proxy.session.extended import ExtendedProtocol
 from proxy.session.lane_quick import QuickLane
@@ -35,6 +35,7 @@ async def serve_session(session: Session) -> None:
     lane = connection.lane = QuickLane(session, extended)
     connection.on_lost = session.client_lost
     session.in_lane, session.planned_ahead = lane.statement_under_way, extended.planned_ahead
+    own_portals.follow(session)
     session.database.sessions.add(session)
     session.transaction.shard_count = len(session.database.logical.shards)  # one may have joined since the log-in
     handled = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProxyError
+from router.plan_control import Prepared, PreparedControl
 
 if TYPE_CHECKING:
     from proxy.session.prepared import Portal, PreparedStatement
@@ -35,3 +36,18 @@ def find_portal(session: Session, name: bytes) -> Portal:
 def cursor_shard(session: Session, name: bytes) -> int | None:
     """In Postgres a cursor of DECLARE is a portal like any other: where it is, None when it is no such cursor."""
     return session.cursors.get(name.decode("utf-8", "surrogateescape"))
+
+
+def own_portal(session: Session, name: str) -> Portal | None:
+    """Return a portal that no link has; None if there is none of this name."""
+    portal = session.portals.get(name.encode("utf-8", "surrogateescape"))
+    own = portal is not None and portal.executable is None and (portal.shard is None or portal.deferred)
+    return portal if own else None
+
+
+def gives_rows(portal: Portal | None) -> bool:
+    """Whether this is an EXECUTE of a statement with rows, which has not run."""
+    if portal is None or portal.ended is not None or portal.prepared.description.fields is None:
+        return False
+    plan = portal.prepared.statement.plan
+    return isinstance(plan, PreparedControl) and plan.prepared is Prepared.EXECUTE

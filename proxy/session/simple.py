@@ -21,6 +21,7 @@ from proxy.session.encoded import check_change, read_text, sets_encoding
 from proxy.session.executed import CONTROL, behind_execute
 from proxy.session.filling import fill_text
 from proxy.session.outcome import Reported
+from proxy.session.own_portals import cursor_control
 from proxy.session.own_settings import show_transaction
 from proxy.session.places import in_clients_text
 from proxy.session.relayed import relayed_shard
@@ -379,7 +380,7 @@ async def run_control(  # noqa: PLR0911 - one for each kind of statement
         return await control.declare_spread(session, statement, plan)
     if isinstance(plan, CursorControl):
         spread = await control.spread_control(session, plan, describe=describe, formats=result_formats)
-        return spread or await control.cursor_control(session, statement, plan, held=held)
+        return spread or await cursor_control(session, statement, plan, held=held)
     if isinstance(plan, ExplainRoute | ExplainShards):
         return await explaining.explain(session, plan, describe=describe)
     return None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from proxy.wire.frontend import Query
 from proxy.wire.startup import StartupMessage
 from waiting import eventually
-from wire_client import ServerClosedError, WireClient
+from wire_client import ServerClosedError, Twins, WireClient, sqlstates
 
 if TYPE_CHECKING:
     from conftest import Town
@@ -201,3 +202,33 @@ def test_the_login_is_not_under_the_clients_own_timeout(any_town: Town) -> None:
     with pytest.raises(ServerClosedError) as refused:
         WireClient(any_town.dsn, statement_timeout="soon")
     assert refused.value.trace[-1][1]["C"] == "22023"
+
+
+GIVEN = {
+    "application_name": "it's",
+    "search_path": '"$user", public',
+    "DateStyle": "German",
+    "options": r"-c my.own=a\\\\b'c -c work_mem=5MB -c enable_seqscan=off",
+}
+
+
+def test_reset_takes_no_snapshot(any_town: Town) -> None:
+    """An isolation level behind it does not come too late; and what the packet gave is there as it was given."""
+    shown = Query(
+        b"select current_setting('my.own'), current_setting('work_mem'), current_setting('search_path'),"
+        b" current_setting('datestyle'), current_setting('enable_seqscan'), current_setting('application_name')"
+    )
+    clients = [WireClient(dsn, **GIVEN) for dsn in (any_town.one, any_town.dsn)]
+    with closing(Twins(*clients)) as twins:
+        before = twins.same(shown)
+        for text in (
+            "reset all; set transaction isolation level serializable; show transaction_isolation",
+            "begin; reset all; reset my.own",
+            "reset search_path; begin isolation level serializable",
+            "rollback",
+            "set work_mem = '7MB'; set my.own = 'x'; set search_path = nowhere",
+            "reset my.own; reset work_mem; reset search_path; set transaction isolation level serializable",
+        ):
+            got = twins.query(text)
+            assert not sqlstates([entry for entry in got if entry[0] == "error"]), got
+        assert twins.same(shown) == before

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import ProxyError
-from proxy.settings import NOTHING_APPLIED, Applied, SessionSettings, parse_options, quote_literal, set_config_sql
+from proxy.settings import (
+    NOTHING_APPLIED,
+    Applied,
+    SessionSettings,
+    parse_options,
+    quote_literal,
+    set_config_sql,
+    without_snapshot,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +120,28 @@ def test_what_settings_mean_for_a_link() -> None:
     assert Applied((("role", "SET ROLE a"),)).names_role
     assert Applied((("session_authorization", "SET SESSION AUTHORIZATION a"),)).names_role
     assert not Applied((("work_mem", "SET work_mem = 1"),)).names_role
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("work_mem", "5MB", "SET \"work_mem\" TO '5MB'"),
+        ("my.Own", "it's", "SET \"my\".\"Own\" TO 'it''s'"),
+        ("my.x", "a\\b, 'c'), false", "SET \"my\".\"x\" TO  E'a\\\\b, ''c''), false'"),
+        ("DateStyle", "German, DMY", "SET \"DateStyle\" TO 'German, DMY'"),
+        ("search_path", '"$user", public', "SET \"search_path\" TO '$user', 'public'"),
+        # What SET would write in another way than it was given.
+        ("search_path", "a,b", None),
+        ("search_path", "", None),
+        ("search_path", "A", None),
+        ("temp_tablespaces", '"Some"', None),
+    ],
+)
+def test_settings_without_a_snapshot(name: str, value: str, expected: str | None) -> None:
+    sql = set_config_sql(name, value)
+    assert without_snapshot(f"{sql}; {sql}") == f"{expected or sql}; {expected or sql}"
+
+
+def test_what_is_no_set_config_stays() -> None:
+    local = set_config_sql("work_mem", "5MB", local=True)
+    assert without_snapshot(f"{local}; RESET SESSION AUTHORIZATION") == f"{local}; RESET SESSION AUTHORIZATION"

@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 
     from wire_client import Entry, Trace
 
-#: What is about the session itself, and so has its portal in the proxy.
-_OWN = re.compile(
-    r"\s*(|--.*|(begin|start|commit|end|rollback|abort|savepoint|release|set|reset|prepare|deallocate|discard)\b.*)",
-    re.DOTALL,
-)
-_NO_CURSOR = re.compile(r'cursor "(?P<name>.*)" does not exist')
-_CANNOT_RUN = 'portal "{}" cannot be run'
 _NO_UNNAMED = {"S": "ERROR", "C": "34000", "M": 'portal "" does not exist'}
-_TOO_LATE = {"S": "ERROR", "C": "25001", "M": "SET TRANSACTION ISOLATION LEVEL must be called before any query"}
-_NO_SELECT = 'cursor "{}" is not a SELECT query'
 
 
 @dataclass(frozen=True)
@@ -69,10 +60,6 @@ def _short(entry: Entry | None) -> object:
     return entry[0]
 
 
-def _code(entry: Entry) -> str:
-    return entry[1]["C"] if entry[0] == "error" else ""
-
-
 def _texts(messages: Sequence[Any]) -> list[str]:
     return [
         (message.query if isinstance(message, Parse) else message.text).decode()
@@ -96,18 +83,6 @@ def _bound_to(messages: Sequence[Any], portal: str) -> list[str]:
     return bound
 
 
-def _of_an_own_portal(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
-    if _code(other) != "34000" or (found := _NO_CURSOR.fullmatch(other[1]["M"])) is None:
-        return False
-    name = found["name"]
-    said = {_CANNOT_RUN.format(name): "55000", _NO_SELECT.format(name): "24000"}
-    if one[0] != "error" or said.get(one[1]["M"]) != _code(one):
-        return False
-    words = r"(fetch|move)\b.*\b(from|in)" if _code(one) == "55000" else r"(update|delete)\b.*\bcurrent of"
-    asks = any(re.search(rf"\b{words}\s+{re.escape(name)}\b", text, re.DOTALL) for text in _texts(messages))
-    return asks and any(_OWN.fullmatch(text) for text in _bound_to(messages, name))
-
-
 def _unnamed_behind_set(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
     if one[0] not in ("row", "tag", "suspended") or other != ("error", _NO_UNNAMED):
         return False
@@ -116,12 +91,6 @@ def _unnamed_behind_set(messages: Sequence[Any], one: Entry, other: Entry) -> bo
         return False
     texts = _bound_to(messages, executed[0].decode())
     return len(texts) == 1 and re.match(r"(set|reset)\b", texts[0]) is not None
-
-
-def _isolation_behind_reset(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
-    text = _texts(messages)[0] if len(messages) == 1 and isinstance(messages[0], Query) else ""
-    behind = re.search(r"\breset all; (.*; )?(set transaction|begin) isolation level", text)
-    return behind is not None and one in (("tag", "SET"), ("tag", "BEGIN")) and other == ("error", _TOO_LATE)
 
 
 def _error_behind_executed_begin(messages: Sequence[Any], one: Entry, other: Entry) -> bool:
@@ -135,11 +104,6 @@ def _error_behind_executed_begin(messages: Sequence[Any], one: Entry, other: Ent
 
 LISTED: tuple[Listed, ...] = (
     Listed(
-        "an isolation level behind RESET ALL",
-        "behind RESET ALL, in one message, an isolation level comes too late (`25001`)",
-        _isolation_behind_reset,
-    ),
-    Listed(
         "an error behind EXECUTE of BEGIN",
         "an error behind EXECUTE of BEGIN, in one pipeline, leaves a block that has failed, where Postgres has none",
         _error_behind_executed_begin,
@@ -148,11 +112,5 @@ LISTED: tuple[Listed, ...] = (
         "the unnamed portal behind SET by a named one",
         "the unnamed portal that is executed behind SET and the like, by a named portal, in its pipeline",
         _unnamed_behind_set,
-    ),
-    Listed(
-        "fetch from a portal of BEGIN, SET and the like",
-        "FETCH, MOVE and WHERE CURRENT OF with the name of a portal that was bound to BEGIN, SET and the like are"
-        " `34000` instead of `55000`, `24000` or `XX000`",
-        _of_an_own_portal,
     ),
 )

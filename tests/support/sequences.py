@@ -17,6 +17,7 @@ from sequences_late import AT_RUN, LATE, PORTALS, TAKEN_BACK
 from sequences_left import LEFT
 from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
+from sequences_portals import NAMED
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
 from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse
@@ -226,5 +227,6 @@ ALL = [*by_hand(), *in_every_state()]
 OVER_ONE = [
     *(Sequence(f"moment {name}", parts) for name, parts in MOMENTS.items()),
     *(Sequence(f"found: {name}", parts) for name, parts in FOUND_OVER_ONE.items()),
+    *(Sequence(f"portals: {name}", parts) for name, parts in NAMED.items()),
     *(Sequence(f"left: {name}", parts) for name, parts in LEFT.items()),
 ]

@@ -33,43 +33,23 @@ class Case:
     other: Entry
 
 
-OWN_PORTAL = "fetch from a portal of BEGIN, SET and the like"
 SET_AS_P = (parse("set geqo = off"), bind(portal="p"), execute("p"))
-GONE = error("34000", 'cursor "p" does not exist')
-CANNOT_RUN = error("55000", 'portal "p" cannot be run')
-NO_SELECT = error("24000", 'cursor "p" is not a SELECT query')
-CURRENT_OF = (parse("delete from plain where current of p", "t"), bind(statement="t"), execute())
-
 ROW: Entry = ("row", [b"1"])
 UNNAMED = "the unnamed portal behind SET by a named one"
 NO_UNNAMED = error("34000", 'portal "" does not exist')
 BOUND = (parse("select 1"), bind())
 
-BEHIND_RESET = "an isolation level behind RESET ALL"
 TOO_LATE = error("25001", "SET TRANSACTION ISOLATION LEVEL must be called before any query")
 BEHIND_BEGIN = "an error behind EXECUTE of BEGIN"
 READY, FAILED = ("ready", "I"), ("ready", "E")
 EXECUTED_BEGIN = (parse("begin", "t"), parse("execute t"), bind(), execute(), execute())
 
 MATCHING = (
-    Case(BEHIND_RESET, (q("reset all; set transaction isolation level serializable"),), ("tag", "SET"), TOO_LATE),
     Case(BEHIND_BEGIN, EXECUTED_BEGIN, READY, FAILED),
     Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("row", [b"1"]), NO_UNNAMED),
     Case(UNNAMED, (*BOUND, *SET_AS_P, execute()), ("tag", "INSERT 0 1"), NO_UNNAMED),
-    Case(OWN_PORTAL, (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, GONE),
-    Case(OWN_PORTAL, (*SET_AS_P, parse("move all in p"), bind(), execute()), CANNOT_RUN, GONE),
-    Case(OWN_PORTAL, (parse("begin"), bind(portal="p"), *CURRENT_OF), NO_SELECT, GONE),
-    Case(
-        OWN_PORTAL,
-        (q("prepare x(int4) as select 1"), parse("", "s"), bind(statement="s", portal="p"), *CURRENT_OF),
-        NO_SELECT,
-        GONE,
-    ),
 )
 NEAR_MISSES = (
-    Case("before RESET ALL", (q("set transaction isolation level serializable; reset all"),), ("tag", "SET"), TOO_LATE),
-    Case("behind RESET", (q("reset geqo; set transaction isolation level serializable"),), ("tag", "SET"), TOO_LATE),
-    Case("in another message", (q("reset all"), q("begin isolation level serializable")), ("tag", "BEGIN"), TOO_LATE),
     Case("EXECUTE of no BEGIN", (parse("select 1", "t"), parse("execute t"), bind(), execute()), READY, FAILED),
     Case("another status", EXECUTED_BEGIN, READY, ("ready", "T")),
     Case("in a Query", (parse("begin", "t"), q("execute t"), q("select 1/0")), READY, FAILED),
@@ -78,16 +58,6 @@ NEAR_MISSES = (
     Case("a named one is gone", (*BOUND, *SET_AS_P, execute()), ROW, error("34000", 'portal "p" does not exist')),
     Case("an error of Postgres's own", (*BOUND, *SET_AS_P, execute()), error("22012", "division by zero"), NO_UNNAMED),
     Case("SET alone", SET_AS_P, ("tag", "SET"), NO_UNNAMED),
-    Case("the portal is of a SELECT", (parse("select 1"), bind(portal="p"), q("fetch 1 from p")), CANNOT_RUN, GONE),
-    Case("no such portal", (parse("set geqo = off"), bind(portal="r"), q("fetch 1 from p")), CANNOT_RUN, GONE),
-    Case("nothing fetches", (*SET_AS_P, q("close p")), CANNOT_RUN, GONE),
-    Case("another is fetched from", (*SET_AS_P, q("fetch 1 from r")), CANNOT_RUN, GONE),
-    Case("another portal", (*SET_AS_P, q("fetch 1 from p")), error("55000", 'portal "r" cannot be run'), GONE),
-    Case("another error of Postgres's", (*SET_AS_P, q("fetch 1 from p")), error("34000", "another"), GONE),
-    Case("another error of the proxy's", (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, error("25P02", GONE[1]["M"])),
-    Case("no error of the proxy's", (*SET_AS_P, q("fetch 1 from p")), CANNOT_RUN, ("tag", "FETCH 0")),
-    Case("no error of Postgres's", (*SET_AS_P, q("fetch 1 from p")), ("tag", "FETCH 0"), GONE),
-    Case("FETCH, and not WHERE CURRENT OF", (*SET_AS_P, q("fetch 1 from p")), NO_SELECT, GONE),
 )  # fmt: skip
 
 
@@ -102,7 +72,7 @@ def test_a_near_miss_is_not(case: Case) -> None:
 
 
 def test_answers_that_end_are_listed_nowhere() -> None:
-    assert name_of(MATCHING[0].messages, [PARSED, CANNOT_RUN], [PARSED]) is None
+    assert name_of(MATCHING[0].messages, [PARSED, TOO_LATE], [PARSED]) is None
 
 
 def test_each_has_a_case() -> None:
@@ -115,6 +85,6 @@ def test_its_sentence_is_in_the_limits(listed: Listed) -> None:
 
 
 def test_kinds_are_told_apart_by_the_errors_and_not_by_names() -> None:
-    other = error("34000", 'cursor "r" does not exist')
-    assert kind_of([CANNOT_RUN], [GONE]) == kind_of([CANNOT_RUN], [other])
-    assert kind_of([CANNOT_RUN], [GONE]) != kind_of([NO_SELECT], [GONE])
+    gone, other = (error("34000", f'cursor "{name}" does not exist') for name in "pr")
+    assert kind_of([TOO_LATE], [gone]) == kind_of([TOO_LATE], [other])
+    assert kind_of([TOO_LATE], [gone]) != kind_of([NO_UNNAMED], [gone])
