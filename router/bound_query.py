@@ -27,7 +27,7 @@ _header: Final = Struct(">ci").pack
 _count: Final = Struct(">h").pack
 _length: Final = Struct(">i").pack
 #: All results are texts; then Describe of the unnamed portal, Execute without a limit, Sync.
-_TAIL: Final = b"\0\0" + b"D\0\0\0\6P\0" + b"E\0\0\0\t\0\0\0\0\0" + b"S\0\0\0\4"
+QUERY_TAIL: Final = b"\0\0" + b"D\0\0\0\6P\0" + b"E\0\0\0\t\0\0\0\0\0" + b"S\0\0\0\4"
 
 
 def with_parameters(template: Template) -> str:
@@ -40,36 +40,40 @@ class BoundQuery:
 
     ``read_by``: whatever else it is read by than its text. ``pattern`` matches a Query message of this template, its
     groups are the integers.
+
+    Of a message with one integer ``heads[len(message)] + message[begin:end] + QUERY_TAIL`` is what runs it: for those
+    to whom calls are dear (proxy.session.lane_quick). With more there are no ``heads``.
     """
 
-    __slots__ = ("_before", "_behind", "_heads", "_names", "_numbers", "_pattern", "name", "parse")
+    __slots__ = ("_names", "_pattern", "begin", "end", "heads", "name", "parse")
 
     def __init__(
         self, template: Template, pattern: Callable[[bytes], re.Match[bytes] | None], read_by: Hashable
     ) -> None:
         text = with_parameters(template)
         self._pattern = pattern
-        self._numbers = count = len(template) - 1
+        count = len(template) - 1
         self.name = "pgchorus_" + blake2b(repr(("query", text, read_by)).encode(), digest_size=16).hexdigest()
         names = self.name.encode() + b"\0"
         body = names + text.encode("ascii") + b"\0" + _count(count) + _length(_INT4) * count
         self.parse: bytes = _header(b"P", _LENGTH_BYTES + len(body)) + body
         self._names: bytes = b"\0" + names + b"\0\0" + _count(count)
-        # Of one integer, by the number of its digits.
+        self.begin = _HEADER_BYTES + len(template[0])
+        self.end = -len(template[-1]) - 1
         rest = _LENGTH_BYTES + len(self._names) + _LENGTH_BYTES + 2
-        self._heads: list[bytes] = [
-            _header(b"B", rest + digits) + self._names + _length(digits) for digits in range(_MOST_DIGITS + 1)
-        ]
-        self._before = _HEADER_BYTES + len(template[0])
-        self._behind = len(template[-1]) + 1
+        around = self.begin - self.end
+        self.heads: dict[int, bytes] = {}
+        if count == 1:
+            for digits in range(1, _MOST_DIGITS + 1):
+                self.heads[around + digits] = _header(b"B", rest + digits) + self._names + _length(digits)
 
     def bind(self, data: bytes) -> bytes:
         """Return what runs a Query message that the pattern matches."""
-        if self._numbers == 1:
-            end = len(data) - self._behind
-            return self._heads[end - self._before] + data[self._before : end] + _TAIL
+        heads = self.heads
+        if heads:
+            return heads[len(data)] + data[self.begin : self.end] + QUERY_TAIL
         match = self._pattern(data)
         assert match is not None  # noqa: S101 - the caller's word
         values = b"".join([_length(len(value)) + value for value in match.groups()])
         head = _header(b"B", _LENGTH_BYTES + len(self._names) + len(values) + 2)
-        return b"".join((head, self._names, values, _TAIL))
+        return b"".join((head, self._names, values, QUERY_TAIL))

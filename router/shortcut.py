@@ -74,6 +74,7 @@ class Expected:
 
     __slots__ = (
         "behind",
+        "end",
         "heads",
         "keyed",
         "kind",
@@ -102,9 +103,10 @@ class Expected:
         self.prepared: Any = None
         self.name = b""
         self.link_name = ""
-        #: How a shard's message begins instead of the first ``behind`` bytes of the client's, by the length of that.
+        #: How a shard's message begins instead of the first ``behind`` bytes of the client's, by the length of that. Of
+        #: a Query its integer alone, up to ``end``, and router.bound_query's QUERY_TAIL follow.
         self.heads: dict[int, bytes] = {}
-        self.behind = 0
+        self.behind = self.end = 0
         #: Whether nothing of it must be translated for shards that call types otherwise (``Relay.ask``).
         self.typeless = True
 
@@ -165,6 +167,7 @@ class Shortcut(Expected):
         """Say how its integers are bound."""
         self._bound = bound
         self.link_name = bound.name
+        self.heads, self.behind, self.end = bound.heads, bound.begin, bound.end
 
     def sent_alike(self, data: bytes) -> bytes:
         """Return what a shard gets that has it prepared."""

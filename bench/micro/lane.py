@@ -7,6 +7,7 @@ everything that a statement costs in Python.
 from __future__ import annotations
 
 import asyncio
+import re
 from itertools import cycle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -30,10 +31,13 @@ from proxy.shards.types import ShardTypes
 from proxy.wire import backend
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
 from proxy.wire.oids import TypeMap
-from router.cluster import Database
+from router.bound_query import BoundQuery
+from router.catalog import Catalog
+from router.cluster import Database, TableName
 from router.lifting import Lifted, lift
 from router.plan import ByKeys, Parameter, Single, Statement
 from router.planned import PlannedStatements
+from router.relation import Column, Index, IndexColumn, Relation
 from router.sharding_noted import NOTED, noted_slots
 from router.shortcut import Shortcuts
 
@@ -87,9 +91,12 @@ class SharedFields(DatabaseFields):
 
 
 class Scene:
-    """A session that has run the statement before, over four shards with one idle link each."""
+    """A session that has run the statement before, over four shards with one idle link each.
 
-    def __init__(self) -> None:
+    ``binds``: Queries are run as prepared statements of links (router.bound_query).
+    """
+
+    def __init__(self, *, binds: bool = False) -> None:
         self.links: list[Wire] = []
         logical = Database("bench", tuple(f"s{number}" for number in range(SHARDS)), 0)
         plans = PlannedStatements(100)
@@ -99,7 +106,14 @@ class Scene:
         )
         self.pools = pools = [self._pool(number) for number in range(SHARDS)]
         self.held: list[ShardLink | None] = []
-        shortcuts = Shortcuts(plans, logical, PATH, functions=False, entries=100)
+        columns = (Column("aid", "int4"), Column("abalance", "int4"))
+        unique = (Index("pkey", (IndexColumn("aid"),)),)
+        table = Relation(TableName("public", "pgbench_accounts"), columns=columns, unique=unique)
+        catalog = Catalog(logical, (table,))
+        catalog.paths['"$user", public', "postgres"] = PATH
+        shortcuts = Shortcuts(
+            plans, logical, PATH, functions=False, entries=100, catalog=catalog if binds else None, version=1
+        )
         keyed = Single(ByKeys("int4", (Parameter(1),)), writes=False)
         described = Description((23,), (FIELD,))
         database: Any = SharedFields(
@@ -111,9 +125,9 @@ class Scene:
             tracing=None,
             read_from=DEFAULTS["read_from"],
             catalog_version=1,
-            catalog=SimpleNamespace(functions=(), paths={('"$user", public', "postgres"): PATH}),
+            catalog=catalog,
             definitions=SimpleNamespace(changing=False),
-            limits=SimpleNamespace(statements_unnamed=0),
+            limits=SimpleNamespace(statements_unnamed=100 if binds else 0),
             shortcuts=lambda _path: shortcuts,
             pool=lambda shard, _role: pools[shard],
             descriptions=SimpleNamespace(known=lambda *_: described),
@@ -130,6 +144,8 @@ class Scene:
         name = prepared.link_name(session.settings.applied).decode()
         for wire in self.links:
             wire.protocol.statements[name] = None
+            if binds:
+                wire.protocol.statements[BoundQuery(template, re.compile(b"").match, (PATH, 1)).name] = None
         lane = QuickLane(session, ExtendedProtocol(session))
         self.connection.lane = lane
         lane.arm()
@@ -203,10 +219,11 @@ async def scene() -> dict[str, Callable[[], None]]:
 
         found[mode] = run
 
+    asked, answer = messages()["simple"]
+    binding, endless = Scene(binds=True), cycle(asked)
+    found["simple, bound"] = lambda: binding.ask(next(endless), BOUND)
     crowd = Scene()
     crowd.hold()
-    asked, answer = messages()["simple"]
-    endless = cycle(asked)
     found["simple, waiting for a link"] = lambda: crowd.wait(next(endless), answer)
     await asyncio.sleep(0)
     return found

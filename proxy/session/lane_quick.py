@@ -28,6 +28,7 @@ from proxy.session.lane_shared import BEFORE_QUERY, BOUND, BOUND_FRAME, NOT_SHAR
 from proxy.transaction import Block
 from proxy.wire import backend
 from proxy.wire.frames import HEADER
+from router.bound_query import QUERY_TAIL
 from router.digits import NATIVE
 from router.sharding import integer_slot
 from router.sharding_noted import NOTED, noted_slots
@@ -63,6 +64,7 @@ _IDLE: Final = 73  # I
 _BEHIND: Final = len(_END) - 2
 _BEFORE: Final = frozenset(b"12")
 _BOUND_BYTES: Final = len(BOUND_FRAME)
+_BOUND_KIND: Final = BOUND_FRAME[0]
 _LONGEST_HEAD: Final = 1024
 #: A link with no more than these will not have to close the one that was used the longest time ago.
 _FEW_STATEMENTS: Final = 16
@@ -129,9 +131,8 @@ class QuickLane(FastLane):
     def quick(self, data: bytes) -> bool:  # noqa: C901, PLR0912, PLR0915 - one road, no calls, on purpose
         """Send what has arrived, if it is a statement that is expected; False: nothing has happened."""
         for running in self._likely:
-            keyed = running.keyed if NATIVE else None
-            if keyed is not None:
-                key = keyed.key(data)
+            if NATIVE and running.keyed is not None:
+                key = running.keyed.key(data)
                 if key < 0:
                     continue
                 shard = self._owners[integer_slot(key, self._slots)]
@@ -158,18 +159,26 @@ class QuickLane(FastLane):
                 break
             statements = self._prepared
             kind, sent = running.kind, data
-            if running.link_name and (kind != QUERY or self._binds.lifts):
+            link_name = running.link_name
+            if link_name and (kind != QUERY or self._binds.lifts):
                 if kind == NAMED and statements.get(running.name) is not running.prepared:
                     break
                 on_link = link.statements
-                if running.link_name not in on_link:
+                if link_name not in on_link:
                     break
                 if len(on_link) > _FEW_STATEMENTS:
-                    on_link.move_to_end(running.link_name)
+                    on_link.move_to_end(link_name)
                 head = running.heads.get(len(data))
-                sent = running.sent_alike(data) if head is None else head + data[running.behind :]
-                if kind != NAMED:
-                    self._shared = BOUND if kind == SHARED else QUERY_BOUND
+                if kind == QUERY:
+                    self._shared = QUERY_BOUND
+                    if head is not None:
+                        sent = head + data[running.behind : running.end] + QUERY_TAIL
+                    else:
+                        sent = running.sent_alike(data)
+                else:
+                    if kind == SHARED:
+                        self._shared = BOUND
+                    sent = running.sent_alike(data) if head is None else head + data[running.behind :]
             if kind == QUERY:
                 if statements:
                     statements.pop(b"", None)
@@ -282,13 +291,18 @@ class QuickLane(FastLane):
         running, connection = self._running, self._connection
         head = link.types.heads.get(running)
         shared = self._shared
-        if shared == BOUND:
-            data = PARSED_FRAME + data  # an answer as it was expected
-        elif shared and data.startswith(BOUND_FRAME):
-            data = data[_BOUND_BYTES:]
+        if shared:
+            if shared == BOUND:
+                data = PARSED_FRAME + data  # an answer as it was expected
+            elif data[0] == _BOUND_KIND:
+                data = data[_BOUND_BYTES:]
         if head is None or not data.startswith(head) or not (_has_end(data) if NATIVE else data.endswith(_END)):
             return False
-        at, size, now, pool = len(head), len(data), _now(), link.lender
+        # Not in one line: of four values the interpreter makes a tuple.
+        at = len(head)
+        size = len(data)
+        now = _now()
+        pool = link.lender
         took = now - link.asked_at
         late = self._late
         row: int = data[at] * 256 + data[at + 1] if NATIVE else _row_length(data, at)[0]

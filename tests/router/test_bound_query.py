@@ -9,7 +9,7 @@ import pytest
 from proxy.wire import frontend
 from proxy.wire.frames import HEADER_BYTES, walk
 from proxy.wire.frontend import Bind, Describe, Execute, Parse, Query, Sync
-from router.bound_query import BoundQuery, with_parameters
+from router.bound_query import QUERY_TAIL, BoundQuery, with_parameters
 from router.catalog import Catalog
 from router.cluster import Database, TableName
 from router.lifting import Lifted, lift
@@ -45,9 +45,14 @@ def test_messages(text: str, values: tuple[bytes, ...]) -> None:
     name = found.name.encode()
     (parse,) = messages(found.parse)
     assert parse == Parse(name, with_parameters(lift(text)[0]).encode(), (23,) * len(values))  # type: ignore[index]
-    bind, *rest = messages(found.bind(Query(text.encode()).encode()))
+    message = Query(text.encode()).encode()
+    bind, *rest = messages(found.bind(message))
     assert bind == Bind(b"", name, (), values, ())
     assert rest == [Describe(b"P", b""), Execute(b"", 0), Sync()]
+    if len(values) == 1:
+        assert found.heads[len(message)] + message[found.begin : found.end] + QUERY_TAIL == found.bind(message)
+    else:
+        assert not found.heads
 
 
 def test_names_are_of_text_and_what_it_is_read_by() -> None:

@@ -274,3 +274,19 @@ def test_noted_slots_are_the_same(slots: int) -> None:
     assert [noted.note(key) for key in keys] == [integer_slot(key, slots) for key in keys]
     block = range(256, 512)
     assert [noted.noted[key] or noted.note(key) for key in block] == [integer_slot(key, slots) for key in block]
+
+
+@pytest.mark.parametrize("slots", [1, 4096, 1 << 16])
+@pytest.mark.parametrize("first", [0, 7 << 10, NOTED - 1024])
+def test_many_keys_of_a_block_have_the_rest_noted(slots: int, first: int) -> None:
+    noted = NotedSlots(slots)
+    before, last = range(first, first + 63), first + 1023
+    assert [noted.note(key) for key in before] == [integer_slot(key, slots) for key in before]
+    assert not noted.noted[last]
+    noted.note(first + 500)
+    block = range(first, first + 1024)
+    assert list(noted.noted[first : first + 1024]) == [integer_slot(key, slots) for key in block]
+    assert not any(noted.noted[:first])
+    assert not any(noted.noted[first + 1024 :])
+    zero = next(key for key in range(1 << 17) if not integer_slot(key, slots))
+    assert [noted.note(zero) for _ in range(1000)] == [0] * 1000  # is not noted, and asked for again
