@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 LONG_CHARACTERS: Final = 1024  # shorter texts are planned in less time than this takes to prepare
 _MAX_END_CHARACTERS: Final = 16_384  # of the head, and of what stands behind the rows
 _MAX_WIDTH: Final = 200
+_MAX_ROW_CHARACTERS: Final = 1 << 16  # an expression holds the interpreter for the whole of a string
 _FEWEST: Final = 2  # so many are planned
 _NEAR: Final = 40
 _PLAIN: Final = frozenset({"A_Const", "ParamRef"})
@@ -187,6 +188,9 @@ def _head(text: str) -> _Head | None:
     found = _HEAD.match(text, 0, _MAX_END_CHARACTERS)
     if found is None or "\\" in text:
         return None
+    first = _FIRST_ROW.match(text, found.end(), found.end() + _MAX_ROW_CHARACTERS)
+    if first is None:
+        return None
     try:
         text.encode()  # what is no Unicode does not parse
     except UnicodeEncodeError:
@@ -195,9 +199,8 @@ def _head(text: str) -> _Head | None:
     words = [match for word in _CLOCK for match in word.finditer(lower)]
     if OWN_SCHEMA in lower or any(_alone(lower, *match.span()) for match in words):
         return None
-    first = _FIRST_ROW.match(text, found.end())
-    width = 0 if first is None else len(_ONE.findall(first[1]))
-    return _Head(found[0], first[0], width, bool(words)) if first is not None and width <= _MAX_WIDTH else None
+    width = len(_ONE.findall(first[1]))
+    return _Head(found[0], first[0], width, bool(words)) if width <= _MAX_WIDTH else None
 
 
 def _alone(text: str, start: int, end: int) -> bool:
@@ -213,7 +216,7 @@ def _cut(text: str, head: _Head, key: int) -> _Rows | None:
     keys: list[str] = []
     between: list[str] = []
     end = at = len(head.text)
-    while (found := match(text, at)) is not None:
+    while (found := match(text, at, at + _MAX_ROW_CHARACTERS)) is not None:
         rows.append(found[1])
         keys.append(found[group])
         end, at = found.end(1), found.end()

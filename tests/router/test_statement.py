@@ -200,3 +200,25 @@ def test_the_scanner_is_given_short_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     assert scanned(text) == by_the_scanner(text)
     assert max(sizes) <= 4096
     assert sum(sizes) < 2 * len(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "insert into t values (1, '{}'), (2, '{}') -- '{}'",
+        "update t set a='{}'::bytea, b = ('{}') where c = 'x' or d = '{}'",
+        "select '{}', 'a' /* '*/ , '{}';",
+    ],
+)
+def test_the_scanner_is_not_given_what_long_strings_hold(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    sizes = []
+
+    def noted(text: str) -> Any:
+        sizes.append(len(text))
+        return scan(text)
+
+    text = text.replace("{}", "\\x5c, (it''s) $a$ /* \n" * 10_000, 2).replace("{}", "short")
+    expected = by_the_scanner(text)
+    monkeypatch.setattr(statement, "scan", noted)
+    assert scanned(text) == expected
+    assert max(sizes) <= 2048

@@ -88,7 +88,7 @@ def test_the_plan_is_that_of_the_whole_text(seed: int, shards: int, monkeypatch:
         return found
 
     monkeypatch.setattr(base.LongValues, "plan", counted)
-    dice = random.Random(seed)
+    dice, limits = random.Random(seed), random.Random(seed)
     number = 200
     for _ in range(number):
         text = sentence(dice)
@@ -97,6 +97,9 @@ def test_the_plan_is_that_of_the_whole_text(seed: int, shards: int, monkeypatch:
         whole = outcome(planner, text, oids)
         monkeypatch.setattr(long_values, "LONG_CHARACTERS", 0)
         assert outcome(planner, text, oids) == whole, text
+        with monkeypatch.context() as patch:
+            patch.setattr(long_values, "_MAX_ROW_CHARACTERS", limits.randint(3, 40))
+            assert outcome(planner, text, oids) == whole, text
     assert len(taken) > number // 8
     assert shards == 1 or min(taken.count(kind) for kind in (Single, SplitInsert, Scatter, Filled)) > 1
 
