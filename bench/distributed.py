@@ -120,7 +120,7 @@ class Stage:
         for shard, update in enumerate(updates):
             await self.shards[shard].execute(f"BEGIN; {LOOK if shard else ''}{update}")
         await asyncio.gather(
-            self.shards[0].execute(ready_sql(plan)),
+            self.shards[0].execute(str(ready_sql(plan))),
             *(self.shards[shard].execute(prepare_sql(plan, shard)) for shard in parts),
         )
         await self.shards[0].execute(

@@ -77,9 +77,6 @@ def _row(*values: bytes | None) -> bytes:
 
 
 _TAG = backend.command_complete
-_ALIVE = _row(b"t", b"1s") + _TAG(b"SELECT 1")
-_IS_READY = _TAG(b"SET") * 2 + _ALIVE + _TAG(b"SET CONSTRAINTS") + _row(b"4712", b"on", b"on", b"1")
-_IS_READY += _said(b"SELECT 1", b"T")
 _DECIDED = _row(b"") + _TAG(b"SELECT 1") + _said(b"COMMIT", b"I")
 _READ = backend.row_description([backend.Field(b"abalance", 16_400, 3, 23, 4, -1, 0)]) + backend.data_row([b"-4711"])
 
@@ -91,7 +88,6 @@ ANSWERS = {
     "SELECT": _said(b"SELECT 1", b"T", _READ),
     "INSERT": _said(b"INSERT 0 1", b"T"),
     "UPDATE": _said(b"UPDATE 1", b"T"),
-    "SET LOCAL statement_timeout = 0; SET LOCAL": _IS_READY,
 }
 
 
@@ -102,6 +98,8 @@ AHEAD = {
     b"pgchorus_preparing_0": _BOUND + backend.data_row([b"0", b"1s"]) + _TAG(b"SELECT 1"),
     b"pgchorus_preparing_1": _BOUND + _TAG(b"SET CONSTRAINTS"),
     b"pgchorus_preparing_2": _BOUND + backend.data_row([b"4711", b"on", b"on"]) + _TAG(b"SELECT 1"),
+    b"pgchorus_ready_0": _BOUND + backend.data_row([b"0", b"1min", b"t", b"1s"]) + _TAG(b"SELECT 1"),
+    b"pgchorus_ready_2": _BOUND + _said(b"SELECT 1", b"T", backend.data_row([b"4712", b"on", b"on", b"1min"])),
     b"pgchorus_decide": _BOUND + backend.data_row([b""]) + _TAG(b"SELECT 1"),
     b"pgchorus_commit": _BOUND + _said(b"COMMIT", b"I"),
     b"pgchorus_begin": _BOUND + _TAG(b"BEGIN"),

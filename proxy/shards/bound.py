@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.twophase.messages import PREPARING, PREPARING_TEXT
-from proxy.twophase.record import DECIDE, DECIDE_TEXT, decision_values
+from proxy.twophase.messages import PREPARING, PREPARING_TEXT, READY
+from proxy.twophase.record import DECIDE
+from proxy.twophase.valued import Decision, Ready
 from proxy.wire.body import INT32
 from proxy.wire.frames import frame
 from proxy.wire.frontend import Bind, Close, Execute, Parse
@@ -32,7 +33,10 @@ _DECIDE_SQL: Final = DECIDE.encode()
 _NO_FORMATS: Final = b"\0\0"
 _DECIDE_HEAD: Final = b"\0%b\0" % _DECIDE.encode() + _NO_FORMATS + b"\0\6"  # no portal's name, texts, six of them
 _BOUND_COMMIT: Final = Bind(b"", _COMMIT.encode()).encode() + EXECUTE + _SYNC
-_ALL_NAMES: Final = (*_NAMES, _DECIDE, _COMMIT)
+_READY_NAMES: Final = ("pgchorus_ready_0", _NAMES[1], "pgchorus_ready_2")  # SET CONSTRAINTS is a participant's too
+_READY_TEXTS: Final = tuple(text.encode() for text in READY)
+_READY_HEADS: Final = tuple(b"\0%b\0" % name.encode() + _NO_FORMATS for name in _READY_NAMES)
+_ALL_NAMES: Final = (*_NAMES, _DECIDE, _COMMIT, _READY_NAMES[0], _READY_NAMES[2])
 
 
 def prepared(link: ShardLink, name: str, query: bytes, oids: tuple[int, ...] = ()) -> bytes:
@@ -60,12 +64,12 @@ def message(link: ShardLink, sql: str) -> bytes:
     As a query or bound, a text does the same: the first error ends it, and rows are those of the last statement that
     has any.
     """
+    if isinstance(sql, Decision):
+        return _deciding(link, sql.values)
+    if isinstance(sql, Ready):
+        return _ready(link, sql.values)
     if sql.startswith(PREPARING_TEXT):
         return preparing(link, sql)
-    if sql.startswith(DECIDE_TEXT):
-        values = decision_values(sql)
-        if values is not None:
-            return _deciding(link, values)
     return frame(b"Q", sql.encode() + b"\0")
 
 
@@ -76,13 +80,33 @@ def _deciding(link: ShardLink, values: tuple[str, ...]) -> bytes:
     timeout of the server's ends a transaction whose client has not said Sync.
     """
     parse = prepared(link, _DECIDE, _DECIDE_SQL)
-    parts = [_DECIDE_HEAD]  # as Bind.encode has it, in half its time
+    return parse + _bind(_DECIDE_HEAD, values) + prepared(link, _COMMIT, b"COMMIT") + _BOUND_COMMIT
+
+
+def _ready(link: ShardLink, values: tuple[str, str]) -> bytes:
+    """Return the messages for a commit point's step 1, which leaves it in its transaction."""
+    limits, constraints, xid = _READY_NAMES
+    return b"".join(
+        (
+            prepared(link, limits, _READY_TEXTS[0]),
+            _bind(_READY_HEADS[0] + b"\0\2", values),
+            prepared(link, constraints, _READY_TEXTS[1]),
+            _BOUND[1],
+            prepared(link, xid, _READY_TEXTS[2]),
+            _bind(_READY_HEADS[2] + b"\0\1", values[:1]),
+            _SYNC,
+        )
+    )
+
+
+def _bind(head: bytes, values: tuple[str, ...]) -> bytes:
+    """Return Bind, with values as texts behind what names the statement, and Execute: in half of Bind.encode's time."""
+    parts = [head]
     for value in values:
         encoded = value.encode()
         parts += (INT32.pack(len(encoded)), encoded)
     parts.append(_NO_FORMATS)
-    bound = frame(b"B", b"".join(parts)) + EXECUTE
-    return parse + bound + prepared(link, _COMMIT, b"COMMIT") + _BOUND_COMMIT
+    return frame(b"B", b"".join(parts)) + EXECUTE
 
 
 def preparing(link: ShardLink, sql: str) -> bytes:

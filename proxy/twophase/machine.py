@@ -51,7 +51,7 @@ from proxy.twophase.events import (
     Unfinished,
     Unsettled,
 )
-from proxy.twophase.messages import prepare_sql, ready_sql, unconfirmed
+from proxy.twophase.messages import commit_prepared_sql, prepare_sql, ready_sql, unconfirmed
 from proxy.twophase.participant import STATUS_BLOCK, STATUS_FAILED, STATUS_IDLE
 from proxy.wire.fields import ErrorFields
 
@@ -153,6 +153,7 @@ class CommitMachine:
         # Made here and not at the start: a plan may be made while nobody waits for it (``Coordinator.draft``).
         self._preparing = [(shard, prepare_sql(plan, shard)) for shard in plan.participants]
         self._ready = ready_sql(plan)
+        self._applying = {shard: commit_prepared_sql(plan, shard) for shard in plan.participants}
         self._waiting: dict[int, Step] = {}  # messages on links
         self._finishing: set[int] = set()  # prepared parts being finished over control connections
         self._given_up: set[int] = set()
@@ -335,10 +336,10 @@ class CommitMachine:
     def _decide(self) -> list[Command]:
         plan = self.plan
         parts = [(plan.names[shard], self._prepared[shard]) for shard in plan.participants]
-        call = record.decide_sql(plan.gid, self._commit_point_xid, parts, plan.epoch, plan.key)
+        decision = record.decision(plan.gid, self._commit_point_xid, parts, plan.epoch, plan.key)
         self.state = _DECIDING
         return [
-            self._send(plan.commit_point, _DECIDE, f"{call}; COMMIT"),
+            self._send(plan.commit_point, _DECIDE, decision),
             self._start_timer(plan.limits.decide_timeout_s),
         ]
 
@@ -404,8 +405,7 @@ class CommitMachine:
             if shard in self._indirect:
                 commands.append(self._finish(shard, commit=True))
             else:
-                gid = self.plan.gid.at(self.plan.names[shard])
-                commands.append(self._send(shard, _COMMIT_PREPARED, f"COMMIT PREPARED '{gid}'"))
+                commands.append(self._send(shard, _COMMIT_PREPARED, self._applying[shard]))
         commands.append(self._start_timer(self.plan.limits.apply_timeout_s))
         return commands
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.twophase.valued import Ready
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -29,6 +31,7 @@ _LOOK_FOR_THE_PROXY = (
     "AND pg_catalog.textlike(pg_catalog.version(), '%linux%') "
     "THEN pg_catalog.set_config('client_connection_check_interval', '1s', true) END"
 )
+_SILENT = "idle_in_transaction_session_timeout"
 #: What a participant runs in step 1 before PREPARE TRANSACTION, the same in every commit: links bind it
 #: (proxy.shards.bound).
 PREPARING = (
@@ -37,6 +40,21 @@ PREPARING = (
     f"SELECT {_XID_AND_DURABILITY}",
 )
 PREPARING_TEXT = "; ".join(PREPARING) + "; "
+#: What a commit point runs in step 1, with parameters: the limit for a silent proxy and the lock's key, nothing, the
+#: limit. What ``ready_sql`` returns does the same.
+READY = (
+    (
+        "SELECT pg_catalog.set_config('statement_timeout', '0', true), "
+        f"pg_catalog.set_config('{_SILENT}', $1, true), "
+        f"pg_catalog.pg_try_advisory_xact_lock_shared($2), {_LOOK_FOR_THE_PROXY}"
+    ),
+    "SET CONSTRAINTS ALL IMMEDIATE",
+    (
+        f"SELECT {_XID_AND_DURABILITY}, "
+        "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
+        "THEN pg_catalog.set_config('transaction_timeout', $1, true) END"
+    ),
+)
 _SYNC_WAIT_CANCELED = "canceling wait for synchronous replication"
 _SYNC_WAIT_ENDED = "terminating connection due to administrator command"
 
@@ -58,7 +76,12 @@ def prepare_sql(plan: Plan, shard: int) -> str:
     return f"{PREPARING_TEXT}PREPARE TRANSACTION '{plan.gid.at(plan.names[shard])}'"
 
 
-def ready_sql(plan: Plan) -> str:
+def commit_prepared_sql(plan: Plan, shard: int) -> str:
+    """Return step 3 for a participant."""
+    return f"COMMIT PREPARED '{plan.gid.at(plan.names[shard])}'"
+
+
+def ready_sql(plan: Plan) -> Ready:
     """Return step 1 for the commit point: what could fail or wait does so now, and its backend can be known by a lock.
 
     The limit on an open transaction is ours and not the client's: a proxy that is cut off in silence must not leave
@@ -73,17 +96,18 @@ def ready_sql(plan: Plan) -> str:
     return ready_commit_point_sql(plan.gid, plan.limits)
 
 
-def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> str:
+def ready_commit_point_sql(gid: GlobalId, limits: Limits) -> Ready:
     """Return the same for a commit without participants."""
     limit = limits.commit_point_idle_ms
-    return (
-        f"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {limit}; "
+    text = (
+        f"SET LOCAL statement_timeout = 0; SET LOCAL {_SILENT} = {limit}; "
         f"{alive_sql(gid)}, {_LOOK_FOR_THE_PROXY}; "
         "SET CONSTRAINTS ALL IMMEDIATE; "
         f"SELECT {_XID_AND_DURABILITY}, "
         "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL "
         f"THEN pg_catalog.set_config('transaction_timeout', '{limit}', true) END"
     )
+    return Ready(text, (str(limit), str(gid.lock_key)))
 
 
 def unconfirmed(notices: Iterable[ErrorFields]) -> bool:

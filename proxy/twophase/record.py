@@ -31,6 +31,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from proxy.twophase.valued import Decision
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -276,20 +278,17 @@ EXCHANGE_WAITING = """WITH ours AS (SELECT * FROM jsonb_to_recordset($2::text::j
         extract(epoch FROM clock_timestamp() - w.at)::float8 AS age_s
     FROM pgchorus.waiting w WHERE w.proxy <> $1 AND w.at > clock_timestamp() - interval '1 minute'"""
 
-#: What ``decide_sql`` returns begins so; and the same with parameters, which links prepare (proxy.shards.bound).
-DECIDE_TEXT = "SELECT pgchorus.decide('"
+#: What ``decide_sql`` returns, with parameters: links prepare it (proxy.shards.bound).
 DECIDE = "SELECT pgchorus.decide($1, $2, $3, $4, $5, pg_catalog.decode($6, 'hex'))"
 
 _XID = re.compile(r"[0-9]{1,20}", re.ASCII)
-_DECISION = re.compile(
-    r"SELECT pgchorus\.decide\('([^'\\]+)', '([0-9]+)', '([^'\\]+)', '([^'\\]+)', ([0-9]+), "
-    r"pg_catalog\.decode\('([0-9a-f]+)', 'hex'\)\); COMMIT",
-    re.ASCII,
-)
+_XID_DIGITS = 20
 
 
 def parse_xid(text: bytes | str | None) -> int:
     """Read an xid8 from a server's text; raises ValueError."""
+    if isinstance(text, bytes) and text.isdigit() and len(text) <= _XID_DIGITS:
+        return int(text)
     decoded = text.decode("ascii", "replace") if isinstance(text, bytes) else text or ""
     if not _XID.fullmatch(decoded):
         raise ValueError(f"not a transaction id: {decoded!r}")
@@ -306,19 +305,29 @@ def decide_sql(gid: GlobalId, xid: int, participants: Sequence[tuple[str, int]],
 
     ``participants`` are names and xids. Everything in the text is checked: names by GlobalId, the rest are numbers.
     """
-    names = ",".join(name for name, _ in participants)
-    xids = ",".join(str(participant_xid) for _, participant_xid in participants)
+    return _call(_values(gid, xid, participants, epoch, key))
+
+
+def decision(gid: GlobalId, xid: int, participants: Sequence[tuple[str, int]], epoch: int, key: bytes) -> Decision:
+    """Return ``decide_sql`` and its COMMIT as one message, which links may bind."""
+    values = _values(gid, xid, participants, epoch, key)
+    return Decision(f"{_call(values)}; COMMIT", values)
+
+
+def _values(
+    gid: GlobalId, xid: int, participants: Sequence[tuple[str, int]], epoch: int, key: bytes
+) -> tuple[str, str, str, str, str, str]:
+    names = ",".join([name for name, _ in participants])
+    xids = ",".join([str(participant_xid) for _, participant_xid in participants])
     proof = _proof(key, f"decide|{gid}|{xid}|{names}|{xids}|{epoch}")
+    return str(gid), str(xid), f"{{{names}}}", f"{{{xids}}}", str(epoch), proof
+
+
+def _call(values: tuple[str, str, str, str, str, str]) -> str:
+    gid, xid, names, xids, epoch, proof = values
     return (
-        f"SELECT pgchorus.decide('{gid}', '{xid}', '{{{names}}}', '{{{xids}}}', {epoch}, "
-        f"pg_catalog.decode('{proof}', 'hex'))"
+        f"SELECT pgchorus.decide('{gid}', '{xid}', '{names}', '{xids}', {epoch}, pg_catalog.decode('{proof}', 'hex'))"
     )
-
-
-def decision_values(message: str) -> tuple[str, ...] | None:
-    """Return the values of ``DECIDE`` in a message of step 2, ``decide_sql`` and COMMIT; None for any other message."""
-    found = _DECISION.fullmatch(message)
-    return found.groups() if found is not None else None
 
 
 def fence_commit_sql(pid: int, epoch: int, key: bytes) -> str:

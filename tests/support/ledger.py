@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 60.0
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, 'pgchorus:')"
 # The messages of a commit, as they can be told by on a wire.
 PREPARE = "PREPARE TRANSACTION '"
-READY = "pg_try_advisory_xact_lock_shared"
+READY = r"\0pgchorus_ready_0\0|pg_try_advisory_xact_lock_shared\(-?[0-9]"
 DECIDE = r"\0pgchorus_decide\0|pgchorus\.decide\('"
 APPLY = "COMMIT PREPARED '"
 MOVED = 7

@@ -20,7 +20,7 @@ from proxy.twophase.record import (
     READ_KEY,
     TOO_OLD,
     decide_sql,
-    decision_values,
+    decision,
     install_sql,
 )
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from proxy.shards.endpoint import ShardEndpoint
     from proxy.shards.receivers import Answer
+    from proxy.twophase.valued import Decision
 
 SERIAL = count(1)
 HOUR_MS = 3_600_000
@@ -51,8 +52,8 @@ class Decider:
         )
         return int(answer.rows[0][0] or b"")
 
-    def text(self, gid: GlobalId, xid: int, *, epoch: int = 1, key: bytes = b"") -> str:
-        return decide_sql(gid, xid, [("s1", 4711), ("s-2.x", 12)], epoch, key or self.key) + "; COMMIT"
+    def text(self, gid: GlobalId, xid: int, *, epoch: int = 1, key: bytes = b"") -> Decision:
+        return decision(gid, xid, [("s1", 4711), ("s-2.x", 12)], epoch, key or self.key)
 
     async def post(self, sql: str) -> Answer:
         told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -159,12 +160,15 @@ async def test_statements_that_the_server_has_lost_decide_nothing(decider: Decid
         assert await decider.record(gid) is not None
 
 
-def test_only_a_whole_decision_is_bound() -> None:
+def test_a_decision_is_its_text_and_what_is_made_of_it_is_not_bound() -> None:
     gid = new_gid()
-    text = decide_sql(gid, 12, [("s1", 5)], 3, b"k" * 32)
-    values = decision_values(text + "; COMMIT")
-    assert values is not None
-    assert values[:5] == (str(gid), "12", "{s1}", "{5}", "3")
-    assert len(bytes.fromhex(values[5])) == 32
-    for other in (text, text + "; COMMIT; ", text + "; ROLLBACK", "; COMMIT", text.replace("12", "1'2") + "; COMMIT"):
-        assert decision_values(other) is None
+    whole = decision(gid, 12, [("s1", 5), ("s2", 6)], 3, b"k" * 32)
+    call = decide_sql(gid, 12, [("s1", 5), ("s2", 6)], 3, b"k" * 32)
+    assert whole == f"{call}; COMMIT"
+    assert whole.values[:5] == (str(gid), "12", "{s1,s2}", "{5,6}", "3")
+    assert len(bytes.fromhex(whole.values[5])) == 32
+    quoted = [f"'{value}'" for value in whole.values]
+    quoted[4] = "3"
+    assert call == f"SELECT pgchorus.decide({', '.join(quoted[:5])}, pg_catalog.decode({quoted[5]}, 'hex'))"
+    for other in (call, whole + "; ", whole.replace("COMMIT", "ROLLBACK"), str(whole)):
+        assert type(other) is str

@@ -44,7 +44,7 @@ async def test_a_commit_whose_deferred_constraint_waits_is_left_alone(
     if commit_point != waits:
         await cluster.until(
             commit_point,
-            "SELECT state = 'idle in transaction' AND query LIKE '%SET CONSTRAINTS%' "
+            "SELECT state = 'idle in transaction' AND query LIKE '%transaction_timeout%' "
             f"FROM pg_stat_activity WHERE pid = {links[commit_point].pid}",
         )
     report = await cluster.recovery(IMPATIENT).run_once()
