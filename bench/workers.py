@@ -4,6 +4,9 @@ Proxies with ``workers: 1``, ``2`` and so on before the same shards and the same
 by key and TPC-B, whose sums are checked after each run. They share the machine with the servers and with pgbench: more
 workers can use only the cores that these leave free. Where they leave none, the column that means something is the CPU
 of the proxy for each transaction: it should stay as it was, since workers share nothing.
+
+``--share 0.1`` gives each worker a tenth of a core and no more (bench/shares.py; for root alone), so that cores are
+left free: throughput should grow as the number of workers does.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import TYPE_CHECKING
 from bench.contenders import initialise, pgchorus_configuration, pids_of, psql
 from bench.matrix import Matrix, Options, Programs
 from bench.model import SCENARIOS, Contender, Target
+from bench.process import snapshot
+from bench.shares import limited
 from bench.standing import facts_of, serve, standing, store
 from proxy.demo.embedded import EmbeddedServer, free_port
 
@@ -35,6 +40,9 @@ INTRODUCTION = """\
 alternation. {cores} cores for everything: the servers, pgbench and the proxy. fsync is off, so that the work of the
 proxy shows. *Others* is the share of the machine's CPU that went to processes that have nothing to do with this: where
 it is large, the throughputs say little. After each writing run the sums agreed."""
+SHARED = """
+Each worker may use {share:g} of a core, which the kernel sees to (it stands still when they are used up, so latencies
+say little): the rest of the machine is free for the servers, pgbench, and more workers."""
 
 
 def start(
@@ -45,9 +53,17 @@ def start(
     target = Target(free_port([server.port for server in servers]), "bench")
     # Links are divided between the workers and clients are not: enough for a worker that gets all of them.
     links = (given.clients + 4) * workers
+    put = stack.enter_context(limited(given.share, str(workers))) if given.share else None
     process = serve(stack, pgchorus_configuration(target, shards, workers, links), home, str(workers))
+    if put:
+        put(workers_of(process.pid))
     title = f"{workers} worker{'s' if workers > 1 else ''}"
     return Contender(str(workers), title, {given.mode: target}, tuple(shards), pids_of(servers), process.pid)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that serve: what the supervisor started, or the proxy itself where it has none."""
+    return [stat.pid for stat in snapshot() if stat.parent == pid] or [pid]
 
 
 def page(samples: Sequence[Sample], contenders: Sequence[Contender], given: argparse.Namespace) -> list[str]:
@@ -83,6 +99,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--scale", type=int, default=16, help="of pgbench's tables (default: %(default)s)")
     parser.add_argument("--mode", default="prepared", help="pgbench's protocol (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=0.0, help="part of a core for each worker (for root alone)")
     given = parser.parse_args(argv)
     given.counts = [int(part) for part in given.workers.split(",")]
     given.scenarios = ("select", "tpcb")
@@ -114,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
         matrix.run()
         facts = facts_of(servers[0])
     introduction = INTRODUCTION.format(**vars(given), cores=len(os.sched_getaffinity(0)))
+    introduction += SHARED.format(share=given.share) if given.share else ""
     known = [f"- {name}: {value}" for name, value in facts.items()]
     lines = ["# Workers", "", f"`{given.command}`, {when}", "", introduction, ""]
     text = "\n".join([*lines, *page(matrix.samples, contenders, given), "", *known, ""])

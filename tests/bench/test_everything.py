@@ -31,9 +31,20 @@ def test_a_part_that_fails_keeps_none_from_running(
 
     monkeypatch.setattr(everything, "run", run)
     monkeypatch.setattr(everything, "end_on_signals", lambda: None)
+    monkeypatch.setattr(everything.os, "geteuid", lambda: 0)
     assert everything.main([]) == 1
     assert ran == [module for module, *_ in everything.PARTS.values()]
     assert "fence" in capsys.readouterr().err
     assert everything.main(["--only", "idle,beside"]) == 0
     with pytest.raises(SystemExit):
         everything.main(["--only", "nothing"])
+
+
+def test_what_is_for_root_alone_is_left_out_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(everything.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(everything, "run", lambda _: pytest.fail("it was run"))
+    monkeypatch.setattr(everything, "end_on_signals", lambda: None)
+    assert everything.main(["--only", "cores"]) == 0
+    assert "not measured" in capsys.readouterr().out
