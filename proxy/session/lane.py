@@ -412,8 +412,9 @@ class FastLane(WaitingLane):
         self._pool = None
         self._first = not transaction.links
         settles = must_settle(transaction, shard)
-        if settles:
-            self._waits = [] if self._waited else self._database.settler.must_wait(shard)
+        if settles and not self._waited:
+            self._looks = 0
+            self._waits = self._database.settler.must_wait(shard)
             if self._waits:
                 return None
         link = transaction.links.get(shard)
@@ -548,12 +549,11 @@ class FastLane(WaitingLane):
         self._undone = b""
         self._late = 0.0
         if link is not None and not link.closed:
-            forget(link)
-            if undone and error.sqlstate == LOOK_FAILED:
-                # Something is prepared there that we know nothing of; the statement has not run.
-                link.prefix_failed = False
-                link.prefix(undone)
-                self._hand_over()
+            looked = bool(undone) and error.sqlstate == LOOK_FAILED
+            forget(link, looked=looked)
+            if looked:
+                self._counts.fast -= 1
+                self.look_later(link, undone)
                 return
         self._session.report_error(error, self._tally)
         self._finish_failed()

@@ -26,6 +26,7 @@ _BEGIN: Final = "pgchorus_begin"
 _SAVEPOINT: Final = "pgchorus_savepoint"
 _RELEASE: Final = "pgchorus_release"
 _NAMES: Final = (_BEGIN, _SAVEPOINT, LOOK, _RELEASE)
+_BEHIND_LOOK: Final = (_RELEASE,)
 _PLAIN: Final = {
     _BEGIN: b"BEGIN",
     _SAVEPOINT: f"SAVEPOINT {LOOK}".encode(),
@@ -56,9 +57,9 @@ def put_look(link: ShardLink, settler: Settler) -> bytes:
     return LOOK_UNDONE
 
 
-def forget(link: ShardLink) -> None:
-    """Something of this has failed: nobody knows what the link has prepared."""
-    bound.forget(link, _NAMES)
+def forget(link: ShardLink, *, looked: bool) -> None:
+    """Something of this has failed: nobody knows what the link has prepared, but what stood before a look that has."""
+    bound.forget(link, _BEHIND_LOOK if looked else _NAMES)
 
 
 def _run(link: ShardLink, name: str) -> bytes:

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from router.plan import Statement
     from router.shortcut import Shortcut
 
+#: A look that has failed is tried again: what another proxy has prepared is most often applied a moment later, and to
+#: ask about it takes a dozen messages.
+LOOKS_AGAIN: Final = 3
+LOOK_AGAIN_S: Final = 0.001
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -158,6 +163,7 @@ class WaitingLane(Lane):
         "_known",
         "_late",
         "_link",
+        "_looks",
         "_outrun",
         "_parked",
         "_pool",
@@ -189,6 +195,7 @@ class WaitingLane(Lane):
         self._data = b""  # what the client has sent
         self._waits: list[asyncio.Future[Any]] = []  # why the statement cannot be sent now
         self._waited = False  # and has waited for that
+        self._looks = 0  # how often it has looked again
         self._parked: Parked | None = None
         self._queued: Queued | None = None
         self._shortcut: Shortcut | None = None  # what waits in the queue for a link: a Query of this,
@@ -281,6 +288,25 @@ class WaitingLane(Lane):
         if self._parked is None:
             self._parked = Parked(self)
         self._parked.wait(waits)
+
+    def look_later(self, link: ShardLink, undone: bytes) -> None:
+        """Something is prepared there that we know nothing of, the statement has not run: look again, a few times.
+
+        ``undone`` undoes the look that has failed, in front of whatever the link runs next.
+        """
+        link.prefix_failed = False
+        link.prefix(undone)
+        if self._looks == LOOKS_AGAIN:
+            self._looks = 0
+            self._hand_over()
+            return
+        self._looks += 1
+        loop = asyncio.get_running_loop()
+        soon = loop.create_future()
+        loop.call_later(LOOK_AGAIN_S, soon.set_result, None)
+        self._waits = [soon]
+        self._connection.received -= len(self._data)  # which are counted where the statement goes on
+        self._park(self._data)
 
     def _waits_with(self, data: bytes) -> None:
         session: SessionFields = self._session

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from proxy.connection import ClientConnection
+from proxy.errors import ProxyError
 from proxy.session.lane import FastLane
+from proxy.session.lane_waits import LOOKS_AGAIN
 from proxy.shards.link import ShardLink
 from proxy.shards.receivers import Collector
 from proxy.transaction import Block
+from proxy.twophase.settling import LOOK_FAILED, LOOK_UNDONE
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 from proxy.wire.frontend import Query
@@ -144,6 +147,39 @@ async def test_on_the_long_road_too_a_link_is_paused_for_as_long_as_it_feeds_the
     assert server.reading
     connection.resume_writing()
     assert server.reading
+
+
+async def test_a_look_that_has_failed_is_tried_again_and_at_last_left_to_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was prepared there is most often applied a moment later; what is not is asked about."""
+    scene, taken = Scene(), asyncio.Queue[bytes]()
+    lane, counts = scene.lane, scene.session.database.counts
+    scene.session.transaction.cancel_requested = False
+
+    def take(_lane: FastLane, data: bytes) -> bool:
+        assert lane._waited, "it waits for no commit that was decided since"
+        lane._undone = LOOK_UNDONE
+        counts.fast += 1
+        taken.put_nowait(data)
+        return True
+
+    monkeypatch.setattr(FastLane, "take", take)
+    failed = ProxyError(LOOK_FAILED, "division by zero")
+    received = scene.connection.received
+    lane._undone = LOOK_UNDONE
+    for number in range(LOOKS_AGAIN):
+        scene.link.prefix_failed = True
+        lane.lost(failed)
+        assert (counts.fast, scene.connection.received) == (0, received - len(QUERY) * (number + 1))
+        assert not scene.connection.inbox
+        assert scene.session.in_query
+        assert await taken.get() == QUERY
+        assert (scene.link.has_prefix, scene.link.prefix_failed) == (True, False)
+        lane._link = scene.link
+    lane.lost(failed)
+    assert [bytes(body) for _, body in scene.connection.inbox] == [QUERY[5:]]
+    assert not scene.session.in_query
 
 
 CANCELED = backend.error_response(ErrorFields.make("ERROR", "57014", "canceling statement"))
