@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from proxy.errors import SHARD_DOWN, TOO_MANY_CONNECTIONS, ProxyError
 from proxy.shards import lending
-from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, standby, translate, unreachable
+from proxy.shards.errors import FOREIGN_ERRORS, ShardError, lost_link, not_let_in, standby, translate, unreachable
 from proxy.shards.finder import Finder
 from proxy.tasks import spawn
 
@@ -281,7 +281,7 @@ class _Reserve:
                 endpoint, connect_timeout_s=self.limits.connect_timeout_s, server_settings=settings
             )
         except FOREIGN_ERRORS as error:
-            raise translate(error, endpoint.index, endpoint.name, connecting=True) from error
+            raise not_let_in(translate(error, endpoint.index, endpoint.name, connecting=True), endpoint.name) from error
         connection = ControlConnection(raw, endpoint, self._failed, self._doubted)
         if getattr(raw.get_settings(), "in_hot_standby", "off") == "on":
             connection.terminate()

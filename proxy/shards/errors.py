@@ -147,6 +147,18 @@ def translate(error: BaseException, shard: int, name: str, *, connecting: bool =
     return unreachable(shard, name, error) if connecting else lost_link(shard, name, error)
 
 
+def not_let_in(error: ShardError, name: str) -> ShardError:
+    """Where a shard does not let the proxy itself in, say which, and whose password it wants; else as it is."""
+    if not error.sqlstate.startswith("28"):
+        return error
+    detail = f"That was shard {name}, which the role of its DSN wanted to log in to."
+    said = " ".join(part for part in (error.fields.detail, detail) if part)
+    hint = "Its password is the DSN's, or in the proxy's environment (PGPASSWORD), or in ~/.pgpass."
+    head = {code: text for code, text in error.fields.fields.items() if code in "SVCM"}
+    fields = ErrorFields(head | {"D": said, "H": hint} | dict(error.fields.fields) | {"D": said})
+    return ShardError(fields, error.shard, error.raw, lost=error.lost)
+
+
 def _server_error(error: BaseException | None) -> asyncpg.PostgresError | None:
     """Find what the server said: asyncpg wraps a FATAL in an error of its own, and makes up some 08 errors itself."""
     while error is not None:
