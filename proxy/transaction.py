@@ -289,11 +289,9 @@ class ClientTransaction:
         link = self.pinned.get(shard)
         if link is None:
             link = await matching_link(self, shard)
-        elif link.closed:
-            del self.pinned[shard]
-            self.database.release(link)
-            if not self.pinned:
-                self.pins.clear()
+        elif link.closed:  # the session ends when its message is over (proxy.session.keepers)
+            if link.lost_error is not None and link.lost_error.raw is not None:
+                raise link.lost_error
             raise ProxyError("08006", f"the connection to shard {link.name}, which held session state, was lost")
         elif link.unprepared:
             self.must_commit[shard] = link.unprepared

@@ -64,8 +64,39 @@ async def read_text(session: Session, data: bytes, flush: Callable[[], Awaitable
     raise refusal("encoding-text", encoding=session.encoding.name, detail=reason)
 
 
-def with_names(encoding: Encoding, message: _Message) -> _Message:
-    """Return a message with the name of its statement in UTF-8; those of portals go to shards, and must be ASCII."""
+async def with_names(session: Session, message: _Message, flush: Callable[[], Awaitable[None]]) -> _Message:
+    """Return a message with the name of its statement in UTF-8; those of portals go to shards.
+
+    Raises what Postgres says of bytes that are none in the client's encoding; where that is not UTF-8, those of portals
+    must be ASCII. ``flush`` is awaited before a shard is asked.
+    """
+    names = _names(message)
+    for name in names:
+        if not name.isascii() and not _is_readable(session.encoding, name):
+            await flush()
+            await session.database.descriptions.let_a_shard_speak(session, name)
+    return message if session.encoding.is_utf8 else _in_utf8(session.encoding, message)
+
+
+def _names(message: object) -> tuple[bytes, ...]:
+    if isinstance(message, frontend.Bind):
+        return message.portal, message.statement
+    if isinstance(message, frontend.Parse):
+        return (message.statement,)
+    if isinstance(message, frontend.Execute):
+        return (message.portal,)
+    return (message.name,) if isinstance(message, frontend.Describe | frontend.Close) else ()
+
+
+def _is_readable(encoding: Encoding, name: bytes) -> bool:
+    try:
+        name.decode(encoding.codec)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _in_utf8(encoding: Encoding, message: _Message) -> _Message:
     if isinstance(message, frontend.Parse):
         return replace(message, statement=_name(encoding, message.statement))
     if isinstance(message, frontend.Bind):

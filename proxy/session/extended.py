@@ -148,8 +148,8 @@ class ExtendedProtocol:
                 await self.session.may_begin()
             if self.session.outdated:
                 self._drop_outdated()
-            if not self.session.encoding.is_utf8:
-                message = with_names(self.session.encoding, message)
+            if not body.isascii():
+                message = await with_names(self.session, message, self._send_batch)
             await handler(message)
         except Reported as error:
             self.session.count_error(error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import CONNECTION_FAILURE
 from proxy.session.clocks import is_of_a_clock, told_by
+from proxy.shards.errors import ShardError
 from proxy.wire import backend
 from proxy.wire.fields import ErrorFields
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proxy.session.session import Session
-    from proxy.shards.errors import ShardError
     from proxy.shards.link import ShardLink
 
 
@@ -41,6 +41,14 @@ def look(session: Session) -> None:
         if link.closed:
             _end(session, link, link.lost_error)
             return
+
+
+def tells(session: Session, error: Exception) -> bool:
+    """Whether an error is the last word of a server to a link that kept something: the session ends with it."""
+    if not (isinstance(error, ShardError) and error.lost):
+        return False
+    look(session)
+    return session.killed
 
 
 def _end(session: Session, link: ShardLink, error: ShardError | None) -> None:

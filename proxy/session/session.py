@@ -20,7 +20,7 @@ from proxy.errors import QUERY_CANCELED, ProxyError, definitions_changed
 from proxy.executor.request import Environment
 from proxy.fields import SessionFields
 from proxy.giving_way import cancel_commit, cancel_on, deaf_behind
-from proxy.session import names, own_settings
+from proxy.session import keepers, names, own_settings
 from proxy.session.anew import Anew
 from proxy.session.changing import changing
 from proxy.session.clocks import told_by
@@ -289,6 +289,7 @@ class Session(SessionFields):
             # Likewise: what Postgres reads as one string would be a sharding key to the router.
             self._end(refusal("strings-changed"))
             return
+        keepers.look(self)
         self.write(backend.ready_for_query(self.transaction.status))
         if self.database.definitions.altering and not self.transaction.in_block:
             self.database.definitions.altering.discard(self)
@@ -335,7 +336,7 @@ class Session(SessionFields):
 
         ``tally``: where the statement is counted, if it was the lane's.
         """
-        if told_by(self, error):
+        if told_by(self, error) or keepers.tells(self, error):
             self.transaction.fail()
             return
         if isinstance(error, ShardError | ProxyError):

@@ -59,7 +59,8 @@ class ShardError(Exception):
 
     ``fields`` are the server's own where the server spoke. ``raw`` is the whole ErrorResponse message as the server
     sent it, if it is at hand. ``lost`` tells that there is no link (any more): nothing is known about what the server
-    did since it last answered. ``shard`` is the shard's index.
+    did since it last answered; ``completed`` is the tag that it has sent last for what was asked, b'' if none is known.
+    ``shard`` is the shard's index.
     """
 
     def __init__(self, fields: ErrorFields, shard: int, raw: bytes | None = None, *, lost: bool = False) -> None:
@@ -68,6 +69,7 @@ class ShardError(Exception):
         self.shard = shard
         self.raw = raw
         self.lost = lost
+        self.completed = b""
         self.columns: tuple[Field, ...] | None = None  # of rows that the statement would have had: it ran
 
     @property

@@ -78,7 +78,8 @@ class Collector:
         return True
 
     def lost(self, error: ShardError, /) -> None:
-        """Pass the loss to whoever waits."""
+        """Pass the loss to whoever waits, with the tag that has come before it."""
+        error.completed = next((body[:-1] for kind, body in reversed(self.collected) if kind == _COMPLETE), b"")
         if not self.done.done():
             self.done.set_exception(error)
 

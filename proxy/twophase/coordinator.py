@@ -252,6 +252,8 @@ class Coordinator:
     async def _writer_failed(self, link: Participant, error: ShardFailure, *, sent: bool) -> Outcome:
         if error.fields.sqlstate == record.BAD_PROOF:
             self._keys.pop(link.shard, None)
+        if error.completed == b"COMMIT":  # what has ended the link came behind it: a notification that cannot be told
+            return Outcome(Result.COMMITTED, shard=link.shard)
         if sent and is_lost(link, error):
             # As with one Postgres: nobody knows. There is no record, because there is nothing to hold together.
             fields = ErrorFields.make(

@@ -110,6 +110,11 @@ class ShardFailure(Protocol):
         """Whether the link is gone: nobody knows what the server did since it last answered."""
         ...
 
+    @property
+    def completed(self) -> bytes:
+        """The tag that it has sent last for what was asked, b'' if none is known."""
+        ...
+
 
 def error_fields(error: Exception) -> ErrorFields | None:
     """Return what a shard or the proxy said, None for an exception that is neither's and therefore a bug."""

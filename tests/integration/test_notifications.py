@@ -159,10 +159,52 @@ def test_who_waits_learns_that_its_link_is_gone(any_town: Town, connect: Connect
     assert told[0] == told[1]
 
 
-def test_a_link_that_is_lost_under_a_statement_ends_a_session_that_listens(town: Town, connect: Connect) -> None:
-    client = connect(town.dsn)
-    client.query("listen news")
-    trace = client.query("select pg_terminate_backend(pg_backend_pid())")
-    assert sqlstates(trace) == ["57P01"]
-    assert b"57P01" in client.frames(lambda kind: kind == ord("E"))[-1][1]
-    assert client.socket.recv(1) == b""
+def test_a_link_that_is_lost_under_a_statement_ends_a_session_that_listens(any_town: Town, connect: Connect) -> None:
+    told = []
+    for dsn in (any_town.one, any_town.dsn):
+        client = connect(dsn)
+        client.query("listen news")
+        client.send(Query(b"select pg_terminate_backend(pg_backend_pid())"))
+        told.append(client.read_to_end())
+    assert told[0] == told[1]
+    assert sqlstates(told[1])[-1] == "57P01"
+
+
+@pytest.mark.parametrize("how", ["a query", "behind others", "the protocol"])
+@pytest.mark.parametrize("work", ["select 1", "insert into codes values (77, 'x')"])
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_notification_that_cannot_be_told_behind_the_end_of_a_block(
+    any_town: Town, connect: Connect, how: str, work: str, end: str
+) -> None:
+    """The client's encoding lacks a character: it hears that the block has ended, and then that the session has."""
+    made = "create table if not exists codes (id int4, v text); delete from codes"
+    told = []
+    for dsn, notified in ((any_town.one, any_town.one), (any_town.dsn, any_town.shards[0])):
+        client = connect(dsn, client_encoding="LATIN1")
+        for text in (made, "listen news", "begin", work):
+            assert not sqlstates(client.query(text))
+        with psycopg.connect(notified, autocommit=True) as direct:
+            direct.execute("notify news, '\N{CJK UNIFIED IDEOGRAPH-65E5}'")
+        messages = {
+            "a query": [Query(end.encode())],
+            "behind others": [Query(f"select 2; {end}".encode())],
+            "the protocol": [parse(end), bind(), execute(), SYNC],
+        }
+        client.send(*messages[how])
+        told.append(client.read_to_end())
+    assert told[0] == told[1]
+    assert ("tag", end.upper()) in told[1]
+    assert [entry[1]["S"] for entry in told[1] if entry[0] == "error"] == ["FATAL"]
+
+
+def test_what_stands_behind_such_a_commit_is_not_run(town: Town, connect: Connect) -> None:
+    """One Postgres runs it; the client hears that the block is committed, and nothing else that is not so."""
+    client = connect(town.dsn, client_encoding="LATIN1")
+    for text in ("listen news", "begin", "select 1"):
+        client.query(text)
+    with psycopg.connect(town.shards[0], autocommit=True) as direct:
+        direct.execute("notify news, '\N{CJK UNIFIED IDEOGRAPH-65E5}'")
+    client.send(Query(b"commit; select 1"))
+    told = client.read_to_end()
+    assert told[0] == ("tag", "COMMIT")
+    assert [(entry[1]["S"], entry[1]["C"]) for entry in told[1:]] == [("FATAL", "22P05")]

@@ -17,7 +17,7 @@ from sequences_late import AT_RUN, LATE, PORTALS, TAKEN_BACK
 from sequences_left import LEFT
 from sequences_moments import MOMENTS
 from sequences_own import OWN_VIEWS
-from sequences_portals import NAMED
+from sequences_portals import NAMED, UNREADABLE
 from sequences_simple import SIMPLE
 from transcripts import COPY_DONE, PLAIN, SHOW, Sequence, Wait, data, fail, q
 from wire_client import FLUSH, SYNC, bind, close, describe, execute, parse
@@ -164,6 +164,7 @@ def by_hand() -> Iterator[Sequence]:
         "copy": COPY,
         "broken": BROKEN,
         "found": FOUND,
+        "unreadable name": UNREADABLE,
     }
     for topic, sequences in topics.items():
         for name, parts in sequences.items():

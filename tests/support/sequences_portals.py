@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.wire.frontend import Bind, Close, Describe, Execute, Parse
 from transcripts import PLAIN, q
 from wire_client import SYNC, bind, close, describe, execute, parse
 
@@ -75,4 +76,27 @@ NAMED: dict[str, tuple[Any, ...]] = {
         q("prepare x as insert into plain values (9, 'nine')"), BEGIN, parse("execute x"), bind(portal="p"), SYNC,
         FETCH, q("commit"), PLAIN, *END,
     ),
+}  # fmt: skip
+
+_NO_NAME = b"\xff"
+#: Names that are none in the client's encoding.
+UNREADABLE: dict[str, tuple[Any, ...]] = {
+    "of a Parse": (Parse(_NO_NAME, b"select 1", ()), SYNC, PLAIN),
+    "of a Parse with a wrong text": (Parse(_NO_NAME, b"selec \xfe", ()), SYNC, parse("selec", "s"), SYNC),
+    "behind others": (parse("select 1"), bind(), execute(), Parse(_NO_NAME, b"select 1", ()), bind(), SYNC, PLAIN),
+    "of a Bind": (parse("select 1"), Bind(b"", _NO_NAME, (), (), ()), execute(), SYNC),
+    "of a Bind's portal": (parse("select 1"), Bind(b"\xfe", _NO_NAME, (), (), ()), execute(), SYNC),
+    "of a Describe": (Describe(b"S", _NO_NAME), SYNC, Describe(b"P", _NO_NAME), SYNC),
+    "of an Execute": (Execute(_NO_NAME, 0), SYNC),
+    "of a Close": (q("begin"), Close(b"S", _NO_NAME), SYNC, Close(b"P", _NO_NAME), SYNC, q("rollback")),
+    "in pieces": tuple(
+        message
+        for name in (b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc3", b"a\xe2\x82", b"a\xc0\x80")
+        for message in (Parse(name, b"select 1", ()), SYNC)
+    ),
+    "in WIN1252": (q("set client_encoding = win1252"), Parse(b"\x81", b"select 1", ()), SYNC),
+    "in EUC_KR": (q("set client_encoding = euc_kr"), Parse(b"\xa1", b"select 1", ()), SYNC),
+    "in SQL_ASCII": (q("set client_encoding = sql_ascii"), Parse(_NO_NAME, b"select 1", ()), SYNC),
+    "no such thing": (Parse("ä".encode(), b"select 1", ()), Bind("ö".encode(), "ä".encode(), (), (), ()),
+                      Execute("ö".encode(), 0), Close(b"P", "ö".encode()), SYNC, Execute("ö".encode(), 0), SYNC),
 }  # fmt: skip

@@ -29,6 +29,7 @@ class FakeError(Exception):
     """What the border of the shards raises."""
 
     raw: bytes | None = None
+    completed = b""
 
     def __init__(self, sqlstate: str, *, lost: bool = False) -> None:
         super().__init__(sqlstate)
