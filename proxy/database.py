@@ -23,7 +23,7 @@ from proxy.fields import DatabaseFields
 from proxy.growing import grow
 from proxy.session import clocks, keepers
 from proxy.session.changing import Definitions, misplaced
-from proxy.session.starts import BEGINNING, DEFAULTS, LOGINS, LOGINS_DIGEST, RoleStart
+from proxy.session.starts import BEGINNING, DEFAULTS, LOGINS, LOGINS_DIGEST, WITHOUT_TIMEOUT, RoleStart
 from proxy.settings import READING, check_reading
 from proxy.shards.catalog import load_catalog, load_catalog_inside
 from proxy.shards.catalog_known import Known
@@ -522,7 +522,7 @@ class LogicalDatabase(DatabaseFields):
             transaction = ClientTransaction(self, role, settings.at_login(), len(self.logical.shards))
             try:
                 links = await transaction.join([home], writes=False)
-                row = (await links[home].run(BEGINNING)).rows[0]
+                row = (await links[home].run(WITHOUT_TIMEOUT + BEGINNING)).rows[0]
                 encoding, acting, isolation, *rest = ((value or b"").decode() for value in row)
                 if len(self.logical.shards) > 1:
                     check_reading(rest[: len(READING)])

@@ -62,6 +62,9 @@ _ENCODING: Final = """
            AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user))
      ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)
 """
+# No log-in of Postgres's is under the statement_timeout that a role or a database has by default. In one message with
+# what is asked, and so in its transaction.
+WITHOUT_TIMEOUT: Final = "SET LOCAL statement_timeout = 0; "
 # The settings that decide what a session of a role may do, in the order of RoleStart and of proxy.settings.READING.
 BEGINNING: Final = f"SELECT {_ENCODING}, current_user, " + ", ".join(
     f"pg_catalog.current_setting('{name}', true)" for name in ("default_transaction_isolation", *READING, *clocks.NAMES)

@@ -204,6 +204,36 @@ def test_the_login_is_not_under_the_clients_own_timeout(any_town: Town) -> None:
     assert refused.value.trace[-1][1]["C"] == "22023"
 
 
+def test_the_login_is_not_under_the_roles_own_statement_timeout(any_town: Town) -> None:
+    """As in Postgres it is for statements; what the proxy asks for a log-in waits for a lock for longer here."""
+    role = "hasty_of_start"
+    for dsn in (any_town.one, any_town.dsn):
+        with psycopg.connect(dsn, autocommit=True) as client:
+            client.execute(f"drop role if exists {role}".encode())
+            client.execute(f"create role {role} login".encode())
+            client.execute(f"alter role {role} set statement_timeout = '50ms'".encode())
+    dsn = any_town.dsn.replace("//postgres@", f"//{role}@")
+    assert dsn != any_town.dsn
+    with closing(WireClient(dsn)) as first:  # so that there is a link of the role
+        assert first.rows("select current_setting('statement_timeout')") == [("50ms",)]
+    home = any_town.shards[0]
+    with (
+        psycopg.connect(home) as holder,
+        psycopg.connect(home, autocommit=True) as watch,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        holder.execute("lock table pg_db_role_setting")
+        login = thread.submit(WireClient, dsn, work_mem="3MB")
+        try:
+            eventually(lambda: watch.execute(BEGINS).fetchall(), "nobody asks")
+            time.sleep(0.2)  # longer than the timeout: this is what is tested
+        finally:
+            holder.rollback()
+        with closing(login.result()) as client:
+            assert client.rows("select current_setting('statement_timeout')") == [("50ms",)]
+            assert client.query("select pg_sleep(10)")[-2][1]["C"] == "57014"
+
+
 GIVEN = {
     "application_name": "it's",
     "search_path": '"$user", public',
