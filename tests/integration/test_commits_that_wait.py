@@ -58,10 +58,11 @@ def test_a_foreign_key_that_waits_at_the_commit_point_ends_no_commit(
 
 
 def ready(town: Town) -> bool:
+    # Bound or as one text: the limit on its transaction is the last thing that step 1 does.
     return bool(
         town.on_shard(
             0,
             "SELECT FROM pg_stat_activity WHERE datname = current_database() "
-            "AND state = 'idle in transaction' AND query LIKE '%pg_try_advisory_xact_lock_shared%'",
+            "AND state = 'idle in transaction' AND query LIKE '%transaction_timeout%'",
         )
     )
